@@ -1,0 +1,55 @@
+// Scratch memory: see arena.h.
+#include "core/arena.h"
+
+#include <stdint.h>
+
+atedm_status atedm_arena_init(atedm_arena *arena, atedm_device *device, size_t capacity, atedm_error *err)
+{
+    void *base;
+    atedm_status status = atedm_device_alloc(device, capacity ? capacity : 1, &base, err);
+    if (status)
+        return status;
+    *arena = (atedm_arena){.device = device, .base = base, .capacity = capacity};
+    return ATEDM_OK;
+}
+
+void atedm_arena_init_measuring(atedm_arena *arena)
+{
+    *arena = (atedm_arena){.capacity = SIZE_MAX / 2};
+}
+
+void atedm_arena_finish(atedm_arena *arena)
+{
+    if (!arena)
+        return;
+    if (arena->base)
+        atedm_device_free(arena->device, arena->base);
+    *arena = (atedm_arena){0};
+}
+
+void *atedm_arena_take(atedm_arena *arena, atedm_stream *s, size_t bytes)
+{
+    size_t rounded = (bytes + ATEDM_DEVICE_ALIGN - 1) / ATEDM_DEVICE_ALIGN * ATEDM_DEVICE_ALIGN;
+    if (rounded < bytes || rounded > arena->capacity - arena->used) {
+        atedm_stream_fail(s, ATEDM_ERR_NOMEM, "scratch memory: %zu bytes wanted, %zu of %zu left", bytes,
+                          arena->capacity - arena->used, arena->capacity);
+        return NULL;
+    }
+    // A measuring arena's addresses start past zero, so that none is NULL.
+    uintptr_t base = arena->base ? (uintptr_t)arena->base : ATEDM_DEVICE_ALIGN;
+    void *memory = (void *)(base + arena->used);
+    arena->used += rounded;
+    if (arena->used > arena->peak)
+        arena->peak = arena->used;
+    return memory;
+}
+
+size_t atedm_arena_mark(const atedm_arena *arena)
+{
+    return arena->used;
+}
+
+void atedm_arena_release(atedm_arena *arena, size_t mark)
+{
+    arena->used = mark;
+}

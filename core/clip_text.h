@@ -1,0 +1,39 @@
+// CLIP text encoder (Radford et al. 2021; transformers: CLIPTextModel, CLIPTextModelWithProjection).
+#ifndef ATEDM_CLIP_TEXT_H
+#define ATEDM_CLIP_TEXT_H
+
+#include "core/arena.h"
+#include "core/base/status.h"
+#include "core/weights.h"
+#include "kernels/kernels.h"
+
+#define ATEDM_CLIP_MAX_LAYERS 64
+#define ATEDM_CLIP_MAX_WIDTH 16384
+
+typedef struct atedm_clip_config {
+    int64_t vocab, positions, width, mlp_width, projection;
+    int layers, heads;
+    float layer_norm_epsilon;
+    atedm_activation activation;
+    bool has_projection; // CLIPTextModelWithProjection: pooled output through text_projection
+    int64_t eos; // eos_token_id; 2 (the historical value) means "position of the largest id"
+} atedm_clip_config;
+
+ATEDM_MUST_CHECK atedm_status atedm_clip_config_read(const char *path, atedm_clip_config *ret_config,
+                                                     atedm_error *err);
+
+typedef struct atedm_clip atedm_clip;
+
+ATEDM_MUST_CHECK atedm_status atedm_clip_create(atedm_device *device, atedm_dtype act,
+                                                const atedm_clip_config *config, atedm_weights *weights,
+                                                atedm_clip **ret_clip, atedm_error *err);
+void atedm_clip_destroy(atedm_clip *clip); // NULL allowed
+const atedm_clip_config *atedm_clip_get_config(const atedm_clip *clip);
+
+// ids [host] [n, tokens]. hidden [device] act [n * tokens, width]: the second-to-last layer's output, no final
+// norm. pooled [device] act [n, projection] or NULL: the last layer's output at the end token, final norm,
+// text_projection (needs has_projection).
+void atedm_clip_encode(const atedm_clip *clip, atedm_stream *s, atedm_arena *arena, const int64_t *ids,
+                       int64_t n, int64_t tokens, void *hidden, void *pooled);
+
+#endif

@@ -1,0 +1,50 @@
+// Where the modules (text encoders, UNet, VAE) get their parameters from. A module asks for each parameter by its
+// diffusers name and the shape that its config implies, so the loaders are the one place that knows the names:
+// reading a model, counting its parameters (atedm inspect), making a random one (atedm mkmodel) and
+// dry runs at full size are four sources behind the same questions.
+#ifndef ATEDM_WEIGHTS_H
+#define ATEDM_WEIGHTS_H
+
+#include "core/base/status.h"
+#include "core/base/tensor.h"
+
+#include <stdbool.h>
+
+typedef struct atedm_weights atedm_weights;
+
+struct atedm_weights {
+    // Finds the parameter `name`. A missing one is an error unless `optional`, then *ret_tensor gets ndim -1.
+    atedm_status (*get)(atedm_weights *weights, const char *name, int ndim, const int64_t *shape,
+                        bool optional, atedm_host_tensor *ret_tensor, atedm_error *err);
+    // The caller is done with this tensor's data. NULL: nothing to do.
+    void (*done)(atedm_weights *weights, const atedm_host_tensor *tensor);
+};
+
+// Files of one component, e.g. DIR/unet: `diffusion_pytorch_model.safetensors`, its `.fp16` variant, or a sharded
+// index of either; for text encoders `model...`. Checks name, shape and dtype (F32, F16, BF16) of every
+// parameter asked for.
+ATEDM_MUST_CHECK atedm_status atedm_weights_open(const char *component_dir, const char *base_name,
+                                                 atedm_weights **ret_weights, atedm_error *err);
+// After loading: fails, naming up to a few, where the files hold parameters that nobody asked for.
+// `ignore_prefixes` (NULL-terminated) may be left over, e.g. the VAE's "encoder.".
+ATEDM_MUST_CHECK atedm_status atedm_weights_check_all_used(atedm_weights *weights,
+                                                           const char *const *ignore_prefixes,
+                                                           atedm_error *err);
+// Sum of bytes of the files, and the storage dtype of the first tensor.
+size_t atedm_weights_bytes(const atedm_weights *weights);
+atedm_dtype atedm_weights_dtype(const atedm_weights *weights);
+void atedm_weights_close(atedm_weights *weights); // NULL allowed
+
+// Records what is asked for and hands out shape-only tensors (for the dry backend).
+typedef struct atedm_recorder atedm_recorder;
+typedef struct atedm_recorded {
+    char *name;
+    int ndim;
+    int64_t shape[ATEDM_MAX_DIMS];
+} atedm_recorded;
+ATEDM_MUST_CHECK atedm_status atedm_recorder_create(atedm_recorder **ret_recorder);
+atedm_weights *atedm_recorder_weights(atedm_recorder *recorder); // borrowed
+const atedm_recorded *atedm_recorder_entries(const atedm_recorder *recorder, size_t *ret_count);
+void atedm_recorder_destroy(atedm_recorder *recorder); // NULL allowed
+
+#endif

@@ -1,0 +1,330 @@
+// The compute backends behind one header: devices, streams, weights, and every tensor operation that the
+// pipeline needs.
+//
+// A device is one backend on one piece of hardware. A stream is an ordered queue of operations on a device:
+// operations are enqueued and may run later; results are there after atedm_stream_sync. Operations return
+// nothing: the first failure is kept by the stream, later operations on it do nothing, and
+// atedm_stream_sync reports it. A stream belongs to one thread at a time.
+//
+// Notation: "act" is the stream's activation dtype (F32, BF16 or F16). Pointers marked [device] point into
+// device memory (atedm_device_alloc); pointers marked [host] are read before the call returns.
+// All tensors are dense and row-major unless a row stride is given. Feature maps are channels-last:
+// [n, h, w, c]; a token matrix is [rows, c]; a feature map is the token matrix [n*h*w, c].
+// Inputs and outputs do not overlap, unless the operation says that they may be the same buffer.
+//
+// A sample's result does not depend on the other samples of the call.
+#ifndef ATEDM_KERNELS_H
+#define ATEDM_KERNELS_H
+
+#include "core/base/status.h"
+#include "core/base/tensor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct atedm_device atedm_device;
+typedef struct atedm_stream atedm_stream;
+typedef struct atedm_weight atedm_weight;
+
+// ---- devices ---------------------------------------------------------------------------------------
+
+// Backends: "ref" (plain C, double accumulation), "cpu" (oneDNN), "dry" (computes nothing: checks
+// arguments and counts; its memory is addresses only).
+ATEDM_MUST_CHECK atedm_status atedm_device_create(const char *backend, atedm_device **ret_device,
+                                                  atedm_error *err);
+void atedm_device_destroy(atedm_device *device); // after its streams, weights and memory; NULL allowed
+
+const char *atedm_device_backend(const atedm_device *device); // "ref", "cpu", "dry"
+const char *atedm_device_name(const atedm_device *device);    // label of metrics, e.g. "cpu"
+bool atedm_device_is_dry(const atedm_device *device);
+
+// Whether streams of this activation dtype can be made, and the one that is best here.
+bool atedm_device_supports(const atedm_device *device, atedm_dtype dtype);
+atedm_dtype atedm_device_best_dtype(const atedm_device *device);
+
+// Alignment of atedm_device_alloc and the alignment that operations want of their tensors' first element for
+// speed (not needed for correctness beyond the element's own alignment).
+#define ATEDM_DEVICE_ALIGN 64
+
+ATEDM_MUST_CHECK atedm_status atedm_device_alloc(atedm_device *device, size_t bytes, void **ret_memory,
+                                                 atedm_error *err);
+void atedm_device_free(atedm_device *device, void *memory); // NULL allowed
+
+// ---- streams ---------------------------------------------------------------------------------------
+
+ATEDM_MUST_CHECK atedm_status atedm_stream_create(atedm_device *device, atedm_dtype act,
+                                                  atedm_stream **ret_stream, atedm_error *err);
+void atedm_stream_destroy(atedm_stream *stream); // NULL allowed
+atedm_device *atedm_stream_device(const atedm_stream *stream);
+atedm_dtype atedm_stream_dtype(const atedm_stream *stream);
+
+// Waits for all that was enqueued. Returns (and clears) the first failure since the last call.
+ATEDM_MUST_CHECK atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err);
+
+// Makes the stream fail, for callers that find a mistake of their own between operations.
+void atedm_stream_fail(atedm_stream *stream, atedm_status status, const char *format, ...)
+    ATEDM_PRINTF(3, 4);
+bool atedm_stream_failed(const atedm_stream *stream);
+
+// What the operations of this stream counted, in multiply-accumulates; a FLOP count is twice that.
+// Counted by each operation from its own arguments when it is enqueued.
+typedef struct atedm_op_counts {
+    uint64_t conv;      // convolutions
+    uint64_t linear;    // linear layers
+    uint64_t attention; // QK^T and PV
+    uint64_t overhead;  // what pruning adds: G-WPR, similarity search
+} atedm_op_counts;
+
+atedm_op_counts atedm_stream_counts(const atedm_stream *stream);
+void atedm_stream_reset_counts(atedm_stream *stream);
+
+// Copies; `to_host` and `from_host` stay valid until the next sync.
+void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
+void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
+void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+
+// ---- weights ---------------------------------------------------------------------------------------
+// A weight is immutable, in the backend's own layout, made once from host tensors of dtype F32, BF16 or F16
+// (which may be unmapped afterwards), for streams of activation dtype `act`. On the dry backend the host
+// tensors' data may be NULL.
+
+// Linear layer y = x W^T + b. `parts`: n_parts matrices [out_i, in] stacked along out (fused projections);
+// `biases`: n_parts vectors [out_i] in the same order, or NULL for no bias.
+ATEDM_MUST_CHECK atedm_status atedm_linear_weight_create(atedm_device *device, atedm_dtype act,
+                                                         const atedm_host_tensor *parts,
+                                                         const atedm_host_tensor *biases, size_t n_parts,
+                                                         atedm_weight **ret_weight, atedm_error *err);
+// Square convolution: weight [out, in, k, k] with k = 1 or 3, bias [out] or NULL. Runs with stride 1 or 2 as
+// given here and zero padding (k - 1) / 2 on each side.
+ATEDM_MUST_CHECK atedm_status atedm_conv_weight_create(atedm_device *device, atedm_dtype act,
+                                                       const atedm_host_tensor *weight,
+                                                       const atedm_host_tensor *bias, int stride,
+                                                       atedm_weight **ret_weight, atedm_error *err);
+// Scale and shift of a group or layer norm, both [c]; kept in F32.
+ATEDM_MUST_CHECK atedm_status atedm_norm_weight_create(atedm_device *device,
+                                                       const atedm_host_tensor *scale,
+                                                       const atedm_host_tensor *shift,
+                                                       atedm_weight **ret_weight, atedm_error *err);
+// Embedding table [entries, c], kept in act.
+ATEDM_MUST_CHECK atedm_status atedm_table_weight_create(atedm_device *device, atedm_dtype act,
+                                                        const atedm_host_tensor *table,
+                                                        atedm_weight **ret_weight, atedm_error *err);
+void atedm_weight_destroy(atedm_weight *weight); // NULL allowed
+int64_t atedm_weight_in(const atedm_weight *weight);  // linear, conv: input channels; norm, table: c
+int64_t atedm_weight_out(const atedm_weight *weight); // linear, conv: output channels; table: entries
+size_t atedm_weight_bytes(const atedm_weight *weight); // device memory it holds
+
+// ---- dense operations ------------------------------------------------------------------------------
+
+typedef enum atedm_activation {
+    ATEDM_ACT_NONE,
+    ATEDM_ACT_SILU,       // x * sigmoid(x)
+    ATEDM_ACT_GELU,       // x * Phi(x), exact (erf)
+    ATEDM_ACT_QUICK_GELU, // x * sigmoid(1.702 x)
+} atedm_activation;
+
+// y = activation(x W^T + b) + residual.
+typedef struct atedm_linear_args {
+    const atedm_weight *weight;
+    const void *x;        // [device] act [rows, in]
+    const void *residual; // [device] act [rows, out] or NULL; may be y
+    void *y;              // [device] act [rows, out]
+    int64_t rows;
+    atedm_activation activation;
+} atedm_linear_args;
+void atedm_linear(atedm_stream *s, const atedm_linear_args *args);
+
+// y = conv(x) + b + channel_add + residual.
+typedef struct atedm_conv_args {
+    const atedm_weight *weight;
+    const void *x;           // [device] act [n, h, w, in]
+    const void *channel_add; // [device] act [n, out] or NULL: added to every pixel of its sample
+    const void *residual;    // [device] act [n, ho, wo, out] or NULL; may be y
+    void *y;                 // [device] act [n, ho, wo, out], ho = ceil(h / stride)
+    int64_t n, h, w;
+} atedm_conv_args;
+void atedm_conv(atedm_stream *s, const atedm_conv_args *args);
+
+// Group norm over [hw, c / groups] of each sample, two-pass or Welford variance (biased), then scale and
+// shift, then SiLU if asked. y may be x.
+typedef struct atedm_group_norm_args {
+    const atedm_weight *weight;
+    const void *x; // [device] act [n, hw, c]
+    void *y;       // [device] act [n, hw, c]
+    int64_t n, hw;
+    int groups; // divides c
+    float epsilon;
+    bool silu;
+} atedm_group_norm_args;
+void atedm_group_norm(atedm_stream *s, const atedm_group_norm_args *args);
+
+// Layer norm of each row. y may be x.
+typedef struct atedm_layer_norm_args {
+    const atedm_weight *weight;
+    const void *x; // [device] act [rows, c]
+    void *y;       // [device] act [rows, c]
+    int64_t rows;
+    float epsilon;
+} atedm_layer_norm_args;
+void atedm_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args);
+
+// y[r, j] = x[r, j] * gelu(x[r, f + j]); x [rows, 2f], y [rows, f], both [device] act. Exact (erf) GELU.
+void atedm_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
+
+// y = activation(x), `count` elements, [device] act; y may be x.
+void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y, int64_t count);
+
+// y = a + b, `count` elements, [device] act; y may be a or b.
+void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
+
+// Nearest-neighbour upsampling by 2: x [n, h, w, c] -> y [n, 2h, 2w, c], [device] act.
+void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w, int64_t c);
+
+// Columns side by side: a [rows, ca], b [rows, cb] -> y [rows, ca + cb], [device] act.
+void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
+                  int64_t rows);
+
+// y[i] = table[ids[i]] + position[i % tokens], i < rows. ids [host] [rows], each < the table's entries.
+// y [device] act [rows, c].
+void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_weight *position,
+                        const int64_t *ids, int64_t rows, int64_t tokens, void *y);
+
+// Sinusoidal embedding (Ho et al. 2020, with flip_sin_to_cos and freq_shift 0 as SDXL): for j < dim / 2,
+// f_j = exp(-ln(10000) j / (dim / 2)); y[i] = [cos(v_i f_0).. | sin(v_i f_0)..]. values [host] [n];
+// y [device] act [n, dim], dim even.
+void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
+
+// dtype conversion between act and F32, [device], `count` elements.
+void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
+void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
+
+// ---- attention -------------------------------------------------------------------------------------
+// Tokens of several samples stand packed in one matrix; a span names one sample's rows in it.
+
+typedef struct atedm_span {
+    int64_t q0, nq; // first query row, number of query rows
+    int64_t k0, nk; // first key row, number of key rows
+} atedm_span;
+
+// For each span and head i: O_i = softmax(scale Q_i K_i^T) V_i, scale = 1 / sqrt(head_dim).
+// Head i of a row is its columns [i * head_dim, (i + 1) * head_dim). Row strides are in elements, so that q, k
+// and v can be column ranges of a fused projection.
+typedef struct atedm_attention_args {
+    const void *q, *k, *v; // [device] act
+    int64_t q_stride, k_stride, v_stride;
+    void *o;               // [device] act, rows as q, row stride heads * head_dim
+    float *lse;            // [device] or NULL: [heads, lse_stride] natural log-sum-exp of the scaled logits
+    int64_t lse_stride;    // of each row of q, at [head, row]; lse_stride >= number of rows of q
+    const atedm_span *spans; // [host]
+    int64_t n_spans;
+    int heads, head_dim;
+    bool causal; // row r of a span sees keys 0..r only (nq == nk)
+} atedm_attention_args;
+void atedm_attention(atedm_stream *s, const atedm_attention_args *args);
+
+// ---- AT-EDM (Wang et al., CVPR 2024) ---------------------------------------------------------------
+
+typedef enum atedm_head_combine {
+    ATEDM_HEADS_RMS,  // sqrt(mean_i s_i^2)
+    ATEDM_HEADS_MEAN, // mean_i s_i
+} atedm_head_combine;
+
+// Limit of atedm_rank_params.max_iterations.
+#define ATEDM_MAX_RANK_ITERATIONS 64
+
+typedef struct atedm_rank_params {
+    atedm_head_combine heads;
+    int max_iterations; // 1..ATEDM_MAX_RANK_ITERATIONS
+    float tolerance;    // >= 0
+} atedm_rank_params;
+
+// G-WPR scores of the query tokens of each span, from attention maps A_i = exp(scale Q_i K_i^T - lse_i), which
+// no caller ever sees. Self (cross == false; span has nq == nk, same tokens): s_i^0 = 1/N,
+// s_i^{t+1} = A_i^T s_i^t. Cross: s_i^0 = 1/N, k = normalize_1(A_i^T s_i^t), s_i^{t+1} = normalize_1(A_i k).
+// The iteration ends at the first t with |s_i^t - s_i^{t-1}|_1 <= tolerance for every head of the span, or
+// after max_iterations. Backends may run further iterations as long as the scores are those of that t.
+typedef struct atedm_rank_args {
+    const void *q, *k;            // [device] act, as in atedm_attention_args
+    int64_t q_stride, k_stride;
+    const float *lse;             // [device] as written by atedm_attention for the same q, k and spans
+    int64_t lse_stride;
+    float *scores;                // [device] indexed by the rows of q
+    const atedm_span *spans;      // [host]
+    const atedm_rank_params *params; // [host] one a span
+    int64_t n_spans;
+    int heads, head_dim;
+    bool cross;
+} atedm_rank_args;
+void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
+
+// One sample's part in a pruning: `n` tokens from row `first` of which `keep` stay. Its kept list has `keep`
+// entries from `kept_first` on.
+typedef struct atedm_prune_span {
+    int64_t first, n;
+    int64_t kept_first, keep; // 1 <= keep <= n
+} atedm_prune_span;
+
+// kept[kept_first ..]: the `keep` tokens of the span with the largest scores, as positions 0..n-1 in the span,
+// ascending; ties go to the lower position. scores [device] by row, kept [device].
+void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
+                         const atedm_prune_span *spans, int64_t n_spans);
+
+// Where pruned tokens will take their value from. For each token i of the span, source[first + i] is a slot of
+// the span's kept list (0..keep-1): a kept token's own slot, else the slot j that maximises
+//   attention: mean over heads of A(i, kept[j]);
+//   cosine:    the cosine similarity of rows i and kept[j] of x;
+//   nearest:   minus the squared distance of the tokens' grid places (place / width, place % width);
+// ties go to the lower slot. zero: -1 for pruned tokens.
+// [device] throughout: lse as in atedm_rank_args; x act [rows, c]; place[row] the token's place in the grid.
+typedef struct atedm_source_args {
+    const int32_t *kept;
+    int32_t *source;
+    const atedm_prune_span *spans; // [host]
+    int64_t n_spans;
+} atedm_source_args;
+typedef struct atedm_source_map {
+    const void *q, *k;
+    int64_t q_stride, k_stride;
+    const float *lse;
+    int64_t lse_stride;
+    int heads, head_dim;
+} atedm_source_map;
+void atedm_source_attention(atedm_stream *s, const atedm_source_args *args, const atedm_source_map *map);
+void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c);
+void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
+                          int64_t width);
+void atedm_source_zero(atedm_stream *s, const atedm_source_args *args);
+
+// y[to + i] = x[from + index[index_first + i]] for i < n; a row of zeros where the index is -1.
+typedef struct atedm_gather_span {
+    int64_t from;        // first row of the sample in x
+    int64_t index_first; // first entry of its index list
+    int64_t to, n;       // first row in y, number of rows
+} atedm_gather_span;
+// Rows of `row_bytes` bytes; x, y, index [device]. Serves dropping (index = kept) and recovery
+// (index = source) of activations, and of anything else that goes with a token (grid places).
+void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y, size_t row_bytes,
+                       const atedm_gather_span *spans, int64_t n_spans);
+
+// ---- sampler ---------------------------------------------------------------------------------------
+
+// y[i, :] = act(a[i] * x[i, :]), x F32 [n, count], y act [n, count], a [host] [n]: the sampler's input scaling.
+void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n, int64_t count);
+
+// m = uncond + scale * (cond - uncond) (Ho & Salimans 2022, eq. 6 in diffusers' form), or m = cond where uncond
+// is NULL; then x = a x + b m. The Euler step of every prediction type has this form. cond, uncond act [count],
+// x F32 [count], all [device], for one sample.
+typedef struct atedm_step_args {
+    const void *cond, *uncond;
+    float *x;
+    int64_t count;
+    float guidance_scale;
+    double a, b;
+} atedm_step_args;
+void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args);
+
+// y = round_half_even(255 * clamp(x / 2 + 1/2, 0, 1)), act -> U8, [device], `count` elements.
+void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
+
+#endif

@@ -1,0 +1,52 @@
+"""Paths and small helpers that every oracle script shares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import save_file
+from transformers import CLIPTokenizerFast
+
+from topologies import MODELS, Model
+
+DATA_DIR = Path(__file__).resolve().parent.parent / "golden" / "data"
+MODELS_DIR = DATA_DIR / "models"
+
+
+def use_one_thread() -> None:
+    """One thread: sums are added up in the same order on every machine."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+
+
+def model_named(name: str) -> Model:
+    return next(model for model in MODELS if model.name == name)
+
+
+def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
+    """The whole pipeline from disk, in f32 or f64, with the fast tokenizers (see README, "Tokenizer")."""
+    folder = MODELS_DIR / name
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        variant=model_named(name).variant,
+        tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
+        tokenizer_2=CLIPTokenizerFast.from_pretrained(folder / "tokenizer_2"),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, file)
+
+
+def write_json(file: Path, value: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,164 @@
+"""Writes the toy models of topologies.py in the diffusers directory layout, with seeded random weights.
+
+The weights are scaled by role so that activations neither grow nor vanish, attention maps are far from
+uniform (a ranking by G-WPR means something) and the decoded image stays inside its range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AddedToken, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from common import MODELS_DIR, use_one_thread
+from topologies import MODELS, SDXL_SCHEDULER, Model, text_config, unet_config, vae_config
+from vocabulary import write_vocabulary
+
+# (part of the parameter's module path, gain): the first that matches wins, everything else has gain 1.
+GAINS: dict[str, tuple[tuple[str, float], ...]] = {
+    "unet": (
+        ("attn1.to_q", 1.5),
+        ("attn1.to_k", 1.5),
+        ("attn2.to_q", 1.5),
+        ("attn2.to_k", 1.5),
+        ("to_out", 0.7),
+        ("ff.net.2", 0.7),
+        ("proj_out", 0.7),
+        ("conv2", 0.7),
+        ("add_embedding.linear_1", 0.5),
+        ("conv_out", 0.8),
+    ),
+    "vae": (("to_q", 1.3), ("to_k", 1.3), ("conv2", 0.7), ("decoder.conv_out", 0.25)),
+    "text": (("q_proj", 1.5), ("k_proj", 1.5), ("out_proj", 0.7), ("fc2", 0.7)),
+}
+
+
+def gain_of(path: str, family: str) -> float:
+    return next((gain for part, gain in GAINS[family] if part in path), 1.0)
+
+
+def randomize(module: nn.Module, family: str, seed: int) -> None:
+    """Fills every parameter: He-like weights times the gain of their role, norms near 1, small biases."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor: torch.Tensor, mean: float, deviation: float) -> None:
+        tensor.copy_(mean + deviation * torch.randn(tensor.shape, generator=generator))
+
+    with torch.no_grad():
+        for path, part in module.named_modules():
+            if isinstance(part, (nn.Linear, nn.Conv2d)):
+                fan_in = part.weight[0].numel()
+                normal(part.weight, 0.0, gain_of(path, family) / math.sqrt(fan_in))
+                if part.bias is not None:
+                    normal(part.bias, 0.0, 0.1)
+            elif isinstance(part, (nn.GroupNorm, nn.LayerNorm)):
+                normal(part.weight, 1.0, 0.15)
+                normal(part.bias, 0.0, 0.15)
+            elif isinstance(part, nn.Embedding):
+                normal(part.weight, 0.0, 0.7)
+
+
+def write_tokenizer(folder: Path, merges: int, pad_token: str) -> int:
+    """Writes a CLIP tokenizer as SDXL's two folders have it and returns the number of tokens."""
+    with tempfile.TemporaryDirectory() as scratch:
+        size = write_vocabulary(Path(scratch), merges)
+        tokenizer = CLIPTokenizer(
+            f"{scratch}/vocab.json",
+            f"{scratch}/merges.txt",
+            bos_token=AddedToken("<|startoftext|>", normalized=True, special=True),
+            eos_token=AddedToken("<|endoftext|>", normalized=True, special=True),
+            unk_token=AddedToken("<|endoftext|>", normalized=True, special=True),
+            pad_token=pad_token,
+            model_max_length=77,
+        )
+        tokenizer.save_pretrained(folder)
+    return size
+
+
+def save_text_encoder(model: Model, folder: Path, which: int, vocab_size: int) -> None:
+    name = "text_encoder" if which == 1 else "text_encoder_2"
+    config = CLIPTextConfig(**text_config(model.text_1 if which == 1 else model.text_2, vocab_size))
+    encoder = CLIPTextModel(config) if which == 1 else CLIPTextModelWithProjection(config)
+    randomize(encoder, "text", model.seed * 10 + which)
+    encoder.to(dtype_of(model, name)).save_pretrained(folder / name, variant=model.variant)
+
+
+def dtype_of(model: Model, component: str) -> torch.dtype:
+    return getattr(torch, model.dtypes.get(component, "float16"))
+
+
+def save_unet(model: Model, folder: Path) -> None:
+    unet = UNet2DConditionModel(**unet_config(model))
+    randomize(unet, "unet", model.seed * 10)
+    shard = {} if model.unet_shard_size is None else {"max_shard_size": model.unet_shard_size}
+    unet.to(dtype_of(model, "unet")).save_pretrained(folder / "unet", variant=model.variant, **shard)
+
+
+def save_vae(model: Model, folder: Path) -> None:
+    vae = AutoencoderKL(**vae_config(model))
+    randomize(vae, "vae", model.seed * 10 + 3)
+    vae.to(dtype_of(model, "vae")).save_pretrained(folder / "vae", variant=model.variant)
+
+
+def add_position_ids(file: Path) -> None:
+    """Adds the I64 buffer that text encoders saved by older transformers carry; readers ignore it."""
+    tensors = load_file(file)
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77).unsqueeze(0)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def write_index(model: Model, folder: Path) -> None:
+    index = {
+        "_class_name": "StableDiffusionXLPipeline",
+        "_diffusers_version": "0.35.2",
+        "force_zeros_for_empty_prompt": model.force_zeros,
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_model(model: Model, folder: Path) -> None:
+    """Writes one model, replacing the folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    vocab_size = write_tokenizer(folder / "tokenizer", model.merges, pad_token="<|endoftext|>")
+    write_tokenizer(folder / "tokenizer_2", model.merges, pad_token="!")
+    save_text_encoder(model, folder, 1, vocab_size)
+    save_text_encoder(model, folder, 2, vocab_size)
+    save_unet(model, folder)
+    save_vae(model, folder)
+    EulerDiscreteScheduler(**{**SDXL_SCHEDULER, **model.scheduler}).save_pretrained(folder / "scheduler")
+    write_index(model, folder)
+    if model.name == "b":
+        add_position_ids(folder / "text_encoder" / "model.fp16.safetensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=MODELS_DIR, help="folder that gets one folder per model")
+    parser.add_argument("--only", choices=[model.name for model in MODELS], help="write just this model")
+    args = parser.parse_args()
+    use_one_thread()
+    for model in MODELS:
+        if args.only in (None, model.name):
+            write_model(model, args.out / model.name)
+            size = sum(file.stat().st_size for file in (args.out / model.name).rglob("*") if file.is_file())
+            print(f"model {model.name}: {size} bytes")
+
+
+if __name__ == "__main__":
+    main()
