@@ -3,7 +3,8 @@
 
 #include <stdint.h>
 
-atedm_status atedm_arena_init(atedm_arena *arena, atedm_device *device, size_t capacity, atedm_error *err)
+atedm_status atedm_arena_init(atedm_arena *arena, atedm_device *device, size_t capacity,
+                              atedm_error *err)
 {
     void *base;
     atedm_status status = atedm_device_alloc(device, capacity ? capacity : 1, &base, err);
@@ -31,8 +32,8 @@ void *atedm_arena_take(atedm_arena *arena, atedm_stream *s, size_t bytes)
 {
     size_t rounded = (bytes + ATEDM_DEVICE_ALIGN - 1) / ATEDM_DEVICE_ALIGN * ATEDM_DEVICE_ALIGN;
     if (rounded < bytes || rounded > arena->capacity - arena->used) {
-        atedm_stream_fail(s, ATEDM_ERR_NOMEM, "scratch memory: %zu bytes wanted, %zu of %zu left", bytes,
-                          arena->capacity - arena->used, arena->capacity);
+        atedm_stream_fail(s, ATEDM_ERR_NOMEM, "scratch memory: %zu bytes wanted, %zu of %zu left",
+                          bytes, arena->capacity - arena->used, arena->capacity);
         return NULL;
     }
     // A measuring arena's addresses start past zero, so that none is NULL.

@@ -1,6 +1,6 @@
-// Scratch memory on a device: a stack of allocations that is taken back to a mark. One big block, so nothing is
-// allocated while steps run. An arena over no memory ("measuring") hands out addresses only and records the
-// peak, which is how a dry run learns what a real run needs.
+// Scratch memory on a device: a stack of allocations that is taken back to a mark. One big block,
+// so nothing is allocated while steps run. An arena over no memory ("measuring") hands out
+// addresses only and records the peak, which is how a dry run learns what a real run needs.
 #ifndef ATEDM_ARENA_H
 #define ATEDM_ARENA_H
 
@@ -12,13 +12,13 @@ typedef struct atedm_arena {
     size_t capacity, used, peak;
 } atedm_arena;
 
-ATEDM_MUST_CHECK atedm_status atedm_arena_init(atedm_arena *arena, atedm_device *device, size_t capacity,
-                                               atedm_error *err);
+ATEDM_MUST_CHECK atedm_status atedm_arena_init(atedm_arena *arena, atedm_device *device,
+                                               size_t capacity, atedm_error *err);
 void atedm_arena_init_measuring(atedm_arena *arena);
 void atedm_arena_finish(atedm_arena *arena); // NULL allowed
 
-// `bytes` of scratch, aligned to ATEDM_DEVICE_ALIGN. Past the capacity the stream fails (ATEDM_ERR_NOMEM)
-// and NULL comes back, which operations on a failed stream never touch.
+// `bytes` of scratch, aligned to ATEDM_DEVICE_ALIGN. Past the capacity the stream fails
+// (ATEDM_ERR_NOMEM) and NULL comes back, which operations on a failed stream never touch.
 void *atedm_arena_take(atedm_arena *arena, atedm_stream *s, size_t bytes);
 size_t atedm_arena_mark(const atedm_arena *arena);
 void atedm_arena_release(atedm_arena *arena, size_t mark);

@@ -1,4 +1,5 @@
-// CLIP text encoder (Radford et al. 2021; transformers: CLIPTextModel, CLIPTextModelWithProjection).
+// CLIP text encoder (Radford et al. 2021; transformers: CLIPTextModel,
+// CLIPTextModelWithProjection).
 #ifndef ATEDM_CLIP_TEXT_H
 #define ATEDM_CLIP_TEXT_H
 
@@ -19,21 +20,23 @@ typedef struct atedm_clip_config {
     int64_t eos; // eos_token_id; 2 (the historical value) means "position of the largest id"
 } atedm_clip_config;
 
-ATEDM_MUST_CHECK atedm_status atedm_clip_config_read(const char *path, atedm_clip_config *ret_config,
+ATEDM_MUST_CHECK atedm_status atedm_clip_config_read(const char *path,
+                                                     atedm_clip_config *ret_config,
                                                      atedm_error *err);
 
 typedef struct atedm_clip atedm_clip;
 
 ATEDM_MUST_CHECK atedm_status atedm_clip_create(atedm_device *device, atedm_dtype act,
-                                                const atedm_clip_config *config, atedm_weights *weights,
-                                                atedm_clip **ret_clip, atedm_error *err);
+                                                const atedm_clip_config *config,
+                                                atedm_weights *weights, atedm_clip **ret_clip,
+                                                atedm_error *err);
 void atedm_clip_destroy(atedm_clip *clip); // NULL allowed
 const atedm_clip_config *atedm_clip_get_config(const atedm_clip *clip);
 
-// ids [host] [n, tokens]. hidden [device] act [n * tokens, width]: the second-to-last layer's output, no final
-// norm. pooled [device] act [n, projection] or NULL: the last layer's output at the end token, final norm,
-// text_projection (needs has_projection).
-void atedm_clip_encode(const atedm_clip *clip, atedm_stream *s, atedm_arena *arena, const int64_t *ids,
-                       int64_t n, int64_t tokens, void *hidden, void *pooled);
+// ids [host] [n, tokens]. hidden [device] act [n * tokens, width]: the second-to-last layer's
+// output, no final norm. pooled [device] act [n, projection] or NULL: the last layer's output at
+// the end token, final norm, text_projection (needs has_projection).
+void atedm_clip_encode(const atedm_clip *clip, atedm_stream *s, atedm_arena *arena,
+                       const int64_t *ids, int64_t n, int64_t tokens, void *hidden, void *pooled);
 
 #endif

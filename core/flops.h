@@ -1,5 +1,6 @@
-// The analytic cost model: multiply-accumulates of every stage, from the configs alone. FLOPs = 2 x MACs of
-// convolutions, linear layers and attention products; norms, activations, softmax are not counted.
+// The analytic cost model: multiply-accumulates of every stage, from the configs alone. FLOPs = 2 x
+// MACs of convolutions, linear layers and attention products; norms, activations, softmax are not
+// counted.
 #ifndef ATEDM_FLOPS_H
 #define ATEDM_FLOPS_H
 
@@ -18,25 +19,29 @@ struct atedm_unet_cost {
     atedm_block_info blocks[ATEDM_MAX_BLOCKS];
 };
 
-void atedm_unet_cost_init(atedm_unet_cost *cost, const atedm_unet_config *config, int64_t h, int64_t w,
-                          int64_t context_tokens);
+void atedm_unet_cost_init(atedm_unet_cost *cost, const atedm_unet_config *config, int64_t h,
+                          int64_t w, int64_t context_tokens);
 
-// rho [n_blocks] or NULL (nothing pruned); spec says after which layers, and what ranking and recovery cost. With
-// rho of 0 a block costs what it costs unpruned. `overhead` in the result is apart from the other three.
+// rho [n_blocks] or NULL (nothing pruned); spec says after which layers, and what ranking and
+// recovery cost. With rho of 0 a block costs what it costs unpruned. `overhead` in the result is
+// apart from the other three.
 atedm_op_counts atedm_unet_cost_eval(const atedm_unet_cost *cost, const atedm_prune_spec *spec,
                                      const float *rho);
-// The same for one attention block (index as in blocks), so that the sum over blocks plus the rest is the whole.
+// The same for one attention block (index as in blocks), so that the sum over blocks plus the rest
+// is the whole.
 atedm_op_counts atedm_unet_cost_block(const atedm_unet_cost *cost, int block,
                                       const atedm_prune_spec *spec, float rho);
-// Kept and all tokens that the layers behind the first pruning layer see / would see, by block; for the tokens metric.
+// Kept and all tokens that the layers behind the first pruning layer see / would see, by block; for
+// the tokens metric.
 int64_t atedm_unet_cost_tokens(const atedm_unet_cost *cost, int block);
 
 // Embedding of pooled text and time ids, once a sample a request.
 atedm_op_counts atedm_unet_condition_cost(const atedm_unet_config *config);
-atedm_op_counts atedm_clip_cost(const atedm_clip_config *config, int64_t tokens); // one prompt
+atedm_op_counts atedm_clip_cost(const atedm_clip_config *config, int64_t tokens);     // one prompt
 atedm_op_counts atedm_vae_cost(const atedm_vae_config *config, int64_t h, int64_t w); // one image
 
-uint64_t atedm_op_counts_flops(const atedm_op_counts *counts); // 2 x (conv + linear + attention + overhead)
+uint64_t
+atedm_op_counts_flops(const atedm_op_counts *counts); // 2 x (conv + linear + attention + overhead)
 
 // A whole request, in FLOPs.
 typedef struct atedm_request_cost {
@@ -44,8 +49,8 @@ typedef struct atedm_request_cost {
     uint64_t overhead;                // part of unet
     uint64_t executed, baseline;      // sums; baseline: nothing pruned
     uint64_t unet_baseline;
-    double saved_ratio;               // 1 - executed / baseline
-    double mean_unet_flops_ratio;     // UNet, overhead left out, over the unpruned UNet
+    double saved_ratio;           // 1 - executed / baseline
+    double mean_unet_flops_ratio; // UNet, overhead left out, over the unpruned UNet
 } atedm_request_cost;
 
 typedef struct atedm_model_configs {
@@ -54,10 +59,10 @@ typedef struct atedm_model_configs {
     atedm_vae_config vae;
 } atedm_model_configs;
 
-// samples: 2 with guidance, 1 without; images: num_images. plan NULL: off. Prompts are encoded once a request:
-// `samples` prompts through each encoder.
+// samples: 2 with guidance, 1 without; images: num_images. plan NULL: off. Prompts are encoded once
+// a request: `samples` prompts through each encoder.
 atedm_request_cost atedm_request_cost_eval(const atedm_model_configs *configs, int64_t latent_h,
-                                           int64_t latent_w, int64_t context_tokens, int steps, int samples,
-                                           int images, const atedm_plan *plan);
+                                           int64_t latent_w, int64_t context_tokens, int steps,
+                                           int samples, int images, const atedm_plan *plan);
 
 #endif

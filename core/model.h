@@ -13,22 +13,25 @@
 
 // What the configs say, without weights.
 typedef struct atedm_model_config {
-    char name[128]; // last component of the directory's path
+    char name[128];            // last component of the directory's path
     atedm_model_configs parts; // text encoders, UNet, VAE
     atedm_scheduler_config scheduler;
     bool force_zeros_for_empty_prompt;
 } atedm_model_config;
 
 // Reads and cross-checks every config of DIR: widths that have to agree between components do.
-ATEDM_MUST_CHECK atedm_status atedm_model_config_read(const char *dir, atedm_model_config *ret_config,
+ATEDM_MUST_CHECK atedm_status atedm_model_config_read(const char *dir,
+                                                      atedm_model_config *ret_config,
                                                       atedm_error *err);
-// The architecture of stabilityai/stable-diffusion-xl-base-1.0 ("sdxl-base"), or a JSON file that gives the same
-// numbers (see `atedm mkmodel`). Without a directory.
-ATEDM_MUST_CHECK atedm_status atedm_model_config_from_arch(const char *arch, atedm_model_config *ret_config,
+// The architecture of stabilityai/stable-diffusion-xl-base-1.0 ("sdxl-base"), or a JSON file that
+// gives the same numbers (see `atedm mkmodel`). Without a directory.
+ATEDM_MUST_CHECK atedm_status atedm_model_config_from_arch(const char *arch,
+                                                           atedm_model_config *ret_config,
                                                            atedm_error *err);
 
-int64_t atedm_model_config_scale(const atedm_model_config *config);       // pixels a latent (8)
-int64_t atedm_model_config_multiple(const atedm_model_config *config);    // width and height are multiples of it
+int64_t atedm_model_config_scale(const atedm_model_config *config); // pixels a latent (8)
+int64_t atedm_model_config_multiple(
+    const atedm_model_config *config); // width and height are multiples of it
 int64_t atedm_model_config_native_size(const atedm_model_config *config); // pixels of a side
 
 typedef struct atedm_model {
@@ -46,9 +49,11 @@ typedef struct atedm_model {
     size_t file_bytes;
 } atedm_model;
 
-// Loads DIR onto the device for activations of `dtype` (F32, BF16 or F16; the VAE falls back to F32 where dtype is F16).
-ATEDM_MUST_CHECK atedm_status atedm_model_open(const char *dir, atedm_device *device, atedm_dtype dtype,
-                                               atedm_model **ret_model, atedm_error *err);
+// Loads DIR onto the device for activations of `dtype` (F32, BF16 or F16; the VAE falls back to F32
+// where dtype is F16).
+ATEDM_MUST_CHECK atedm_status atedm_model_open(const char *dir, atedm_device *device,
+                                               atedm_dtype dtype, atedm_model **ret_model,
+                                               atedm_error *err);
 void atedm_model_close(atedm_model *model); // NULL allowed
 
 #endif

@@ -1,5 +1,6 @@
-// One request from prompt to pixels, stage by stage: encode, step 0..n-1, decode each image. The stages are apart so that
-// whoever drives them (command line, worker) can report, cancel and interleave between them.
+// One request from prompt to pixels, stage by stage: encode, step 0..n-1, decode each image. The
+// stages are apart so that whoever drives them (command line, worker) can report, cancel and
+// interleave between them.
 #ifndef ATEDM_PIPELINE_H
 #define ATEDM_PIPELINE_H
 
@@ -10,10 +11,12 @@
 #include "core/plan.h"
 #include "core/request.h"
 
-// A model with what is needed to run requests on it: streams and scratch memory. One thread at a time.
+// A model with what is needed to run requests on it: streams and scratch memory. One thread at a
+// time.
 typedef struct atedm_pipeline atedm_pipeline;
 
-ATEDM_MUST_CHECK atedm_status atedm_pipeline_create(const atedm_model *model, atedm_pipeline **ret_pipeline,
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_create(const atedm_model *model,
+                                                    atedm_pipeline **ret_pipeline,
                                                     atedm_error *err);
 void atedm_pipeline_destroy(atedm_pipeline *pipeline); // NULL allowed
 
@@ -23,13 +26,13 @@ typedef void (*atedm_dump_fn)(void *user, const char *name, const atedm_host_ten
 // A request while it runs.
 typedef struct atedm_generation atedm_generation;
 
-// Checks the request against the model (sizes, sampler), resolves its plan and its cost, and makes sure that scratch
-// memory suffices. `request` is borrowed until destroy. latents_init: NULL, or [num_images, C, h, w] F32 unit-scaled
-// by the schedule already, used in place of the seed's noise. dump: NULL or called as stages run.
-ATEDM_MUST_CHECK atedm_status atedm_generation_create(atedm_pipeline *pipeline, const atedm_request *request,
-                                                      const atedm_host_tensor *latents_init,
-                                                      atedm_dump_fn dump, void *dump_user,
-                                                      atedm_generation **ret_generation, atedm_error *err);
+// Checks the request against the model (sizes, sampler), resolves its plan and its cost, and makes
+// sure that scratch memory suffices. `request` is borrowed until destroy. latents_init: NULL, or
+// [num_images, C, h, w] F32 unit-scaled by the schedule already, used in place of the seed's noise.
+// dump: NULL or called as stages run.
+ATEDM_MUST_CHECK atedm_status atedm_generation_create(
+    atedm_pipeline *pipeline, const atedm_request *request, const atedm_host_tensor *latents_init,
+    atedm_dump_fn dump, void *dump_user, atedm_generation **ret_generation, atedm_error *err);
 void atedm_generation_destroy(atedm_generation *generation); // NULL allowed
 
 ATEDM_MUST_CHECK atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err);
@@ -44,13 +47,15 @@ const atedm_plan *atedm_generation_plan(const atedm_generation *g); // NULL: pru
 const atedm_request_cost *atedm_generation_cost(const atedm_generation *g);
 // What the operations really counted so far, by stage: [0] text encoders, [1] UNet, [2] VAE.
 void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[3]);
-// Bytes of `prompt` (which = 0) or `negative_prompt` (1) that were encoded; less than its length where it was cut.
+// Bytes of `prompt` (which = 0) or `negative_prompt` (1) that were encoded; less than its length
+// where it was cut.
 size_t atedm_generation_encoded(const atedm_generation *g, int which);
 
-// Plan and cost of a request without running it (POST /v1/estimate, atedm inspect). *ret_plan NULL where off.
-ATEDM_MUST_CHECK atedm_status atedm_estimate(const atedm_model_config *config, const atedm_request *request,
-                                             atedm_plan **ret_plan, atedm_request_cost *ret_cost,
-                                             atedm_error *err);
+// Plan and cost of a request without running it (POST /v1/estimate, atedm inspect). *ret_plan NULL
+// where off.
+ATEDM_MUST_CHECK atedm_status atedm_estimate(const atedm_model_config *config,
+                                             const atedm_request *request, atedm_plan **ret_plan,
+                                             atedm_request_cost *ret_cost, atedm_error *err);
 
 // Seconds of each stage; steps_s has `steps` entries.
 typedef struct atedm_timing {
@@ -58,7 +63,8 @@ typedef struct atedm_timing {
     double steps_s[ATEDM_MAX_STEPS];
 } atedm_timing;
 
-// What a driver may want to know while a request runs. `step` of `steps` done; return false to cancel.
+// What a driver may want to know while a request runs. `step` of `steps` done; return false to
+// cancel.
 typedef bool (*atedm_progress_fn)(void *user, int step, int steps);
 
 // All stages in order: fills rgb_images [num_images][height * width * 3].

@@ -1,6 +1,7 @@
-// Pruning plans: what a request asks for (atedm_prune_spec), checked and completed from presets; resolved against a
-// model and a number of steps to a matrix steps x attention blocks -> ratio; FLOPs budgets solved to a ratio.
-// Mathematics: Wang et al., CVPR 2024, section 3 (G-WPR, recovery) and 3.3 (DSAP).
+// Pruning plans: what a request asks for (atedm_prune_spec), checked and completed from presets;
+// resolved against a model and a number of steps to a matrix steps x attention blocks -> ratio;
+// FLOPs budgets solved to a ratio. Mathematics: Wang et al., CVPR 2024, section 3 (G-WPR, recovery)
+// and 3.3 (DSAP).
 #ifndef ATEDM_PLAN_H
 #define ATEDM_PLAN_H
 
@@ -11,12 +12,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ATEDM_MAX_BLOCKS 64       // attention blocks of a UNet
-#define ATEDM_MAX_PHASES 16       // phases of a schedule
-#define ATEDM_MAX_PHASE_SKIPS 16  // entries of a phase's skip list
-#define ATEDM_MAX_PRUNE_LAYERS 8  // entries of prune_after
-#define ATEDM_MAX_LEVELS 8        // feature levels of a UNet
-#define ATEDM_BLOCK_NAME_MAX 16   // "down.1.0", terminator included
+#define ATEDM_MAX_BLOCKS 64      // attention blocks of a UNet
+#define ATEDM_MAX_PHASES 16      // phases of a schedule
+#define ATEDM_MAX_PHASE_SKIPS 16 // entries of a phase's skip list
+#define ATEDM_MAX_PRUNE_LAYERS 8 // entries of prune_after
+#define ATEDM_MAX_LEVELS 8       // feature levels of a UNet
+#define ATEDM_BLOCK_NAME_MAX 16  // "down.1.0", terminator included
 
 typedef enum atedm_recovery {
     ATEDM_RECOVER_ATTENTION,
@@ -28,32 +29,33 @@ typedef enum atedm_recovery {
 // One attention block of a UNet, in execution order.
 typedef struct atedm_block_info {
     char name[ATEDM_BLOCK_NAME_MAX]; // "down.1.0", "mid", "up.0.2"
-    int level;                       // feature level: tokens = (h / 2^level) (w / 2^level) of the latent
-    int layers;                      // attention layers
-    bool first_of_down, last_of_up;  // first attention block of its down stage, last of its up stage
+    int level;  // feature level: tokens = (h / 2^level) (w / 2^level) of the latent
+    int layers; // attention layers
+    bool first_of_down, last_of_up; // first attention block of its down stage, last of its up stage
 } atedm_block_info;
 
 // A phase: until the share `until` of the steps, prune `ratio`, except the blocks in the skip set.
 typedef struct atedm_phase {
     double until; // (0, 1], ascending, the last is 1
     double ratio; // [0, 1); NAN: the plan's ratio
-    // Blocks left alone: block names, or the sets "down.first" (first attention block of every down stage) and
-    // "up.last" (last of every up stage). Names that the model lacks are an error of atedm_plan_create.
+    // Blocks left alone: block names, or the sets "down.first" (first attention block of every down
+    // stage) and "up.last" (last of every up stage). Names that the model lacks are an error of
+    // atedm_plan_create.
     char skip[ATEDM_MAX_PHASE_SKIPS][ATEDM_BLOCK_NAME_MAX];
     size_t n_skip;
 } atedm_phase;
 
 // What is asked for, complete: every field has its value.
 typedef struct atedm_prune_spec {
-    bool enabled; // false: "off"
-    char preset[24]; // the preset it started from, "" where none
+    bool enabled;        // false: "off"
+    char preset[24];     // the preset it started from, "" where none
     double ratio;        // [0, 1); NAN when a budget is given
     double flops_budget; // (0, 1]; NAN when a ratio is given
     char schedule[16];   // "dsap", "uniform", or "phases"
     double tau;          // dsap: share of prune-less steps
     atedm_phase phases[ATEDM_MAX_PHASES];
     size_t n_phases;
-    uint32_t skip_levels; // bit l: level l is never pruned
+    uint32_t skip_levels;                    // bit l: level l is never pruned
     int prune_after[ATEDM_MAX_PRUNE_LAYERS]; // ascending layer indexes
     size_t n_prune_after;
     bool cross_map; // scores from the cross-attention map
@@ -61,15 +63,16 @@ typedef struct atedm_prune_spec {
     atedm_recovery recovery;
 } atedm_prune_spec;
 
-// Off, and the named presets of the paper: "off", "at-edm" (= "at-edm-c"), "at-edm-a" .. "at-edm-d",
-// "at-edm-dagger". ATEDM_ERR_NOT_FOUND for others.
+// Off, and the named presets of the paper: "off", "at-edm" (= "at-edm-c"), "at-edm-a" ..
+// "at-edm-d", "at-edm-dagger". ATEDM_ERR_NOT_FOUND for others.
 ATEDM_MUST_CHECK atedm_status atedm_prune_preset(const char *name, atedm_prune_spec *ret_spec);
 const char *const *atedm_prune_preset_names(size_t *ret_count);
 
 // The schedule as phases ("dsap": two, "uniform": one); ratio NAN where the plan's ratio holds.
 size_t atedm_prune_phases(const atedm_prune_spec *spec, atedm_phase *ret_phases);
 
-// Tokens kept of n at ratio rho: max(1, n - floor(rho n)), with rho n rounded up by 1e-9 so that 0.3 * 10 is 3.
+// Tokens kept of n at ratio rho: max(1, n - floor(rho n)), with rho n rounded up by 1e-9 so that
+// 0.3 * 10 is 3.
 int64_t atedm_prune_keep(double ratio, int64_t n);
 
 // A resolved plan.
@@ -84,12 +87,12 @@ typedef struct atedm_plan {
 // Cost of one UNet evaluation as a function of the blocks' ratios: flops.h provides it.
 typedef struct atedm_unet_cost atedm_unet_cost;
 
-// Resolves `spec` for `steps` steps on a UNet whose blocks and cost `cost` knows. A budget below the plan's
-// floor is ATEDM_ERR_INVALID, and the message names the floor.
+// Resolves `spec` for `steps` steps on a UNet whose blocks and cost `cost` knows. A budget below
+// the plan's floor is ATEDM_ERR_INVALID, and the message names the floor.
 ATEDM_MUST_CHECK atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps,
                                                 const atedm_unet_cost *cost, atedm_plan **ret_plan,
                                                 atedm_error *err);
-void atedm_plan_destroy(atedm_plan *plan); // NULL allowed
+void atedm_plan_destroy(atedm_plan *plan);                   // NULL allowed
 const float *atedm_plan_step(const atedm_plan *plan, int k); // [n_blocks]
 
 #endif

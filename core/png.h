@@ -9,7 +9,8 @@
 
 typedef struct atedm_png_text {
     const char *key;   // 1..79 Latin-1 characters
-    const char *value; // UTF-8, of any length; written as iTXt (uncompressed) where it is not plain ASCII, else tEXt
+    const char *value; // UTF-8, of any length; written as iTXt (uncompressed) where it is not plain
+                       // ASCII, else tEXt
 } atedm_png_text;
 
 // RGB, 8 bits, [height, width, 3]. The bytes depend on the input alone.

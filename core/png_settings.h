@@ -1,4 +1,5 @@
-// The settings that a PNG carries: `parameters` in the form that AUTOMATIC1111 writes, and `atedm` as JSON.
+// The settings that a PNG carries: `parameters` in the form that AUTOMATIC1111 writes, and `atedm`
+// as JSON.
 #ifndef ATEDM_PNG_SETTINGS_H
 #define ATEDM_PNG_SETTINGS_H
 
@@ -8,10 +9,11 @@
 #include "core/request.h"
 
 // Encodes image `index` (seed + index) of a request with both text chunks.
-ATEDM_MUST_CHECK atedm_status atedm_png_encode_image(const uint8_t *rgb, const atedm_request *request,
+ATEDM_MUST_CHECK atedm_status atedm_png_encode_image(const uint8_t *rgb,
+                                                     const atedm_request *request,
                                                      const atedm_plan *plan, int index,
-                                                     const atedm_model_config *model, atedm_dtype dtype,
-                                                     const char *backend, atedm_buffer *ret_png,
-                                                     atedm_error *err);
+                                                     const atedm_model_config *model,
+                                                     atedm_dtype dtype, const char *backend,
+                                                     atedm_buffer *ret_png, atedm_error *err);
 
 #endif

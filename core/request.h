@@ -1,5 +1,5 @@
-// One text-to-image request, as the daemon and the command line both hold it: fields, limits, validation. JSON bodies are
-// the server's, options the command line's.
+// One text-to-image request, as the daemon and the command line both hold it: fields, limits,
+// validation. JSON bodies are the server's, options the command line's.
 #ifndef ATEDM_REQUEST_H
 #define ATEDM_REQUEST_H
 
@@ -11,13 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ATEDM_PROMPT_MAX 8192       // bytes
-#define ATEDM_SIZE_MAX 16384        // pixels of either side, whatever the area limit says
+#define ATEDM_PROMPT_MAX 8192 // bytes
+#define ATEDM_SIZE_MAX 16384  // pixels of either side, whatever the area limit says
 #define ATEDM_GUIDANCE_MAX 30.0
-#define ATEDM_PRIORITY_MAX 10       // -10..10
+#define ATEDM_PRIORITY_MAX 10 // -10..10
 #define ATEDM_DEADLINE_MAX_S 86400.0
-#define ATEDM_SEED_MAX INT64_MAX    // 2^63 - 1
-#define ATEDM_FIELD_ERRORS_MAX 32   // wrong fields named in one answer
+#define ATEDM_SEED_MAX INT64_MAX  // 2^63 - 1
+#define ATEDM_FIELD_ERRORS_MAX 32 // wrong fields named in one answer
 
 typedef enum atedm_response_format {
     ATEDM_RESPONSE_B64_JSON,
@@ -25,7 +25,7 @@ typedef enum atedm_response_format {
 } atedm_response_format;
 
 typedef struct atedm_request {
-    char *prompt; // owned; UTF-8, NUL-terminated
+    char *prompt;          // owned; UTF-8, NUL-terminated
     char *negative_prompt; // owned; NULL: absent
     int64_t width, height;
     int steps;
@@ -51,8 +51,8 @@ typedef struct atedm_field_errors {
     size_t count; // at most ATEDM_FIELD_ERRORS_MAX; further ones are counted in `more`
     size_t more;
 } atedm_field_errors;
-void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, const char *format, ...)
-    ATEDM_PRINTF(3, 4);
+void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, const char *format,
+                            ...) ATEDM_PRINTF(3, 4);
 
 // What the model and the operator allow.
 typedef struct atedm_request_limits {
@@ -63,7 +63,8 @@ typedef struct atedm_request_limits {
     int max_steps; // <= ATEDM_MAX_STEPS
 } atedm_request_limits;
 
-// The defaults of the contract (guidance 7, 30 steps, 1 image, native size, "euler", pruning `prune`).
+// The defaults of the contract (guidance 7, 30 steps, 1 image, native size, "euler", pruning
+// `prune`).
 void atedm_request_init(atedm_request *request, const atedm_request_limits *limits,
                         const atedm_prune_spec *prune);
 
@@ -71,11 +72,12 @@ void atedm_request_init(atedm_request *request, const atedm_request_limits *limi
 void atedm_request_validate(const atedm_request *request, const atedm_request_limits *limits,
                             atedm_field_errors *errors);
 
-// Reads the "pruning" value of the contract (a name, or an object with the fields preset, ratio, flops_budget, schedule,
-// tau, phases, skip_levels, prune_after, score, recovery) from a parsed JSON value (json_t *, jansson). Every wrong field is
-// added with `pointer` ("/pruning") before it; the spec is complete when none was added.
+// Reads the "pruning" value of the contract (a name, or an object with the fields preset, ratio,
+// flops_budget, schedule, tau, phases, skip_levels, prune_after, score, recovery) from a parsed
+// JSON value (json_t *, jansson). Every wrong field is added with `pointer` ("/pruning") before it;
+// the spec is complete when none was added.
 struct json_t;
-void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer, atedm_prune_spec *ret_spec,
-                                atedm_field_errors *errors);
+void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer,
+                                atedm_prune_spec *ret_spec, atedm_field_errors *errors);
 
 #endif

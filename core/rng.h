@@ -5,9 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Fills `out` with torch.randn(count, generator=torch.Generator("cpu").manual_seed(seed), dtype=float32).
-// Above 15 elements: Box-Muller over blocks of 16 uniforms; fewer: the scalar path with a cached second
-// deviate (ATen/native/cpu/DistributionTemplates.h: normal_fill; ATen/core/DistributionsHelper.h).
+// Fills `out` with torch.randn(count, generator=torch.Generator("cpu").manual_seed(seed),
+// dtype=float32). Above 15 elements: Box-Muller over blocks of 16 uniforms; fewer: the scalar path
+// with a cached second deviate (ATen/native/cpu/DistributionTemplates.h: normal_fill;
+// ATen/core/DistributionsHelper.h).
 void atedm_rng_normal(uint64_t seed, float *out, size_t count);
 
 #endif

@@ -10,9 +10,21 @@
 #define ATEDM_MAX_STEPS 150
 #define ATEDM_MAX_TRAIN_TIMESTEPS 100000
 
-typedef enum atedm_prediction { ATEDM_PREDICT_EPSILON, ATEDM_PREDICT_V, ATEDM_PREDICT_SAMPLE } atedm_prediction;
-typedef enum atedm_spacing { ATEDM_SPACING_LEADING, ATEDM_SPACING_TRAILING, ATEDM_SPACING_LINSPACE } atedm_spacing;
-typedef enum atedm_betas { ATEDM_BETAS_LINEAR, ATEDM_BETAS_SCALED_LINEAR, ATEDM_BETAS_SQUARED_COSINE } atedm_betas;
+typedef enum atedm_prediction {
+    ATEDM_PREDICT_EPSILON,
+    ATEDM_PREDICT_V,
+    ATEDM_PREDICT_SAMPLE
+} atedm_prediction;
+typedef enum atedm_spacing {
+    ATEDM_SPACING_LEADING,
+    ATEDM_SPACING_TRAILING,
+    ATEDM_SPACING_LINSPACE
+} atedm_spacing;
+typedef enum atedm_betas {
+    ATEDM_BETAS_LINEAR,
+    ATEDM_BETAS_SCALED_LINEAR,
+    ATEDM_BETAS_SQUARED_COSINE
+} atedm_betas;
 
 typedef struct atedm_scheduler_config {
     int train_timesteps;
@@ -27,17 +39,18 @@ typedef struct atedm_scheduler_config {
     bool final_sigma_min;          // final_sigmas_type "sigma_min", else "zero"
 } atedm_scheduler_config;
 
-// Reads DIR/scheduler_config.json. Unknown kinds are refused with their name; options that change the numbers and are
-// not implemented are refused too.
-ATEDM_MUST_CHECK atedm_status atedm_scheduler_config_read(const char *path, atedm_scheduler_config *ret_config,
+// Reads DIR/scheduler_config.json. Unknown kinds are refused with their name; options that change
+// the numbers and are not implemented are refused too.
+ATEDM_MUST_CHECK atedm_status atedm_scheduler_config_read(const char *path,
+                                                          atedm_scheduler_config *ret_config,
                                                           atedm_error *err);
 
 // What a sampler needs for n steps, in diffusers' EulerDiscreteScheduler's terms.
 typedef struct atedm_schedule {
     int n;
-    double timesteps[ATEDM_MAX_STEPS];     // as the UNet sees them
-    double sigmas[ATEDM_MAX_STEPS + 1];    // sigmas[n]: where the last step ends
-    double init_noise_sigma;               // factor of the initial unit noise
+    double timesteps[ATEDM_MAX_STEPS];  // as the UNet sees them
+    double sigmas[ATEDM_MAX_STEPS + 1]; // sigmas[n]: where the last step ends
+    double init_noise_sigma;            // factor of the initial unit noise
     atedm_prediction prediction;
 } atedm_schedule;
 
@@ -46,7 +59,8 @@ ATEDM_MUST_CHECK atedm_status atedm_schedule_make(const atedm_scheduler_config *
 
 // Factor of the latent at the UNet's entry at step k: 1 / sqrt(sigma_k^2 + 1).
 double atedm_schedule_input_scale(const atedm_schedule *schedule, int k);
-// The Euler step k as x' = a x + b m, m the guided model output (Karras et al. 2022, algorithm 1 without churn).
+// The Euler step k as x' = a x + b m, m the guided model output (Karras et al. 2022, algorithm 1
+// without churn).
 void atedm_schedule_euler(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
 
 // Names of the samplers, as requests spell them; "euler" is the first.

@@ -1,5 +1,5 @@
-// CLIP's byte-pair tokenizer (Radford et al. 2021), from a diffusers tokenizer directory: `vocab.json`,
-// `merges.txt`, `tokenizer_config.json`, `special_tokens_map.json`.
+// CLIP's byte-pair tokenizer (Radford et al. 2021), from a diffusers tokenizer directory:
+// `vocab.json`, `merges.txt`, `tokenizer_config.json`, `special_tokens_map.json`.
 #ifndef ATEDM_TOKENIZER_H
 #define ATEDM_TOKENIZER_H
 
@@ -22,11 +22,13 @@ int64_t atedm_tokenizer_vocab_size(const atedm_tokenizer *tokenizer);
 int64_t atedm_tokenizer_length(const atedm_tokenizer *tokenizer); // model_max_length: 77
 int64_t atedm_tokenizer_eos(const atedm_tokenizer *tokenizer);
 
-// Encodes valid UTF-8 `text` (size bytes) to exactly atedm_tokenizer_length ids in `ret_ids`: start, tokens, end,
-// padding with the tokenizer's pad token. Too long a text is cut; *ret_cut then gets the number of bytes of `text` that
-// were encoded whole (so text + *ret_cut is what was cut), else `size`.
-ATEDM_MUST_CHECK atedm_status atedm_tokenizer_encode(const atedm_tokenizer *tokenizer, const char *text,
-                                                     size_t size, int64_t *ret_ids, size_t *ret_cut,
+// Encodes valid UTF-8 `text` (size bytes) to exactly atedm_tokenizer_length ids in `ret_ids`:
+// start, tokens, end, padding with the tokenizer's pad token. Too long a text is cut; *ret_cut then
+// gets the number of bytes of `text` that were encoded whole (so text + *ret_cut is what was cut),
+// else `size`.
+ATEDM_MUST_CHECK atedm_status atedm_tokenizer_encode(const atedm_tokenizer *tokenizer,
+                                                     const char *text, size_t size,
+                                                     int64_t *ret_ids, size_t *ret_cut,
                                                      atedm_error *err);
 
 #endif

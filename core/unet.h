@@ -1,5 +1,6 @@
-// The UNet of SDXL (Podell et al. 2023; diffusers: UNet2DConditionModel with text_time conditioning), for any
-// widths and depths that its config.json names, with AT-EDM token pruning in its attention blocks.
+// The UNet of SDXL (Podell et al. 2023; diffusers: UNet2DConditionModel with text_time
+// conditioning), for any widths and depths that its config.json names, with AT-EDM token pruning in
+// its attention blocks.
 #ifndef ATEDM_UNET_H
 #define ATEDM_UNET_H
 
@@ -10,39 +11,42 @@
 #include "kernels/kernels.h"
 
 #define ATEDM_UNET_MAX_LEVELS ATEDM_MAX_LEVELS
-#define ATEDM_UNET_MAX_LAYERS 32     // layers_per_block, transformer layers of a block
+#define ATEDM_UNET_MAX_LAYERS 32 // layers_per_block, transformer layers of a block
 #define ATEDM_UNET_MAX_CHANNELS 65536
-#define ATEDM_UNET_TIME_IDS 6        // micro-conditioning values of SDXL
+#define ATEDM_UNET_TIME_IDS 6 // micro-conditioning values of SDXL
 
 typedef struct atedm_unet_config {
     int64_t in_channels, out_channels;
     int levels;
     int64_t channels[ATEDM_UNET_MAX_LEVELS];
-    bool attention[ATEDM_UNET_MAX_LEVELS];    // down stage i is a CrossAttnDownBlock2D
+    bool attention[ATEDM_UNET_MAX_LEVELS]; // down stage i is a CrossAttnDownBlock2D
     int transformer_layers[ATEDM_UNET_MAX_LEVELS];
-    int heads[ATEDM_UNET_MAX_LEVELS];         // config's attention_head_dim counts heads
+    int heads[ATEDM_UNET_MAX_LEVELS]; // config's attention_head_dim counts heads
     int layers_per_block;
     int64_t cross_attention_dim;
     int norm_groups;
     float norm_epsilon;
     bool linear_projection; // proj_in, proj_out as linear layers, else 1x1 convolutions
     int64_t addition_time_embed_dim, projection_input_dim; // text_time conditioning
-    double sample_size;     // native latent side
+    double sample_size;                                    // native latent side
 } atedm_unet_config;
 
-ATEDM_MUST_CHECK atedm_status atedm_unet_config_read(const char *path, atedm_unet_config *ret_config,
+ATEDM_MUST_CHECK atedm_status atedm_unet_config_read(const char *path,
+                                                     atedm_unet_config *ret_config,
                                                      atedm_error *err);
 // Latent height and width must be multiples of this: 2^(levels - 1).
 int64_t atedm_unet_config_multiple(const atedm_unet_config *config);
-// Attention blocks in execution order; returns their number (<= ATEDM_MAX_BLOCKS, checked on reading).
+// Attention blocks in execution order; returns their number (<= ATEDM_MAX_BLOCKS, checked on
+// reading).
 int atedm_unet_config_blocks(const atedm_unet_config *config,
                              atedm_block_info ret_blocks[ATEDM_MAX_BLOCKS]);
 
 typedef struct atedm_unet atedm_unet;
 
 ATEDM_MUST_CHECK atedm_status atedm_unet_create(atedm_device *device, atedm_dtype act,
-                                                const atedm_unet_config *config, atedm_weights *weights,
-                                                atedm_unet **ret_unet, atedm_error *err);
+                                                const atedm_unet_config *config,
+                                                atedm_weights *weights, atedm_unet **ret_unet,
+                                                atedm_error *err);
 void atedm_unet_destroy(atedm_unet *unet); // NULL allowed
 const atedm_unet_config *atedm_unet_get_config(const atedm_unet *unet);
 int64_t atedm_unet_embedding_dim(const atedm_unet *unet); // 4 * channels[0]
@@ -66,21 +70,22 @@ typedef void (*atedm_prune_trace_fn)(void *user, const atedm_prune_trace *trace)
 // One sample of a batch. Samples of one call share height and width, and nothing else.
 typedef struct atedm_unet_sample {
     double timestep;
-    int64_t context_row;   // first of its context_tokens rows in `context`
-    int64_t condition_row; // its row in `condition`
+    int64_t context_row;           // first of its context_tokens rows in `context`
+    int64_t condition_row;         // its row in `condition`
     const atedm_prune_spec *prune; // NULL: off
     const float *rho;              // [n_blocks], with prune
 } atedm_unet_sample;
 
 typedef struct atedm_unet_args {
-    const void *x;         // [device] act [n, h, w, in_channels], scaled latents
-    const void *context;   // [device] act [rows, cross_attention_dim]
+    const void *x;       // [device] act [n, h, w, in_channels], scaled latents
+    const void *context; // [device] act [rows, cross_attention_dim]
     int64_t context_tokens;
     const void *condition; // [device] act [rows, embedding_dim], from atedm_unet_embed_condition
     const atedm_unet_sample *samples; // [host] [n]
     int64_t n, h, w;
-    void *y;               // [device] act [n, h, w, out_channels]: the prediction
-    atedm_prune_trace_fn trace; // NULL: none; otherwise called for each pruned sample of each block (and syncs)
+    void *y; // [device] act [n, h, w, out_channels]: the prediction
+    atedm_prune_trace_fn
+        trace; // NULL: none; otherwise called for each pruned sample of each block (and syncs)
     void *trace_user;
 } atedm_unet_args;
 

@@ -28,14 +28,16 @@ int64_t atedm_vae_config_scale(const atedm_vae_config *config); // pixels a late
 typedef struct atedm_vae atedm_vae;
 
 ATEDM_MUST_CHECK atedm_status atedm_vae_create(atedm_device *device, atedm_dtype act,
-                                               const atedm_vae_config *config, atedm_weights *weights,
-                                               atedm_vae **ret_vae, atedm_error *err);
+                                               const atedm_vae_config *config,
+                                               atedm_weights *weights, atedm_vae **ret_vae,
+                                               atedm_error *err);
 void atedm_vae_destroy(atedm_vae *vae); // NULL allowed
 const atedm_vae_config *atedm_vae_get_config(const atedm_vae *vae);
 
 // latents [device] F32 [h, w, latent_channels], as the sampler leaves them (not yet divided by
-// scaling_factor); y [device] act [h * scale, w * scale, out_channels], about -1..1. One image a call.
-void atedm_vae_decode(const atedm_vae *vae, atedm_stream *s, atedm_arena *arena, const float *latents,
-                      int64_t h, int64_t w, void *y);
+// scaling_factor); y [device] act [h * scale, w * scale, out_channels], about -1..1. One image a
+// call.
+void atedm_vae_decode(const atedm_vae *vae, atedm_stream *s, atedm_arena *arena,
+                      const float *latents, int64_t h, int64_t w, void *y);
 
 #endif

@@ -1,7 +1,7 @@
-// Where the modules (text encoders, UNet, VAE) get their parameters from. A module asks for each parameter by its
-// diffusers name and the shape that its config implies, so the loaders are the one place that knows the names:
-// reading a model, counting its parameters (atedm inspect), making a random one (atedm mkmodel) and
-// dry runs at full size are four sources behind the same questions.
+// Where the modules (text encoders, UNet, VAE) get their parameters from. A module asks for each
+// parameter by its diffusers name and the shape that its config implies, so the loaders are the one
+// place that knows the names: reading a model, counting its parameters (atedm inspect), making a
+// random one (atedm mkmodel) and dry runs at full size are four sources behind the same questions.
 #ifndef ATEDM_WEIGHTS_H
 #define ATEDM_WEIGHTS_H
 
@@ -13,16 +13,17 @@
 typedef struct atedm_weights atedm_weights;
 
 struct atedm_weights {
-    // Finds the parameter `name`. A missing one is an error unless `optional`, then *ret_tensor gets ndim -1.
+    // Finds the parameter `name`. A missing one is an error unless `optional`, then *ret_tensor
+    // gets ndim -1.
     atedm_status (*get)(atedm_weights *weights, const char *name, int ndim, const int64_t *shape,
                         bool optional, atedm_host_tensor *ret_tensor, atedm_error *err);
     // The caller is done with this tensor's data. NULL: nothing to do.
     void (*done)(atedm_weights *weights, const atedm_host_tensor *tensor);
 };
 
-// Files of one component, e.g. DIR/unet: `diffusion_pytorch_model.safetensors`, its `.fp16` variant, or a sharded
-// index of either; for text encoders `model...`. Checks name, shape and dtype (F32, F16, BF16) of every
-// parameter asked for.
+// Files of one component, e.g. DIR/unet: `diffusion_pytorch_model.safetensors`, its `.fp16`
+// variant, or a sharded index of either; for text encoders `model...`. Checks name, shape and dtype
+// (F32, F16, BF16) of every parameter asked for.
 ATEDM_MUST_CHECK atedm_status atedm_weights_open(const char *component_dir, const char *base_name,
                                                  atedm_weights **ret_weights, atedm_error *err);
 // After loading: fails, naming up to a few, where the files hold parameters that nobody asked for.

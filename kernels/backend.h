@@ -1,9 +1,10 @@
-// What a backend implements. Only kernels/ includes this header: callers use kernels.h, whose functions
-// (kernels.c) check arguments, count multiply-accumulates, and call the table below.
+// What a backend implements. Only kernels/ includes this header: callers use kernels.h, whose
+// functions (kernels.c) check arguments, count multiply-accumulates, and call the table below.
 //
-// A table function may rely on: a stream that has not failed, arguments that kernels.h allows, counts > 0.
-// It reports failure with atedm_stream_fail. To add an operation: declare it in kernels.h, add the entry here,
-// the check and count in kernels.c, the ref version in ref/, the others, and a case in tests/parity.
+// A table function may rely on: a stream that has not failed, arguments that kernels.h allows,
+// counts > 0. It reports failure with atedm_stream_fail. To add an operation: declare it in
+// kernels.h, add the entry here, the check and count in kernels.c, the ref version in ref/, the
+// others, and a case in tests/parity.
 #ifndef ATEDM_KERNELS_BACKEND_H
 #define ATEDM_KERNELS_BACKEND_H
 
@@ -60,8 +61,8 @@ struct atedm_backend {
     void (*download)(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
     void (*copy)(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
-    // `head` holds the common fields that kernels.c worked out; the backend copies it into its own struct and
-    // sets `bytes`.
+    // `head` holds the common fields that kernels.c worked out; the backend copies it into its own
+    // struct and sets `bytes`.
     atedm_status (*linear_weight_create)(const atedm_weight *head, const atedm_host_tensor *parts,
                                          const atedm_host_tensor *biases, size_t n_parts,
                                          atedm_weight **ret_weight, atedm_error *err);
@@ -81,9 +82,11 @@ struct atedm_backend {
     void (*group_norm)(atedm_stream *s, const atedm_group_norm_args *args);
     void (*layer_norm)(atedm_stream *s, const atedm_layer_norm_args *args);
     void (*geglu)(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
-    void (*activate)(atedm_stream *s, atedm_activation activation, const void *x, void *y, int64_t count);
+    void (*activate)(atedm_stream *s, atedm_activation activation, const void *x, void *y,
+                     int64_t count);
     void (*add)(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
-    void (*upsample2)(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w, int64_t c);
+    void (*upsample2)(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
+                      int64_t c);
     void (*concat)(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
                    int64_t rows);
     void (*embed_tokens)(atedm_stream *s, const atedm_weight *table, const atedm_weight *position,
@@ -95,13 +98,14 @@ struct atedm_backend {
     void (*rank_tokens)(atedm_stream *s, const atedm_rank_args *args);
     void (*select_tokens)(atedm_stream *s, const float *scores, int32_t *kept,
                           const atedm_prune_span *spans, int64_t n_spans);
-    void (*source_attention)(atedm_stream *s, const atedm_source_args *args, const atedm_source_map *map);
+    void (*source_attention)(atedm_stream *s, const atedm_source_args *args,
+                             const atedm_source_map *map);
     void (*source_cosine)(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c);
     void (*source_nearest)(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
                            int64_t width);
     void (*source_zero)(atedm_stream *s, const atedm_source_args *args);
-    void (*gather_rows)(atedm_stream *s, const void *x, const int32_t *index, void *y, size_t row_bytes,
-                        const atedm_gather_span *spans, int64_t n_spans);
+    void (*gather_rows)(atedm_stream *s, const void *x, const int32_t *index, void *y,
+                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
     void (*scale_input)(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
                         int64_t count);
     void (*sampler_step)(atedm_stream *s, const atedm_step_args *args);

@@ -1,16 +1,17 @@
-// The compute backends behind one header: devices, streams, weights, and every tensor operation that the
-// pipeline needs.
+// The compute backends behind one header: devices, streams, weights, and every tensor operation
+// that the pipeline needs.
 //
-// A device is one backend on one piece of hardware. A stream is an ordered queue of operations on a device:
-// operations are enqueued and may run later; results are there after atedm_stream_sync. Operations return
-// nothing: the first failure is kept by the stream, later operations on it do nothing, and
-// atedm_stream_sync reports it. A stream belongs to one thread at a time.
+// A device is one backend on one piece of hardware. A stream is an ordered queue of operations on a
+// device: operations are enqueued and may run later; results are there after atedm_stream_sync.
+// Operations return nothing: the first failure is kept by the stream, later operations on it do
+// nothing, and atedm_stream_sync reports it. A stream belongs to one thread at a time.
 //
-// Notation: "act" is the stream's activation dtype (F32, BF16 or F16). Pointers marked [device] point into
-// device memory (atedm_device_alloc); pointers marked [host] are read before the call returns.
-// All tensors are dense and row-major unless a row stride is given. Feature maps are channels-last:
-// [n, h, w, c]; a token matrix is [rows, c]; a feature map is the token matrix [n*h*w, c].
-// Inputs and outputs do not overlap, unless the operation says that they may be the same buffer.
+// Notation: "act" is the stream's activation dtype (F32, BF16 or F16). Pointers marked [device]
+// point into device memory (atedm_device_alloc); pointers marked [host] are read before the call
+// returns. All tensors are dense and row-major unless a row stride is given. Feature maps are
+// channels-last: [n, h, w, c]; a token matrix is [rows, c]; a feature map is the token matrix
+// [n*h*w, c]. Inputs and outputs do not overlap, unless the operation says that they may be the
+// same buffer.
 //
 // A sample's result does not depend on the other samples of the call.
 #ifndef ATEDM_KERNELS_H
@@ -27,13 +28,15 @@ typedef struct atedm_device atedm_device;
 typedef struct atedm_stream atedm_stream;
 typedef struct atedm_weight atedm_weight;
 
-// ---- devices ---------------------------------------------------------------------------------------
+// ---- devices
+// ---------------------------------------------------------------------------------------
 
 // Backends: "ref" (plain C, double accumulation), "cpu" (oneDNN), "dry" (computes nothing: checks
 // arguments and counts; its memory is addresses only).
 ATEDM_MUST_CHECK atedm_status atedm_device_create(const char *backend, atedm_device **ret_device,
                                                   atedm_error *err);
-void atedm_device_destroy(atedm_device *device); // after its streams, weights and memory; NULL allowed
+void atedm_device_destroy(
+    atedm_device *device); // after its streams, weights and memory; NULL allowed
 
 const char *atedm_device_backend(const atedm_device *device); // "ref", "cpu", "dry"
 const char *atedm_device_name(const atedm_device *device);    // label of metrics, e.g. "cpu"
@@ -43,15 +46,16 @@ bool atedm_device_is_dry(const atedm_device *device);
 bool atedm_device_supports(const atedm_device *device, atedm_dtype dtype);
 atedm_dtype atedm_device_best_dtype(const atedm_device *device);
 
-// Alignment of atedm_device_alloc and the alignment that operations want of their tensors' first element for
-// speed (not needed for correctness beyond the element's own alignment).
+// Alignment of atedm_device_alloc and the alignment that operations want of their tensors' first
+// element for speed (not needed for correctness beyond the element's own alignment).
 #define ATEDM_DEVICE_ALIGN 64
 
-ATEDM_MUST_CHECK atedm_status atedm_device_alloc(atedm_device *device, size_t bytes, void **ret_memory,
-                                                 atedm_error *err);
+ATEDM_MUST_CHECK atedm_status atedm_device_alloc(atedm_device *device, size_t bytes,
+                                                 void **ret_memory, atedm_error *err);
 void atedm_device_free(atedm_device *device, void *memory); // NULL allowed
 
-// ---- streams ---------------------------------------------------------------------------------------
+// ---- streams
+// ---------------------------------------------------------------------------------------
 
 ATEDM_MUST_CHECK atedm_status atedm_stream_create(atedm_device *device, atedm_dtype act,
                                                   atedm_stream **ret_stream, atedm_error *err);
@@ -84,19 +88,21 @@ void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
-// ---- weights ---------------------------------------------------------------------------------------
-// A weight is immutable, in the backend's own layout, made once from host tensors of dtype F32, BF16 or F16
-// (which may be unmapped afterwards), for streams of activation dtype `act`. On the dry backend the host
-// tensors' data may be NULL.
+// ---- weights
+// --------------------------------------------------------------------------------------- A weight
+// is immutable, in the backend's own layout, made once from host tensors of dtype F32, BF16 or F16
+// (which may be unmapped afterwards), for streams of activation dtype `act`. On the dry backend the
+// host tensors' data may be NULL.
 
-// Linear layer y = x W^T + b. `parts`: n_parts matrices [out_i, in] stacked along out (fused projections);
-// `biases`: n_parts vectors [out_i] in the same order, or NULL for no bias.
+// Linear layer y = x W^T + b. `parts`: n_parts matrices [out_i, in] stacked along out (fused
+// projections); `biases`: n_parts vectors [out_i] in the same order, or NULL for no bias.
 ATEDM_MUST_CHECK atedm_status atedm_linear_weight_create(atedm_device *device, atedm_dtype act,
                                                          const atedm_host_tensor *parts,
-                                                         const atedm_host_tensor *biases, size_t n_parts,
-                                                         atedm_weight **ret_weight, atedm_error *err);
-// Square convolution: weight [out, in, k, k] with k = 1 or 3, bias [out] or NULL. Runs with stride 1 or 2 as
-// given here and zero padding (k - 1) / 2 on each side.
+                                                         const atedm_host_tensor *biases,
+                                                         size_t n_parts, atedm_weight **ret_weight,
+                                                         atedm_error *err);
+// Square convolution: weight [out, in, k, k] with k = 1 or 3, bias [out] or NULL. Runs with stride
+// 1 or 2 as given here and zero padding (k - 1) / 2 on each side.
 ATEDM_MUST_CHECK atedm_status atedm_conv_weight_create(atedm_device *device, atedm_dtype act,
                                                        const atedm_host_tensor *weight,
                                                        const atedm_host_tensor *bias, int stride,
@@ -109,13 +115,16 @@ ATEDM_MUST_CHECK atedm_status atedm_norm_weight_create(atedm_device *device,
 // Embedding table [entries, c], kept in act.
 ATEDM_MUST_CHECK atedm_status atedm_table_weight_create(atedm_device *device, atedm_dtype act,
                                                         const atedm_host_tensor *table,
-                                                        atedm_weight **ret_weight, atedm_error *err);
-void atedm_weight_destroy(atedm_weight *weight); // NULL allowed
-int64_t atedm_weight_in(const atedm_weight *weight);  // linear, conv: input channels; norm, table: c
-int64_t atedm_weight_out(const atedm_weight *weight); // linear, conv: output channels; table: entries
+                                                        atedm_weight **ret_weight,
+                                                        atedm_error *err);
+void atedm_weight_destroy(atedm_weight *weight);     // NULL allowed
+int64_t atedm_weight_in(const atedm_weight *weight); // linear, conv: input channels; norm, table: c
+int64_t
+atedm_weight_out(const atedm_weight *weight); // linear, conv: output channels; table: entries
 size_t atedm_weight_bytes(const atedm_weight *weight); // device memory it holds
 
-// ---- dense operations ------------------------------------------------------------------------------
+// ---- dense operations
+// ------------------------------------------------------------------------------
 
 typedef enum atedm_activation {
     ATEDM_ACT_NONE,
@@ -146,8 +155,8 @@ typedef struct atedm_conv_args {
 } atedm_conv_args;
 void atedm_conv(atedm_stream *s, const atedm_conv_args *args);
 
-// Group norm over [hw, c / groups] of each sample, two-pass or Welford variance (biased), then scale and
-// shift, then SiLU if asked. y may be x.
+// Group norm over [hw, c / groups] of each sample, two-pass or Welford variance (biased), then
+// scale and shift, then SiLU if asked. y may be x.
 typedef struct atedm_group_norm_args {
     const atedm_weight *weight;
     const void *x; // [device] act [n, hw, c]
@@ -169,38 +178,42 @@ typedef struct atedm_layer_norm_args {
 } atedm_layer_norm_args;
 void atedm_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args);
 
-// y[r, j] = x[r, j] * gelu(x[r, f + j]); x [rows, 2f], y [rows, f], both [device] act. Exact (erf) GELU.
+// y[r, j] = x[r, j] * gelu(x[r, f + j]); x [rows, 2f], y [rows, f], both [device] act. Exact (erf)
+// GELU.
 void atedm_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
 
 // y = activation(x), `count` elements, [device] act; y may be x.
-void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y, int64_t count);
+void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
+                    int64_t count);
 
 // y = a + b, `count` elements, [device] act; y may be a or b.
 void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
 
 // Nearest-neighbour upsampling by 2: x [n, h, w, c] -> y [n, 2h, 2w, c], [device] act.
-void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w, int64_t c);
+void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
+                     int64_t c);
 
 // Columns side by side: a [rows, ca], b [rows, cb] -> y [rows, ca + cb], [device] act.
 void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
                   int64_t rows);
 
-// y[i] = table[ids[i]] + position[i % tokens], i < rows. ids [host] [rows], each < the table's entries.
-// y [device] act [rows, c].
+// y[i] = table[ids[i]] + position[i % tokens], i < rows. ids [host] [rows], each < the table's
+// entries. y [device] act [rows, c].
 void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_weight *position,
                         const int64_t *ids, int64_t rows, int64_t tokens, void *y);
 
-// Sinusoidal embedding (Ho et al. 2020, with flip_sin_to_cos and freq_shift 0 as SDXL): for j < dim / 2,
-// f_j = exp(-ln(10000) j / (dim / 2)); y[i] = [cos(v_i f_0).. | sin(v_i f_0)..]. values [host] [n];
-// y [device] act [n, dim], dim even.
+// Sinusoidal embedding (Ho et al. 2020, with flip_sin_to_cos and freq_shift 0 as SDXL): for j < dim
+// / 2, f_j = exp(-ln(10000) j / (dim / 2)); y[i] = [cos(v_i f_0).. | sin(v_i f_0)..]. values [host]
+// [n]; y [device] act [n, dim], dim even.
 void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
 
 // dtype conversion between act and F32, [device], `count` elements.
 void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
 void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
 
-// ---- attention -------------------------------------------------------------------------------------
-// Tokens of several samples stand packed in one matrix; a span names one sample's rows in it.
+// ---- attention
+// ------------------------------------------------------------------------------------- Tokens of
+// several samples stand packed in one matrix; a span names one sample's rows in it.
 
 typedef struct atedm_span {
     int64_t q0, nq; // first query row, number of query rows
@@ -208,14 +221,14 @@ typedef struct atedm_span {
 } atedm_span;
 
 // For each span and head i: O_i = softmax(scale Q_i K_i^T) V_i, scale = 1 / sqrt(head_dim).
-// Head i of a row is its columns [i * head_dim, (i + 1) * head_dim). Row strides are in elements, so that q, k
-// and v can be column ranges of a fused projection.
+// Head i of a row is its columns [i * head_dim, (i + 1) * head_dim). Row strides are in elements,
+// so that q, k and v can be column ranges of a fused projection.
 typedef struct atedm_attention_args {
     const void *q, *k, *v; // [device] act
     int64_t q_stride, k_stride, v_stride;
-    void *o;               // [device] act, rows as q, row stride heads * head_dim
-    float *lse;            // [device] or NULL: [heads, lse_stride] natural log-sum-exp of the scaled logits
-    int64_t lse_stride;    // of each row of q, at [head, row]; lse_stride >= number of rows of q
+    void *o;    // [device] act, rows as q, row stride heads * head_dim
+    float *lse; // [device] or NULL: [heads, lse_stride] natural log-sum-exp of the scaled logits
+    int64_t lse_stride;      // of each row of q, at [head, row]; lse_stride >= number of rows of q
     const atedm_span *spans; // [host]
     int64_t n_spans;
     int heads, head_dim;
@@ -223,7 +236,8 @@ typedef struct atedm_attention_args {
 } atedm_attention_args;
 void atedm_attention(atedm_stream *s, const atedm_attention_args *args);
 
-// ---- AT-EDM (Wang et al., CVPR 2024) ---------------------------------------------------------------
+// ---- AT-EDM (Wang et al., CVPR 2024)
+// ---------------------------------------------------------------
 
 typedef enum atedm_head_combine {
     ATEDM_HEADS_RMS,  // sqrt(mean_i s_i^2)
@@ -239,18 +253,19 @@ typedef struct atedm_rank_params {
     float tolerance;    // >= 0
 } atedm_rank_params;
 
-// G-WPR scores of the query tokens of each span, from attention maps A_i = exp(scale Q_i K_i^T - lse_i), which
-// no caller ever sees. Self (cross == false; span has nq == nk, same tokens): s_i^0 = 1/N,
-// s_i^{t+1} = A_i^T s_i^t. Cross: s_i^0 = 1/N, k = normalize_1(A_i^T s_i^t), s_i^{t+1} = normalize_1(A_i k).
-// The iteration ends at the first t with |s_i^t - s_i^{t-1}|_1 <= tolerance for every head of the span, or
-// after max_iterations. Backends may run further iterations as long as the scores are those of that t.
+// G-WPR scores of the query tokens of each span, from attention maps A_i = exp(scale Q_i K_i^T -
+// lse_i), which no caller ever sees. Self (cross == false; span has nq == nk, same tokens): s_i^0 =
+// 1/N, s_i^{t+1} = A_i^T s_i^t. Cross: s_i^0 = 1/N, k = normalize_1(A_i^T s_i^t), s_i^{t+1} =
+// normalize_1(A_i k). The iteration ends at the first t with |s_i^t - s_i^{t-1}|_1 <= tolerance for
+// every head of the span, or after max_iterations. Backends may run further iterations as long as
+// the scores are those of that t.
 typedef struct atedm_rank_args {
-    const void *q, *k;            // [device] act, as in atedm_attention_args
+    const void *q, *k; // [device] act, as in atedm_attention_args
     int64_t q_stride, k_stride;
-    const float *lse;             // [device] as written by atedm_attention for the same q, k and spans
+    const float *lse; // [device] as written by atedm_attention for the same q, k and spans
     int64_t lse_stride;
-    float *scores;                // [device] indexed by the rows of q
-    const atedm_span *spans;      // [host]
+    float *scores;                   // [device] indexed by the rows of q
+    const atedm_span *spans;         // [host]
     const atedm_rank_params *params; // [host] one a span
     int64_t n_spans;
     int heads, head_dim;
@@ -258,25 +273,28 @@ typedef struct atedm_rank_args {
 } atedm_rank_args;
 void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
 
-// One sample's part in a pruning: `n` tokens from row `first` of which `keep` stay. Its kept list has `keep`
-// entries from `kept_first` on.
+// One sample's part in a pruning: `n` tokens from row `first` of which `keep` stay. Its kept list
+// has `keep` entries from `kept_first` on.
 typedef struct atedm_prune_span {
     int64_t first, n;
     int64_t kept_first, keep; // 1 <= keep <= n
 } atedm_prune_span;
 
-// kept[kept_first ..]: the `keep` tokens of the span with the largest scores, as positions 0..n-1 in the span,
-// ascending; ties go to the lower position. scores [device] by row, kept [device].
+// kept[kept_first ..]: the `keep` tokens of the span with the largest scores, as positions 0..n-1
+// in the span, ascending; ties go to the lower position. scores [device] by row, kept [device].
 void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
                          const atedm_prune_span *spans, int64_t n_spans);
 
-// Where pruned tokens will take their value from. For each token i of the span, source[first + i] is a slot of
-// the span's kept list (0..keep-1): a kept token's own slot, else the slot j that maximises
+// Where pruned tokens will take their value from. For each token i of the span, source[first + i]
+// is a slot of the span's kept list (0..keep-1): a kept token's own slot, else the slot j that
+// maximises
 //   attention: mean over heads of A(i, kept[j]);
 //   cosine:    the cosine similarity of rows i and kept[j] of x;
-//   nearest:   minus the squared distance of the tokens' grid places (place / width, place % width);
+//   nearest:   minus the squared distance of the tokens' grid places (place / width, place %
+//   width);
 // ties go to the lower slot. zero: -1 for pruned tokens.
-// [device] throughout: lse as in atedm_rank_args; x act [rows, c]; place[row] the token's place in the grid.
+// [device] throughout: lse as in atedm_rank_args; x act [rows, c]; place[row] the token's place in
+// the grid.
 typedef struct atedm_source_args {
     const int32_t *kept;
     int32_t *source;
@@ -290,7 +308,8 @@ typedef struct atedm_source_map {
     int64_t lse_stride;
     int heads, head_dim;
 } atedm_source_map;
-void atedm_source_attention(atedm_stream *s, const atedm_source_args *args, const atedm_source_map *map);
+void atedm_source_attention(atedm_stream *s, const atedm_source_args *args,
+                            const atedm_source_map *map);
 void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c);
 void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
                           int64_t width);
@@ -304,17 +323,20 @@ typedef struct atedm_gather_span {
 } atedm_gather_span;
 // Rows of `row_bytes` bytes; x, y, index [device]. Serves dropping (index = kept) and recovery
 // (index = source) of activations, and of anything else that goes with a token (grid places).
-void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y, size_t row_bytes,
-                       const atedm_gather_span *spans, int64_t n_spans);
+void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
+                       size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
 
-// ---- sampler ---------------------------------------------------------------------------------------
+// ---- sampler
+// ---------------------------------------------------------------------------------------
 
-// y[i, :] = act(a[i] * x[i, :]), x F32 [n, count], y act [n, count], a [host] [n]: the sampler's input scaling.
-void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n, int64_t count);
+// y[i, :] = act(a[i] * x[i, :]), x F32 [n, count], y act [n, count], a [host] [n]: the sampler's
+// input scaling.
+void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
+                       int64_t count);
 
-// m = uncond + scale * (cond - uncond) (Ho & Salimans 2022, eq. 6 in diffusers' form), or m = cond where uncond
-// is NULL; then x = a x + b m. The Euler step of every prediction type has this form. cond, uncond act [count],
-// x F32 [count], all [device], for one sample.
+// m = uncond + scale * (cond - uncond) (Ho & Salimans 2022, eq. 6 in diffusers' form), or m = cond
+// where uncond is NULL; then x = a x + b m. The Euler step of every prediction type has this form.
+// cond, uncond act [count], x F32 [count], all [device], for one sample.
 typedef struct atedm_step_args {
     const void *cond, *uncond;
     float *x;

@@ -102,8 +102,8 @@ atedm_status atedm_file_read(const char *path, size_t max, char **ret_data, size
     }
     size_t size = (size_t)info.st_size;
     if (size > max) {
-        status = atedm_error_set(err, ATEDM_ERR_LIMIT, "%s: %zu bytes, more than the limit of %zu", path,
-                                 size, max);
+        status = atedm_error_set(err, ATEDM_ERR_LIMIT, "%s: %zu bytes, more than the limit of %zu",
+                                 path, size, max);
         goto fail;
     }
     data = malloc(size + 1);

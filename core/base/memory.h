@@ -18,7 +18,8 @@ static inline bool atedm_mul_overflows(size_t a, size_t b, size_t *ret_product)
     return false;
 }
 
-// A byte buffer that grows up to `max` bytes; always NUL-terminated past `size` once it holds anything.
+// A byte buffer that grows up to `max` bytes; always NUL-terminated past `size` once it holds
+// anything.
 typedef struct atedm_buffer {
     char *data;
     size_t size;
@@ -29,12 +30,13 @@ typedef struct atedm_buffer {
 void atedm_buffer_init(atedm_buffer *buffer, size_t max);
 void atedm_buffer_finish(atedm_buffer *buffer); // NULL is allowed
 // ATEDM_ERR_LIMIT past `max`, ATEDM_ERR_NOMEM; the buffer stays as it was on failure.
-ATEDM_MUST_CHECK atedm_status atedm_buffer_append(atedm_buffer *buffer, const void *data, size_t size);
+ATEDM_MUST_CHECK atedm_status atedm_buffer_append(atedm_buffer *buffer, const void *data,
+                                                  size_t size);
 ATEDM_MUST_CHECK atedm_status atedm_buffer_printf(atedm_buffer *buffer, const char *format, ...)
     ATEDM_PRINTF(2, 3);
 
-// The whole file in fresh memory, NUL-terminated past its end; the caller frees. Files over `max` bytes are
-// refused (ATEDM_ERR_LIMIT).
+// The whole file in fresh memory, NUL-terminated past its end; the caller frees. Files over `max`
+// bytes are refused (ATEDM_ERR_LIMIT).
 ATEDM_MUST_CHECK atedm_status atedm_file_read(const char *path, size_t max, char **ret_data,
                                               size_t *ret_size, atedm_error *err);
 

@@ -65,7 +65,8 @@ const char *atedm_shape_text(int ndim, const int64_t *shape, char *buffer, size_
     size_t used = 0;
     buffer[0] = '\0';
     for (int i = 0; i < ndim && used < size; i++)
-        used += (size_t)snprintf(buffer + used, size - used, "%s%" PRId64, i ? ", " : "[", shape[i]);
+        used +=
+            (size_t)snprintf(buffer + used, size - used, "%s%" PRId64, i ? ", " : "[", shape[i]);
     if (used < size)
         snprintf(buffer + used, size - used, ndim ? "]" : "[]");
     return buffer;

@@ -34,9 +34,12 @@ def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> StableDiffus
         folder,
         torch_dtype=dtype,
         variant=model_named(name).variant,
+        add_watermarker=False,
+        low_cpu_mem_usage=False,
+    )
+    pipeline.register_modules(
         tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
         tokenizer_2=CLIPTokenizerFast.from_pretrained(folder / "tokenizer_2"),
-        add_watermarker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

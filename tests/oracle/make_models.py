@@ -35,9 +35,9 @@ GAINS: dict[str, tuple[tuple[str, float], ...]] = {
         ("proj_out", 0.7),
         ("conv2", 0.7),
         ("add_embedding.linear_1", 0.5),
-        ("conv_out", 0.8),
+        ("conv_out", 0.5),
     ),
-    "vae": (("to_q", 1.3), ("to_k", 1.3), ("conv2", 0.7), ("decoder.conv_out", 0.25)),
+    "vae": (("to_q", 1.3), ("to_k", 1.3), ("conv2", 0.7), ("decoder.conv_out", 0.5)),
     "text": (("q_proj", 1.5), ("k_proj", 1.5), ("out_proj", 0.7), ("fc2", 0.7)),
 }
 
@@ -65,6 +65,23 @@ def randomize(module: nn.Module, family: str, seed: int) -> None:
                 normal(part.bias, 0.0, 0.15)
             elif isinstance(part, nn.Embedding):
                 normal(part.weight, 0.0, 0.7)
+
+
+def carry_latent_through(unet: UNet2DConditionModel) -> None:
+    """Adds a path from the input to the prediction, so that a random UNet predicts mostly its own noise.
+
+    Channels 0-3 of the first skip connection hold +x, 4-7 hold -x; the last shortcut passes them on and
+    `conv_out` takes silu(z) - silu(-z) = z. Without it the latent never loses its noise over the steps.
+    """
+    conv_in, conv_out = unet.conv_in.weight, unet.conv_out.weight
+    shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut.weight
+    skip_starts = shortcut.shape[1] - conv_in.shape[0]
+    with torch.no_grad():
+        for channel in range(4):
+            for row, sign in ((channel, 1.0), (channel + 4, -1.0)):
+                conv_in[row, channel, 1, 1] += sign
+                shortcut[row, skip_starts + row] += 1.0
+                conv_out[channel, row, 1, 1] += 0.9 * sign
 
 
 def write_tokenizer(folder: Path, merges: int, pad_token: str) -> int:
@@ -99,6 +116,7 @@ def dtype_of(model: Model, component: str) -> torch.dtype:
 def save_unet(model: Model, folder: Path) -> None:
     unet = UNet2DConditionModel(**unet_config(model))
     randomize(unet, "unet", model.seed * 10)
+    carry_latent_through(unet)
     shard = {} if model.unet_shard_size is None else {"max_shard_size": model.unet_shard_size}
     unet.to(dtype_of(model, "unet")).save_pretrained(folder / "unet", variant=model.variant, **shard)
 

@@ -3,8 +3,8 @@
 Three models of SDXL topology, chosen so that together they vary what a loader and a pipeline can get wrong:
 
 name   widths      layers   heads    head size  projection  prediction  storage
-a      8,32,64     1,2,1    1,2,1    16, 64     linear      epsilon     f16, plain names
-b      8,16,32     1,2,3    1,1,2    16, 16     linear      epsilon     `fp16` variant names, bf16 and f32 among them
+a      8,16,64     1,2,1    1,1,1    16, 64     linear      epsilon     f16, plain names
+b      8,16,32     1,3,2    1,1,2    16, 16     linear      epsilon     `fp16` variant names, bf16 and f32 among them
 c      16,24,32    1,1,2    2,3,1    8, 32      1x1 conv    v           UNet sharded, f16 and f32
 """
 
@@ -72,9 +72,9 @@ MODELS: tuple[Model, ...] = (
     Model(
         name="a",
         seed=1001,
-        widths=(8, 32, 64),
+        widths=(8, 16, 64),
         transformer_layers=(1, 2, 1),
-        heads=(1, 2, 1),
+        heads=(1, 1, 1),
         layers_per_block=1,
         norm_groups=8,
         use_linear_projection=True,
@@ -92,7 +92,7 @@ MODELS: tuple[Model, ...] = (
         name="b",
         seed=1002,
         widths=(8, 16, 32),
-        transformer_layers=(1, 2, 3),
+        transformer_layers=(1, 3, 2),
         heads=(1, 1, 2),
         layers_per_block=2,
         norm_groups=4,
