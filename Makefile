@@ -1,0 +1,78 @@
+# The front door. Everything here is a few lines around Meson: build/ is a Meson build folder, and
+# all of Meson's own commands work on it.
+
+MODEL ?= models/bundled
+LISTEN ?= 127.0.0.1:8080
+MESON ?= meson
+# Where something is missing, installs it (with apt, as root or through sudo), or says what to do.
+INSTALL := deploy/install-deps.sh
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # both build folders want all cores
+.PHONY: help serve build check test asan bench lint format clean
+
+help:
+	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
+	@echo '              (MODEL=DIR for another model, LISTEN=ADDRESS:PORT for another address)'
+	@echo 'make check    install what is missing, build, run every test: release, sanitizers, lint'
+	@echo 'make build    build into build/: build/server/atedmd, build/cli/atedm'
+	@echo 'make test     the tests of build/ only'
+	@echo 'make asan     the tests under AddressSanitizer and UBSan only, in build-asan/'
+	@echo 'make lint     format, clang-tidy, include directions, banned functions, file lengths'
+	@echo 'make format   lay out every C file with clang-format'
+	@echo 'make bench    time kernels and denoising steps'
+	@echo 'make clean    remove build/ and build-asan/'
+
+# ---- build and run
+
+.PHONY: deps deps-check build-with-tests build-asan
+
+deps:
+	@$(INSTALL) run
+
+deps-check:
+	@$(INSTALL) check
+
+build: deps
+	@[ -f build/build.ninja ] || { pkg-config --exists criterion && tests=true || tests=false; \
+	    $(MESON) setup build -Dtests=$$tests; }
+	@ninja -C build
+
+serve: build
+	@deploy/serve.sh build/server/atedmd '$(MODEL)' '$(LISTEN)'
+
+# ---- tests
+
+# build/ may stem from `make serve` on a machine that had no test library then.
+build-with-tests: deps-check
+	@if [ -f build/build.ninja ]; then $(MESON) configure build -Dtests=true; \
+	    else $(MESON) setup build; fi
+	@ninja -C build
+
+build-asan: deps-check
+	@[ -f build-asan/build.ninja ] || $(MESON) setup build-asan -Dbuildtype=debugoptimized \
+	    -Db_lundef=false -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all
+	@ninja -C build-asan
+
+check: build-with-tests build-asan
+	@tests/check.sh build build-asan
+
+test: build-with-tests
+	@tests/check.sh build
+
+asan: build-asan
+	@tests/check.sh build-asan
+
+lint: build-with-tests
+	@$(MESON) test -C build --no-rebuild --print-errorlogs --suite lint
+
+bench: build
+	@build/cli/atedm bench step --model '$(MODEL)'
+
+# ---- housekeeping
+
+format:
+	@git ls-files -z -- '*.c' '*.h' | xargs -0 clang-format-14 -i
+
+clean:
+	rm -rf build build-asan

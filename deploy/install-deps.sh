@@ -1,0 +1,100 @@
+#!/bin/sh
+# Installs what is missing to build and run atedmd ("run"), or to run every test as well ("check"),
+# with apt. Does nothing, and needs no rights, where nothing is missing.
+#
+# usage: deploy/install-deps.sh [run|check]
+set -eu
+
+# package            minimum  how its presence shows: a program, a pkg-config module, or a header
+run_list='
+build-essential      12.9     program cc
+make                 4.3      program make
+pkg-config           0.29     program pkg-config
+meson                1.0.0    program meson
+ninja-build          1.10     program ninja
+curl                 7.74     program curl
+libjansson-dev       2.14     module  jansson
+libmicrohttpd-dev    0.9.75   module  libmicrohttpd
+libpng-dev           1.6      module  libpng
+libutf8proc-dev      2.6      module  libutf8proc
+libuv1-dev           1.44     module  libuv
+libdnnl-dev          2.6      header  oneapi/dnnl/dnnl.h
+'
+check_list='
+python3              3.9      program python3
+libcriterion-dev     2.4      module  criterion
+clang-format-14      14       program clang-format-14
+clang-tidy-14        14       program clang-tidy-14
+libomp-14-dev        14       file    /usr/lib/llvm-14/lib/libomp.so
+'
+
+case "${1:-run}" in
+run) list=$run_list ;;
+check) list="$run_list$check_list" ;;
+*)
+    echo "usage: $0 [run|check]" >&2
+    exit 2
+    ;;
+esac
+
+have() { # have KIND THING MINIMUM
+    case "$1" in
+    program) command -v "$2" >/dev/null 2>&1 ;;
+    module) pkg-config --exists "$2 >= $3" >/dev/null 2>&1 ;;
+    header) echo "#include <$2>" | cc -E -x c - >/dev/null 2>&1 ;;
+    file) [ -e "$2" ] ;;
+    esac
+}
+
+# Fills `missing` (package names) and `missing_text` (with versions, for people).
+find_missing() {
+    missing=''
+    missing_text=''
+    while read -r package minimum kind thing; do
+        [ -n "$package" ] || continue
+        have "$kind" "$thing" "$minimum" && continue
+        missing="$missing $package"
+        missing_text="$missing_text
+    $package >= $minimum ($kind $thing)"
+    done <<EOF
+$list
+EOF
+}
+
+find_missing
+[ -n "$missing" ] || exit 0
+echo "Missing:$missing"
+
+command="apt-get update && apt-get install -y --no-install-recommends$missing"
+if ! command -v apt-get >/dev/null 2>&1; then
+    cat >&2 <<EOF
+There is no apt-get here, so these have to be installed in another way (Debian's package names):
+$missing_text
+
+Then run the same make command again.
+EOF
+    exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+if [ "$(id -u)" = 0 ]; then
+    sh -c "$command"
+elif command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+    echo "Installing with sudo."
+    sudo sh -c "export DEBIAN_FRONTEND=noninteractive; $command"
+else
+    cat >&2 <<EOF
+Installing needs root, and sudo is not to be had here. Let someone who may run:
+
+    $command
+
+Then run the same make command again.
+EOF
+    exit 1
+fi
+
+find_missing
+if [ -n "$missing" ]; then
+    echo "Still missing, although apt-get succeeded (too old a version?):$missing_text" >&2
+    exit 1
+fi

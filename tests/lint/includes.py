@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Nothing points upward: which folder may include which, and which library's headers may be used
+where. HACKING.md draws the same picture.
+
+usage: includes.py [ROOT]
+"""
+import re
+
+import sources
+
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+(["<])([^">]+)[">]', re.MULTILINE)
+
+# Longest matching folder first. A folder may always include its own files and those below it.
+MAY_USE = {
+    "core/base": (),
+    "kernels/ref": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
+    "kernels/cpu": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
+    "kernels/dry": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
+    "kernels": ("core/base",),
+    "core": ("core/base", "kernels/kernels.h"),
+    "config": ("core", "kernels/kernels.h"),
+    "cli": ("config", "core", "kernels/kernels.h"),
+    "server": ("config", "core", "kernels/kernels.h"),
+    "tests": ("cli", "config", "core", "kernels", "server", "tests"),
+}
+
+# Library headers that only some places may include; all others are free. A place is a folder or a
+# file, without suffix.
+LIBRARIES = {
+    r"microhttpd\.h": ("server", "tests/e2e"),
+    r"uv\.h|uv/.*": ("server", "tests/e2e"),
+    r"jansson\.h": ("cli", "config", "core", "server", "tests"),
+    r"png\.h": ("core/png", "tests"),
+    r"utf8proc\.h": ("core/tokenizer", "core/tokenizer_text"),
+    r"oneapi/dnnl/.*": ("kernels/cpu",),
+    r"omp\.h": ("kernels/cpu", "kernels/ref"),
+    r"cuda.*|cublas.*|cudnn.*": ("kernels/cuda",),
+    r"criterion/.*": ("tests",),
+}
+# Of those, what may not be used there after all.
+NOT_IN = {r"jansson\.h": ("core/base",)}
+
+
+def within(path, place):
+    """Whether `path` (a/b/c.h) is `place`, stands under it, or is it with a suffix."""
+    return path == place or path.startswith(place + "/") or path.rsplit(".", 1)[0] == place
+
+
+def folder_of(path):
+    """The entry of MAY_USE that rules `path`."""
+    return max((f for f in MAY_USE if within(path, f)), key=len)
+
+
+def check(root):
+    problems = []
+    for relative in sources.c_files(root):
+        path = relative.as_posix()
+        text = (root / relative).read_text(encoding="utf-8")
+        folder = folder_of(path)
+        for match in INCLUDE.finditer(text):
+            where = f"{path}:{text.count(chr(10), 0, match.start()) + 1}"
+            name = match.group(2)
+            if match.group(1) == '"':
+                if not (root / name).is_file():
+                    problems.append(f'{where}: "{name}" is not a path from the root of the tree')
+                elif not any(within(name, f) for f in (folder, *MAY_USE[folder])):
+                    problems.append(f"{where}: {folder}/ may not use {name}")
+            for pattern, places in LIBRARIES.items():
+                if re.fullmatch(pattern, name) and (
+                    not any(within(path, place) for place in places)
+                    or any(within(path, place) for place in NOT_IN.get(pattern, ()))
+                ):
+                    problems.append(f"{where}: <{name}> belongs to {', '.join(places)} only")
+    return problems
+
+
+if __name__ == "__main__":
+    sources.run(check, "include directions")

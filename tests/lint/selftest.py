@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""The lint programs find what they are there to find, in small trees made for it."""
+import pathlib
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import banned
+import headers
+import includes
+import length
+import summary
+
+
+class Tree(unittest.TestCase):
+    """A temporary tree of sources."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.root = pathlib.Path(self.folder.name)
+
+    def write(self, path, text):
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
+
+class Includes(Tree):
+    def setUp(self):
+        super().setUp()
+        for path in ("core/base/status.h", "core/unet.h", "kernels/kernels.h", "kernels/backend.h",
+                     "server/http.h"):
+            self.write(path, "// A header.\n")
+
+    def problems(self, path, line):
+        self.write(path, f"// A file.\n{line}\n")
+        return includes.check(self.root)
+
+    def test_downward_is_fine(self):
+        self.assertEqual([], self.problems("core/a.c", '#include "core/base/status.h"'))
+        self.assertEqual([], self.problems("server/a.c", '#include "core/unet.h"'))
+        self.assertEqual([], self.problems("kernels/cpu/a.c", '#include <oneapi/dnnl/dnnl.h>'))
+
+    def test_upward_is_found(self):
+        self.assertEqual(["kernels/a.c:2: kernels/ may not use core/unet.h"],
+                         self.problems("kernels/a.c", '#include "core/unet.h"'))
+
+    def test_base_uses_nothing(self):
+        self.assertEqual(1, len(self.problems("core/base/a.c", '#include "core/unet.h"')))
+
+    def test_private_header_is_found(self):
+        self.assertEqual(1, len(self.problems("core/a.c", '#include "kernels/backend.h"')))
+
+    def test_path_is_from_the_root(self):
+        self.assertEqual(1, len(self.problems("core/a.c", '#include "unet.h"')))
+
+    def test_library_in_the_wrong_folder(self):
+        for path, header in (("core/a.c", "uv.h"), ("kernels/a.c", "jansson.h"),
+                             ("core/base/a.c", "jansson.h"), ("core/unet.c", "png.h"),
+                             ("server/a.c", "oneapi/dnnl/dnnl.h")):
+            with self.subTest(path=path):
+                problems = self.problems(path, f"#include <{header}>")
+                self.assertEqual(1, len(problems), problems)
+                self.assertIn(f"{path}:2:", problems[0])
+                (self.root / path).unlink()
+
+
+class Banned(Tree):
+    def problems(self, path, code):
+        self.write(path, code)
+        return banned.check(self.root)
+
+    def test_banned_call(self):
+        problems = self.problems("server/a.c", "void f(char *a)\n{\n    strcpy(a, a);\n}\n")
+        self.assertEqual(1, len(problems))
+        self.assertTrue(problems[0].startswith("server/a.c:3: strcpy()"))
+
+    def test_not_in_comments_strings_and_longer_names(self):
+        self.assertEqual([], self.problems(
+            "server/a.c", '// strcpy(a)\nconst char *s = "gets(x)";\nint x = my_strcpy(a);\n'))
+
+    def test_library_neither_prints_nor_exits(self):
+        self.assertEqual(2, len(self.problems("core/a.c", "void f(void) { printf(s); exit(1); }\n")))
+
+    def test_program_may_print(self):
+        self.assertEqual([], self.problems("cli/a.c", "void f(void) { printf(s); }\n"))
+
+
+class Length(Tree):
+    def test_long_file(self):
+        self.write("core/a.c", "// A file.\n" + "int x;\n" * length.FILE_LINES)
+        self.assertEqual(1, len(length.check(self.root)))
+
+    def test_long_function(self):
+        body = "    x();\n" * length.FUNCTION_LINES
+        self.write("core/a.c", "// A file.\nvoid f(int a,\n       int b)\n{\n" + body + "}\n")
+        problems = length.check(self.root)
+        self.assertEqual(1, len(problems))
+        self.assertIn(": f has", problems[0])
+
+    def test_opening_comment(self):
+        self.write("core/a.c", "int x;\n")
+        self.assertEqual(1, len(length.check(self.root)))
+
+    def test_short_file(self):
+        self.write("core/a.c", "// A file.\nvoid f(void)\n{\n}\n")
+        self.assertEqual([], length.check(self.root))
+
+
+class Headers(Tree):
+    def test_header_that_needs_another(self):
+        self.write("core/a.h", "// A header.\nstruct s { size_t n; };\n")
+        self.write("core/b.h", "// A header.\n#include <stddef.h>\nstruct t { size_t n; };\n")
+        problems = headers.check(self.root)
+        self.assertEqual(1, len(problems))
+        self.assertTrue(problems[0].startswith("core/a.h:1:"))
+
+
+class Summary(unittest.TestCase):
+    """The closing line counts what ran."""
+
+    def count(self, result, stdout="", stderr=""):
+        return summary.counts({"result": result, "stdout": stdout, "stderr": stderr})
+
+    def test_plain_program(self):
+        self.assertEqual((1, 0, 0), self.count("OK"))
+        self.assertEqual((0, 1, 0), self.count("FAIL"))
+        self.assertEqual((0, 1, 0), self.count("TIMEOUT"))
+        self.assertEqual((0, 0, 1), self.count("SKIP"))
+
+    def test_criterion(self):
+        line = "[\x1b[0;34m====\x1b[0m] Synthesis: Tested: 5 | Passing: 3 | Failing: 2 | Crashing: 1"
+        self.assertEqual((3, 2, 0), self.count("FAIL", stderr=line))
+
+    def test_inner_summary(self):
+        self.assertEqual((12, 0, 2), self.count("OK", stdout="ok 1\n12 passed, 0 failed, 2 skipped\n"))
+
+    def test_failed_program_counts_as_failed(self):
+        self.assertEqual((12, 1, 0), self.count("FAIL", stdout="12 passed, 0 failed\n"))
+
+    def test_failures_count_whatever_the_exit_status(self):
+        self.assertEqual((3, 1, 0), self.count("OK", stdout="3 passed, 1 failed\n"))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,46 @@
+"""What the lint programs share: the list of C sources, text without comments, reporting."""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDERS = ("cli", "config", "core", "kernels", "server", "tests")
+
+# A comment, a string or a character constant, whichever starts first.
+TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
+
+
+def c_files(root=ROOT, suffixes=(".c", ".h")):
+    """Every C source and header of the project, as paths relative to `root`, sorted."""
+    return sorted(
+        path.relative_to(root)
+        for folder in FOLDERS
+        for path in (root / folder).rglob("*")
+        if path.suffix in suffixes and path.is_file()
+    )
+
+
+def bare_code(text):
+    """`text` with comments and the insides of strings blanked; lines stay where they are."""
+
+    def blank(match):
+        token = match.group(0)
+        if token[0] in "\"'":
+            return token[0] + " " * (len(token) - 2) + token[-1]
+        return re.sub(r"[^\n]", " ", token)
+
+    return TOKEN.sub(blank, text)
+
+
+def report(problems, what):
+    """Prints the problems ("path:line: text") and returns the exit status."""
+    for problem in problems:
+        print(problem)
+    print(f"{what}: {len(problems)} problem(s)" if problems else f"{what}: nothing found")
+    return 1 if problems else 0
+
+
+def run(check, what):
+    """Main program of a check that takes the root of the tree."""
+    root = pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT
+    sys.exit(report(check(root), what))
