@@ -1,0 +1,158 @@
+// Reading a diffusers scheduler_config.json: see sampler.h. Strict: a kind that is not implemented
+// is refused by its name, and so is every option that would change the numbers. Keys that
+// EulerDiscreteScheduler does not know (SDXL's own file has some) change nothing there or here.
+#include "core/sampler.h"
+
+#include "core/json_read.h"
+
+#include <string.h>
+
+// The values that a string option may have; the place in the list is the enumerator.
+typedef struct name_list {
+    const char *key;
+    const char *names[4]; // NULL-terminated
+} name_list;
+
+static const name_list betas_names = {"beta_schedule",
+                                      {"linear", "scaled_linear", "squaredcos_cap_v2"}};
+static const name_list prediction_names = {"prediction_type",
+                                           {"epsilon", "v_prediction", "sample"}};
+static const name_list spacing_names = {"timestep_spacing", {"leading", "trailing", "linspace"}};
+static const name_list interpolation_names = {"interpolation_type", {"linear", "log_linear"}};
+static const name_list final_sigma_names = {"final_sigmas_type", {"zero", "sigma_min"}};
+
+// *ret_place keeps its value (the default) where the key is absent.
+static atedm_status read_name(const json_t *object, const char *path, const name_list *list,
+                              int *ret_place, atedm_error *err)
+{
+    const char *name = list->names[*ret_place];
+    atedm_status status = atedm_json_string(object, path, list->key, true, &name, err);
+    if (status)
+        return status;
+    for (int i = 0; list->names[i]; i++) {
+        if (strcmp(name, list->names[i]) == 0) {
+            *ret_place = i;
+            return ATEDM_OK;
+        }
+    }
+    return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: %s \"%.64s\" is not supported", path,
+                           list->key, name);
+}
+
+// Refuses what changes the numbers and is not implemented.
+static atedm_status refuse_unsupported(const json_t *object, const char *path, atedm_error *err)
+{
+    static const char *const unset[] = {"trained_betas", "sigma_min", "sigma_max"};
+    static const char *const off[] = {"use_exponential_sigmas", "use_beta_sigmas"};
+
+    const char *name = NULL;
+    atedm_status status = atedm_json_string(object, path, "_class_name", false, &name, err);
+    if (status)
+        return status;
+    if (strcmp(name, "EulerDiscreteScheduler") != 0)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "%s: scheduler \"%.64s\" is not supported", path, name);
+    for (size_t i = 0; i < sizeof unset / sizeof unset[0]; i++) {
+        const json_t *item = json_object_get(object, unset[i]);
+        if (item && !json_is_null(item))
+            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: \"%s\" is not supported", path,
+                                   unset[i]);
+    }
+    for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
+        bool on = false;
+        status = atedm_json_bool(object, path, off[i], true, &on, err);
+        if (status)
+            return status;
+        if (on)
+            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: \"%s\" is not supported", path,
+                                   off[i]);
+    }
+    name = "discrete";
+    status = atedm_json_string(object, path, "timestep_type", true, &name, err);
+    if (status)
+        return status;
+    if (strcmp(name, "discrete") != 0)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "%s: timestep_type \"%.64s\" is not supported", path, name);
+    return ATEDM_OK;
+}
+
+static atedm_status read_names(const json_t *object, const char *path,
+                               atedm_scheduler_config *config, atedm_error *err)
+{
+    int betas = ATEDM_BETAS_LINEAR;
+    int prediction = ATEDM_PREDICT_EPSILON;
+    int spacing = ATEDM_SPACING_LINSPACE;
+    int interpolation = 0;
+    int final_sigma = 0;
+    atedm_status status = read_name(object, path, &betas_names, &betas, err);
+    if (!status)
+        status = read_name(object, path, &prediction_names, &prediction, err);
+    if (!status)
+        status = read_name(object, path, &spacing_names, &spacing, err);
+    if (!status)
+        status = read_name(object, path, &interpolation_names, &interpolation, err);
+    if (!status)
+        status = read_name(object, path, &final_sigma_names, &final_sigma, err);
+    if (status)
+        return status;
+    config->betas = (atedm_betas)betas;
+    config->prediction = (atedm_prediction)prediction;
+    config->spacing = (atedm_spacing)spacing;
+    config->interpolation_log_linear = interpolation == 1;
+    config->final_sigma_min = final_sigma == 1;
+    return ATEDM_OK;
+}
+
+static atedm_status read_object(const json_t *object, const char *path,
+                                atedm_scheduler_config *config, atedm_error *err)
+{
+    atedm_status status = refuse_unsupported(object, path, err);
+    if (!status)
+        status = read_names(object, path, config, err);
+    int64_t train_timesteps = 1000;
+    if (!status)
+        status = atedm_json_int(object, path, "num_train_timesteps", true, 2,
+                                ATEDM_MAX_TRAIN_TIMESTEPS, &train_timesteps, err);
+    int64_t offset = 0;
+    if (!status)
+        status = atedm_json_int(object, path, "steps_offset", true, 0, train_timesteps - 1, &offset,
+                                err);
+    if (!status)
+        status =
+            atedm_json_real(object, path, "beta_start", true, 0.0, 1.0, &config->beta_start, err);
+    if (!status)
+        status = atedm_json_real(object, path, "beta_end", true, 0.0, 1.0, &config->beta_end, err);
+    if (!status)
+        status =
+            atedm_json_bool(object, path, "use_karras_sigmas", true, &config->karras_sigmas, err);
+    if (!status)
+        status = atedm_json_bool(object, path, "rescale_betas_zero_snr", true,
+                                 &config->rescale_zero_snr, err);
+    if (status)
+        return status;
+    config->train_timesteps = (int)train_timesteps;
+    config->steps_offset = (int)offset;
+    return ATEDM_OK;
+}
+
+atedm_status atedm_scheduler_config_read(const char *path, atedm_scheduler_config *ret_config,
+                                         atedm_error *err)
+{
+    json_t *object = NULL;
+    atedm_status status = atedm_json_load(path, &object, err);
+    if (status)
+        return status;
+    // The defaults of diffusers' EulerDiscreteScheduler.
+    atedm_scheduler_config config = {
+        .train_timesteps = 1000,
+        .beta_start = 0.0001,
+        .beta_end = 0.02,
+    };
+    status = read_object(object, path, &config, err);
+    json_decref(object);
+    if (status)
+        return status;
+    *ret_config = config;
+    return ATEDM_OK;
+}

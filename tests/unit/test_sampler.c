@@ -1,0 +1,352 @@
+// The scheduler: configurations read strictly, sigmas and timesteps against diffusers' (goldens of
+// tests/oracle), Euler steps against the formulas written out.
+#include "core/sampler.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const atedm_scheduler_config sdxl = {
+    .train_timesteps = 1000,
+    .beta_start = 0.00085,
+    .beta_end = 0.012,
+    .betas = ATEDM_BETAS_SCALED_LINEAR,
+    .prediction = ATEDM_PREDICT_EPSILON,
+    .spacing = ATEDM_SPACING_LEADING,
+    .steps_offset = 1,
+};
+
+static atedm_schedule make(const atedm_scheduler_config *config, int steps)
+{
+    atedm_schedule schedule;
+    atedm_error err = {{0}};
+    cr_assert_eq(atedm_schedule_make(config, steps, &schedule, &err), ATEDM_OK, "%s", err.message);
+    return schedule;
+}
+
+// Reads `text` as a scheduler_config.json.
+static atedm_status read_text(const char *text, atedm_scheduler_config *ret_config,
+                              atedm_error *err)
+{
+    char path[] = "/tmp/atedm-scheduler-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    atedm_status status = atedm_scheduler_config_read(path, ret_config, err);
+    unlink(path);
+    return status;
+}
+
+static bool near(double got, double wanted, double relative)
+{
+    return fabs(got - wanted) <= relative * fmax(fabs(wanted), 1e-6);
+}
+
+static json_t *golden_cases(void)
+{
+    const char *dir = getenv("ATEDM_GOLDEN_DIR");
+    cr_assert_not_null(dir, "set ATEDM_GOLDEN_DIR to tests/golden/data");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/schedulers.json", dir);
+    json_error_t parse_error;
+    json_t *cases = json_load_file(path, 0, &parse_error);
+    cr_assert_not_null(cases, "%s: %s", path, parse_error.text);
+    return cases;
+}
+
+static double number(const json_t *object, const char *key)
+{
+    const json_t *item = json_object_get(object, key);
+    cr_assert(json_is_number(item), "%s", key);
+    return json_number_value(item);
+}
+
+static double element(const json_t *object, const char *key, size_t i)
+{
+    const json_t *item = json_array_get(json_object_get(object, key), i);
+    cr_assert(json_is_number(item), "%s[%zu]", key, i);
+    return json_number_value(item);
+}
+
+static void check_first_step(const char *name, const json_t *golden, const atedm_schedule *schedule)
+{
+    const json_t *first = json_object_get(golden, "first_step");
+    double a = NAN;
+    double b = NAN;
+    atedm_schedule_euler(schedule, 0, &a, &b);
+    for (size_t i = 0; i < 4; i++) {
+        double x = element(first, "sample", i);
+        double m = element(first, "prediction", i);
+        double scaled = x * atedm_schedule_input_scale(schedule, 0);
+        cr_assert(near(scaled, element(first, "scaled", i), 1e-6), "%s scaled", name);
+        // diffusers subtracts floats of the size of sigma: hence the absolute bound.
+        double error = fabs(a * x + b * m - element(first, "result", i));
+        cr_assert(error <= 4e-7 * (1 + schedule->sigmas[0] + fabs(x)), "%s step: %g", name, error);
+    }
+}
+
+Test(sampler, agrees_with_diffusers)
+{
+    json_t *cases = golden_cases();
+    cr_assert_geq(json_array_size(cases), 30);
+    for (size_t c = 0; c < json_array_size(cases); c++) {
+        json_t *golden = json_array_get(cases, c);
+        const char *name = json_string_value(json_object_get(golden, "name"));
+        int steps = (int)number(golden, "steps");
+
+        json_t *object = json_copy(json_object_get(golden, "config"));
+        json_object_set_new(object, "_class_name", json_string("EulerDiscreteScheduler"));
+        char *text = json_dumps(object, 0);
+        atedm_scheduler_config config;
+        atedm_error err = {{0}};
+        cr_assert_eq(read_text(text, &config, &err), ATEDM_OK, "%s", err.message);
+        free(text);
+        json_decref(object);
+
+        // torch's square root may be off by one in the last place (2^-23). Logarithms and powers
+        // add to that; rescaling takes the root before 1 - alpha_bar cancels.
+        bool logarithms = config.karras_sigmas || config.interpolation_log_linear;
+        double bound = config.rescale_zero_snr ? 1e-5 : logarithms ? 1e-6 : 0x1p-23;
+        atedm_schedule schedule = make(&config, steps);
+        for (size_t k = 0; k <= (size_t)steps; k++) {
+            double wanted = element(golden, "sigmas", k);
+            cr_assert(near(schedule.sigmas[k], wanted, bound), "%s/%d sigma %zu: %.9g, %.9g", name,
+                      steps, k, schedule.sigmas[k], wanted);
+        }
+        for (size_t k = 0; k < (size_t)steps; k++) {
+            double wanted = element(golden, "timesteps", k);
+            cr_assert(near(schedule.timesteps[k], wanted, logarithms ? 1e-5 : 0),
+                      "%s/%d timestep %zu: %.9g, %.9g", name, steps, k, schedule.timesteps[k],
+                      wanted);
+        }
+        cr_assert(near(schedule.init_noise_sigma, number(golden, "init_noise_sigma"), 1e-6));
+        check_first_step(name, golden, &schedule);
+    }
+    json_decref(cases);
+}
+
+Test(sampler, spacings)
+{
+    atedm_scheduler_config config = sdxl;
+    atedm_schedule schedule = make(&config, 4);
+    const double leading[] = {751, 501, 251, 1};
+    for (int k = 0; k < 4; k++)
+        cr_assert_eq(schedule.timesteps[k], leading[k]);
+    cr_assert_eq(schedule.sigmas[4], 0);
+    cr_assert(
+        near(schedule.init_noise_sigma, sqrt(schedule.sigmas[0] * schedule.sigmas[0] + 1), 1e-6));
+
+    config.spacing = ATEDM_SPACING_TRAILING;
+    schedule = make(&config, 4);
+    const double trailing[] = {999, 749, 499, 249};
+    for (int k = 0; k < 4; k++)
+        cr_assert_eq(schedule.timesteps[k], trailing[k]);
+    cr_assert_eq(schedule.init_noise_sigma, schedule.sigmas[0]);
+
+    config.spacing = ATEDM_SPACING_LINSPACE;
+    schedule = make(&config, 4);
+    const double linspace[] = {999, 666, 333, 0};
+    for (int k = 0; k < 4; k++)
+        cr_assert_eq(schedule.timesteps[k], linspace[k]);
+    cr_assert_eq(make(&config, 1).timesteps[0], 0);
+}
+
+// Every trained timestep from linspace with as many steps: sigma against the definition in double.
+Test(sampler, sigmas_follow_the_definition)
+{
+    atedm_scheduler_config config = sdxl;
+    config.train_timesteps = 150;
+    config.spacing = ATEDM_SPACING_LINSPACE;
+    atedm_schedule schedule = make(&config, 150);
+    double alpha_bar = 1;
+    for (int t = 0; t < 150; t++) {
+        double root = sqrt(0.00085) + (sqrt(0.012) - sqrt(0.00085)) * t / 149;
+        alpha_bar *= 1 - root * root;
+        double sigma = sqrt((1 - alpha_bar) / alpha_bar);
+        cr_assert(near(schedule.sigmas[149 - t], sigma, 1e-4), "%d", t);
+    }
+}
+
+Test(sampler, cosine_betas)
+{
+    atedm_scheduler_config config = sdxl;
+    config.betas = ATEDM_BETAS_SQUARED_COSINE;
+    config.spacing = ATEDM_SPACING_LINSPACE;
+    atedm_schedule schedule = make(&config, 3); // 999, 499.5, 0
+    double from = cos(0.008 / 1.008 * M_PI / 2);
+    double to = cos((500.5 / 1000 + 0.008) / 1.008 * M_PI / 2);
+    double alpha_bar = (to * to) / (from * from); // about that of 499.5
+    cr_assert(near(schedule.sigmas[1], sqrt((1 - alpha_bar) / alpha_bar), 1e-3));
+}
+
+// x = x0 + sigma e: whatever the model predicts, if it is right the step ends on the same line.
+Test(sampler, euler_steps_are_exact_for_a_perfect_model)
+{
+    const atedm_prediction kinds[] = {ATEDM_PREDICT_EPSILON, ATEDM_PREDICT_V, ATEDM_PREDICT_SAMPLE};
+    const double x0 = 0.7;
+    const double e = -1.3;
+    for (size_t i = 0; i < 3; i++) {
+        atedm_scheduler_config config = sdxl;
+        config.prediction = kinds[i];
+        atedm_schedule schedule = make(&config, 7);
+        for (int k = 0; k < 7; k++) {
+            double sigma = schedule.sigmas[k];
+            double x = x0 + sigma * e;
+            double m = e;
+            if (kinds[i] == ATEDM_PREDICT_SAMPLE)
+                m = x0;
+            if (kinds[i] == ATEDM_PREDICT_V)
+                m = (e - sigma * x0) / sqrt(sigma * sigma + 1);
+            double a = NAN;
+            double b = NAN;
+            atedm_schedule_euler(&schedule, k, &a, &b);
+            double wanted = x0 + schedule.sigmas[k + 1] * e;
+            cr_assert(fabs(a * x + b * m - wanted) <= 1e-12 * (1 + sigma), "%zu %d", i, k);
+            double scale = atedm_schedule_input_scale(&schedule, k);
+            cr_assert(near(scale * scale * (sigma * sigma + 1), 1, 1e-12));
+        }
+    }
+}
+
+Test(sampler, step_limits)
+{
+    atedm_schedule schedule = {.n = 77};
+    atedm_error err;
+    cr_assert_eq(atedm_schedule_make(&sdxl, 0, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(atedm_schedule_make(&sdxl, -1, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(atedm_schedule_make(&sdxl, ATEDM_MAX_STEPS + 1, &schedule, &err), ATEDM_ERR_LIMIT);
+    atedm_scheduler_config config = sdxl;
+    config.train_timesteps = 10;
+    cr_assert_eq(atedm_schedule_make(&config, 11, &schedule, &err), ATEDM_ERR_INVALID);
+    config.train_timesteps = 1;
+    cr_assert_eq(atedm_schedule_make(&config, 1, &schedule, &err), ATEDM_ERR_LIMIT);
+    config.train_timesteps = ATEDM_MAX_TRAIN_TIMESTEPS + 1;
+    cr_assert_eq(atedm_schedule_make(&config, 1, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(schedule.n, 77, "untouched on failure");
+
+    config.train_timesteps = 10;
+    (void)make(&config, 10);
+    (void)make(&sdxl, ATEDM_MAX_STEPS);
+    config.train_timesteps = ATEDM_MAX_TRAIN_TIMESTEPS;
+    config.beta_start = 1e-7;
+    config.beta_end = 1e-6;
+    (void)make(&config, 5);
+}
+
+Test(sampler, betas_without_a_usable_sigma_are_refused)
+{
+    atedm_schedule schedule;
+    atedm_error err;
+    atedm_scheduler_config config = sdxl;
+    config.beta_start = 0;
+    config.beta_end = 0;
+    cr_assert_eq(atedm_schedule_make(&config, 4, &schedule, &err), ATEDM_ERR_FORMAT);
+    config.beta_start = 1;
+    config.beta_end = 1;
+    cr_assert_eq(atedm_schedule_make(&config, 4, &schedule, &err), ATEDM_ERR_FORMAT);
+}
+
+Test(sampler, reads_the_config_of_sdxl_base)
+{
+    atedm_scheduler_config config;
+    atedm_error err = {{0}};
+    const char *text = "{\"_class_name\": \"EulerDiscreteScheduler\", \"beta_end\": 0.012,"
+                       " \"_diffusers_version\": \"0.19.0.dev0\", \"beta_schedule\":"
+                       " \"scaled_linear\", \"beta_start\": 0.00085, \"clip_sample\": false,"
+                       " \"interpolation_type\": \"linear\", \"num_train_timesteps\": 1000,"
+                       " \"prediction_type\": \"epsilon\", \"sample_max_value\": 1.0,"
+                       " \"set_alpha_to_one\": false, \"skip_prk_steps\": true,"
+                       " \"steps_offset\": 1, \"timestep_spacing\": \"leading\","
+                       " \"trained_betas\": null, \"use_karras_sigmas\": false}";
+    cr_assert_eq(read_text(text, &config, &err), ATEDM_OK, "%s", err.message);
+    cr_assert_eq(config.train_timesteps, 1000);
+    cr_assert_eq(config.beta_start, 0.00085);
+    cr_assert_eq(config.beta_end, 0.012);
+    cr_assert_eq(config.betas, ATEDM_BETAS_SCALED_LINEAR);
+    cr_assert_eq(config.prediction, ATEDM_PREDICT_EPSILON);
+    cr_assert_eq(config.spacing, ATEDM_SPACING_LEADING);
+    cr_assert_eq(config.steps_offset, 1);
+    cr_assert_not(config.karras_sigmas);
+    cr_assert_not(config.rescale_zero_snr);
+    cr_assert_not(config.interpolation_log_linear);
+    cr_assert_not(config.final_sigma_min);
+}
+
+Test(sampler, absent_keys_have_the_defaults_of_diffusers)
+{
+    atedm_scheduler_config config;
+    atedm_error err = {{0}};
+    cr_assert_eq(read_text("{\"_class_name\": \"EulerDiscreteScheduler\"}", &config, &err),
+                 ATEDM_OK, "%s", err.message);
+    cr_assert_eq(config.beta_start, 0.0001);
+    cr_assert_eq(config.beta_end, 0.02);
+    cr_assert_eq(config.betas, ATEDM_BETAS_LINEAR);
+    cr_assert_eq(config.spacing, ATEDM_SPACING_LINSPACE);
+    cr_assert_eq(config.steps_offset, 0);
+}
+
+// One wrong member each: the status, and what the message has to name.
+Test(sampler, wrong_configs_are_refused_by_name)
+{
+    static const struct {
+        const char *member;
+        atedm_status status;
+        const char *named;
+    } wrong[] = {
+        {"\"_class_name\": \"DDIMScheduler\"", ATEDM_ERR_UNSUPPORTED, "DDIMScheduler"},
+        {"\"_class_name\": null", ATEDM_ERR_FORMAT, "_class_name"},
+        {"\"beta_schedule\": \"exp\"", ATEDM_ERR_UNSUPPORTED, "\"exp\""},
+        {"\"prediction_type\": \"flow\"", ATEDM_ERR_UNSUPPORTED, "\"flow\""},
+        {"\"timestep_spacing\": \"odd\"", ATEDM_ERR_UNSUPPORTED, "\"odd\""},
+        {"\"interpolation_type\": \"cubic\"", ATEDM_ERR_UNSUPPORTED, "\"cubic\""},
+        {"\"final_sigmas_type\": \"one\"", ATEDM_ERR_UNSUPPORTED, "\"one\""},
+        {"\"timestep_type\": \"continuous\"", ATEDM_ERR_UNSUPPORTED, "\"continuous\""},
+        {"\"trained_betas\": [0.1]", ATEDM_ERR_UNSUPPORTED, "trained_betas"},
+        {"\"sigma_min\": 0.1", ATEDM_ERR_UNSUPPORTED, "sigma_min"},
+        {"\"sigma_max\": 80", ATEDM_ERR_UNSUPPORTED, "sigma_max"},
+        {"\"use_exponential_sigmas\": true", ATEDM_ERR_UNSUPPORTED, "use_exponential_sigmas"},
+        {"\"use_beta_sigmas\": true", ATEDM_ERR_UNSUPPORTED, "use_beta_sigmas"},
+        {"\"use_beta_sigmas\": 1", ATEDM_ERR_FORMAT, "use_beta_sigmas"},
+        {"\"use_karras_sigmas\": \"yes\"", ATEDM_ERR_FORMAT, "use_karras_sigmas"},
+        {"\"rescale_betas_zero_snr\": 0", ATEDM_ERR_FORMAT, "rescale_betas_zero_snr"},
+        {"\"num_train_timesteps\": 1", ATEDM_ERR_FORMAT, "num_train_timesteps"},
+        {"\"num_train_timesteps\": 100001", ATEDM_ERR_FORMAT, "num_train_timesteps"},
+        {"\"num_train_timesteps\": 10.5", ATEDM_ERR_FORMAT, "num_train_timesteps"},
+        {"\"steps_offset\": -1", ATEDM_ERR_FORMAT, "steps_offset"},
+        {"\"steps_offset\": 1000", ATEDM_ERR_FORMAT, "steps_offset"},
+        {"\"beta_start\": -0.1", ATEDM_ERR_FORMAT, "beta_start"},
+        {"\"beta_end\": 1.1", ATEDM_ERR_FORMAT, "beta_end"},
+        {"\"beta_end\": \"0.1\"", ATEDM_ERR_FORMAT, "beta_end"},
+        {"\"beta_schedule\": 3", ATEDM_ERR_FORMAT, "beta_schedule"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        bool names_class = strncmp(wrong[i].member, "\"_class_name", 12) == 0;
+        char text[256];
+        snprintf(text, sizeof text, "{%s%s}",
+                 names_class ? "" : "\"_class_name\": \"EulerDiscreteScheduler\", ",
+                 wrong[i].member);
+        atedm_scheduler_config config = {.train_timesteps = 5};
+        atedm_error err = {{0}};
+        cr_assert_eq(read_text(text, &config, &err), wrong[i].status, "%s: %s", text, err.message);
+        cr_assert_not_null(strstr(err.message, wrong[i].named), "%s: %s", text, err.message);
+        cr_assert_eq(config.train_timesteps, 5, "untouched on failure");
+    }
+    atedm_scheduler_config config;
+    atedm_error err;
+    cr_assert_eq(read_text("[]", &config, &err), ATEDM_ERR_FORMAT);
+    cr_assert_eq(read_text("{", &config, &err), ATEDM_ERR_FORMAT);
+    cr_assert_neq(atedm_scheduler_config_read("/nonexistent/x.json", &config, &err), ATEDM_OK);
+}
+
+Test(sampler, names)
+{
+    size_t count = 0;
+    const char *const *names = atedm_sampler_names(&count);
+    cr_assert_geq(count, 1);
+    cr_assert_str_eq(names[0], "euler");
+}
