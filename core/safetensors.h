@@ -7,8 +7,6 @@
 #include "core/base/status.h"
 #include "core/base/tensor.h"
 
-#include <stdio.h>
-
 // Limits of what is read.
 #define ATEDM_SAFETENSORS_MAX_HEADER                                                               \
     (100u * 1000 * 1000) // bytes, as the format's own reader has it
@@ -28,12 +26,13 @@ void atedm_safetensors_close(atedm_safetensors *file); // NULL allowed
 size_t atedm_safetensors_count(const atedm_safetensors *file);
 const char *atedm_safetensors_name(const atedm_safetensors *file, size_t i);
 // The i-th tensor, in the order of the data. `data` is borrowed from the mapping; its address may
-// be unaligned for its dtype (headers of any length are legal): copy with memcpy or atedm_convert's
-// aligned copy where it matters.
+// be unaligned for its dtype (headers of any length are legal): copy with memcpy where it matters
+// (atedm_weights does).
 const atedm_host_tensor *atedm_safetensors_tensor(const atedm_safetensors *file, size_t i);
 // NULL where there is none of that name.
 const atedm_host_tensor *atedm_safetensors_find(const atedm_safetensors *file, const char *name);
 // Tells the kernel that the tensor's pages are not needed for now (they come back when touched).
+// Nothing happens where the tensor is not one of this file.
 void atedm_safetensors_drop(const atedm_safetensors *file, const atedm_host_tensor *tensor);
 
 // ---- writing ----

@@ -14,16 +14,23 @@ typedef struct atedm_weights atedm_weights;
 
 struct atedm_weights {
     // Finds the parameter `name`. A missing one is an error unless `optional`, then *ret_tensor
-    // gets ndim -1.
+    // gets ndim -1. The data is aligned for its dtype and stays until `done` or close.
     atedm_status (*get)(atedm_weights *weights, const char *name, int ndim, const int64_t *shape,
                         bool optional, atedm_host_tensor *ret_tensor, atedm_error *err);
     // The caller is done with this tensor's data. NULL: nothing to do.
     void (*done)(atedm_weights *weights, const atedm_host_tensor *tensor);
 };
 
+// Limits of a sharded model.
+#define ATEDM_WEIGHTS_MAX_SHARDS 1024
+
 // Files of one component, e.g. DIR/unet: `diffusion_pytorch_model.safetensors`, its `.fp16`
-// variant, or a sharded index of either; for text encoders `model...`. Checks name, shape and dtype
-// (F32, F16, BF16) of every parameter asked for.
+// variant, or a sharded index of either; for text encoders `model...`. The first of
+//   BASE.safetensors, BASE.safetensors.index.json,
+//   BASE.fp16.safetensors, BASE.safetensors.index.fp16.json, BASE.safetensors.fp16.index.json
+// that exists is taken (the last is how older diffusers spells the one before). Checks name, shape
+// and dtype (F32, F16, BF16) of every parameter asked for. The functions below are for such a
+// source only.
 ATEDM_MUST_CHECK atedm_status atedm_weights_open(const char *component_dir, const char *base_name,
                                                  atedm_weights **ret_weights, atedm_error *err);
 // After loading: fails, naming up to a few, where the files hold parameters that nobody asked for.

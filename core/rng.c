@@ -1,0 +1,183 @@
+// PyTorch's CPU generator: see rng.h.
+//
+// The values are equal in every bit to those of PyTorch's x86-64 builds on machines with AVX2 (or
+// AVX-512). For blocks of 16 those builds use the single-precision logarithm, sine and cosine of
+// the Cephes library (Moshier 1992), with multiplications and additions fused where the compiler
+// could: which of them are fused is part of the result, so it is spelled out here with fmaf.
+// PyTorch elsewhere uses libm's functions, and differs by about 1e-6 of a value.
+#include "core/rng.h"
+
+#include <math.h>
+#include <string.h>
+
+#define STATE_WORDS 624 // Matsumoto & Nishimura 1998, MT19937
+#define STATE_SHIFT 397
+#define BLOCK 16 // values that one vectorised Box-Muller step makes
+#define TWO_PI 6.283185307179586476925286766559
+
+typedef struct mt19937 {
+    uint32_t state[STATE_WORDS];
+    int next;
+} mt19937;
+
+// PyTorch hands its 64-bit seed to an initialiser of 32 bits: the upper half has no effect.
+static void seed_engine(mt19937 *engine, uint64_t seed)
+{
+    engine->state[0] = (uint32_t)seed;
+    for (uint32_t i = 1; i < STATE_WORDS; i++) {
+        uint32_t previous = engine->state[i - 1];
+        engine->state[i] = 1812433253u * (previous ^ (previous >> 30)) + i;
+    }
+    engine->next = STATE_WORDS;
+}
+
+static void renew_state(mt19937 *engine)
+{
+    uint32_t *s = engine->state;
+    for (int i = 0; i < STATE_WORDS; i++) {
+        uint32_t joined = (s[i] & 0x80000000u) | (s[(i + 1) % STATE_WORDS] & 0x7fffffffu);
+        s[i] = s[(i + STATE_SHIFT) % STATE_WORDS] ^ (joined >> 1) ^ (joined & 1 ? 0x9908b0dfu : 0);
+    }
+    engine->next = 0;
+}
+
+static uint32_t draw_32(mt19937 *engine)
+{
+    if (engine->next == STATE_WORDS)
+        renew_state(engine);
+    uint32_t y = engine->state[engine->next++];
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9d2c5680u;
+    y ^= (y << 15) & 0xefc60000u;
+    return y ^ (y >> 18);
+}
+
+// Uniform in [0, 1): the low 24 bits of a draw.
+static float draw_float(mt19937 *engine)
+{
+    return (float)(draw_32(engine) & 0xffffffu) * 0x1p-24f;
+}
+
+// Uniform in [0, 1): the low 53 bits of two draws, the first one above.
+static double draw_double(mt19937 *engine)
+{
+    uint64_t high = draw_32(engine);
+    uint64_t bits = high << 32 | draw_32(engine);
+    return (double)(bits & 0x1fffffffffffffu) * 0x1p-53;
+}
+
+static uint32_t float_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static float bits_float(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// Natural logarithm of a normal number in (0, 1], after Cephes' logf: x = m 2^e with m in
+// [sqrt(1/2), sqrt(2)), a polynomial in m - 1, and e ln 2 in two parts.
+static float log_single(float x)
+{
+    static const float p[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+                              -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
+                              2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
+    float e = (float)((int)(float_bits(x) >> 23) - 126);
+    float m = bits_float((float_bits(x) & 0x007fffffu) | 0x3f000000u); // in [1/2, 1)
+    float f = m - 1.0f;
+    if (m < 0.707106781186547524f) {
+        e -= 1.0f;
+        f += m;
+    }
+    float f2 = f * f;
+    float y = p[0];
+    for (size_t i = 1; i < sizeof p / sizeof p[0]; i++)
+        y = fmaf(y, f, p[i]);
+    y = fmaf(y * f, f2, e * -2.12194440e-4f);
+    y = fmaf(-f2, 0.5f, y);
+    return fmaf(e, 0.693359375f, f + y);
+}
+
+// Sine and cosine of x >= 0, after Cephes' sinf and cosf: x is taken to [-pi/4, pi/4] by a multiple
+// of pi/4 in three parts; the octant says which polynomial is which function, and the signs.
+static void sincos_single(float x, float *ret_sin, float *ret_cos)
+{
+    uint32_t octant = ((uint32_t)(x * 1.27323954473516f) + 1) & ~1u;
+    float n = (float)octant;
+    x = fmaf(n, -0.78515625f, x);
+    x = fmaf(n, -2.4187564849853515625e-4f, x);
+    x = fmaf(n, -3.77489497744594108e-8f, x);
+    float x2 = x * x;
+    float c = 2.443315711809948e-5f;
+    c = fmaf(c, x2, -1.388731625493765e-3f);
+    c = fmaf(c, x2, 4.166664568298827e-2f);
+    c = fmaf(c * x2, x2, -(x2 * 0.5f)) + 1.0f;
+    float s = -1.9515295891e-4f;
+    s = fmaf(s, x2, 8.3321608736e-3f);
+    s = fmaf(s, x2, -1.6666654611e-1f);
+    s = fmaf(s * x2, x, x);
+    uint32_t swapped = octant & 2;
+    uint32_t sin_sign = (octant & 4) << 29;
+    uint32_t cos_sign = (~(octant - 2) & 4) << 29;
+    *ret_sin = bits_float(float_bits(swapped ? c : s) ^ sin_sign);
+    *ret_cos = bits_float(float_bits(swapped ? s : c) ^ cos_sign);
+}
+
+// Box & Muller 1958 on 16 uniforms in place: value j pairs with value j + 8.
+static void transform_block(float *values)
+{
+    for (int j = 0; j < BLOCK / 2; j++) {
+        float radius = sqrtf(-2.0f * log_single(1.0f - values[j])); // 1 - u lies in (0, 1]
+        float sine, cosine;
+        sincos_single((float)TWO_PI * values[j + BLOCK / 2], &sine, &cosine);
+        values[j] = radius * cosine + 0.0f; // "+ 0" as PyTorch adds the mean: no negative zero
+        values[j + BLOCK / 2] = radius * sine + 0.0f;
+    }
+}
+
+static void fill_uniform(mt19937 *engine, float *out, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = draw_float(engine);
+}
+
+static void fill_blocks(mt19937 *engine, float *out, size_t count)
+{
+    fill_uniform(engine, out, count);
+    for (size_t i = 0; i + BLOCK <= count; i += BLOCK)
+        transform_block(out + i);
+    if (count % BLOCK) { // the last 16 values are drawn anew, over part of the last whole block
+        fill_uniform(engine, out + count - BLOCK, BLOCK);
+        transform_block(out + count - BLOCK);
+    }
+}
+
+static void fill_scalar(mt19937 *engine, float *out, size_t count)
+{
+    double second = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i % 2) {
+            out[i] = (float)second;
+            continue;
+        }
+        double angle = TWO_PI * draw_double(engine);
+        double radius = sqrt(-2.0 * log1p(-draw_double(engine)));
+        second = radius * sin(angle);
+        out[i] = (float)(radius * cos(angle));
+    }
+}
+
+void atedm_rng_normal(uint64_t seed, float *out, size_t count)
+{
+    mt19937 engine;
+    seed_engine(&engine, seed);
+    if (count >= BLOCK)
+        fill_blocks(&engine, out, count);
+    else
+        fill_scalar(&engine, out, count);
+}

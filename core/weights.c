@@ -1,0 +1,388 @@
+// Parameters from the safetensors files of a model's component: see weights.h.
+#include "core/weights.h"
+
+#include "core/base/memory.h"
+#include "core/json_read.h"
+#include "core/safetensors.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define UNUSED_NAMED 5 // left-over parameters that a message names
+
+typedef struct parameter {
+    const char *name;                // owned by the file
+    const atedm_host_tensor *tensor; // owned by the file
+    bool used;
+} parameter;
+
+// An aligned copy of a tensor whose place in its file is not aligned for its dtype.
+typedef struct copy {
+    struct copy *next;
+    void *data;
+} copy;
+
+typedef struct shard {
+    char *name; // file name
+    atedm_safetensors *file;
+} shard;
+
+typedef struct file_weights {
+    atedm_weights base; // first: a file_weights is an atedm_weights
+    char *dir;
+    shard *shards;
+    size_t n_shards;
+    parameter *parameters; // sorted by name
+    size_t n_parameters;
+    size_t bytes;
+    copy *copies;
+} file_weights;
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const parameter *)a)->name, ((const parameter *)b)->name);
+}
+
+static parameter *find(const file_weights *w, const char *name)
+{
+    parameter key = {.name = name};
+    return bsearch(&key, w->parameters, w->n_parameters, sizeof key, by_name);
+}
+
+static bool is_aligned(const atedm_host_tensor *tensor)
+{
+    return (uintptr_t)tensor->data % atedm_dtype_size(tensor->dtype) == 0;
+}
+
+static atedm_status align(file_weights *w, const char *name, atedm_host_tensor *tensor,
+                          atedm_error *err)
+{
+    size_t bytes = (size_t)atedm_host_tensor_count(tensor) * atedm_dtype_size(tensor->dtype);
+    copy *c = malloc(sizeof *c);
+    void *data = malloc(bytes ? bytes : 1);
+    if (!c || !data) {
+        free(c);
+        free(data);
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: \"%.100s\": no memory for %zu bytes",
+                               w->dir, name, bytes);
+    }
+    memcpy(data, tensor->data, bytes);
+    *c = (copy){.next = w->copies, .data = data};
+    w->copies = c;
+    tensor->data = data;
+    return ATEDM_OK;
+}
+
+static atedm_status file_get(atedm_weights *weights, const char *name, int ndim,
+                             const int64_t *shape, bool optional, atedm_host_tensor *ret_tensor,
+                             atedm_error *err)
+{
+    file_weights *w = (file_weights *)weights;
+    parameter *p = find(w, name);
+    if (!p && optional) {
+        *ret_tensor = (atedm_host_tensor){.ndim = -1};
+        return ATEDM_OK;
+    }
+    if (!p)
+        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s: parameter \"%.100s\" is missing", w->dir,
+                               name);
+    atedm_host_tensor tensor = *p->tensor;
+    if (!atedm_host_tensor_has_shape(&tensor, ndim, shape)) {
+        char has[96], wanted[96];
+        atedm_shape_text(tensor.ndim, tensor.shape, has, sizeof has);
+        atedm_shape_text(ndim, shape, wanted, sizeof wanted);
+        return atedm_error_set(err, ATEDM_ERR_FORMAT,
+                               "%s: parameter \"%.100s\" has shape %s, the config implies %s",
+                               w->dir, name, has, wanted);
+    }
+    if (tensor.dtype != ATEDM_F32 && tensor.dtype != ATEDM_F16 && tensor.dtype != ATEDM_BF16)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "%s: parameter \"%.100s\" has dtype %s, not f32, f16 or bf16",
+                               w->dir, name, atedm_dtype_name(tensor.dtype));
+    if (!is_aligned(&tensor)) {
+        atedm_status status = align(w, name, &tensor, err);
+        if (status)
+            return status;
+    }
+    p->used = true;
+    *ret_tensor = tensor;
+    return ATEDM_OK;
+}
+
+static void file_done(atedm_weights *weights, const atedm_host_tensor *tensor)
+{
+    file_weights *w = (file_weights *)weights;
+    for (copy **at = &w->copies; *at; at = &(*at)->next) {
+        copy *c = *at;
+        if (c->data == tensor->data) {
+            *at = c->next;
+            free(c->data);
+            free(c);
+            return;
+        }
+    }
+    for (size_t i = 0; i < w->n_shards; i++)
+        atedm_safetensors_drop(w->shards[i].file, tensor);
+}
+
+static char *join(const char *dir, const char *name)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", dir, name) < 0 ? NULL : path;
+}
+
+static atedm_status no_memory(const file_weights *w, atedm_error *err)
+{
+    return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", w->dir);
+}
+
+// Opens `name` in the directory as one more shard.
+static atedm_status open_shard(file_weights *w, const char *name, atedm_error *err)
+{
+    shard *shards = realloc(w->shards, (w->n_shards + 1) * sizeof *shards);
+    if (!shards)
+        return no_memory(w, err);
+    w->shards = shards;
+    char *path = join(w->dir, name);
+    char *own_name = strdup(name);
+    atedm_safetensors *file = NULL;
+    atedm_status status =
+        path && own_name ? atedm_safetensors_open(path, &file, err) : no_memory(w, err);
+    free(path);
+    if (status) {
+        free(own_name);
+        return status;
+    }
+    w->shards[w->n_shards++] = (shard){.name = own_name, .file = file};
+    return ATEDM_OK;
+}
+
+// Lists the parameters of all shards.
+static atedm_status collect(file_weights *w, atedm_error *err)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < w->n_shards; i++)
+        count += atedm_safetensors_count(w->shards[i].file);
+    w->parameters = calloc(count + 1, sizeof *w->parameters);
+    if (!w->parameters)
+        return no_memory(w, err);
+    for (size_t i = 0; i < w->n_shards; i++) {
+        const atedm_safetensors *file = w->shards[i].file;
+        for (size_t k = 0; k < atedm_safetensors_count(file); k++) {
+            const atedm_host_tensor *t = atedm_safetensors_tensor(file, k);
+            w->parameters[w->n_parameters++] =
+                (parameter){.name = atedm_safetensors_name(file, k), .tensor = t};
+            w->bytes += (size_t)atedm_host_tensor_count(t) * atedm_dtype_size(t->dtype);
+        }
+    }
+    qsort(w->parameters, w->n_parameters, sizeof *w->parameters, by_name);
+    for (size_t i = 1; i < w->n_parameters; i++)
+        if (strcmp(w->parameters[i - 1].name, w->parameters[i].name) == 0)
+            return atedm_error_set(err, ATEDM_ERR_FORMAT,
+                                   "%s: parameter \"%.100s\" is in more than one shard", w->dir,
+                                   w->parameters[i].name);
+    return ATEDM_OK;
+}
+
+// A shard is a plain file beside its index: a name that leads elsewhere is refused.
+static bool is_shard_name(const char *name)
+{
+    static const char suffix[] = ".safetensors";
+    size_t length = strlen(name);
+    return length > sizeof suffix - 1 && length <= 255 && name[0] != '.' && !strchr(name, '/') &&
+           strcmp(name + length - (sizeof suffix - 1), suffix) == 0;
+}
+
+static const shard *find_shard(const file_weights *w, const char *name)
+{
+    for (size_t i = 0; i < w->n_shards; i++)
+        if (strcmp(w->shards[i].name, name) == 0)
+            return &w->shards[i];
+    return NULL;
+}
+
+static atedm_status open_index_entry(file_weights *w, const char *index, const char *parameter_name,
+                                     const json_t *value, atedm_error *err)
+{
+    const char *name = json_string_value(value);
+    if (!name || !is_shard_name(name))
+        return atedm_error_set(err, ATEDM_ERR_FORMAT,
+                               "%s/%s: \"%.100s\": \"%.60s\" is not the name of a .safetensors "
+                               "file beside the index",
+                               w->dir, index, parameter_name, name ? name : "(no string)");
+    const shard *s = find_shard(w, name);
+    if (!s) {
+        if (w->n_shards == ATEDM_WEIGHTS_MAX_SHARDS)
+            return atedm_error_set(err, ATEDM_ERR_LIMIT, "%s/%s: more shards than the limit of %d",
+                                   w->dir, index, ATEDM_WEIGHTS_MAX_SHARDS);
+        atedm_status status = open_shard(w, name, err);
+        if (status)
+            return status;
+        s = &w->shards[w->n_shards - 1];
+    }
+    if (!atedm_safetensors_find(s->file, parameter_name))
+        return atedm_error_set(err, ATEDM_ERR_FORMAT,
+                               "%s/%s: parameter \"%.100s\" is not in %.100s", w->dir, index,
+                               parameter_name, name);
+    return ATEDM_OK;
+}
+
+// {"metadata": ..., "weight_map": {parameter: file}}
+static atedm_status open_index(file_weights *w, const char *index, atedm_error *err)
+{
+    json_t *object = NULL;
+    char *path = join(w->dir, index);
+    atedm_status status = path ? atedm_json_load(path, &object, err) : no_memory(w, err);
+    free(path);
+    if (status)
+        return status;
+    json_t *map = json_object_get(object, "weight_map");
+    if (!json_is_object(map)) {
+        status =
+            atedm_error_set(err, ATEDM_ERR_FORMAT,
+                            "%s/%s: \"weight_map\" is missing or not an object", w->dir, index);
+        goto end;
+    }
+    const char *name;
+    json_t *value;
+    json_object_foreach(map, name, value)
+    {
+        status = open_index_entry(w, index, name, value, err);
+        if (status)
+            goto end;
+    }
+    status = collect(w, err);
+    if (status)
+        goto end;
+    for (size_t i = 0; i < w->n_parameters; i++) {
+        if (!json_object_get(map, w->parameters[i].name)) {
+            status = atedm_error_set(err, ATEDM_ERR_FORMAT,
+                                     "%s/%s: parameter \"%.100s\" of a shard is not in the index",
+                                     w->dir, index, w->parameters[i].name);
+            goto end;
+        }
+    }
+end:
+    json_decref(object);
+    return status;
+}
+
+static atedm_status open_files(file_weights *w, const char *base_name, atedm_error *err)
+{
+    static const struct {
+        const char *suffix;
+        bool index;
+    } candidates[] = {
+        {".safetensors", false},
+        {".safetensors.index.json", true},
+        {".fp16.safetensors", false},
+        {".safetensors.index.fp16.json", true},
+        {".safetensors.fp16.index.json", true},
+    };
+    for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++) {
+        char name[256];
+        snprintf(name, sizeof name, "%s%s", base_name, candidates[i].suffix);
+        char *path = join(w->dir, name);
+        if (!path)
+            return no_memory(w, err);
+        bool exists = access(path, F_OK) == 0;
+        free(path);
+        if (!exists)
+            continue;
+        if (candidates[i].index)
+            return open_index(w, name, err);
+        atedm_status status = open_shard(w, name, err);
+        return status ? status : collect(w, err);
+    }
+    return atedm_error_set(err, ATEDM_ERR_NOT_FOUND,
+                           "%s: no %s.safetensors, nor its .fp16 variant, nor a sharded index",
+                           w->dir, base_name);
+}
+
+atedm_status atedm_weights_open(const char *component_dir, const char *base_name,
+                                atedm_weights **ret_weights, atedm_error *err)
+{
+    file_weights *w = calloc(1, sizeof *w);
+    if (!w)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", component_dir);
+    w->base = (atedm_weights){.get = file_get, .done = file_done};
+    w->dir = strdup(component_dir);
+    atedm_status status =
+        w->dir ? open_files(w, base_name, err)
+               : atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", component_dir);
+    if (status) {
+        atedm_weights_close(&w->base);
+        return status;
+    }
+    *ret_weights = &w->base;
+    return ATEDM_OK;
+}
+
+static bool has_prefix(const char *name, const char *const *prefixes)
+{
+    for (; prefixes && *prefixes; prefixes++)
+        if (strncmp(name, *prefixes, strlen(*prefixes)) == 0)
+            return true;
+    return false;
+}
+
+atedm_status atedm_weights_check_all_used(atedm_weights *weights,
+                                          const char *const *ignore_prefixes, atedm_error *err)
+{
+    const file_weights *w = (const file_weights *)weights;
+    atedm_buffer names;
+    atedm_buffer_init(&names, ATEDM_ERROR_MAX);
+    size_t unused = 0;
+    for (size_t i = 0; i < w->n_parameters; i++) {
+        const parameter *p = &w->parameters[i];
+        if (p->used || has_prefix(p->name, ignore_prefixes))
+            continue;
+        // Where the buffer is full the message does without the name.
+        if (unused++ < UNUSED_NAMED &&
+            atedm_buffer_printf(&names, "%s\"%.60s\"", names.size ? ", " : "", p->name) != ATEDM_OK)
+            continue;
+    }
+    atedm_status status = ATEDM_OK;
+    if (unused)
+        status = atedm_error_set(
+            err, ATEDM_ERR_FORMAT, "%s: %zu parameters that this architecture does not have: %s%s",
+            w->dir, unused, names.data ? names.data : "", unused > UNUSED_NAMED ? ", ..." : "");
+    atedm_buffer_finish(&names);
+    return status;
+}
+
+size_t atedm_weights_bytes(const atedm_weights *weights)
+{
+    return ((const file_weights *)weights)->bytes;
+}
+
+atedm_dtype atedm_weights_dtype(const atedm_weights *weights)
+{
+    const file_weights *w = (const file_weights *)weights;
+    const atedm_safetensors *first = w->n_shards ? w->shards[0].file : NULL;
+    return first && atedm_safetensors_count(first) ? atedm_safetensors_tensor(first, 0)->dtype
+                                                   : ATEDM_F32;
+}
+
+void atedm_weights_close(atedm_weights *weights)
+{
+    file_weights *w = (file_weights *)weights;
+    if (!w)
+        return;
+    while (w->copies) {
+        copy *next = w->copies->next;
+        free(w->copies->data);
+        free(w->copies);
+        w->copies = next;
+    }
+    for (size_t i = 0; i < w->n_shards; i++) {
+        free(w->shards[i].name);
+        atedm_safetensors_close(w->shards[i].file);
+    }
+    free(w->shards);
+    free(w->parameters);
+    free(w->dir);
+    free(w);
+}
