@@ -35,7 +35,8 @@ GAINS: dict[str, tuple[tuple[str, float], ...]] = {
         ("proj_out", 0.7),
         ("conv2", 0.7),
         ("add_embedding.linear_1", 0.5),
-        ("conv_out", 0.5),
+        ("conv_in", 0.5),
+        ("conv_out", 0.3),
     ),
     "vae": (("to_q", 1.3), ("to_k", 1.3), ("conv2", 0.7), ("decoder.conv_out", 0.5)),
     "text": (("q_proj", 1.5), ("k_proj", 1.5), ("out_proj", 0.7), ("fc2", 0.7)),
@@ -79,9 +80,9 @@ def carry_latent_through(unet: UNet2DConditionModel) -> None:
     with torch.no_grad():
         for channel in range(4):
             for row, sign in ((channel, 1.0), (channel + 4, -1.0)):
-                conv_in[row, channel, 1, 1] += sign
-                shortcut[row, skip_starts + row] += 1.0
-                conv_out[channel, row, 1, 1] += 0.9 * sign
+                conv_in[row, channel, 1, 1] += 2.0 * sign
+                shortcut[row, skip_starts + row] += 2.0
+                conv_out[channel, row, 1, 1] += sign
 
 
 def write_tokenizer(folder: Path, merges: int, pad_token: str) -> int:

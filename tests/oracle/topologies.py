@@ -4,7 +4,7 @@ Three models of SDXL topology, chosen so that together they vary what a loader a
 
 name   widths      layers   heads    head size  projection  prediction  storage
 a      8,16,64     1,2,1    1,1,1    16, 64     linear      epsilon     f16, plain names
-b      8,16,32     1,3,2    1,1,2    16, 16     linear      epsilon     `fp16` variant names, bf16 and f32 among them
+b      8,16,32     1,3,1    1,1,2    16, 16     linear      epsilon     `fp16` variant names, bf16 and f32 among them
 c      16,24,32    1,1,2    2,3,1    8, 32      1x1 conv    v           UNet sharded, f16 and f32
 """
 
@@ -92,7 +92,7 @@ MODELS: tuple[Model, ...] = (
         name="b",
         seed=1002,
         widths=(8, 16, 32),
-        transformer_layers=(1, 3, 2),
+        transformer_layers=(1, 3, 1),
         heads=(1, 1, 2),
         layers_per_block=2,
         norm_groups=4,

@@ -1,0 +1,167 @@
+"""End-to-end goldens: StableDiffusionXLPipeline in f32 on the toy models, every intermediate recorded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from common import DATA_DIR, load_pipeline, write_json, write_tensors
+from topologies import MODELS
+
+PROMPT = "a photo of a red fox in the snow, it's 2024!"
+NEGATIVE = "blurry, low quality"
+LONG_PROMPT = "a watercolor painting of a lighthouse on a rocky coast under a stormy sky, " * 9
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The fields of POST /generate that a case sets, by their names in api.md."""
+
+    prompt: str
+    negative_prompt: str | None
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    seed: int
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run. `embeds` keeps the prompt embeddings, `full_image` keeps f32 pixels (else 8 bits)."""
+
+    name: str
+    model: str
+    request: Request
+    embeds: bool = True
+    full_image: bool = True
+
+
+def cases() -> list[Case]:
+    """20 guided steps at two sizes and in a batch of three for each model, then single features."""
+    out: list[Case] = []
+    for i, model in enumerate(MODELS):
+        name, seed = model.name, 42 + 1000 * i
+        out += [
+            Case(f"{name}-96x64", name, Request(PROMPT, NEGATIVE, 96, 64, 20, 7.0, seed, 1)),
+            Case(f"{name}-32x96", name, Request(PROMPT, "", 32, 96, 20, 5.0, seed + 1, 1), embeds=False),
+            Case(f"{name}-batch3", name, Request(PROMPT, NEGATIVE, 96, 64, 20, 7.0, seed + 2, 3), False, False),
+        ]
+    out += [
+        Case("a-negative-null", "a", Request(PROMPT, None, 64, 32, 3, 7.0, 7, 1), full_image=False),
+        Case("a-negative-empty", "a", Request(PROMPT, "", 64, 32, 3, 7.0, 7, 1), full_image=False),
+        Case("b-negative-null", "b", Request(PROMPT, None, 64, 32, 3, 7.0, 7, 1), full_image=False),
+        Case("a-unguided", "a", Request(PROMPT, NEGATIVE, 64, 32, 3, 1.0, 2**53 + 1, 1), full_image=False),
+        Case("b-long-prompt", "b", Request(LONG_PROMPT, NEGATIVE, 64, 32, 2, 7.0, 9, 1), full_image=False),
+        Case("c-odd-grid", "c", Request(PROMPT, NEGATIVE, 104, 72, 3, 7.0, 11, 1), full_image=False),
+        Case("b-one-step", "b", Request("a", "a", 32, 64, 1, 30.0, 0, 1), full_image=False),
+    ]
+    return out
+
+
+def token_ids(pipeline: StableDiffusionXLPipeline, texts: list[str]) -> Tensors:
+    """[texts, 77] of both tokenizers, padded and cut as the pipeline does it."""
+    options = {"padding": "max_length", "max_length": 77, "truncation": True, "return_tensors": "pt"}
+    return {
+        "tokens": pipeline.tokenizer(texts, **options).input_ids,
+        "tokens_2": pipeline.tokenizer_2(texts, **options).input_ids,
+    }
+
+
+def text_stage(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
+    """Tokens and embeddings, negative first; without guidance there is only the positive row."""
+    guided = request.guidance_scale > 1.0
+    positive, negative, pooled, negative_pooled = pipeline.encode_prompt(
+        request.prompt, negative_prompt=request.negative_prompt, do_classifier_free_guidance=guided
+    )
+    texts = [request.negative_prompt or "", request.prompt] if guided else [request.prompt]
+    tensors = token_ids(pipeline, texts)
+    tensors["prompt_embeds"] = torch.cat([negative, positive]) if guided else positive
+    tensors["pooled_prompt_embeds"] = torch.cat([negative_pooled, pooled]) if guided else pooled
+    return tensors
+
+
+def initial_latents(pipeline: StableDiffusionXLPipeline, request: Request) -> torch.Tensor:
+    """[num_images, 4, height / 8, width / 8]; image i is drawn from seed + i, then scaled by init_noise_sigma."""
+    shape = (1, 4, request.height // 8, request.width // 8)
+    noise = [
+        torch.randn(shape, generator=torch.Generator("cpu").manual_seed(request.seed + i))
+        for i in range(request.num_images)
+    ]
+    pipeline.scheduler.set_timesteps(request.steps)
+    return torch.cat(noise) * pipeline.scheduler.init_noise_sigma
+
+
+def run(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
+    """Runs the pipeline and returns its intermediates under the names of `--dump`."""
+    tensors = text_stage(pipeline, request) | {"latents_init": initial_latents(pipeline, request)}
+    calls: list[tuple[dict[str, Any], torch.Tensor]] = []
+    latents: list[torch.Tensor] = []
+
+    def on_unet(_module: torch.nn.Module, _args: tuple, kwargs: dict[str, Any], output: tuple) -> None:
+        calls.append((kwargs, output[0]))
+
+    def on_step(_pipeline: Any, _step: int, _timestep: Any, values: dict[str, torch.Tensor]) -> dict:
+        latents.append(values["latents"].clone())
+        return values
+
+    hook = pipeline.unet.register_forward_hook(on_unet, with_kwargs=True)
+    image = pipeline(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=request.width,
+        height=request.height,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        num_images_per_prompt=request.num_images,
+        generator=[torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_images)],
+        output_type="pt",
+        callback_on_step_end=on_step,
+    ).images
+    hook.remove()
+    tensors["add_time_ids"] = calls[0][0]["added_cond_kwargs"]["time_ids"][:: request.num_images]
+    tensors["sigmas"] = pipeline.scheduler.sigmas
+    tensors["timesteps"] = pipeline.scheduler.timesteps.to(torch.float32)
+    tensors |= {f"noise_pred.{k}": output for k, (_, output) in enumerate(calls)}
+    tensors |= {f"latents.{k}": value for k, value in enumerate(latents)}
+    tensors["image"] = image * 2.0 - 1.0
+    return tensors
+
+
+def to_bytes(image: torch.Tensor) -> torch.Tensor:
+    """-1..1 to 0..255, rounded to nearest (ties to even), as diffusers' image processor does."""
+    return ((image + 1.0) / 2.0 * 255.0).round().clamp(0, 255).to(torch.uint8)
+
+
+def trim(case: Case, tensors: Tensors) -> Tensors:
+    """Drops what would only repeat itself: the middle steps, embeddings and f32 pixels where not wanted."""
+    last = case.request.steps - 1
+    kept_steps = {"0", str(last // 2), str(last)} if case.request.num_images == 1 else {str(last)}
+    out: Tensors = {}
+    for name, tensor in tensors.items():
+        stem, _, step = name.partition(".")
+        dropped = step not in kept_steps if step else stem == "prompt_embeds" and not case.embeds
+        if not dropped:
+            out[name] = tensor
+    if not case.full_image:
+        out["image_u8"] = to_bytes(out.pop("image"))
+    return out
+
+
+def write_all(folder: Path = DATA_DIR / "pipeline") -> None:
+    for case in cases():
+        pipeline = load_pipeline(case.model)
+        tensors = run(pipeline, case.request)
+        saturated = (tensors["image"].abs() >= 1.0).float().mean().item()
+        if saturated > 0.05:
+            raise ValueError(f"{case.name}: {saturated:.1%} of the image is saturated")
+        write_tensors(folder / f"{case.name}.safetensors", trim(case, tensors))
+        write_json(folder / f"{case.name}.json", {"model": case.model, "request": asdict(case.request)})
+        print(f"{case.name}: image std {tensors['image'].std():.3f}, saturated {saturated:.4f}")
