@@ -59,10 +59,15 @@ typedef struct atedm_model_configs {
     atedm_vae_config vae;
 } atedm_model_configs;
 
-// samples: 2 with guidance, 1 without; images: num_images. plan NULL: off. Prompts are encoded once
-// a request: `samples` prompts through each encoder.
-atedm_request_cost atedm_request_cost_eval(const atedm_model_configs *configs, int64_t latent_h,
-                                           int64_t latent_w, int64_t context_tokens, int steps,
-                                           int samples, int images, const atedm_plan *plan);
+// prompts: how many run through each text encoder (2 with guidance, 1 without or where the negative
+// embedding is zeros); samples: 2 with guidance, 1 without; images: num_images. The condition
+// embedding (once a sample) counts as UNet. plan NULL: off.
+typedef struct atedm_request_shape {
+    int64_t latent_h, latent_w, context_tokens;
+    int steps, prompts, samples, images;
+} atedm_request_shape;
+atedm_request_cost atedm_request_cost_eval(const atedm_model_configs *configs,
+                                           const atedm_request_shape *shape,
+                                           const atedm_plan *plan);
 
 #endif

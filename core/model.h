@@ -47,7 +47,16 @@ typedef struct atedm_model {
     int64_t context_tokens; // 77
     uint64_t parameters;
     size_t file_bytes;
+    // The same modules without weights on a dry device of its own, for measuring; NULL in such a
+    // one.
+    struct atedm_model *dry;
 } atedm_model;
+
+// Modules without weights (and without tokenizers) on a dry device that the model owns: counts
+// parameters, and runs in no time to count operations and scratch memory.
+ATEDM_MUST_CHECK atedm_status atedm_model_open_dry(const atedm_model_config *config,
+                                                   atedm_dtype dtype, atedm_dtype vae_dtype,
+                                                   atedm_model **ret_model, atedm_error *err);
 
 // Loads DIR onto the device for activations of `dtype` (F32, BF16 or F16; the VAE falls back to F32
 // where dtype is F16).

@@ -36,6 +36,8 @@ ATEDM_MUST_CHECK atedm_status atedm_generation_create(
 void atedm_generation_destroy(atedm_generation *generation); // NULL allowed
 
 ATEDM_MUST_CHECK atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err);
+// Images that one UNet evaluation takes at a time; more run in turns.
+#define ATEDM_PIPELINE_BATCH 4
 // The next denoising step of all images of the request.
 ATEDM_MUST_CHECK atedm_status atedm_generation_step(atedm_generation *g, atedm_error *err);
 int atedm_generation_steps_done(const atedm_generation *g);

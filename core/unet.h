@@ -67,21 +67,22 @@ typedef struct atedm_prune_trace {
 } atedm_prune_trace;
 typedef void (*atedm_prune_trace_fn)(void *user, const atedm_prune_trace *trace);
 
+// Samples of one evaluation.
+#define ATEDM_UNET_MAX_SAMPLES 64
+
 // One sample of a batch. Samples of one call share height and width, and nothing else.
 typedef struct atedm_unet_sample {
     double timestep;
-    int64_t context_row;           // first of its context_tokens rows in `context`
-    int64_t condition_row;         // its row in `condition`
     const atedm_prune_spec *prune; // NULL: off
     const float *rho;              // [n_blocks], with prune
 } atedm_unet_sample;
 
 typedef struct atedm_unet_args {
     const void *x;       // [device] act [n, h, w, in_channels], scaled latents
-    const void *context; // [device] act [rows, cross_attention_dim]
+    const void *context; // [device] act [n * context_tokens, cross_attention_dim]
     int64_t context_tokens;
-    const void *condition; // [device] act [rows, embedding_dim], from atedm_unet_embed_condition
-    const atedm_unet_sample *samples; // [host] [n]
+    const void *condition; // [device] act [n, embedding_dim], from atedm_unet_embed_condition
+    const atedm_unet_sample *samples; // [host] [n], n <= ATEDM_UNET_MAX_SAMPLES
     int64_t n, h, w;
     void *y; // [device] act [n, h, w, out_channels]: the prediction
     atedm_prune_trace_fn

@@ -1,0 +1,167 @@
+// Named parameters to device weights: see loader.h.
+#include "core/loader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_FUSED 3
+
+void atedm_weight_list_finish(atedm_weight_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        atedm_weight_destroy(list->items[i]);
+    free(list->items);
+    *list = (atedm_weight_list){0};
+}
+
+// Makes room for one more, before the weight is made, so that nothing can fail after it.
+static bool reserve(atedm_loader *l)
+{
+    atedm_weight_list *list = l->list;
+    if (list->count < list->capacity)
+        return true;
+    size_t capacity = list->capacity ? 2 * list->capacity : 64;
+    atedm_weight **items = realloc(list->items, capacity * sizeof *items);
+    if (!items) {
+        l->status = atedm_error_set(l->err, ATEDM_ERR_NOMEM, "no memory for a list of weights");
+        return false;
+    }
+    list->items = items;
+    list->capacity = capacity;
+    return true;
+}
+
+static void get(atedm_loader *l, const char *base, const char *suffix, int ndim,
+                const int64_t *shape, atedm_host_tensor *ret_tensor)
+{
+    char name[ATEDM_PARAMETER_NAME_MAX + 8];
+    snprintf(name, sizeof name, "%s%s", base, suffix);
+    l->status = l->weights->get(l->weights, name, ndim, shape, false, ret_tensor, l->err);
+}
+
+static void done(atedm_loader *l, const atedm_host_tensor *tensor)
+{
+    if (l->weights->done)
+        l->weights->done(l->weights, tensor);
+}
+
+static const atedm_weight *keep(atedm_loader *l, const char *name, atedm_weight *weight)
+{
+    if (l->status) {
+        atedm_error_context(l->err, l->status, "%s", name);
+        return NULL;
+    }
+    l->list->items[l->list->count++] = weight;
+    return weight;
+}
+
+#define FORMAT_NAME(buffer, format)                                                                \
+    char buffer[ATEDM_PARAMETER_NAME_MAX];                                                         \
+    do {                                                                                           \
+        va_list args;                                                                              \
+        va_start(args, format);                                                                    \
+        vsnprintf(buffer, sizeof buffer, format, args);                                            \
+        va_end(args);                                                                              \
+    } while (0)
+
+static const atedm_weight *load_linear(atedm_loader *l, int64_t out_each, int64_t in, bool bias,
+                                       char names[][ATEDM_PARAMETER_NAME_MAX], size_t n)
+{
+    if (l->status || !reserve(l))
+        return NULL;
+    atedm_host_tensor parts[MAX_FUSED], biases[MAX_FUSED];
+    for (size_t i = 0; i < n && !l->status; i++) {
+        get(l, names[i], ".weight", 2, (int64_t[]){out_each, in}, &parts[i]);
+        if (bias && !l->status)
+            get(l, names[i], ".bias", 1, (int64_t[]){out_each}, &biases[i]);
+    }
+    if (l->status)
+        return NULL;
+    atedm_weight *weight = NULL;
+    l->status = atedm_linear_weight_create(l->device, l->act, parts, bias ? biases : NULL, n,
+                                           &weight, l->err);
+    for (size_t i = 0; i < n; i++)
+        done(l, &parts[i]);
+    return keep(l, names[0], weight);
+}
+
+const atedm_weight *atedm_load_linear(atedm_loader *l, int64_t out, int64_t in, bool bias,
+                                      const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return load_linear(l, out, in, bias, &name, 1);
+}
+
+const atedm_weight *atedm_load_fused(atedm_loader *l, int64_t out_each, int64_t in, bool bias,
+                                     const char *prefix, const char *const *suffixes, size_t n)
+{
+    char names[MAX_FUSED][ATEDM_PARAMETER_NAME_MAX];
+    if (n > MAX_FUSED) {
+        l->status =
+            atedm_error_set(l->err, ATEDM_ERR_INVALID, "%s: %zu fused projections", prefix, n);
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++)
+        snprintf(names[i], sizeof names[i], "%s%s", prefix, suffixes[i]);
+    return load_linear(l, out_each, in, bias, names, n);
+}
+
+const atedm_weight *atedm_load_conv(atedm_loader *l, int64_t out, int64_t in, int kernel,
+                                    int stride, const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    if (l->status || !reserve(l))
+        return NULL;
+    atedm_host_tensor tensor, bias;
+    get(l, name, ".weight", 4, (int64_t[]){out, in, kernel, kernel}, &tensor);
+    if (!l->status)
+        get(l, name, ".bias", 1, (int64_t[]){out}, &bias);
+    if (l->status)
+        return NULL;
+    atedm_weight *weight = NULL;
+    l->status =
+        atedm_conv_weight_create(l->device, l->act, &tensor, &bias, stride, &weight, l->err);
+    done(l, &tensor);
+    return keep(l, name, weight);
+}
+
+const atedm_weight *atedm_load_norm(atedm_loader *l, int64_t channels, const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    if (l->status || !reserve(l))
+        return NULL;
+    atedm_host_tensor scale, shift;
+    get(l, name, ".weight", 1, &channels, &scale);
+    if (!l->status)
+        get(l, name, ".bias", 1, &channels, &shift);
+    if (l->status)
+        return NULL;
+    atedm_weight *weight = NULL;
+    l->status = atedm_norm_weight_create(l->device, &scale, &shift, &weight, l->err);
+    return keep(l, name, weight);
+}
+
+const atedm_weight *atedm_load_table(atedm_loader *l, int64_t entries, int64_t channels,
+                                     const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    if (l->status || !reserve(l))
+        return NULL;
+    atedm_host_tensor table;
+    get(l, name, ".weight", 2, (int64_t[]){entries, channels}, &table);
+    if (l->status)
+        return NULL;
+    atedm_weight *weight = NULL;
+    l->status = atedm_table_weight_create(l->device, l->act, &table, &weight, l->err);
+    done(l, &table);
+    return keep(l, name, weight);
+}
+
+void atedm_load_skip(atedm_loader *l, int64_t out, int64_t in, const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    if (l->status)
+        return;
+    atedm_host_tensor tensor;
+    get(l, name, "", in ? 2 : 1, (int64_t[]){out, in}, &tensor);
+}

@@ -1,0 +1,49 @@
+// Turns named parameters into device weights, for the modules' create functions. Errors stick:
+// after the first one every call returns NULL and does nothing, so that a module's loading reads as
+// a plain list and checks once at the end.
+#ifndef ATEDM_LOADER_H
+#define ATEDM_LOADER_H
+
+#include "core/base/status.h"
+#include "core/weights.h"
+#include "kernels/kernels.h"
+
+// Longest parameter name, terminator included.
+#define ATEDM_PARAMETER_NAME_MAX 160
+
+// The weights that a module owns.
+typedef struct atedm_weight_list {
+    atedm_weight **items;
+    size_t count, capacity;
+} atedm_weight_list;
+
+void atedm_weight_list_finish(atedm_weight_list *list); // destroys the weights
+
+typedef struct atedm_loader {
+    atedm_device *device;
+    atedm_dtype act;
+    atedm_weights *weights;
+    atedm_weight_list *list; // takes what is made
+    atedm_status status;
+    atedm_error *err;
+} atedm_loader;
+
+// Names are printf formats without ".weight" / ".bias". Returned weights belong to loader->list.
+const atedm_weight *atedm_load_linear(atedm_loader *l, int64_t out, int64_t in, bool bias,
+                                      const char *name, ...) ATEDM_PRINTF(5, 6);
+// `n` projections of one input, fused in this order: names are `prefix` followed by each of
+// `suffixes`.
+const atedm_weight *atedm_load_fused(atedm_loader *l, int64_t out_each, int64_t in, bool bias,
+                                     const char *prefix, const char *const *suffixes, size_t n);
+const atedm_weight *atedm_load_conv(atedm_loader *l, int64_t out, int64_t in, int kernel,
+                                    int stride, const char *name, ...) ATEDM_PRINTF(6, 7);
+const atedm_weight *atedm_load_norm(atedm_loader *l, int64_t channels, const char *name, ...)
+    ATEDM_PRINTF(3, 4);
+const atedm_weight *atedm_load_table(atedm_loader *l, int64_t entries, int64_t channels,
+                                     const char *name, ...) ATEDM_PRINTF(4, 5);
+// Checks that the parameter (full name) is there and has the shape [out, in], or [out] where in is
+// 0, without putting it on the device.
+void atedm_load_skip(atedm_loader *l, int64_t out, int64_t in, const char *name, ...)
+    ATEDM_PRINTF(4, 5);
+
+#endif

@@ -1,0 +1,513 @@
+// One request from prompt to pixels: see pipeline.h. What it leaves to others: the modules
+// themselves, plans (plan.c), costs (flops.c), collecting dumps of pruning (pipeline_dump.c), how
+// much scratch memory a request needs (pipeline_measure.c).
+#include "core/pipeline.h"
+
+#include "core/base/clock.h"
+#include "core/pipeline_private.h"
+#include "core/rng.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+atedm_status atedm_pipeline_create(const atedm_model *model, atedm_pipeline **ret_pipeline,
+                                   atedm_error *err)
+{
+    atedm_pipeline *p = calloc(1, sizeof *p);
+    if (!p)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a pipeline");
+    p->model = model;
+    atedm_status status = atedm_stream_create(model->device, model->dtype, &p->stream, err);
+    if (!status)
+        status = atedm_stream_create(model->device, model->vae_dtype, &p->vae_stream, err);
+    if (status) {
+        atedm_pipeline_destroy(p);
+        return status;
+    }
+    *ret_pipeline = p;
+    return ATEDM_OK;
+}
+
+void atedm_pipeline_destroy(atedm_pipeline *p)
+{
+    if (!p)
+        return;
+    atedm_arena_finish(&p->scratch);
+    atedm_stream_destroy(p->stream);
+    atedm_stream_destroy(p->vae_stream);
+    free(p);
+}
+
+// Scratch memory for the request: grown between requests, never while one runs.
+static atedm_status reserve_scratch(atedm_pipeline *p, const atedm_generation *g, atedm_error *err)
+{
+    size_t need = 0;
+    atedm_status status = atedm_generation_measure(g, &need, err);
+    if (status || need <= p->scratch.capacity)
+        return status;
+    atedm_arena_finish(&p->scratch);
+    status = atedm_arena_init(&p->scratch, p->model->device, need, err);
+    return atedm_error_context(err, status, "scratch memory of %zu bytes", need);
+}
+
+// ---- creating
+// --------------------------------------------------------------------------------------
+
+atedm_status atedm_estimate(const atedm_model_config *config, const atedm_request *request,
+                            atedm_plan **ret_plan, atedm_request_cost *ret_cost, atedm_error *err)
+{
+    int64_t scale = atedm_model_config_scale(config);
+    bool guided = request->guidance_scale > 1;
+    bool zeros = !request->negative_prompt && config->force_zeros_for_empty_prompt;
+    atedm_request_shape shape = {
+        .latent_h = request->height / scale,
+        .latent_w = request->width / scale,
+        .context_tokens = config->parts.clip[0].positions,
+        .steps = request->steps,
+        .prompts = guided && !zeros ? 2 : 1,
+        .samples = guided ? 2 : 1,
+        .images = request->num_images,
+    };
+    atedm_plan *plan = NULL;
+    if (request->prune.enabled) {
+        atedm_unet_cost cost;
+        atedm_unet_cost_init(&cost, &config->parts.unet, shape.latent_h, shape.latent_w,
+                             shape.context_tokens);
+        atedm_status status = atedm_plan_create(&request->prune, request->steps, &cost, &plan, err);
+        if (status)
+            return status;
+    }
+    *ret_cost = atedm_request_cost_eval(&config->parts, &shape, plan);
+    *ret_plan = plan;
+    return ATEDM_OK;
+}
+
+static atedm_status check_request(const atedm_generation *g, const atedm_host_tensor *latents,
+                                  atedm_error *err)
+{
+    const atedm_request *r = g->request;
+    int64_t multiple = atedm_model_config_multiple(&g->p->model->config);
+    if (r->width < 1 || r->height < 1 || r->width > ATEDM_SIZE_MAX || r->height > ATEDM_SIZE_MAX ||
+        r->width % multiple || r->height % multiple)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "%lld x %lld pixels: both sides must be multiples of %lld",
+                               (long long)r->width, (long long)r->height, (long long)multiple);
+    if (r->num_images < 1 || !r->prompt)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "a request needs a prompt and an image");
+    if (strcmp(r->sampler, atedm_sampler_names(&(size_t){0})[0]))
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "sampler \"%s\" is not known", r->sampler);
+    int64_t shape[4] = {r->num_images, g->channels, g->h, g->w};
+    if (latents && (latents->dtype != ATEDM_F32 || !atedm_host_tensor_has_shape(latents, 4, shape)))
+        return atedm_error_set(
+            err, ATEDM_ERR_INVALID, "initial latents must be f32 of shape [%d, %lld, %lld, %lld]",
+            r->num_images, (long long)g->channels, (long long)g->h, (long long)g->w);
+    if (g->dump.call && r->num_images > ATEDM_PIPELINE_BATCH)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "a dump is of at most %d images",
+                               ATEDM_PIPELINE_BATCH);
+    return ATEDM_OK;
+}
+
+// Device memory that lives as long as the request. Called on a measuring arena first, then on a
+// real one.
+static void lay_out(atedm_generation *g, atedm_arena *arena)
+{
+    const atedm_model *m = g->p->model;
+    atedm_stream *s = g->p->stream;
+    size_t element = atedm_dtype_size(m->dtype), pixels = (size_t)(g->h * g->w);
+    size_t batch = (size_t)(g->batch * g->samples), latent = pixels * (size_t)g->channels;
+    size_t context = (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim);
+    size_t embedding = (size_t)atedm_unet_embedding_dim(m->unet);
+    g->latents = atedm_arena_take(arena, s, (size_t)g->images * latent * sizeof(float));
+    g->context = atedm_arena_take(arena, s, batch * context * element);
+    g->condition = atedm_arena_take(arena, s, batch * embedding * element);
+    g->x = atedm_arena_take(arena, s, batch * latent * element);
+    g->y = atedm_arena_take(arena, s, batch * latent * element);
+}
+
+static atedm_status allocate(atedm_generation *g, atedm_error *err)
+{
+    atedm_arena measuring;
+    atedm_arena_init_measuring(&measuring);
+    lay_out(g, &measuring);
+    atedm_status status = atedm_arena_init(&g->memory, g->p->model->device, measuring.peak, err);
+    if (status)
+        return status;
+    lay_out(g, &g->memory);
+    g->staging = malloc((size_t)(g->images * g->channels * g->h * g->w) * sizeof *g->staging);
+    if (!g->staging)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for latents");
+    return ATEDM_OK;
+}
+
+static void init(atedm_generation *g, atedm_pipeline *p, const atedm_request *request)
+{
+    const atedm_model_config *config = &p->model->config;
+    int64_t scale = atedm_model_config_scale(config);
+    g->p = p;
+    g->request = request;
+    g->h = request->height / scale;
+    g->w = request->width / scale;
+    g->channels = config->parts.vae.latent_channels;
+    g->images = request->num_images;
+    g->batch = g->images < ATEDM_PIPELINE_BATCH ? g->images : ATEDM_PIPELINE_BATCH;
+    g->samples = request->guidance_scale > 1 ? 2 : 1;
+    g->zero_negative = !request->negative_prompt && config->force_zeros_for_empty_prompt;
+}
+
+atedm_status atedm_generation_create(atedm_pipeline *p, const atedm_request *request,
+                                     const atedm_host_tensor *latents_init, atedm_dump_fn dump,
+                                     void *dump_user, atedm_generation **ret_generation,
+                                     atedm_error *err)
+{
+    atedm_generation *g = calloc(1, sizeof *g);
+    if (!g)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a request");
+    init(g, p, request);
+    g->dump = (atedm_pipeline_dump){.call = dump, .user = dump_user};
+    g->latents_given = latents_init;
+    atedm_status status = check_request(g, latents_init, err);
+    if (!status)
+        status =
+            atedm_schedule_make(&p->model->config.scheduler, request->steps, &g->schedule, err);
+    if (!status)
+        status = atedm_estimate(&p->model->config, request, &g->plan, &g->cost, err);
+    if (!status)
+        status = allocate(g, err);
+    if (!status)
+        status = reserve_scratch(p, g, err);
+    if (status) {
+        atedm_generation_destroy(g);
+        return status;
+    }
+    *ret_generation = g;
+    return ATEDM_OK;
+}
+
+void atedm_generation_destroy(atedm_generation *g)
+{
+    if (!g)
+        return;
+    atedm_arena_finish(&g->memory);
+    atedm_plan_destroy(g->plan);
+    atedm_pipeline_dump_finish(&g->dump);
+    free(g->staging);
+    free(g);
+}
+
+// ---- encoding
+// --------------------------------------------------------------------------------------
+
+static void count(atedm_generation *g, int stage, atedm_stream *s)
+{
+    atedm_op_counts counts = atedm_stream_counts(s), *sum = &g->counts[stage];
+    sum->conv += counts.conv;
+    sum->linear += counts.linear;
+    sum->attention += counts.attention;
+    sum->overhead += counts.overhead;
+    atedm_stream_reset_counts(s);
+}
+
+// Token ids of one prompt for both encoders.
+static atedm_status tokenize(atedm_generation *g, const char *prompt, int which, int64_t *ids[2],
+                             atedm_error *err)
+{
+    const char *text = prompt ? prompt : "";
+    size_t size = strlen(text);
+    g->encoded[which] = size;
+    for (int e = 0; e < 2; e++) {
+        size_t cut = size;
+        atedm_status status =
+            atedm_tokenizer_encode(g->p->model->tokenizer[e], text, size, ids[e], &cut, err);
+        if (status)
+            return atedm_error_context(err, status, which ? "negative_prompt" : "prompt");
+        if (cut < g->encoded[which])
+            g->encoded[which] = cut;
+    }
+    return ATEDM_OK;
+}
+
+// The two encoders' hidden states side by side, and the second one's pooled output, of `prompts`
+// prompts.
+static void encode_prompts(atedm_generation *g, int64_t *const ids[2], int64_t prompts,
+                           char *context, char *pooled)
+{
+    const atedm_model *m = g->p->model;
+    atedm_stream *s = g->p->stream;
+    atedm_arena *arena = &g->p->scratch;
+    int64_t rows = prompts * m->context_tokens;
+    size_t element = atedm_dtype_size(m->dtype), mark = atedm_arena_mark(arena);
+    void *hidden[2];
+    for (int e = 0; e < 2; e++) {
+        int64_t width = m->config.parts.clip[e].width;
+        hidden[e] = atedm_arena_take(arena, s, (size_t)(rows * width) * element);
+        atedm_clip_encode(m->clip[e], s, arena, ids[e], prompts, m->context_tokens, hidden[e],
+                          e == 1 ? pooled : NULL);
+    }
+    atedm_concat(s, hidden[0], m->config.parts.clip[0].width, hidden[1],
+                 m->config.parts.clip[1].width, context, rows);
+    atedm_arena_release(arena, mark);
+}
+
+// Repeats the first image's rows for the other images of a batch: each image has its own negative
+// and positive row, side by side.
+static void repeat(atedm_generation *g, char *rows, size_t bytes_an_image)
+{
+    for (int64_t i = 1; i < g->batch; i++)
+        atedm_copy(g->p->stream, rows, rows + (size_t)i * bytes_an_image, bytes_an_image);
+}
+
+static void make_latents(atedm_generation *g)
+{
+    size_t pixels = (size_t)(g->h * g->w), channels = (size_t)g->channels, each = pixels * channels;
+    float *noise = g->staging; // reused for every image: NCHW, then NHWC into place
+    float *planar = malloc(each * sizeof *planar);
+    if (!planar) {
+        atedm_stream_fail(g->p->stream, ATEDM_ERR_NOMEM, "no memory for noise");
+        return;
+    }
+    for (int64_t i = 0; i < g->images; i++) {
+        const float *from = planar;
+        float scale = (float)g->schedule.init_noise_sigma;
+        if (g->latents_given) {
+            from = (const float *)g->latents_given->data + (size_t)i * each;
+            scale = 1;
+        } else {
+            atedm_rng_normal(g->request->seed + (uint64_t)i, planar, each);
+        }
+        for (size_t c = 0; c < channels; c++)
+            for (size_t k = 0; k < pixels; k++)
+                noise[(size_t)i * each + k * channels + c] = from[c * pixels + k] * scale;
+    }
+    free(planar);
+    atedm_upload(g->p->stream, noise, g->latents, (size_t)g->images * each * sizeof *noise);
+}
+
+static void embed_condition(atedm_generation *g, const void *pooled)
+{
+    const atedm_request *r = g->request;
+    double ids[2 * ATEDM_UNET_TIME_IDS];
+    const double one[ATEDM_UNET_TIME_IDS] = {(double)r->height, (double)r->width, 0, 0,
+                                             (double)r->height, (double)r->width};
+    memcpy(ids, one, sizeof one);
+    memcpy(ids + ATEDM_UNET_TIME_IDS, one, sizeof one);
+    const atedm_model *m = g->p->model;
+    int64_t samples = g->samples, embedding = atedm_unet_embedding_dim(m->unet);
+    size_t row = (size_t)embedding * atedm_dtype_size(m->dtype);
+    // Every sample of the batch has its own row and its own count, although an image's rows are the
+    // same.
+    for (int64_t i = 0; i < g->images; i++)
+        atedm_unet_embed_condition(m->unet, g->p->stream, &g->p->scratch, pooled, ids, samples,
+                                   (char *)g->condition + (size_t)((i % g->batch) * samples) * row);
+    atedm_pipeline_dump_doubles(g, "add_time_ids", ids, g->samples, ATEDM_UNET_TIME_IDS);
+}
+
+atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err)
+{
+    const atedm_model *m = g->p->model;
+    atedm_stream *s = g->p->stream;
+    atedm_arena *arena = &g->p->scratch;
+    const int64_t tokens = m->context_tokens;
+    size_t mark = atedm_arena_mark(arena), element = atedm_dtype_size(m->dtype);
+    size_t context_bytes = (size_t)(tokens * m->config.parts.unet.cross_attention_dim) * element;
+    size_t pooled_bytes = (size_t)m->config.parts.clip[1].projection * element;
+    int64_t *memory = calloc(4 * (size_t)tokens, sizeof *memory);
+    char *zeros = calloc(1, context_bytes > pooled_bytes ? context_bytes : pooled_bytes);
+    atedm_status status = ATEDM_OK;
+    if (!memory || !zeros) {
+        status = atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for tokens");
+        goto fail;
+    }
+    // Rows of a guided request: negative, positive. ids[e] holds both for encoder e.
+    int64_t *ids[2] = {memory, memory + 2 * tokens};
+    int64_t *positive[2] = {ids[0] + (g->samples - 1) * tokens, ids[1] + (g->samples - 1) * tokens};
+    status = tokenize(g, g->request->prompt, 0, positive, err);
+    if (!status && g->samples == 2)
+        status = tokenize(g, g->request->negative_prompt, 1, ids, err);
+    if (status)
+        goto fail;
+    char *pooled = atedm_arena_take(arena, s, 2 * pooled_bytes);
+    char *context = g->context;
+    if (g->samples == 2 && g->zero_negative) {
+        atedm_upload(s, zeros, context, context_bytes);
+        atedm_upload(s, zeros, pooled, pooled_bytes);
+        encode_prompts(g, positive, 1, context + context_bytes, pooled + pooled_bytes);
+    } else {
+        encode_prompts(g, ids, g->samples, context, pooled);
+    }
+    count(g, 0, s);
+    embed_condition(g, pooled);
+    repeat(g, context, (size_t)g->samples * context_bytes);
+    make_latents(g);
+    atedm_pipeline_dump_encoded(g, ids, pooled);
+    count(g, 1, s);
+    status = atedm_stream_sync(s, err);
+fail:
+    atedm_arena_release(arena, mark);
+    free(memory);
+    free(zeros);
+    return status;
+}
+
+// ---- denoising
+// -------------------------------------------------------------------------------------
+
+void atedm_generation_forward(const atedm_generation *g, const atedm_unet *unet, atedm_stream *s,
+                              atedm_arena *arena, int step, int64_t images,
+                              atedm_prune_trace_fn trace, void *trace_user)
+{
+    atedm_unet_sample samples[2 * ATEDM_PIPELINE_BATCH];
+    int64_t n = images * g->samples;
+    for (int64_t i = 0; i < n; i++)
+        samples[i] = (atedm_unet_sample){
+            .timestep = g->schedule.timesteps[step],
+            .prune = g->plan ? &g->plan->spec : NULL,
+            .rho = g->plan ? atedm_plan_step(g->plan, step) : NULL,
+        };
+    atedm_unet_forward(unet, s, arena,
+                       &(atedm_unet_args){
+                           .x = g->x,
+                           .context = g->context,
+                           .context_tokens = g->p->model->context_tokens,
+                           .condition = g->condition,
+                           .samples = samples,
+                           .n = n,
+                           .h = g->h,
+                           .w = g->w,
+                           .y = g->y,
+                           .trace = trace,
+                           .trace_user = trace_user,
+                       });
+}
+
+static void step_images(atedm_generation *g, int64_t first, int64_t images)
+{
+    atedm_stream *s = g->p->stream;
+    size_t latent = (size_t)(g->h * g->w * g->channels);
+    size_t bytes = latent * atedm_dtype_size(g->p->model->dtype);
+    double scale = atedm_schedule_input_scale(&g->schedule, g->step), a, b;
+    atedm_schedule_euler(&g->schedule, g->step, &a, &b);
+    for (int64_t i = 0; i < images * g->samples; i++)
+        atedm_scale_input(s, g->latents + (size_t)(first + i / g->samples) * latent, &scale,
+                          (char *)g->x + (size_t)i * bytes, 1, (int64_t)latent);
+    atedm_generation_forward(g, g->p->model->unet, s, &g->p->scratch, g->step, images,
+                             g->dump.call ? atedm_pipeline_dump_trace : NULL, g);
+    atedm_pipeline_dump_noise(g, images);
+    for (int64_t i = 0; i < images; i++) {
+        const char *uncond = (const char *)g->y + (size_t)(i * g->samples) * bytes;
+        atedm_sampler_step(s, &(atedm_step_args){
+                                  .cond = g->samples == 2 ? uncond + bytes : uncond,
+                                  .uncond = g->samples == 2 ? uncond : NULL,
+                                  .x = g->latents + (size_t)(first + i) * latent,
+                                  .count = (int64_t)latent,
+                                  .guidance_scale = (float)g->request->guidance_scale,
+                                  .a = a,
+                                  .b = b,
+                              });
+    }
+}
+
+atedm_status atedm_generation_step(atedm_generation *g, atedm_error *err)
+{
+    if (g->step >= g->schedule.n)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "all %d steps are done", g->schedule.n);
+    for (int64_t first = 0; first < g->images; first += g->batch) {
+        int64_t left = g->images - first;
+        step_images(g, first, left < g->batch ? left : g->batch);
+    }
+    atedm_pipeline_dump_latents(g);
+    count(g, 1, g->p->stream);
+    atedm_status status = atedm_stream_sync(g->p->stream, err);
+    if (status)
+        return status;
+    g->step++;
+    return ATEDM_OK;
+}
+
+int atedm_generation_steps_done(const atedm_generation *g)
+{
+    return g->step;
+}
+
+// ---- decoding
+// --------------------------------------------------------------------------------------
+
+atedm_status atedm_generation_decode(atedm_generation *g, int image, uint8_t *rgb, atedm_error *err)
+{
+    const atedm_model *m = g->p->model;
+    atedm_stream *s = g->p->vae_stream;
+    atedm_arena *arena = &g->p->scratch;
+    if (image < 0 || image >= g->images)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "image %d of %lld", image,
+                               (long long)g->images);
+    size_t mark = atedm_arena_mark(arena);
+    size_t values = (size_t)(g->request->width * g->request->height) * 3;
+    void *y = atedm_arena_take(arena, s, values * atedm_dtype_size(m->vae_dtype));
+    uint8_t *bytes = atedm_arena_take(arena, s, values);
+    const float *latents = g->latents + (size_t)image * (size_t)(g->h * g->w * g->channels);
+    atedm_vae_decode(m->vae, s, arena, latents, g->h, g->w, y);
+    atedm_image_finish(s, y, bytes, (int64_t)values);
+    atedm_download(s, bytes, rgb, values);
+    atedm_pipeline_dump_image(g, image, y);
+    atedm_arena_release(arena, mark);
+    count(g, 2, s);
+    return atedm_stream_sync(s, err);
+}
+
+// ---- the whole
+// -------------------------------------------------------------------------------------
+
+const atedm_plan *atedm_generation_plan(const atedm_generation *g)
+{
+    return g->plan;
+}
+
+const atedm_request_cost *atedm_generation_cost(const atedm_generation *g)
+{
+    return &g->cost;
+}
+
+void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[3])
+{
+    memcpy(ret_counts, g->counts, sizeof g->counts);
+}
+
+size_t atedm_generation_encoded(const atedm_generation *g, int which)
+{
+    return g->encoded[which];
+}
+
+atedm_status atedm_generation_run(atedm_generation *g, atedm_progress_fn progress, void *user,
+                                  uint8_t *const *rgb_images, atedm_timing *ret_timing,
+                                  atedm_error *err)
+{
+    atedm_timing timing = {0};
+    double start = atedm_clock_monotonic();
+    atedm_status status = atedm_generation_encode(g, err);
+    if (status)
+        return status;
+    timing.text_encoder_s = atedm_clock_monotonic() - start;
+    while (g->step < g->schedule.n) {
+        if (progress && !progress(user, g->step, g->schedule.n))
+            return atedm_error_set(err, ATEDM_ERR_CANCELED, "canceled after %d of %d steps",
+                                   g->step, g->schedule.n);
+        double began = atedm_clock_monotonic();
+        status = atedm_generation_step(g, err);
+        if (status)
+            return status;
+        timing.steps_s[g->step - 1] = atedm_clock_monotonic() - began;
+        timing.denoise_s += timing.steps_s[g->step - 1];
+    }
+    if (progress && !progress(user, g->step, g->schedule.n))
+        return atedm_error_set(err, ATEDM_ERR_CANCELED, "canceled before decoding");
+    start = atedm_clock_monotonic();
+    for (int i = 0; i < g->images; i++) {
+        status = atedm_generation_decode(g, i, rgb_images[i], err);
+        if (status)
+            return status;
+    }
+    timing.vae_s = atedm_clock_monotonic() - start;
+    *ret_timing = timing;
+    return ATEDM_OK;
+}

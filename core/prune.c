@@ -1,0 +1,310 @@
+// AT-EDM inside an attention block: see prune.h.
+#include "core/prune.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void atedm_packing_init(atedm_packing *packing, int64_t n, int64_t count)
+{
+    packing->n = n;
+    packing->rows = n * count;
+    for (int64_t i = 0; i < n; i++) {
+        packing->first[i] = i * count;
+        packing->count[i] = count;
+    }
+}
+
+void atedm_prune_begin(atedm_prune_state *state, const atedm_transformer *block,
+                       const atedm_transformer_run *run)
+{
+    state->block = block;
+    state->run = run;
+    state->n_levels = 0;
+    atedm_packing_init(&state->packing, run->args->n, run->h * run->w);
+}
+
+// Tokens of sample i that stay after layer `index`; all of them where it is not pruned there.
+static int64_t kept_after(const atedm_prune_state *state, int64_t i, int index)
+{
+    const atedm_unet_sample *sample = &state->run->args->samples[i];
+    int64_t count = state->packing.count[i];
+    if (!sample->prune || !sample->prune->enabled)
+        return count;
+    for (size_t k = 0; k < sample->prune->n_prune_after; k++)
+        if (sample->prune->prune_after[k] == index)
+            return atedm_prune_keep((double)sample->rho[state->run->block], count);
+    return count;
+}
+
+atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int index)
+{
+    atedm_prune_wants wants = {0};
+    for (int64_t i = 0; i < state->packing.n; i++) {
+        if (kept_after(state, i, index) == state->packing.count[i])
+            continue;
+        wants.any = true;
+        wants.cross |= state->run->args->samples[i].prune->cross_map;
+    }
+    return wants;
+}
+
+// Fills in the packing after the layer and takes memory for what has to be remembered.
+static atedm_prune_level *begin_level(atedm_prune_state *state, int index)
+{
+    const atedm_transformer_run *run = state->run;
+    atedm_prune_level *level = &state->levels[state->n_levels++];
+    level->before = state->packing;
+    level->after.n = level->before.n;
+    level->after.rows = 0;
+    for (int64_t i = 0; i < level->before.n; i++) {
+        level->after.first[i] = level->after.rows;
+        level->after.count[i] = kept_after(state, i, index);
+        level->after.rows += level->after.count[i];
+        level->pruned[i] = level->after.count[i] < level->before.count[i];
+    }
+    size_t before = (size_t)level->before.rows, after = (size_t)level->after.rows;
+    level->kept = atedm_arena_take(run->arena, run->s, after * sizeof *level->kept);
+    level->source = atedm_arena_take(run->arena, run->s, before * sizeof *level->source);
+    level->scores = atedm_arena_take(run->arena, run->s, before * sizeof *level->scores);
+    return level;
+}
+
+static void rank(const atedm_prune_state *state, const atedm_prune_level *level,
+                 const atedm_layer_maps *maps, bool cross)
+{
+    const atedm_transformer_run *run = state->run;
+    atedm_span spans[ATEDM_UNET_MAX_SAMPLES];
+    atedm_rank_params params[ATEDM_UNET_MAX_SAMPLES];
+    int64_t n = 0;
+    for (int64_t i = 0; i < level->before.n; i++) {
+        const atedm_prune_spec *spec = run->args->samples[i].prune;
+        if (!level->pruned[i] || spec->cross_map != cross)
+            continue;
+        int64_t first = level->before.first[i], count = level->before.count[i];
+        int64_t text = run->args->context_tokens;
+        spans[n] = cross ? (atedm_span){first, count, i * text, text}
+                         : (atedm_span){first, count, first, count};
+        params[n++] = spec->rank;
+    }
+    const atedm_source_map *map = cross ? &maps->cross : &maps->self;
+    if (n)
+        atedm_rank_tokens(run->s, &(atedm_rank_args){
+                                      .q = map->q,
+                                      .k = map->k,
+                                      .q_stride = map->q_stride,
+                                      .k_stride = map->k_stride,
+                                      .lse = map->lse,
+                                      .lse_stride = map->lse_stride,
+                                      .scores = level->scores,
+                                      .spans = spans,
+                                      .params = params,
+                                      .n_spans = n,
+                                      .heads = map->heads,
+                                      .head_dim = map->head_dim,
+                                      .cross = cross,
+                                  });
+}
+
+// The spans of the samples that `wanted` picks.
+static int64_t prune_spans(const atedm_prune_level *level, const bool *wanted,
+                           atedm_prune_span *ret_spans)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < level->before.n; i++)
+        if (wanted[i])
+            ret_spans[n++] = (atedm_prune_span){level->before.first[i], level->before.count[i],
+                                                level->after.first[i], level->after.count[i]};
+    return n;
+}
+
+// All samples: those that are not pruned here keep everything, in order.
+static void select_tokens(const atedm_prune_state *state, const atedm_prune_level *level)
+{
+    bool all[ATEDM_UNET_MAX_SAMPLES];
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    memset(all, true, sizeof all);
+    int64_t n = prune_spans(level, all, spans);
+    atedm_select_tokens(state->run->s, level->scores, level->kept, spans, n);
+}
+
+static void gather(const atedm_prune_state *state, const void *x, const atedm_packing *from,
+                   const int32_t *index, void *y, const atedm_packing *to, size_t row_bytes)
+{
+    atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < to->n; i++)
+        spans[i] = (atedm_gather_span){from->first[i], to->first[i], to->first[i], to->count[i]};
+    atedm_gather_rows(state->run->s, x, index, y, row_bytes, spans, to->n);
+}
+
+static bool needs_places(const atedm_prune_state *state)
+{
+    const atedm_unet_args *args = state->run->args;
+    bool needed = args->trace != NULL;
+    for (int64_t i = 0; i < args->n; i++)
+        needed |=
+            args->samples[i].prune && args->samples[i].prune->recovery == ATEDM_RECOVER_NEAREST;
+    return needed;
+}
+
+static void find_places(const atedm_prune_state *state, atedm_prune_level *level)
+{
+    const atedm_transformer_run *run = state->run;
+    level->places = NULL;
+    if (!needs_places(state))
+        return;
+    size_t rows = (size_t)level->before.rows;
+    level->places = atedm_arena_take(run->arena, run->s, rows * sizeof *level->places);
+    if (level > state->levels) {
+        const atedm_prune_level *last = level - 1;
+        gather(state, last->places, &last->before, last->kept, level->places, &level->before,
+               sizeof *level->places);
+        return;
+    }
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++)
+        spans[i] = (atedm_prune_span){level->before.first[i], level->before.count[i],
+                                      level->before.first[i], level->before.count[i]};
+    atedm_select_tokens(run->s, level->scores, level->places, spans, level->before.n);
+}
+
+// One call a recovery; samples that are not pruned here map to themselves, which is what every kind
+// says of kept tokens.
+static void find_sources(const atedm_prune_state *state, const atedm_prune_level *level,
+                         const atedm_layer_maps *maps, const void *x)
+{
+    const atedm_transformer_run *run = state->run;
+    for (int recovery = ATEDM_RECOVER_ATTENTION; recovery <= ATEDM_RECOVER_ZERO; recovery++) {
+        bool wanted[ATEDM_UNET_MAX_SAMPLES];
+        atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+        for (int64_t i = 0; i < level->before.n; i++)
+            wanted[i] = level->pruned[i] ? (int)run->args->samples[i].prune->recovery == recovery
+                                         : recovery == ATEDM_RECOVER_ZERO;
+        atedm_source_args args = {.kept = level->kept,
+                                  .source = level->source,
+                                  .spans = spans,
+                                  .n_spans = prune_spans(level, wanted, spans)};
+        if (args.n_spans == 0)
+            continue;
+        switch ((atedm_recovery)recovery) {
+        case ATEDM_RECOVER_ATTENTION:
+            atedm_source_attention(run->s, &args, &maps->self);
+            break;
+        case ATEDM_RECOVER_COSINE:
+            atedm_source_cosine(run->s, &args, x, state->block->channels);
+            break;
+        case ATEDM_RECOVER_NEAREST:
+            atedm_source_nearest(run->s, &args, level->places, run->w);
+            break;
+        case ATEDM_RECOVER_ZERO:
+            atedm_source_zero(run->s, &args);
+            break;
+        }
+    }
+}
+
+static size_t token_bytes(const atedm_prune_state *state)
+{
+    return (size_t)state->block->channels * atedm_dtype_size(atedm_stream_dtype(state->run->s));
+}
+
+void atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
+                       const void *x, void *y)
+{
+    atedm_prune_level *level = begin_level(state, index);
+    rank(state, level, maps, false);
+    rank(state, level, maps, true);
+    select_tokens(state, level);
+    find_places(state, level);
+    find_sources(state, level, maps, x);
+    gather(state, x, &level->before, level->kept, y, &level->after, token_bytes(state));
+    state->packing = level->after;
+}
+
+// What one sample's levels add up to, on the host.
+typedef struct trace_buffers {
+    int32_t *kept, *source, *slots, *places;
+    float *scores;
+} trace_buffers;
+
+// Follows the sources of sample i back through the levels: buffers->source gets grid places. False
+// when a download failed.
+static bool compose_sources(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
+{
+    const atedm_transformer_run *run = state->run;
+    int64_t tokens = state->levels[0].before.count[i];
+    for (int64_t t = 0; t < tokens; t++)
+        b->source[t] = (int32_t)t; // token of the current level that the grid token follows
+    for (size_t k = 0; k < state->n_levels; k++) {
+        const atedm_prune_level *level = &state->levels[k];
+        atedm_download(run->s, level->source + level->before.first[i], b->slots,
+                       (size_t)level->before.count[i] * sizeof *b->slots);
+        atedm_download(run->s, level->places + level->before.first[i], b->places,
+                       (size_t)level->before.count[i] * sizeof *b->places);
+        atedm_download(run->s, level->kept + level->after.first[i], b->kept,
+                       (size_t)level->after.count[i] * sizeof *b->kept);
+        if (!atedm_stream_wait(run->s))
+            return false;
+        for (int64_t t = 0; t < tokens; t++)
+            if (b->source[t] >= 0)
+                b->source[t] = b->slots[b->source[t]];
+        for (int64_t slot = 0; slot < level->after.count[i]; slot++)
+            b->kept[slot] = b->places[b->kept[slot]];
+    }
+    for (int64_t t = 0; t < tokens; t++)
+        if (b->source[t] >= 0)
+            b->source[t] = b->kept[b->source[t]];
+    return true;
+}
+
+static void trace_sample(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
+{
+    const atedm_transformer_run *run = state->run;
+    const atedm_prune_level *first = NULL, *last = &state->levels[state->n_levels - 1];
+    for (size_t k = 0; k < state->n_levels && !first; k++)
+        if (state->levels[k].pruned[i])
+            first = &state->levels[k];
+    if (!first)
+        return;
+    atedm_download(run->s, first->scores + first->before.first[i], b->scores,
+                   (size_t)first->before.count[i] * sizeof *b->scores);
+    if (compose_sources(state, i, b))
+        run->args->trace(run->args->trace_user, &(atedm_prune_trace){
+                                                    .sample = i,
+                                                    .block = state->block->info.name,
+                                                    .tokens = first->before.count[i],
+                                                    .n_kept = last->after.count[i],
+                                                    .kept = b->kept,
+                                                    .source = b->source,
+                                                    .scores = b->scores,
+                                                });
+}
+
+static void trace(const atedm_prune_state *state)
+{
+    size_t tokens = (size_t)(state->run->h * state->run->w);
+    int32_t *memory = malloc(5 * tokens * sizeof *memory);
+    if (!memory) {
+        atedm_stream_fail(state->run->s, ATEDM_ERR_NOMEM, "no memory for a pruning trace");
+        return;
+    }
+    trace_buffers buffers = {memory, memory + tokens, memory + 2 * tokens, memory + 3 * tokens,
+                             (float *)(memory + 4 * tokens)};
+    for (int64_t i = 0; i < state->packing.n; i++)
+        trace_sample(state, i, &buffers);
+    free(memory);
+}
+
+void *atedm_prune_recover(atedm_prune_state *state, void *x, void *spare)
+{
+    if (state->n_levels && state->run->args->trace)
+        trace(state);
+    while (state->n_levels) {
+        const atedm_prune_level *level = &state->levels[--state->n_levels];
+        gather(state, x, &level->after, level->source, spare, &level->before, token_bytes(state));
+        void *whole = spare;
+        spare = x;
+        x = whole;
+        state->packing = level->before;
+    }
+    return x;
+}

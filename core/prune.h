@@ -1,0 +1,65 @@
+// AT-EDM inside an attention block: after a pruning layer, rank the tokens (G-WPR), keep the best,
+// remember where the others will take their value from; before the block ends, recover them (Wang
+// et al., CVPR 2024, sections 3.1 and 3.2). Samples of a batch prune each by their own plan; tokens
+// stay packed throughout.
+#ifndef ATEDM_PRUNE_H
+#define ATEDM_PRUNE_H
+
+#include "core/arena.h"
+#include "core/plan.h"
+#include "core/transformer.h"
+
+// Which rows of the packed token matrix each sample has.
+typedef struct atedm_packing {
+    int64_t n, rows;
+    int64_t first[ATEDM_UNET_MAX_SAMPLES], count[ATEDM_UNET_MAX_SAMPLES];
+} atedm_packing;
+
+// n samples of `count` tokens each.
+void atedm_packing_init(atedm_packing *packing, int64_t n, int64_t count);
+
+// What a pruning layer did, kept for recovery.
+typedef struct atedm_prune_level {
+    atedm_packing before, after;
+    bool pruned[ATEDM_UNET_MAX_SAMPLES];
+    int32_t *kept;   // [device] by row of `after`: position in the sample before
+    int32_t *source; // [device] by row of `before`: slot among the kept, -1 for none
+    float *scores;   // [device] by row of `before`, of the pruned samples
+    int32_t *places; // [device] by row of `before`: place in the grid; NULL where nobody needs it
+} atedm_prune_level;
+
+typedef struct atedm_prune_state {
+    const atedm_transformer *block;
+    const atedm_transformer_run *run;
+    atedm_packing packing; // now
+    size_t n_levels;
+    atedm_prune_level levels[ATEDM_UNET_MAX_LAYERS];
+} atedm_prune_state;
+
+void atedm_prune_begin(atedm_prune_state *state, const atedm_transformer *block,
+                       const atedm_transformer_run *run);
+
+// What layer `index` has to provide for pruning after it.
+typedef struct atedm_prune_wants {
+    bool any;   // some sample loses tokens after this layer: self-attention's lse is needed
+    bool cross; // some of them ranks by the cross-attention map: its lse too
+} atedm_prune_wants;
+atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int index);
+
+// The attention operands of the layer that just ran; spans and rows by the packing.
+typedef struct atedm_layer_maps {
+    atedm_source_map self;
+    atedm_source_map cross; // q rows as self; k rows: sample i's text from i * context_tokens
+} atedm_layer_maps;
+
+// Prunes after layer `index`: reads tokens x [rows, c] and writes the kept ones to y (packed anew);
+// updates the packing. Only to be called when atedm_prune_layer_wants says so. x and y are
+// different buffers.
+void atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
+                       const void *x, void *y);
+
+// Recovers all levels, last first. Tokens are in `x`, `spare` is as large; returns the buffer (x or
+// spare) that holds the whole grid of every sample. Reports to run->args->trace first.
+void *atedm_prune_recover(atedm_prune_state *state, void *x, void *spare);
+
+#endif

@@ -1,0 +1,235 @@
+// Attention block of the UNet: see transformer.h.
+#include "core/transformer.h"
+
+#include "core/prune.h"
+
+#include <stdio.h>
+
+#define GROUP_NORM_EPSILON 1e-6f // Transformer2DModel's own, whatever the config's norm_eps
+#define LAYER_NORM_EPSILON 1e-5f
+
+static void load_layer(atedm_loader *l, const atedm_transformer *block, const char *prefix, int i,
+                       atedm_transformer_layer *layer)
+{
+    static const char *const qkv[] = {"attn1.to_q", "attn1.to_k", "attn1.to_v"};
+    static const char *const kv[] = {"attn2.to_k", "attn2.to_v"};
+    int64_t c = block->channels;
+    char p[ATEDM_PARAMETER_NAME_MAX];
+    snprintf(p, sizeof p, "%s.transformer_blocks.%d.", prefix, i);
+    layer->norm1 = atedm_load_norm(l, c, "%snorm1", p);
+    layer->qkv = atedm_load_fused(l, c, c, false, p, qkv, 3);
+    layer->out1 = atedm_load_linear(l, c, c, true, "%sattn1.to_out.0", p);
+    layer->norm2 = atedm_load_norm(l, c, "%snorm2", p);
+    layer->q2 = atedm_load_linear(l, c, c, false, "%sattn2.to_q", p);
+    layer->kv2 = atedm_load_fused(l, c, block->context_dim, false, p, kv, 2);
+    layer->out2 = atedm_load_linear(l, c, c, true, "%sattn2.to_out.0", p);
+    layer->norm3 = atedm_load_norm(l, c, "%snorm3", p);
+    layer->ff_in = atedm_load_linear(l, 8 * c, c, true, "%sff.net.0.proj", p);
+    layer->ff_out = atedm_load_linear(l, c, 4 * c, true, "%sff.net.2", p);
+}
+
+void atedm_transformer_load(atedm_loader *l, atedm_transformer *block, const char *prefix)
+{
+    int64_t c = block->channels;
+    block->norm = atedm_load_norm(l, c, "%s.norm", prefix);
+    if (block->linear_projection)
+        block->proj_in = atedm_load_linear(l, c, c, true, "%s.proj_in", prefix);
+    else
+        block->proj_in = atedm_load_conv(l, c, c, 1, 1, "%s.proj_in", prefix);
+    for (int i = 0; i < block->info.layers; i++)
+        load_layer(l, block, prefix, i, &block->layers[i]);
+    if (block->linear_projection)
+        block->proj_out = atedm_load_linear(l, c, c, true, "%s.proj_out", prefix);
+    else
+        block->proj_out = atedm_load_conv(l, c, c, 1, 1, "%s.proj_out", prefix);
+}
+
+typedef struct layer_run {
+    const atedm_transformer *block;
+    const atedm_transformer_layer *layer;
+    const atedm_transformer_run *run;
+    const atedm_packing *packing;
+    size_t element;
+} layer_run;
+
+static void *take(const layer_run *r, int64_t rows, int64_t columns)
+{
+    return atedm_arena_take(r->run->arena, r->run->s, (size_t)(rows * columns) * r->element);
+}
+
+static float *take_lse(const layer_run *r)
+{
+    size_t count = (size_t)r->packing->rows * (size_t)r->block->heads;
+    return atedm_arena_take(r->run->arena, r->run->s, count * sizeof(float));
+}
+
+static void *layer_norm(const layer_run *r, const atedm_weight *weight, const void *x)
+{
+    void *y = take(r, r->packing->rows, r->block->channels);
+    atedm_layer_norm(r->run->s, &(atedm_layer_norm_args){.weight = weight,
+                                                         .x = x,
+                                                         .y = y,
+                                                         .rows = r->packing->rows,
+                                                         .epsilon = LAYER_NORM_EPSILON});
+    return y;
+}
+
+static void *linear(const layer_run *r, const atedm_weight *weight, const void *x, int64_t rows)
+{
+    void *y = take(r, rows, atedm_weight_out(weight));
+    atedm_linear(r->run->s, &(atedm_linear_args){.weight = weight, .x = x, .y = y, .rows = rows});
+    return y;
+}
+
+static void add_linear(const layer_run *r, const atedm_weight *weight, const void *x, void *t)
+{
+    atedm_linear(r->run->s,
+                 &(atedm_linear_args){
+                     .weight = weight, .x = x, .residual = t, .y = t, .rows = r->packing->rows});
+}
+
+static void attend(const layer_run *r, const atedm_source_map *map, const void *v, bool cross,
+                   void *o)
+{
+    atedm_span spans[ATEDM_UNET_MAX_SAMPLES];
+    int64_t text = r->run->args->context_tokens;
+    for (int64_t i = 0; i < r->packing->n; i++) {
+        int64_t first = r->packing->first[i], count = r->packing->count[i];
+        spans[i] = cross ? (atedm_span){first, count, i * text, text}
+                         : (atedm_span){first, count, first, count};
+    }
+    atedm_attention(r->run->s, &(atedm_attention_args){
+                                   .q = map->q,
+                                   .k = map->k,
+                                   .v = v,
+                                   .q_stride = map->q_stride,
+                                   .k_stride = map->k_stride,
+                                   .v_stride = map->k_stride,
+                                   .o = o,
+                                   .lse = (float *)map->lse,
+                                   .lse_stride = map->lse_stride,
+                                   .spans = spans,
+                                   .n_spans = r->packing->n,
+                                   .heads = map->heads,
+                                   .head_dim = map->head_dim,
+                               });
+}
+
+static atedm_source_map make_map(const layer_run *r, bool with_lse)
+{
+    return (atedm_source_map){
+        .lse = with_lse ? take_lse(r) : NULL,
+        .lse_stride = r->packing->rows,
+        .heads = r->block->heads,
+        .head_dim = (int)(r->block->channels / r->block->heads),
+    };
+}
+
+// t += layer(t), in place; the attention operands stay in the arena for pruning.
+static void run_layer(const layer_run *r, void *t, atedm_prune_wants wants,
+                      atedm_layer_maps *ret_maps)
+{
+    const atedm_transformer_layer *layer = r->layer;
+    int64_t c = r->block->channels, rows = r->packing->rows;
+    size_t column = (size_t)c * r->element;
+    void *o = take(r, rows, c);
+
+    atedm_source_map self = make_map(r, wants.any);
+    const char *qkv = linear(r, layer->qkv, layer_norm(r, layer->norm1, t), rows);
+    self.q = qkv;
+    self.k = qkv + column;
+    self.q_stride = self.k_stride = 3 * c;
+    attend(r, &self, qkv + 2 * column, false, o);
+    add_linear(r, layer->out1, o, t);
+
+    atedm_source_map cross = make_map(r, wants.cross);
+    const atedm_unet_args *args = r->run->args;
+    const char *kv = linear(r, layer->kv2, args->context, args->n * args->context_tokens);
+    cross.q = linear(r, layer->q2, layer_norm(r, layer->norm2, t), rows);
+    cross.k = kv;
+    cross.q_stride = c;
+    cross.k_stride = 2 * c;
+    attend(r, &cross, kv + column, true, o);
+    add_linear(r, layer->out2, o, t);
+
+    size_t mark = atedm_arena_mark(r->run->arena);
+    void *gated = take(r, rows, 4 * c);
+    void *wide = linear(r, layer->ff_in, layer_norm(r, layer->norm3, t), rows);
+    atedm_geglu(r->run->s, wide, gated, rows, 4 * c);
+    add_linear(r, layer->ff_out, gated, t);
+    atedm_arena_release(r->run->arena, mark);
+
+    *ret_maps = (atedm_layer_maps){.self = self, .cross = cross};
+}
+
+static void project(const atedm_transformer *block, const atedm_transformer_run *run,
+                    const atedm_weight *weight, const void *x, const void *residual, void *y)
+{
+    int64_t n = run->args->n;
+    if (block->linear_projection)
+        atedm_linear(run->s, &(atedm_linear_args){.weight = weight,
+                                                  .x = x,
+                                                  .residual = residual,
+                                                  .y = y,
+                                                  .rows = n * run->h * run->w});
+    else
+        atedm_conv(run->s, &(atedm_conv_args){.weight = weight,
+                                              .x = x,
+                                              .residual = residual,
+                                              .y = y,
+                                              .n = n,
+                                              .h = run->h,
+                                              .w = run->w});
+}
+
+// What a pruning layer remembers outlives the layer's own scratch, so a block's pruning memory is
+// taken by atedm_prune_layer after the layer's frame would end: that frame is kept where a layer
+// prunes.
+static void *run_layers(const atedm_transformer *block, const atedm_transformer_run *run, void *t,
+                        void *spare)
+{
+    atedm_prune_state state;
+    atedm_prune_begin(&state, block, run);
+    for (int i = 0; i < block->info.layers; i++) {
+        layer_run r = {.block = block,
+                       .layer = &block->layers[i],
+                       .run = run,
+                       .packing = &state.packing,
+                       .element = atedm_dtype_size(atedm_stream_dtype(run->s))};
+        atedm_prune_wants wants = atedm_prune_layer_wants(&state, i);
+        size_t mark = atedm_arena_mark(run->arena);
+        atedm_layer_maps maps;
+        run_layer(&r, t, wants, &maps);
+        if (!wants.any) {
+            atedm_arena_release(run->arena, mark);
+            continue;
+        }
+        atedm_prune_layer(&state, i, &maps, t, spare);
+        void *kept = spare;
+        spare = t;
+        t = kept;
+    }
+    return atedm_prune_recover(&state, t, spare);
+}
+
+void atedm_transformer_forward(const atedm_transformer *block, const atedm_transformer_run *run,
+                               const void *x, void *y)
+{
+    size_t mark = atedm_arena_mark(run->arena);
+    int64_t n = run->args->n, hw = run->h * run->w;
+    size_t bytes =
+        (size_t)(n * hw * block->channels) * atedm_dtype_size(atedm_stream_dtype(run->s));
+    void *t = atedm_arena_take(run->arena, run->s, bytes);
+    void *spare = atedm_arena_take(run->arena, run->s, bytes);
+    atedm_group_norm(run->s, &(atedm_group_norm_args){.weight = block->norm,
+                                                      .x = x,
+                                                      .y = spare,
+                                                      .n = n,
+                                                      .hw = hw,
+                                                      .groups = block->norm_groups,
+                                                      .epsilon = GROUP_NORM_EPSILON});
+    project(block, run, block->proj_in, spare, NULL, t);
+    t = run_layers(block, run, t, spare);
+    project(block, run, block->proj_out, t, x, y);
+    atedm_arena_release(run->arena, mark);
+}
