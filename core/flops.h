@@ -10,7 +10,8 @@
 #include "core/vae.h"
 #include "kernels/kernels.h"
 
-// One sample, one evaluation of a UNet at one latent size.
+// One sample, one evaluation of a UNet at one latent size, whose sides are multiples of
+// atedm_unet_config_multiple.
 struct atedm_unet_cost {
     atedm_unet_config config;
     int64_t h, w;           // latent
@@ -31,8 +32,7 @@ atedm_op_counts atedm_unet_cost_eval(const atedm_unet_cost *cost, const atedm_pr
 // is the whole.
 atedm_op_counts atedm_unet_cost_block(const atedm_unet_cost *cost, int block,
                                       const atedm_prune_spec *spec, float rho);
-// Kept and all tokens that the layers behind the first pruning layer see / would see, by block; for
-// the tokens metric.
+// Tokens of the block's grid; atedm_prune_keep of it stay behind its first pruning layer.
 int64_t atedm_unet_cost_tokens(const atedm_unet_cost *cost, int block);
 
 // Embedding of pooled text and time ids, once a sample a request.
@@ -61,7 +61,7 @@ typedef struct atedm_model_configs {
 
 // prompts: how many run through each text encoder (2 with guidance, 1 without or where the negative
 // embedding is zeros); samples: 2 with guidance, 1 without; images: num_images. The condition
-// embedding (once a sample) counts as UNet. plan NULL: off.
+// embedding (`samples` times a request) counts as UNet. plan NULL: off.
 typedef struct atedm_request_shape {
     int64_t latent_h, latent_w, context_tokens;
     int steps, prompts, samples, images;

@@ -19,6 +19,11 @@
 #define ATEDM_MAX_LEVELS 8       // feature levels of a UNet
 #define ATEDM_BLOCK_NAME_MAX 16  // "down.1.0", terminator included
 
+// Ratios and shares of the steps count in millionths: a ratio that passed through a float keeps the
+// same tokens, and products that are whole or half in decimal notation (0.7 * 1600, 0.3 * 15) are
+// exactly that.
+#define ATEDM_RATIO_MAX 0.9999 // keeps one token of 64x64 and of all smaller grids
+
 typedef enum atedm_recovery {
     ATEDM_RECOVER_ATTENTION,
     ATEDM_RECOVER_COSINE,
@@ -37,7 +42,7 @@ typedef struct atedm_block_info {
 // A phase: until the share `until` of the steps, prune `ratio`, except the blocks in the skip set.
 typedef struct atedm_phase {
     double until; // (0, 1], ascending, the last is 1
-    double ratio; // [0, 1); NAN: the plan's ratio
+    double ratio; // [0, ATEDM_RATIO_MAX]; NAN: the plan's ratio
     // Blocks left alone: block names, or the sets "down.first" (first attention block of every down
     // stage) and "up.last" (last of every up stage). Names that the model lacks are an error of
     // atedm_plan_create.
@@ -49,19 +54,23 @@ typedef struct atedm_phase {
 typedef struct atedm_prune_spec {
     bool enabled;        // false: "off"
     char preset[24];     // the preset it started from, "" where none
-    double ratio;        // [0, 1); NAN when a budget is given
+    double ratio;        // [0, ATEDM_RATIO_MAX]; NAN when a budget is given
     double flops_budget; // (0, 1]; NAN when a ratio is given
     char schedule[16];   // "dsap", "uniform", or "phases"
-    double tau;          // dsap: share of prune-less steps
+    double tau;          // dsap: share of prune-less steps, [0, 1]
     atedm_phase phases[ATEDM_MAX_PHASES];
     size_t n_phases;
     uint32_t skip_levels;                    // bit l: level l is never pruned
-    int prune_after[ATEDM_MAX_PRUNE_LAYERS]; // ascending layer indexes
+    int prune_after[ATEDM_MAX_PRUNE_LAYERS]; // ascending layer indexes; a block ignores those that
+                                             // it does not have
     size_t n_prune_after;
     bool cross_map; // scores from the cross-attention map
     atedm_rank_params rank;
     atedm_recovery recovery;
 } atedm_prune_spec;
+
+// An attention layer deeper than any block has (ATEDM_UNET_MAX_LAYERS) is refused in prune_after.
+#define ATEDM_PRUNE_LAYER_MAX 31
 
 // Off, and the named presets of the paper: "off", "at-edm" (= "at-edm-c"), "at-edm-a" ..
 // "at-edm-d", "at-edm-dagger". ATEDM_ERR_NOT_FOUND for others.
@@ -69,16 +78,24 @@ ATEDM_MUST_CHECK atedm_status atedm_prune_preset(const char *name, atedm_prune_s
 const char *const *atedm_prune_preset_names(size_t *ret_count);
 
 // The schedule as phases ("dsap": two, "uniform": one); ratio NAN where the plan's ratio holds.
+// Returns their number; ret_phases has room for ATEDM_MAX_PHASES.
 size_t atedm_prune_phases(const atedm_prune_spec *spec, atedm_phase *ret_phases);
 
-// Tokens kept of n at ratio rho: max(1, n - floor(rho n)), with rho n rounded up by 1e-9 so that
-// 0.3 * 10 is 3.
+// The first step of n that a phase ending at the share `until` no longer covers: until * n rounded,
+// halves up (0.3 of 15 steps: 5).
+int atedm_phase_end(double until, int n);
+
+// Whether `skip` has the form of an entry of a phase's skip list: "down.first", "up.last", or a
+// block's name.
+bool atedm_skip_is_valid(const char *skip);
+
+// Tokens kept of n at ratio rho: max(1, n - floor(rho n)), rho in whole millionths.
 int64_t atedm_prune_keep(double ratio, int64_t n);
 
 // A resolved plan.
 typedef struct atedm_plan {
     atedm_prune_spec spec;
-    double ratio; // the plan's ratio, solved where a budget was given
+    double ratio; // the plan's ratio, in whole millionths, solved where a budget was given
     int steps;
     int n_blocks;
     float *rho; // [steps][n_blocks]; 0 = not pruned
@@ -87,8 +104,10 @@ typedef struct atedm_plan {
 // Cost of one UNet evaluation as a function of the blocks' ratios: flops.h provides it.
 typedef struct atedm_unet_cost atedm_unet_cost;
 
-// Resolves `spec` for `steps` steps on a UNet whose blocks and cost `cost` knows. A budget below
-// the plan's floor is ATEDM_ERR_INVALID, and the message names the floor.
+// Resolves `spec` for `steps` steps on a UNet whose blocks and cost `cost` knows. With a budget,
+// the ratio is the smallest whose mean share of the unpruned UNet's cost, overhead left out, is not
+// over the budget. A budget below the plan's floor is ATEDM_ERR_INVALID, and the message names the
+// floor; so is a skip entry that names no block of the model.
 ATEDM_MUST_CHECK atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps,
                                                 const atedm_unet_cost *cost, atedm_plan **ret_plan,
                                                 atedm_error *err);
