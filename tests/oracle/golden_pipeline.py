@@ -60,8 +60,8 @@ def cases() -> list[Case]:
         Case("b-negative-null", "b", Request(PROMPT, None, 64, 32, 3, 7.0, 7, 1), full_image=False),
         Case("a-unguided", "a", Request(PROMPT, NEGATIVE, 64, 32, 3, 1.0, 2**53 + 1, 1), full_image=False),
         Case("b-long-prompt", "b", Request(LONG_PROMPT, NEGATIVE, 64, 32, 2, 7.0, 9, 1), full_image=False),
-        Case("c-odd-grid", "c", Request(PROMPT, NEGATIVE, 104, 72, 3, 7.0, 11, 1), full_image=False),
-        Case("b-one-step", "b", Request("a", "a", 32, 64, 1, 30.0, 0, 1), full_image=False),
+        Case("c-odd-grid", "c", Request(PROMPT, NEGATIVE, 104, 72, 3, 7.0, 11, 1), False, False),
+        Case("b-one-step", "b", Request("a", "a", 32, 64, 1, 30.0, 0, 1), False, False),
     ]
     return out
 

@@ -61,7 +61,7 @@ def unet_stage(unet: UNet2DConditionModel, seed: int) -> Tensors:
 
 def vae_stage(vae: AutoencoderKL, seed: int) -> Tensors:
     """`latent` as the VAE takes it (already divided by the scaling factor) and `image`, not clamped."""
-    latent = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(seed)) / vae.config.scaling_factor
+    latent = torch.randn(1, 4, 4, 6, generator=torch.Generator().manual_seed(seed)) / vae.config.scaling_factor
     return {"latent": latent, "image": vae.decode(latent).sample}
 
 

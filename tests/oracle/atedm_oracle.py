@@ -1,0 +1,267 @@
+"""AT-EDM as at-edm.md defines it, in plain PyTorch over diffusers' own modules.
+
+Nothing here is fast. Every attention map is a full matrix, every sample is taken on its own, and the layers
+themselves are diffusers' BasicTransformerBlock, run on however many tokens are alive. Meant for float64.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_2d import Transformer2DModelOutput
+
+from atedm_plan import Block, attention_blocks, kept_count
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to rank and recover; the names and defaults of the API."""
+
+    prune_after: tuple[int, ...] = (0,)
+    map: str = "self"
+    heads: str = "rms"
+    max_iterations: int = 8
+    tolerance: float = 1e-3
+    recovery: str = "attention"
+
+    @staticmethod
+    def of(pruning: dict[str, Any]) -> Method:
+        score = pruning.get("score", {})
+        return Method(
+            prune_after=tuple(sorted(set(pruning.get("prune_after", [0])))),
+            recovery=pruning.get("recovery", "attention"),
+            **score,
+        )
+
+
+@dataclass
+class Margins:
+    """How far the closest decision was from going the other way."""
+
+    selection: float = math.inf  # (K-th score - next) / K-th score
+    source: float = math.inf  # best similarity - second best; relative to the best for `attention`
+    stop: float = math.inf  # |largest change - tolerance| / tolerance, whenever the rule was asked
+    iterations: set[int] = field(default_factory=set)  # how many iterations the rankings took
+
+    def lower(self, name: str, value: float) -> None:
+        setattr(self, name, min(getattr(self, name), value))
+
+
+@dataclass
+class Cut:
+    """What one pruning layer did: positions are those among the tokens alive before it."""
+
+    kept: Tensor  # ascending positions
+    source: Tensor  # for every position: the kept position whose value it takes (itself if kept), -1 for zero
+
+
+def attention_map(attention: Attention, queries: Tensor, context: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) of one sample, [heads, tokens, context tokens]."""
+    heads = attention.heads
+    q = attention.to_q(queries).unflatten(-1, (heads, -1)).transpose(0, 1)
+    k = attention.to_k(context).unflatten(-1, (heads, -1)).transpose(0, 1)
+    return torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), dim=-1)
+
+
+def normalized(x: Tensor) -> Tensor:
+    return x / x.abs().sum(dim=-1, keepdim=True)
+
+
+def rank(a: Tensor, method: Method, margins: Margins) -> Tensor:
+    """G-WPR: the score of every token (row) of the maps a [heads, N, N or text tokens]."""
+    heads, tokens, _ = a.shape
+    s = torch.full((heads, tokens), 1.0 / tokens, dtype=a.dtype)
+    for iteration in range(1, method.max_iterations + 1):
+        mass = torch.einsum("hij,hi->hj", a, s)
+        if method.map == "cross":
+            mass = normalized(torch.einsum("hij,hj->hi", a, normalized(mass)))
+        change = (mass - s).abs().sum(dim=-1).max().item()
+        s = mass
+        if method.tolerance > 0.0 and iteration < method.max_iterations:
+            margins.lower("stop", abs(change - method.tolerance) / method.tolerance)
+        if change <= method.tolerance:
+            break
+    margins.iterations.add(iteration)
+    return s.square().mean(dim=0).sqrt() if method.heads == "rms" else s.mean(dim=0)
+
+
+def select(scores: Tensor, keep: int, margins: Margins) -> Tensor:
+    """The `keep` best positions in ascending order; of equal scores the lower position wins."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    if keep < len(order):
+        last, following = scores[order[keep - 1]], scores[order[keep]]
+        margins.lower("selection", ((last - following) / last).item())
+    return order[:keep].sort().values
+
+
+def best_of(similarity: Tensor, relative: bool, margins: Margins) -> Tensor:
+    """Per row the column with the largest value, the lower one of equals."""
+    best = similarity.argmax(dim=1)
+    if similarity.shape[0] > 0 and similarity.shape[1] > 1:
+        top = similarity.topk(2, dim=1).values
+        gap = top[:, 0] - top[:, 1]
+        margins.lower("source", (gap / top[:, 0] if relative else gap).min().item())
+    return best
+
+
+def sources(method: Method, kept: Tensor, a: Tensor, outputs: Tensor, places: Tensor, margins: Margins) -> Tensor:
+    """For every token alive before the cut the position it takes its value from. places: [N, 2] grid row, column."""
+    n = outputs.shape[0]
+    source = torch.arange(n)
+    pruned = torch.tensor(sorted(set(range(n)) - set(kept.tolist())), dtype=torch.long)
+    if method.recovery == "zero":
+        source[pruned] = -1
+    elif method.recovery == "nearest":
+        squared = (places[pruned, None] - places[None, kept]).square().sum(dim=-1)
+        source[pruned] = kept[squared.argmin(dim=1)]
+    elif method.recovery == "cosine":
+        unit = outputs / outputs.norm(dim=-1, keepdim=True)
+        source[pruned] = kept[best_of(unit[pruned] @ unit[kept].T, False, margins)]
+    elif method.recovery == "attention":
+        mean = a.mean(dim=0)
+        source[pruned] = kept[best_of(mean[pruned][:, kept], True, margins)]
+    else:
+        raise ValueError(f"unknown recovery {method.recovery!r}")
+    return source
+
+
+@contextmanager
+def inputs_of(layer: BasicTransformerBlock) -> Iterator[dict[str, Tensor]]:
+    """Collects what the two attentions of a layer are given while it runs."""
+    seen: dict[str, Tensor] = {}
+
+    def keeper(name: str) -> Callable:
+        def keep(_module: Attention, args: tuple) -> None:
+            seen[name] = args[0]
+
+        return keep
+
+    hooks = [getattr(layer, name).register_forward_pre_hook(keeper(name)) for name in ("attn1", "attn2")]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def zero_or_row(values: Tensor, source: Tensor) -> Tensor:
+    """Rows of `values` by index, zeros for -1."""
+    rows = values[source.clamp(min=0)]
+    rows[source < 0] = 0.0
+    return rows
+
+
+@dataclass
+class SampleTrace:
+    """One sample's pass through one pruned block, in grid indices."""
+
+    kept: Tensor  # alive after the last pruning layer
+    source: Tensor  # [N] grid index each token's value comes from, -1 for zero
+    scores: Tensor  # [N] of the first pruning layer
+
+
+def run_sample(
+    block: Transformer2DModel,
+    tokens: Tensor,
+    context: Tensor,
+    width: int,
+    ratio: float,
+    method: Method,
+    margins: Margins,
+) -> tuple[Tensor, SampleTrace]:
+    """All layers of a block over one sample's tokens [N, C], with pruning and recovery."""
+    n = tokens.shape[0]
+    alive = torch.arange(n)
+    cuts: list[Cut] = []
+    first_scores: Tensor | None = None
+    for index, layer in enumerate(block.transformer_blocks):
+        with inputs_of(layer) as seen:
+            tokens = layer(tokens[None], encoder_hidden_states=context[None])[0]
+        if index not in method.prune_after:
+            continue
+        self_map = attention_map(layer.attn1, seen["attn1"][0], seen["attn1"][0])
+        is_cross = method.map == "cross"
+        scored = attention_map(layer.attn2, seen["attn2"][0], context) if is_cross else self_map
+        scores = rank(scored, method, margins)
+        first_scores = scores if first_scores is None else first_scores
+        kept = select(scores, kept_count(len(alive), ratio), margins)
+        places = torch.stack([alive // width, alive % width], dim=1)
+        cuts.append(Cut(kept, sources(method, kept, self_map, tokens, places, margins)))
+        tokens, alive = tokens[kept], alive[kept]
+    final = alive
+    origin = alive
+    for cut in reversed(cuts):
+        slot = torch.full_like(cut.source, -1)
+        slot[cut.kept] = torch.arange(len(cut.kept))
+        from_kept = torch.where(cut.source >= 0, slot[cut.source.clamp(min=0)], -1)
+        tokens = zero_or_row(tokens, from_kept)
+        origin = torch.where(from_kept >= 0, origin[from_kept.clamp(min=0)], -1)
+    return tokens, SampleTrace(final, origin, first_scores)
+
+
+def pruned_forward(block: Transformer2DModel, hidden: Tensor, context: Tensor, pass_tokens: Callable) -> Tensor:
+    """A spatial transformer around `pass_tokens(sample, tokens [N, C], context)`: [B, C, H, W] in and out."""
+    batch, _, height, width = hidden.shape
+    x = block.norm(hidden)
+    if not block.use_linear_projection:
+        x = block.proj_in(x)
+    x = x.flatten(2).transpose(1, 2)
+    if block.use_linear_projection:
+        x = block.proj_in(x)
+    x = torch.stack([pass_tokens(i, x[i], context[i]) for i in range(batch)])
+    if block.use_linear_projection:
+        x = block.proj_out(x)
+    x = x.transpose(1, 2).unflatten(2, (height, width))
+    if not block.use_linear_projection:
+        x = block.proj_out(x)
+    return x + hidden
+
+
+class Pruner:
+    """Replaces the forward pass of a UNet's attention blocks; set `ratios` before each UNet evaluation."""
+
+    def __init__(self, unet: UNet2DConditionModel, method: Method) -> None:
+        self.method = method
+        self.margins = Margins()
+        self.ratios: dict[str, float] = {}
+        self.traces: dict[str, list[SampleTrace]] = {}
+        self.blocks = attention_blocks(unet.config)
+        for block in self.blocks:
+            self._replace(block, unet.get_submodule(block.path))
+
+    def start_step(self, ratios: list[float]) -> None:
+        """Ratios by block in execution order; forgets the traces of the step before."""
+        self.ratios = {block.name: ratio for block, ratio in zip(self.blocks, ratios, strict=True)}
+        self.traces = {}
+
+    def _replace(self, block: Block, module: Transformer2DModel) -> None:
+        unpruned = module.forward
+        has_layer = any(layer < block.layers for layer in self.method.prune_after)
+
+        def forward(this: Transformer2DModel, hidden_states: Tensor, **kwargs: Any) -> Any:
+            ratio = self.ratios[block.name]
+            if ratio == 0.0 or not has_layer:
+                return unpruned(hidden_states, **kwargs)
+            traces = self.traces.setdefault(block.name, [])
+
+            def pass_tokens(_sample: int, tokens: Tensor, context: Tensor) -> Tensor:
+                width = hidden_states.shape[-1]
+                out, trace = run_sample(this, tokens, context, width, ratio, self.method, self.margins)
+                traces.append(trace)
+                return out
+
+            output = pruned_forward(this, hidden_states, kwargs["encoder_hidden_states"], pass_tokens)
+            return Transformer2DModelOutput(sample=output) if kwargs.get("return_dict", True) else (output,)
+
+        module.forward = types.MethodType(forward, module)
