@@ -126,7 +126,7 @@ atedm_status atedm_json_ints(const json_t *object, const char *path, const char 
     if (status)
         return status;
     if (json_is_integer(item)) {
-        int64_t value;
+        int64_t value = 0;
         status = int_element(item, path, key, min, max, &value, err);
         if (status)
             return status;

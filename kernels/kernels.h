@@ -66,8 +66,8 @@ atedm_dtype atedm_stream_dtype(const atedm_stream *stream);
 // Waits for all that was enqueued. Returns (and clears) the first failure since the last call.
 ATEDM_MUST_CHECK atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err);
 
-// The same for code that runs between operations and leaves the failure to the stream: waits, keeps the failure,
-// and tells whether all went well.
+// The same for code that runs between operations and leaves the failure to the stream: waits, keeps
+// the failure, and tells whether all went well.
 bool atedm_stream_wait(atedm_stream *stream);
 
 // Makes the stream fail, for callers that find a mistake of their own between operations.
@@ -284,9 +284,9 @@ typedef struct atedm_prune_span {
     int64_t kept_first, keep; // 1 <= keep <= n
 } atedm_prune_span;
 
-// kept[kept_first ..]: the `keep` tokens of the span with the largest scores, as positions 0..n-1 in the
-// span, ascending; ties go to the lower position. Where keep == n the list is 0..n-1 and the scores are not
-// read. scores [device] by row, kept [device].
+// kept[kept_first ..]: the `keep` tokens of the span with the largest scores, as positions 0..n-1
+// in the span, ascending; ties go to the lower position. Where keep == n the list is 0..n-1 and the
+// scores are not read. scores [device] by row, kept [device].
 void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
                          const atedm_prune_span *spans, int64_t n_spans);
 

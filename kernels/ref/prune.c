@@ -1,0 +1,265 @@
+// AT-EDM's operations of the reference backend: G-WPR, selection, similarity sources, gathering.
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A(i, j) = exp(scale q_i . k_j - lse_i) of one head, rows from q0, keys from k0.
+static void attention_map(const atedm_stream *s, const atedm_source_map *map, int head, int64_t q0,
+                          int64_t nq, int64_t k0, int64_t nk, double *a)
+{
+    int64_t d = map->head_dim;
+    double scale = 1 / sqrt((double)d);
+    for (int64_t i = 0; i < nq; i++) {
+        double lse = (double)map->lse[head * map->lse_stride + q0 + i];
+        for (int64_t j = 0; j < nk; j++) {
+            double dot = 0;
+            for (int64_t c = 0; c < d; c++)
+                dot += (double)ref_load(s->act, map->q, (q0 + i) * map->q_stride + head * d + c) *
+                       (double)ref_load(s->act, map->k, (k0 + j) * map->k_stride + head * d + c);
+            a[i * nk + j] = exp(dot * scale - lse);
+        }
+    }
+}
+
+// y = A^T x, A [rows, columns].
+static void transposed_product(const double *a, int64_t rows, int64_t columns, const double *x,
+                               double *y)
+{
+    memset(y, 0, (size_t)columns * sizeof *y);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            y[j] += a[i * columns + j] * x[i];
+}
+
+static void product(const double *a, int64_t rows, int64_t columns, const double *x, double *y)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        y[i] = 0;
+        for (int64_t j = 0; j < columns; j++)
+            y[i] += a[i * columns + j] * x[j];
+    }
+}
+
+static void normalize(double *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += fabs(x[i]);
+    for (int64_t i = 0; i < n; i++)
+        x[i] /= sum;
+}
+
+// One G-WPR iteration of every head: s [heads, nq] becomes `next`; returns the largest L1 change.
+static double iterate(const double *maps, const atedm_span *span, int heads, bool cross,
+                      const double *s, double *next, double *keys)
+{
+    double largest = 0;
+    for (int head = 0; head < heads; head++) {
+        const double *a = maps + head * span->nq * span->nk, *from = s + head * span->nq;
+        double *to = next + head * span->nq, change = 0;
+        if (cross) {
+            transposed_product(a, span->nq, span->nk, from, keys);
+            normalize(keys, span->nk);
+            product(a, span->nq, span->nk, keys, to);
+            normalize(to, span->nq);
+        } else {
+            transposed_product(a, span->nq, span->nk, from, to);
+        }
+        for (int64_t i = 0; i < span->nq; i++)
+            change += fabs(to[i] - from[i]);
+        largest = change > largest ? change : largest;
+    }
+    return largest;
+}
+
+static double combine(const double *s, int heads, int64_t n, int64_t i, atedm_head_combine how)
+{
+    double sum = 0;
+    for (int head = 0; head < heads; head++) {
+        double value = s[head * n + i];
+        sum += how == ATEDM_HEADS_RMS ? value * value : value;
+    }
+    return how == ATEDM_HEADS_RMS ? sqrt(sum / heads) : sum / heads;
+}
+
+static void rank_span(atedm_stream *s, const atedm_rank_args *args, const atedm_span *span,
+                      const atedm_rank_params *params)
+{
+    int64_t heads = args->heads, n = span->nq;
+    const atedm_source_map map = {args->q,   args->k,          args->q_stride, args->k_stride,
+                                  args->lse, args->lse_stride, args->heads,    args->head_dim};
+    double *maps = ref_scratch(s, (size_t)(heads * n * span->nk), sizeof *maps);
+    double *now = ref_scratch(s, (size_t)(heads * n), sizeof *now);
+    double *next = ref_scratch(s, (size_t)(heads * n), sizeof *next);
+    double *keys = ref_scratch(s, (size_t)span->nk, sizeof *keys);
+    if (s->status)
+        goto done;
+    for (int head = 0; head < heads; head++)
+        attention_map(s, &map, head, span->q0, n, span->k0, span->nk, maps + head * n * span->nk);
+    for (int64_t i = 0; i < heads * n; i++)
+        now[i] = 1 / (double)n;
+    for (int t = 0; t < params->max_iterations; t++) {
+        double change = iterate(maps, span, args->heads, args->cross, now, next, keys);
+        double *swap = now;
+        now = next;
+        next = swap;
+        if (change <= (double)params->tolerance)
+            break;
+    }
+    for (int64_t i = 0; i < n; i++)
+        args->scores[span->q0 + i] = (float)combine(now, args->heads, n, i, params->heads);
+done:
+    free(maps);
+    free(now);
+    free(next);
+    free(keys);
+}
+
+void ref_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
+{
+    for (int64_t i = 0; i < args->n_spans && !s->status; i++)
+        rank_span(s, args, &args->spans[i], &args->params[i]);
+}
+
+// How many tokens of the span come before token i: higher score, or equal score and lower position.
+static int64_t rank_of(const float *scores, int64_t n, int64_t i)
+{
+    int64_t before = 0;
+    for (int64_t j = 0; j < n; j++)
+        before += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
+    return before;
+}
+
+void ref_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
+                       const atedm_prune_span *spans, int64_t n_spans)
+{
+    for (int64_t k = 0; k < n_spans; k++) {
+        const atedm_prune_span *span = &spans[k];
+        int64_t slot = 0;
+        for (int64_t i = 0; i < span->n; i++)
+            if (span->keep == span->n || rank_of(scores + span->first, span->n, i) < span->keep)
+                kept[span->kept_first + slot++] = (int32_t)i;
+    }
+}
+
+// Gives every kept token its own slot and every other one -1.
+static void own_slots(const atedm_source_args *args, const atedm_prune_span *span)
+{
+    for (int64_t i = 0; i < span->n; i++)
+        args->source[span->first + i] = -1;
+    for (int64_t slot = 0; slot < span->keep; slot++)
+        args->source[span->first + args->kept[span->kept_first + slot]] = (int32_t)slot;
+}
+
+static int32_t best_slot(const double *similarity, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t j = 1; j < n; j++)
+        if (similarity[j] > similarity[best])
+            best = j;
+    return (int32_t)best;
+}
+
+void ref_source_attention(atedm_stream *s, const atedm_source_args *args,
+                          const atedm_source_map *map)
+{
+    for (int64_t k = 0; k < args->n_spans; k++) {
+        const atedm_prune_span *span = &args->spans[k];
+        const int32_t *kept = args->kept + span->kept_first;
+        double *similarity = ref_scratch(s, (size_t)span->keep, sizeof *similarity);
+        if (!similarity)
+            return;
+        own_slots(args, span);
+        for (int64_t i = 0; i < span->n; i++) {
+            if (args->source[span->first + i] >= 0)
+                continue;
+            memset(similarity, 0, (size_t)span->keep * sizeof *similarity);
+            for (int head = 0; head < map->heads; head++)
+                for (int64_t j = 0; j < span->keep; j++) {
+                    double a;
+                    attention_map(s, map, head, span->first + i, 1, span->first + kept[j], 1, &a);
+                    similarity[j] += a / map->heads;
+                }
+            args->source[span->first + i] = best_slot(similarity, span->keep);
+        }
+        free(similarity);
+    }
+}
+
+static double cosine(atedm_dtype act, const void *x, int64_t c, int64_t a, int64_t b)
+{
+    double dot = 0, aa = 0, bb = 0;
+    for (int64_t i = 0; i < c; i++) {
+        double u = (double)ref_load(act, x, a * c + i), v = (double)ref_load(act, x, b * c + i);
+        dot += u * v;
+        aa += u * u;
+        bb += v * v;
+    }
+    double norms = sqrt(aa) * sqrt(bb);
+    return norms > 0 ? dot / norms : 0;
+}
+
+void ref_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c)
+{
+    for (int64_t k = 0; k < args->n_spans; k++) {
+        const atedm_prune_span *span = &args->spans[k];
+        const int32_t *kept = args->kept + span->kept_first;
+        double *similarity = ref_scratch(s, (size_t)span->keep, sizeof *similarity);
+        if (!similarity)
+            return;
+        own_slots(args, span);
+        for (int64_t i = 0; i < span->n; i++) {
+            if (args->source[span->first + i] >= 0)
+                continue;
+            for (int64_t j = 0; j < span->keep; j++)
+                similarity[j] = cosine(s->act, x, c, span->first + i, span->first + kept[j]);
+            args->source[span->first + i] = best_slot(similarity, span->keep);
+        }
+        free(similarity);
+    }
+}
+
+void ref_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
+                        int64_t width)
+{
+    for (int64_t k = 0; k < args->n_spans; k++) {
+        const atedm_prune_span *span = &args->spans[k];
+        own_slots(args, span);
+        for (int64_t i = 0; i < span->n; i++) {
+            int32_t *source = &args->source[span->first + i];
+            if (*source >= 0)
+                continue;
+            int64_t at = place[span->first + i], best = INT64_MAX;
+            for (int64_t slot = 0; slot < span->keep; slot++) {
+                int64_t to = place[span->first + args->kept[span->kept_first + slot]];
+                int64_t dy = at / width - to / width, dx = at % width - to % width;
+                if (dy * dy + dx * dx < best) {
+                    best = dy * dy + dx * dx;
+                    *source = (int32_t)slot;
+                }
+            }
+        }
+    }
+}
+
+void ref_source_zero(atedm_stream *s, const atedm_source_args *args)
+{
+    for (int64_t k = 0; k < args->n_spans; k++)
+        own_slots(args, &args->spans[k]);
+}
+
+void ref_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
+                     size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
+{
+    for (int64_t k = 0; k < n_spans; k++)
+        for (int64_t i = 0; i < spans[k].n; i++) {
+            int32_t from = index[spans[k].index_first + i];
+            char *to = (char *)y + (size_t)(spans[k].to + i) * row_bytes;
+            if (from < 0)
+                memset(to, 0, row_bytes);
+            else
+                memcpy(to, (const char *)x + (size_t)(spans[k].from + from) * row_bytes, row_bytes);
+        }
+}
