@@ -1,0 +1,212 @@
+// The options of `atedm bench step`: see bench_options.h.
+#include "cli/bench_options.h"
+
+#include "cli/cli.h"
+#include "core/unet.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: atedm bench step (--model DIR | --arch NAME|FILE.json) [OPTION...]\n"
+    "\n"
+    "Times text encoders, UNet evaluations and VAE decoding in this process, and in the same run "
+    "a\n"
+    "4096x1280x1280 matrix product of the same backend and dtype as the yardstick.\n"
+    "\n"
+    "  --model DIR               model in diffusers layout\n"
+    "  --arch sdxl-base|FILE     an architecture, with random weights made in memory\n"
+    "  --size WxH                pixels; may be repeated; default: the model's native size\n"
+    "  --batch N                 samples of a UNet evaluation, two an image with guidance; may be\n"
+    "                            repeated; default 2\n"
+    "  --pruning NAME|JSON       may be repeated; default: off, then " ATEDM_CLI_PRUNING "\n"
+    "  --steps N                 steps of the plan whose phases are timed; default 30\n"
+    "  --repeat N                measured runs, after one that is not measured; default 3\n"
+    "  --stages LIST             of text, unet, vae; default: text,unet,vae\n"
+    "  --backend auto|cpu|ref    default auto\n"
+    "  --dtype auto|f32|bf16|f16 default auto\n"
+    "  --json                    report as JSON\n"
+    "  --help, --version\n";
+
+enum {
+    OPTION_MODEL,
+    OPTION_ARCH,
+    OPTION_SIZE,
+    OPTION_BATCH,
+    OPTION_PRUNING,
+    OPTION_STEPS,
+    OPTION_REPEAT,
+    OPTION_STAGES,
+    OPTION_BACKEND,
+    OPTION_DTYPE,
+    OPTION_JSON,
+    OPTION_HELP,
+    OPTION_VERSION,
+};
+
+static const struct option options_table[] = {
+    {"model", required_argument, NULL, OPTION_MODEL},
+    {"arch", required_argument, NULL, OPTION_ARCH},
+    {"size", required_argument, NULL, OPTION_SIZE},
+    {"batch", required_argument, NULL, OPTION_BATCH},
+    {"pruning", required_argument, NULL, OPTION_PRUNING},
+    {"steps", required_argument, NULL, OPTION_STEPS},
+    {"repeat", required_argument, NULL, OPTION_REPEAT},
+    {"stages", required_argument, NULL, OPTION_STAGES},
+    {"backend", required_argument, NULL, OPTION_BACKEND},
+    {"dtype", required_argument, NULL, OPTION_DTYPE},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+static bool parse_stages(const char *text, atedm_bench_options *options)
+{
+    options->text = options->unet = options->vae = false;
+    while (*text) {
+        size_t length = strcspn(text, ",");
+        if (length == 4 && strncmp(text, "text", length) == 0)
+            options->text = true;
+        else if (length == 4 && strncmp(text, "unet", length) == 0)
+            options->unet = true;
+        else if (length == 3 && strncmp(text, "vae", length) == 0)
+            options->vae = true;
+        else
+            return false;
+        text += length;
+        text += *text == ',';
+    }
+    return options->text || options->unet || options->vae;
+}
+
+static bool parse_small(const char *text, int max, int *ret_value)
+{
+    int64_t value;
+    if (!atedm_cli_parse_int(text, 1, max, &value))
+        return false;
+    *ret_value = (int)value;
+    return true;
+}
+
+// Takes one option's value; false where it is wrong.
+static bool take(atedm_bench_options *o, int option, const char *value)
+{
+    switch (option) {
+    case OPTION_MODEL:
+        o->model = value;
+        return true;
+    case OPTION_ARCH:
+        o->arch = value;
+        return true;
+    case OPTION_SIZE:
+        return o->n_sizes < ATEDM_BENCH_MAX_LIST &&
+               atedm_cli_parse_size(value, &o->sizes[o->n_sizes].width,
+                                    &o->sizes[o->n_sizes].height) &&
+               ++o->n_sizes;
+    case OPTION_BATCH:
+        return o->n_batches < ATEDM_BENCH_MAX_LIST &&
+               atedm_cli_parse_int(value, 1, ATEDM_UNET_MAX_SAMPLES, &o->batches[o->n_batches]) &&
+               ++o->n_batches;
+    case OPTION_PRUNING:
+        if (o->n_prunings == ATEDM_BENCH_MAX_LIST)
+            return false;
+        o->prunings[o->n_prunings++] = value;
+        return true;
+    case OPTION_STEPS:
+        return parse_small(value, ATEDM_MAX_STEPS, &o->steps);
+    case OPTION_REPEAT:
+        return parse_small(value, ATEDM_BENCH_MAX_REPEAT, &o->repeat);
+    case OPTION_STAGES:
+        return parse_stages(value, o);
+    case OPTION_BACKEND:
+        o->backend = value;
+        return true;
+    case OPTION_DTYPE:
+        o->dtype = value;
+        return true;
+    default:
+        o->json = true;
+        return true;
+    }
+}
+
+// Defaults of what was not given, and the prunings' meaning. Returns the exit status, 0 for none.
+static int complete(atedm_bench_options *o)
+{
+    if (!o->model == !o->arch)
+        return atedm_cli_usage("bench step", "one of --model and --arch is needed");
+    if (!o->n_batches)
+        o->batches[o->n_batches++] = 2;
+    if (!o->n_prunings) {
+        o->prunings[o->n_prunings++] = "off";
+        o->prunings[o->n_prunings++] = ATEDM_CLI_PRUNING;
+    }
+    for (int i = 0; i < o->n_prunings; i++) {
+        atedm_field_errors errors = {.count = 0};
+        atedm_cli_parse_pruning(o->prunings[i], &o->specs[i], &errors);
+        if (errors.count)
+            return atedm_cli_field_errors("bench step", &errors);
+    }
+    return 0;
+}
+
+bool atedm_bench_options_parse(int argc, char **argv, atedm_bench_options *ret_options,
+                               int *ret_exit)
+{
+    atedm_bench_options o = {.backend = "auto",
+                             .dtype = "auto",
+                             .steps = 30,
+                             .repeat = 3,
+                             .text = true,
+                             .unet = true,
+                             .vae = true};
+    int option, index = 0;
+    *ret_exit = 0;
+    while ((option = getopt_long(argc, argv, "h", options_table, &index)) != -1) {
+        if (option == OPTION_HELP || option == 'h') {
+            fputs(help, stdout);
+            return false;
+        }
+        if (option == OPTION_VERSION) {
+            atedm_cli_print_version();
+            return false;
+        }
+        if (option == '?') {
+            *ret_exit = atedm_cli_bad_option("bench step");
+            return false;
+        }
+        if (!take(&o, option, optarg)) {
+            *ret_exit = atedm_cli_usage("bench step", "--%s: \"%s\" is wrong, or one too many",
+                                        options_table[index].name, optarg);
+            return false;
+        }
+    }
+    if (optind < argc)
+        *ret_exit = atedm_cli_usage("bench step", "\"%s\" is not an option", argv[optind]);
+    else
+        *ret_exit = complete(&o);
+    if (*ret_exit)
+        return false;
+    *ret_options = o;
+    return true;
+}
+
+bool atedm_bench_options_check_sizes(atedm_bench_options *options, const atedm_model_config *config)
+{
+    int64_t native = atedm_model_config_native_size(config);
+    int64_t multiple = atedm_model_config_scale(config);
+    if (!options->n_sizes)
+        options->sizes[options->n_sizes++] = (atedm_bench_size){native, native};
+    for (int i = 0; i < options->n_sizes; i++) {
+        const atedm_bench_size *size = &options->sizes[i];
+        if (size->width % multiple || size->height % multiple) {
+            atedm_cli_usage("bench step", "--size: sides of this model are multiples of %" PRId64,
+                            multiple);
+            return false;
+        }
+    }
+    return true;
+}

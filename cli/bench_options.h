@@ -1,0 +1,41 @@
+// The options of `atedm bench step`.
+#ifndef ATEDM_CLI_BENCH_OPTIONS_H
+#define ATEDM_CLI_BENCH_OPTIONS_H
+
+#include "core/model.h"
+#include "core/plan.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define ATEDM_BENCH_MAX_LIST 8      // sizes, batches, prunings
+#define ATEDM_BENCH_MAX_REPEAT 1000 // measured runs of a stage
+
+typedef struct atedm_bench_size {
+    int64_t width, height; // pixels
+} atedm_bench_size;
+
+typedef struct atedm_bench_options {
+    const char *model; // directory; NULL: `arch` with random weights
+    const char *arch;
+    const char *backend, *dtype;
+    atedm_bench_size sizes[ATEDM_BENCH_MAX_LIST];
+    int n_sizes; // 0: the native size
+    int64_t batches[ATEDM_BENCH_MAX_LIST];
+    int n_batches;
+    const char *prunings[ATEDM_BENCH_MAX_LIST]; // as given
+    atedm_prune_spec specs[ATEDM_BENCH_MAX_LIST];
+    int n_prunings;
+    int steps, repeat;
+    bool text, unet, vae; // stages
+    bool json;
+} atedm_bench_options;
+
+// Returns true where there is something to time; otherwise *ret_exit has the exit status.
+bool atedm_bench_options_parse(int argc, char **argv, atedm_bench_options *ret_options,
+                               int *ret_exit);
+// Completes and checks the sizes; returns false after it said what is wrong with them.
+bool atedm_bench_options_check_sizes(atedm_bench_options *options,
+                                     const atedm_model_config *config);
+
+#endif

@@ -1,0 +1,39 @@
+// What `atedm bench step` measured, as a table or as JSON.
+#ifndef ATEDM_CLI_BENCH_REPORT_H
+#define ATEDM_CLI_BENCH_REPORT_H
+
+#include "cli/bench_options.h"
+#include "core/model.h"
+#include "kernels/kernels.h"
+
+#define ATEDM_BENCH_MAX_ROWS 512
+
+// One stage, timed.
+typedef struct atedm_bench_row {
+    const char *stage;     // "gemm", "text", "unet", "vae"
+    atedm_bench_size size; // pixels; 0 where there are none
+    int64_t batch;         // samples, prompts, images
+    const char *pruning;   // as given; NULL where it does not apply
+    int first_step, steps; // of the plan: steps that cost this; 0 where it does not apply
+    double min_s, median_s;
+    atedm_op_counts counts;
+    size_t scratch_bytes;
+} atedm_bench_row;
+
+typedef struct atedm_bench_report {
+    const atedm_bench_options *options;
+    const atedm_model_config *config;
+    const char *backend;
+    atedm_dtype dtype, vae_dtype;
+    double load_s[4]; // both text encoders, UNet, VAE
+    atedm_bench_row rows[ATEDM_BENCH_MAX_ROWS];
+    size_t n_rows;
+    double gemm_flops_per_s; // the yardstick's best rate
+} atedm_bench_report;
+
+// FLOPs per second, best run, what pruning adds left out.
+double atedm_bench_row_rate(const atedm_bench_row *row);
+// To standard output; returns the exit status.
+int atedm_bench_report_print(const atedm_bench_report *report);
+
+#endif

@@ -1,0 +1,68 @@
+// What the subcommands of `atedm` share: their entry points, exit statuses, messages, and reading
+// of option values.
+//
+// A subcommand gets "atedm NAME" as argv[0] (getopt puts it before its messages), writes results to
+// standard output and everything else to standard error, and returns the exit status.
+#ifndef ATEDM_CLI_H
+#define ATEDM_CLI_H
+
+#include "core/base/status.h"
+#include "core/base/tensor.h"
+#include "core/model.h"
+#include "core/plan.h"
+#include "core/request.h"
+#include "kernels/kernels.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define ATEDM_EXIT_FAILED 1
+#define ATEDM_EXIT_USAGE 2
+
+int atedm_cli_generate(int argc, char **argv);
+int atedm_cli_mkmodel(int argc, char **argv);
+int atedm_cli_bench(int argc, char **argv);
+
+// Writes "atedm COMMAND: message" and, for usage, where the help is; returns the exit status.
+int atedm_cli_failed(const char *command, const atedm_error *err);
+int atedm_cli_usage(const char *command, const char *format, ...) ATEDM_PRINTF(2, 3);
+// After getopt_long said what is wrong with an option.
+int atedm_cli_bad_option(const char *command);
+void atedm_cli_print_version(void);
+
+// Each reads the whole of `text`, or returns false and leaves *ret_value alone.
+bool atedm_cli_parse_int(const char *text, int64_t min, int64_t max, int64_t *ret_value);
+bool atedm_cli_parse_real(const char *text, double *ret_value);                       // finite
+bool atedm_cli_parse_size(const char *text, int64_t *ret_width, int64_t *ret_height); // "WxH", "N"
+// "auto" gives *ret_auto; else f32, bf16, f16.
+bool atedm_cli_parse_dtype(const char *text, bool *ret_auto, atedm_dtype *ret_dtype);
+
+// `text`: a preset's name or a JSON object, as the contract's "pruning" has it. What is wrong goes
+// to `errors`.
+void atedm_cli_parse_pruning(const char *text, atedm_prune_spec *ret_spec,
+                             atedm_field_errors *errors);
+// Writes each as "atedm COMMAND: --name: detail", "/guidance_scale" as "--guidance-scale"; returns
+// the exit status.
+int atedm_cli_field_errors(const char *command, const atedm_field_errors *errors);
+
+// The pruning of a request that names none.
+#define ATEDM_CLI_PRUNING "at-edm"
+
+// What a model allows in this process: its sizes, and the limits of ATEDM_CLI_MAX_*.
+#define ATEDM_CLI_MAX_AREA (8192ll * 8192) // pixels
+#define ATEDM_CLI_MAX_IMAGES 256
+atedm_request_limits atedm_cli_limits(const atedm_model_config *config);
+
+// The device of --backend ("auto": cpu) and the dtype of --dtype on it.
+ATEDM_MUST_CHECK atedm_status atedm_cli_open_device(const char *backend, const char *dtype,
+                                                    atedm_device **ret_device,
+                                                    atedm_dtype *ret_dtype, atedm_error *err);
+
+// Writes `value` to standard output, indented, and takes it. Returns the exit status: 0, or 1 where
+// `value` is NULL (memory) or the writing failed.
+int atedm_cli_print_json(const char *command, json_t *take_value);
+
+size_t atedm_cli_peak_memory(void); // bytes this process held at most so far; 0: not known
+
+#endif

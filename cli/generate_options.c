@@ -1,0 +1,177 @@
+// The options of `atedm generate`: see generate_options.h.
+#include "cli/generate_options.h"
+
+#include "cli/cli.h"
+
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+static const char help[] =
+    "usage: atedm generate --model DIR --prompt TEXT -o FILE.png [OPTION...]\n"
+    "\n"
+    "Makes a picture in this process, without a daemon.\n"
+    "\n"
+    "  --model DIR               model in diffusers layout\n"
+    "  --prompt TEXT             what to show, 1..8192 bytes of UTF-8\n"
+    "  -o, --output FILE         PNG file; several images: FILE-0.png, FILE-1.png, ...\n"
+    "  --negative-prompt TEXT    what not to show\n"
+    "  --width N, --height N     pixels; default: the model's native size\n"
+    "  --steps N                 denoising steps, 1..150; default 30\n"
+    "  --guidance-scale X        0..30; 1 and below turn guidance off; default 7\n"
+    "  --seed N                  default: drawn, and told\n"
+    "  --num-images N            image i takes seed + i; default 1\n"
+    "  --sampler NAME            default euler\n"
+    "  --pruning NAME|JSON       off, at-edm, at-edm-a .. at-edm-d, at-edm-dagger, or an object "
+    "as\n"
+    "                            in the daemon's \"pruning\"; default " ATEDM_CLI_PRUNING "\n"
+    "  --deadline-s X            give up between two steps after X seconds\n"
+    "\n"
+    "  --backend auto|cpu|ref    default auto\n"
+    "  --dtype auto|f32|bf16|f16 default auto: the fastest that the machine has\n"
+    "  --dump DIR                also write every intermediate to DIR/stages.safetensors\n"
+    "  --latents FILE            start from the tensor latents_init of a safetensors file\n"
+    "  --json                    report as JSON on standard output\n"
+    "  --help, --version\n";
+
+enum { OPTION_JSON = ATEDM_GENERATE_N_VALUES, OPTION_HELP, OPTION_VERSION };
+
+static const struct option options_table[] = {
+    {"model", required_argument, NULL, ATEDM_GENERATE_MODEL},
+    {"output", required_argument, NULL, ATEDM_GENERATE_OUTPUT},
+    {"prompt", required_argument, NULL, ATEDM_GENERATE_PROMPT},
+    {"negative-prompt", required_argument, NULL, ATEDM_GENERATE_NEGATIVE_PROMPT},
+    {"width", required_argument, NULL, ATEDM_GENERATE_WIDTH},
+    {"height", required_argument, NULL, ATEDM_GENERATE_HEIGHT},
+    {"steps", required_argument, NULL, ATEDM_GENERATE_STEPS},
+    {"guidance-scale", required_argument, NULL, ATEDM_GENERATE_GUIDANCE_SCALE},
+    {"seed", required_argument, NULL, ATEDM_GENERATE_SEED},
+    {"num-images", required_argument, NULL, ATEDM_GENERATE_NUM_IMAGES},
+    {"sampler", required_argument, NULL, ATEDM_GENERATE_SAMPLER},
+    {"pruning", required_argument, NULL, ATEDM_GENERATE_PRUNING},
+    {"deadline-s", required_argument, NULL, ATEDM_GENERATE_DEADLINE_S},
+    {"backend", required_argument, NULL, ATEDM_GENERATE_BACKEND},
+    {"dtype", required_argument, NULL, ATEDM_GENERATE_DTYPE},
+    {"dump", required_argument, NULL, ATEDM_GENERATE_DUMP},
+    {"latents", required_argument, NULL, ATEDM_GENERATE_LATENTS},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+bool atedm_generate_options_parse(int argc, char **argv, atedm_generate_options *ret_options,
+                                  int *ret_exit)
+{
+    atedm_generate_options options = {0};
+    int option;
+    while ((option = getopt_long(argc, argv, "o:h", options_table, NULL)) != -1) {
+        if (option == OPTION_HELP || option == 'h') {
+            fputs(help, stdout);
+            *ret_exit = 0;
+            return false;
+        }
+        if (option == OPTION_VERSION) {
+            atedm_cli_print_version();
+            *ret_exit = 0;
+            return false;
+        }
+        if (option == '?') {
+            *ret_exit = atedm_cli_bad_option("generate");
+            return false;
+        }
+        if (option == OPTION_JSON)
+            options.json = true;
+        else
+            options.values[option == 'o' ? ATEDM_GENERATE_OUTPUT : option] = optarg;
+    }
+    if (optind < argc) {
+        *ret_exit = atedm_cli_usage("generate", "\"%s\" is not an option", argv[optind]);
+        return false;
+    }
+    for (int i = ATEDM_GENERATE_MODEL; i <= ATEDM_GENERATE_PROMPT; i++) {
+        if (!options.values[i]) {
+            *ret_exit = atedm_cli_usage("generate", "--%s is missing", options_table[i].name);
+            return false;
+        }
+    }
+    *ret_options = options;
+    return true;
+}
+
+// The integer of an option, where it was given; *ret_value stays as it is otherwise, and where the
+// text is no integer of that range. What is within the range may still be refused by the request's
+// own validation.
+static void read_int(const atedm_generate_options *options, atedm_generate_option which,
+                     const char *pointer, int64_t min, int64_t max, int64_t *ret_value,
+                     atedm_field_errors *errors)
+{
+    const char *text = options->values[which];
+    if (text && !atedm_cli_parse_int(text, min, max, ret_value))
+        atedm_field_errors_add(errors, pointer, "\"%s\" is not an integer that fits", text);
+}
+
+static void read_real(const atedm_generate_options *options, atedm_generate_option which,
+                      const char *pointer, double *ret_value, atedm_field_errors *errors)
+{
+    const char *text = options->values[which];
+    if (text && !atedm_cli_parse_real(text, ret_value))
+        atedm_field_errors_add(errors, pointer, "\"%s\" is not a number", text);
+}
+
+static char *copy_text(const char *text, const char *pointer, atedm_field_errors *errors)
+{
+    char *copy = strdup(text);
+    if (!copy)
+        atedm_field_errors_add(errors, pointer, "no memory");
+    return copy;
+}
+
+static uint64_t draw_seed(void)
+{
+    uint64_t seed = 0;
+    // Where the kernel has no randomness yet, the seed is 0: told like any other.
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed)
+        seed = 0;
+    return seed & (uint64_t)ATEDM_SEED_MAX;
+}
+
+void atedm_generate_options_request(const atedm_generate_options *options,
+                                    const atedm_model_config *config, atedm_request *ret_request,
+                                    atedm_field_errors *errors)
+{
+    const char *const *values = options->values;
+    atedm_request_limits limits = atedm_cli_limits(config);
+    atedm_prune_spec prune = {0};
+    const char *pruning = values[ATEDM_GENERATE_PRUNING];
+    atedm_cli_parse_pruning(pruning ? pruning : ATEDM_CLI_PRUNING, &prune, errors);
+    atedm_request r = {0};
+    atedm_request_init(&r, &limits, &prune);
+    r.prompt = copy_text(values[ATEDM_GENERATE_PROMPT], "/prompt", errors);
+    if (values[ATEDM_GENERATE_NEGATIVE_PROMPT])
+        r.negative_prompt =
+            copy_text(values[ATEDM_GENERATE_NEGATIVE_PROMPT], "/negative_prompt", errors);
+    int64_t steps = r.steps, images = r.num_images, seed = (int64_t)draw_seed();
+    read_int(options, ATEDM_GENERATE_WIDTH, "/width", INT64_MIN, INT64_MAX, &r.width, errors);
+    read_int(options, ATEDM_GENERATE_HEIGHT, "/height", INT64_MIN, INT64_MAX, &r.height, errors);
+    read_int(options, ATEDM_GENERATE_STEPS, "/steps", INT32_MIN, INT32_MAX, &steps, errors);
+    read_int(options, ATEDM_GENERATE_NUM_IMAGES, "/num_images", INT32_MIN, INT32_MAX, &images,
+             errors);
+    read_int(options, ATEDM_GENERATE_SEED, "/seed", 0, ATEDM_SEED_MAX, &seed, errors);
+    read_real(options, ATEDM_GENERATE_GUIDANCE_SCALE, "/guidance_scale", &r.guidance_scale, errors);
+    read_real(options, ATEDM_GENERATE_DEADLINE_S, "/deadline_s", &r.deadline_s, errors);
+    r.steps = (int)steps;
+    r.num_images = (int)images;
+    r.seed = (uint64_t)seed;
+    const char *sampler = values[ATEDM_GENERATE_SAMPLER];
+    if (sampler && strlen(sampler) >= sizeof r.sampler)
+        atedm_field_errors_add(errors, "/sampler", "\"%.40s...\" is not known", sampler);
+    else if (sampler)
+        snprintf(r.sampler, sizeof r.sampler, "%s", sampler);
+    if (!errors->count) // what could not be read has been named; the rest is checked when it can be
+        atedm_request_validate(&r, &limits, errors);
+    *ret_request = r;
+}

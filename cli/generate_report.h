@@ -1,0 +1,24 @@
+// What `atedm generate` says about what it made: a few lines for people, or JSON with the names of
+// the daemon's answer.
+#ifndef ATEDM_CLI_GENERATE_REPORT_H
+#define ATEDM_CLI_GENERATE_REPORT_H
+
+#include "core/model.h"
+#include "core/pipeline.h"
+#include "core/request.h"
+
+#include <stdbool.h>
+
+typedef struct atedm_generate_report {
+    const atedm_model *model;
+    const atedm_request *request;
+    const atedm_generation *generation;
+    const atedm_timing *timing;
+    char *const *files; // [num_images]
+    double load_s, total_s;
+} atedm_generate_report;
+
+// To standard output; returns the exit status.
+int atedm_generate_report_print(const atedm_generate_report *report, bool json);
+
+#endif

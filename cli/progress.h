@@ -1,0 +1,20 @@
+// A progress bar on standard error, if that is a terminal, and the deadline of a request.
+#ifndef ATEDM_CLI_PROGRESS_H
+#define ATEDM_CLI_PROGRESS_H
+
+#include <stdbool.h>
+
+typedef struct atedm_progress {
+    bool visible;
+    double start;    // monotonic clock
+    double deadline; // monotonic clock, seconds; INFINITY: none
+    bool late;       // the deadline ended the request
+} atedm_progress;
+
+// deadline_s: seconds from now, NAN: none.
+void atedm_progress_init(atedm_progress *progress, double deadline_s);
+// An atedm_progress_fn: `user` is an atedm_progress.
+bool atedm_progress_step(void *user, int step, int steps);
+void atedm_progress_clear(const atedm_progress *progress); // takes the bar away
+
+#endif
