@@ -51,7 +51,7 @@ class Margins:
 
     selection: float = math.inf  # (K-th score - next) / K-th score
     source: float = math.inf  # best similarity - second best; relative to the best for `attention`
-    stop: float = math.inf  # |largest change - tolerance| / tolerance, whenever the rule was asked
+    stop: float = math.inf  # |largest change - tolerance|, whenever the rule was asked
     iterations: set[int] = field(default_factory=set)  # how many iterations the rankings took
 
     def lower(self, name: str, value: float) -> None:
@@ -89,7 +89,7 @@ def rank(a: Tensor, method: Method, margins: Margins) -> Tensor:
         change = (mass - s).abs().sum(dim=-1).max().item()
         s = mass
         if method.tolerance > 0.0 and iteration < method.max_iterations:
-            margins.lower("stop", abs(change - method.tolerance) / method.tolerance)
+            margins.lower("stop", abs(change - method.tolerance))
         if change <= method.tolerance:
             break
     margins.iterations.add(iteration)
