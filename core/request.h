@@ -17,6 +17,7 @@
 #define ATEDM_PRIORITY_MAX 10 // -10..10
 #define ATEDM_DEADLINE_MAX_S 86400.0
 #define ATEDM_SEED_MAX INT64_MAX  // 2^63 - 1
+#define ATEDM_TOLERANCE_MAX 2.0   // of score iterations: no two distributions are further apart
 #define ATEDM_FIELD_ERRORS_MAX 32 // wrong fields named in one answer
 
 typedef enum atedm_response_format {
@@ -51,6 +52,7 @@ typedef struct atedm_field_errors {
     size_t count; // at most ATEDM_FIELD_ERRORS_MAX; further ones are counted in `more`
     size_t more;
 } atedm_field_errors;
+// Both texts are valid UTF-8, whatever they quote, and cut where they do not fit.
 void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, const char *format,
                             ...) ATEDM_PRINTF(3, 4);
 
@@ -68,14 +70,17 @@ typedef struct atedm_request_limits {
 void atedm_request_init(atedm_request *request, const atedm_request_limits *limits,
                         const atedm_prune_spec *prune);
 
-// Checks every field's range; adds every wrong one to `errors`.
+// Checks every field's range; adds every wrong one to `errors`. Of `prune` only the numbers that
+// options may set are checked here: the rest comes from atedm_prune_spec_from_json, which does
+// that.
 void atedm_request_validate(const atedm_request *request, const atedm_request_limits *limits,
                             atedm_field_errors *errors);
 
 // Reads the "pruning" value of the contract (a name, or an object with the fields preset, ratio,
 // flops_budget, schedule, tau, phases, skip_levels, prune_after, score, recovery) from a parsed
 // JSON value (json_t *, jansson). Every wrong field is added with `pointer` ("/pruning") before it;
-// the spec is complete when none was added.
+// the spec is complete when none was added, and untouched else. A field left out is that of the
+// preset, or of "at-edm" where none is named.
 struct json_t;
 void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer,
                                 atedm_prune_spec *ret_spec, atedm_field_errors *errors);

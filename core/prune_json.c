@@ -1,0 +1,388 @@
+// Reads the "pruning" value of a request: see request.h. Every wrong field is named, none twice;
+// what a field left out means comes from the preset.
+#include "core/request.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define KEY_MAX 48 // "prune_after/0" with any index
+#define N_NAMES(list) (sizeof(list) / sizeof(list)[0])
+
+// An object being read: where it stands, and where its errors go.
+typedef struct scope {
+    const json_t *object;
+    char pointer[48]; // "/pruning/phases/15"
+    atedm_field_errors *errors;
+} scope;
+
+static void wrong(const scope *s, const char *key, const char *format, ...) ATEDM_PRINTF(3, 4);
+
+static void wrong(const scope *s, const char *key, const char *format, ...)
+{
+    char detail[sizeof s->errors->items[0].detail];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof detail, format, args);
+    va_end(args);
+    char pointer[sizeof s->errors->items[0].pointer];
+    snprintf(pointer, sizeof pointer, "%s/%s", s->pointer, key);
+    atedm_field_errors_add(s->errors, pointer, "%s", detail);
+}
+
+// `name` as a part of a JSON pointer (RFC 6901, section 3).
+static void escape(const char *name, char *ret_text, size_t size)
+{
+    size_t used = 0;
+    for (; *name && used + 3 < size; name++) {
+        if (*name == '~' || *name == '/') {
+            ret_text[used++] = '~';
+            ret_text[used++] = *name == '~' ? '0' : '1';
+        } else {
+            ret_text[used++] = *name;
+        }
+    }
+    ret_text[used] = '\0';
+}
+
+static void refuse_unknown(const scope *s, const char *const *known, size_t n_known)
+{
+    const char *key = NULL;
+    json_t *item = NULL;
+    json_object_foreach((json_t *)s->object, key, item)
+    {
+        size_t i = 0;
+        while (i < n_known && strcmp(key, known[i]) != 0)
+            i++;
+        if (i < n_known)
+            continue;
+        char escaped[2 * sizeof s->errors->items[0].pointer];
+        escape(key, escaped, sizeof escaped);
+        wrong(s, escaped, "is not a known field");
+    }
+}
+
+static bool has(const scope *s, const char *key)
+{
+    return json_object_get(s->object, key) != NULL;
+}
+
+// Each reader leaves *ret_value alone where the field is absent or wrong.
+
+// Within [min, max], or (0, max] where min is 0 and `positive`.
+static void read_real(const scope *s, const char *key, double min, double max, bool positive,
+                      double *ret_value)
+{
+    const json_t *item = json_object_get(s->object, key);
+    if (!item)
+        return;
+    if (!json_is_number(item)) {
+        wrong(s, key, "is not a number");
+        return;
+    }
+    double value = json_number_value(item);
+    if (positive && !(value > 0 && value <= max))
+        wrong(s, key, "is %g, not over 0 and up to %g", value, max);
+    else if (!(value >= min && value <= max))
+        wrong(s, key, "is %g, not within %g..%g", value, min, max);
+    else
+        *ret_value = value;
+}
+
+static bool check_int(const scope *s, const char *key, const json_t *item, int min, int max)
+{
+    if (!json_is_integer(item)) {
+        wrong(s, key, "is not an integer");
+        return false;
+    }
+    int64_t value = json_integer_value(item);
+    if (value < min || value > max) {
+        wrong(s, key, "is %" PRId64 ", not within %d..%d", value, min, max);
+        return false;
+    }
+    return true;
+}
+
+// One of `names`; *ret_place gets its place in the list.
+static void read_name(const scope *s, const char *key, const char *const *names, size_t n_names,
+                      int *ret_place)
+{
+    const json_t *item = json_object_get(s->object, key);
+    if (!item)
+        return;
+    const char *name = json_string_value(item);
+    for (size_t i = 0; name && i < n_names; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *ret_place = (int)i;
+            return;
+        }
+    }
+    char list[128] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < n_names && used < sizeof list; i++)
+        used +=
+            (size_t)snprintf(list + used, sizeof list - used, "%s\"%s\"", i ? ", " : "", names[i]);
+    wrong(s, key, "is not one of %s", list);
+}
+
+// The array `key`, NULL where it is absent or wrong.
+static const json_t *get_array(const scope *s, const char *key, size_t min, size_t max)
+{
+    const json_t *item = json_object_get(s->object, key);
+    if (!item)
+        return NULL;
+    if (!json_is_array(item)) {
+        wrong(s, key, "is not an array");
+        return NULL;
+    }
+    size_t size = json_array_size(item);
+    if (size < min || size > max) {
+        wrong(s, key, "has %zu entries, not %zu..%zu", size, min, max);
+        return NULL;
+    }
+    return item;
+}
+
+// ---- schedule
+
+static void read_skip(const scope *s, atedm_phase *phase)
+{
+    const json_t *list = get_array(s, "skip", 0, ATEDM_MAX_PHASE_SKIPS);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        char key[KEY_MAX];
+        snprintf(key, sizeof key, "skip/%zu", i);
+        const char *name = json_string_value(json_array_get(list, i));
+        if (!name)
+            wrong(s, key, "is not a string");
+        else if (!atedm_skip_is_valid(name))
+            wrong(s, key, "\"%.32s\" is neither \"down.first\", \"up.last\" nor a block's name",
+                  name);
+        else
+            snprintf(phase->skip[phase->n_skip++], ATEDM_BLOCK_NAME_MAX, "%s", name);
+    }
+}
+
+static void read_phase(const scope *s, atedm_phase *phase)
+{
+    static const char *const known[] = {"until", "ratio", "skip"};
+    refuse_unknown(s, known, N_NAMES(known));
+    *phase = (atedm_phase){.until = NAN, .ratio = NAN};
+    if (!has(s, "until"))
+        wrong(s, "until", "is missing");
+    read_real(s, "until", 0, 1, true, &phase->until);
+    read_real(s, "ratio", 0, ATEDM_RATIO_MAX, false, &phase->ratio);
+    read_skip(s, phase);
+}
+
+// Each ends later than the one before, the last at 1. Phases whose end is wrong in itself (NAN)
+// have been named already.
+static void check_order(const scope *s, const atedm_prune_spec *spec)
+{
+    for (size_t i = 0; i < spec->n_phases; i++) {
+        char key[KEY_MAX];
+        snprintf(key, sizeof key, "phases/%zu/until", i);
+        double until = spec->phases[i].until;
+        if (i > 0 && until <= spec->phases[i - 1].until)
+            wrong(s, key, "is %g, not after the phase before it", until);
+        else if (i + 1 == spec->n_phases && until < 1)
+            wrong(s, key, "is %g, but the last phase ends at 1", until);
+    }
+}
+
+static void read_phases(const scope *s, atedm_prune_spec *spec)
+{
+    const json_t *list = get_array(s, "phases", 1, ATEDM_MAX_PHASES);
+    if (!list)
+        return;
+    snprintf(spec->schedule, sizeof spec->schedule, "phases");
+    spec->n_phases = json_array_size(list);
+    for (size_t i = 0; i < spec->n_phases; i++) {
+        scope phase = {.object = json_array_get(list, i), .errors = s->errors};
+        snprintf(phase.pointer, sizeof phase.pointer, "%.24s/phases/%zu", s->pointer, i);
+        spec->phases[i].until = NAN;
+        if (json_is_object(phase.object)) {
+            read_phase(&phase, &spec->phases[i]);
+        } else {
+            char key[KEY_MAX];
+            snprintf(key, sizeof key, "phases/%zu", i);
+            wrong(s, key, "is not an object");
+        }
+    }
+    check_order(s, spec);
+}
+
+static bool uses_plan_ratio(const atedm_prune_spec *spec)
+{
+    if (strcmp(spec->schedule, "phases") != 0)
+        return true;
+    for (size_t i = 0; i < spec->n_phases; i++) {
+        if (isnan(spec->phases[i].ratio))
+            return true;
+    }
+    return false;
+}
+
+static void read_schedule(const scope *s, atedm_prune_spec *spec)
+{
+    static const char *const names[] = {"dsap", "uniform"};
+    if (has(s, "phases") && (has(s, "schedule") || has(s, "tau")))
+        wrong(s, "phases", "excludes \"schedule\" and \"tau\"");
+    read_phases(s, spec);
+
+    int place = strcmp(spec->schedule, "uniform") == 0;
+    read_name(s, "schedule", names, N_NAMES(names), &place);
+    if (!has(s, "phases"))
+        snprintf(spec->schedule, sizeof spec->schedule, "%s", names[place]);
+    read_real(s, "tau", 0, 1, false, &spec->tau);
+    if (has(s, "tau") && strcmp(spec->schedule, "uniform") == 0)
+        wrong(s, "tau", "has no meaning with the schedule \"uniform\"");
+}
+
+// ---- the rest of the object
+
+static void read_amount(const scope *s, atedm_prune_spec *spec)
+{
+    read_real(s, "ratio", 0, ATEDM_RATIO_MAX, false, &spec->ratio);
+    read_real(s, "flops_budget", 0, 1, true, &spec->flops_budget);
+    if (!has(s, "flops_budget"))
+        return;
+    if (has(s, "ratio"))
+        wrong(s, "flops_budget", "excludes \"ratio\"");
+    else if (!uses_plan_ratio(spec))
+        wrong(s, "flops_budget", "needs a phase without a ratio of its own");
+    spec->ratio = NAN;
+}
+
+static void read_lists(const scope *s, atedm_prune_spec *spec)
+{
+    const json_t *levels = get_array(s, "skip_levels", 0, ATEDM_MAX_LEVELS);
+    if (levels)
+        spec->skip_levels = 0;
+    for (size_t i = 0; i < json_array_size(levels); i++) {
+        const json_t *item = json_array_get(levels, i);
+        char key[KEY_MAX];
+        snprintf(key, sizeof key, "skip_levels/%zu", i);
+        if (check_int(s, key, item, 0, ATEDM_MAX_LEVELS - 1))
+            spec->skip_levels |= 1U << json_integer_value(item);
+    }
+    const json_t *layers = get_array(s, "prune_after", 1, ATEDM_MAX_PRUNE_LAYERS);
+    if (layers)
+        spec->n_prune_after = json_array_size(layers);
+    int last = -1;
+    for (size_t i = 0; i < json_array_size(layers); i++) {
+        const json_t *item = json_array_get(layers, i);
+        char key[KEY_MAX];
+        snprintf(key, sizeof key, "prune_after/%zu", i);
+        if (!check_int(s, key, item, 0, ATEDM_PRUNE_LAYER_MAX))
+            continue;
+        int layer = (int)json_integer_value(item);
+        if (layer <= last)
+            wrong(s, key, "is %d, not after %d", layer, last);
+        last = layer;
+        spec->prune_after[i] = layer;
+    }
+}
+
+static void read_score(const scope *outer, atedm_prune_spec *spec)
+{
+    static const char *const known[] = {"map", "heads", "max_iterations", "tolerance"};
+    static const char *const maps[] = {"self", "cross"};
+    static const char *const heads[] = {"rms", "mean"};
+    scope s = {.object = json_object_get(outer->object, "score"), .errors = outer->errors};
+    if (!s.object)
+        return;
+    if (!json_is_object(s.object)) {
+        wrong(outer, "score", "is not an object");
+        return;
+    }
+    snprintf(s.pointer, sizeof s.pointer, "%.24s/score", outer->pointer);
+    refuse_unknown(&s, known, N_NAMES(known));
+    int place = spec->cross_map;
+    read_name(&s, "map", maps, N_NAMES(maps), &place);
+    spec->cross_map = place == 1;
+    place = spec->rank.heads == ATEDM_HEADS_MEAN;
+    read_name(&s, "heads", heads, N_NAMES(heads), &place);
+    spec->rank.heads = place == 1 ? ATEDM_HEADS_MEAN : ATEDM_HEADS_RMS;
+    const json_t *iterations = json_object_get(s.object, "max_iterations");
+    if (iterations && check_int(&s, "max_iterations", iterations, 1, ATEDM_MAX_RANK_ITERATIONS))
+        spec->rank.max_iterations = (int)json_integer_value(iterations);
+    double tolerance = (double)spec->rank.tolerance;
+    read_real(&s, "tolerance", 0, ATEDM_TOLERANCE_MAX, false, &tolerance);
+    spec->rank.tolerance = (float)tolerance;
+}
+
+static void read_recovery(const scope *s, atedm_prune_spec *spec)
+{
+    static const char *const names[] = {"attention", "cosine", "nearest", "zero"}; // atedm_recovery
+    int place = (int)spec->recovery;
+    read_name(s, "recovery", names, N_NAMES(names), &place);
+    spec->recovery = (atedm_recovery)place;
+}
+
+static void wrong_preset(atedm_field_errors *errors, const char *pointer, const char *name)
+{
+    atedm_field_errors_add(errors, pointer,
+                           "\"%.32s\" is not a preset (off, at-edm, at-edm-a .. at-edm-d, "
+                           "at-edm-dagger)",
+                           name);
+}
+
+// What the other fields start from.
+static void read_preset(const scope *s, atedm_prune_spec *spec)
+{
+    atedm_status status = atedm_prune_preset("at-edm", spec);
+    spec->preset[0] = '\0';
+    const json_t *item = json_object_get(s->object, "preset");
+    if (!item)
+        return;
+    const char *name = json_string_value(item);
+    if (!name) {
+        wrong(s, "preset", "is not a string");
+        return;
+    }
+    status = atedm_prune_preset(name, spec);
+    if (status) {
+        char pointer[sizeof s->pointer + sizeof "/preset"];
+        snprintf(pointer, sizeof pointer, "%s/preset", s->pointer);
+        wrong_preset(s->errors, pointer, name);
+    } else if (!spec->enabled && json_object_size(s->object) > 1) {
+        wrong(s, "preset", "\"off\" excludes every other field");
+    }
+}
+
+static void read_object(const scope *s, atedm_prune_spec *spec)
+{
+    static const char *const known[] = {"preset", "ratio",   "flops_budget", "schedule",
+                                        "tau",    "phases",  "skip_levels",  "prune_after",
+                                        "score",  "recovery"};
+    refuse_unknown(s, known, N_NAMES(known));
+    read_preset(s, spec);
+    read_schedule(s, spec);
+    read_amount(s, spec);
+    read_lists(s, spec);
+    read_score(s, spec);
+    read_recovery(s, spec);
+}
+
+void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer,
+                                atedm_prune_spec *ret_spec, atedm_field_errors *errors)
+{
+    if (json_is_string(value)) {
+        if (atedm_prune_preset(json_string_value(value), ret_spec))
+            wrong_preset(errors, pointer, json_string_value(value));
+        return;
+    }
+    if (!json_is_object(value)) {
+        atedm_field_errors_add(errors, pointer, "is neither a preset's name nor an object");
+        return;
+    }
+    size_t before = errors->count + errors->more;
+    scope s = {.object = value, .errors = errors};
+    snprintf(s.pointer, sizeof s.pointer, "%s", pointer);
+    atedm_prune_spec spec;
+    read_object(&s, &spec);
+    if (errors->count + errors->more == before)
+        *ret_spec = spec;
+}

@@ -1,0 +1,191 @@
+// A request's defaults and the check of its fields: see request.h.
+#include "core/request.h"
+
+#include "core/base/utf8.h"
+#include "core/sampler.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void atedm_request_finish(atedm_request *request)
+{
+    if (!request)
+        return;
+    free(request->prompt);
+    free(request->negative_prompt);
+    request->prompt = NULL;
+    request->negative_prompt = NULL;
+}
+
+void atedm_request_init(atedm_request *request, const atedm_request_limits *limits,
+                        const atedm_prune_spec *prune)
+{
+    size_t n_samplers = 0;
+    *request = (atedm_request){
+        .width = limits->native_width,
+        .height = limits->native_height,
+        .steps = 30,
+        .guidance_scale = 7,
+        .num_images = 1,
+        .prune = *prune,
+        .response_format = ATEDM_RESPONSE_B64_JSON,
+        .deadline_s = NAN,
+    };
+    snprintf(request->sampler, sizeof request->sampler, "%s", atedm_sampler_names(&n_samplers)[0]);
+}
+
+// Makes valid UTF-8 of a text that quotes anything: what was cut inside a character at the end
+// goes, any other byte that is not part of one becomes '?'.
+static void clean(char *text, bool cut)
+{
+    size_t size = strlen(text);
+    size_t valid = atedm_utf8_valid_prefix(text, size);
+    while (valid < size) {
+        if (cut && size - valid < 4) {
+            text[valid] = '\0';
+            return;
+        }
+        text[valid++] = '?';
+        valid += atedm_utf8_valid_prefix(text + valid, size - valid);
+    }
+}
+
+void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, const char *format,
+                            ...)
+{
+    if (errors->count == ATEDM_FIELD_ERRORS_MAX) {
+        errors->more++;
+        return;
+    }
+    atedm_field_error *error = &errors->items[errors->count++];
+    int wanted = snprintf(error->pointer, sizeof error->pointer, "%s", pointer);
+    clean(error->pointer, wanted >= (int)sizeof error->pointer);
+    va_list args;
+    va_start(args, format);
+    wanted = vsnprintf(error->detail, sizeof error->detail, format, args);
+    va_end(args);
+    clean(error->detail, wanted >= (int)sizeof error->detail);
+}
+
+// ---- validation
+
+static void check_text(const char *text, const char *pointer, size_t min,
+                       atedm_field_errors *errors)
+{
+    size_t size = strlen(text);
+    if (size < min)
+        atedm_field_errors_add(errors, pointer, "is empty");
+    else if (size > ATEDM_PROMPT_MAX)
+        atedm_field_errors_add(errors, pointer, "has %zu bytes, more than %d", size,
+                               ATEDM_PROMPT_MAX);
+    else if (!atedm_utf8_is_valid(text, size))
+        atedm_field_errors_add(errors, pointer, "is not valid UTF-8");
+}
+
+static void check_int(int64_t value, const char *pointer, int64_t min, int64_t max,
+                      atedm_field_errors *errors)
+{
+    if (value < min || value > max)
+        atedm_field_errors_add(errors, pointer, "is %" PRId64 ", not within %" PRId64 "..%" PRId64,
+                               value, min, max);
+}
+
+static bool check_side(int64_t value, const char *pointer, int64_t multiple,
+                       atedm_field_errors *errors)
+{
+    if (value < 1 || value > ATEDM_SIZE_MAX) {
+        atedm_field_errors_add(errors, pointer, "is %" PRId64 ", not within %" PRId64 "..%d", value,
+                               multiple, ATEDM_SIZE_MAX);
+        return false;
+    }
+    if (value % multiple) {
+        atedm_field_errors_add(errors, pointer, "is %" PRId64 ", not a multiple of %" PRId64, value,
+                               multiple);
+        return false;
+    }
+    return true;
+}
+
+static void check_size(const atedm_request *request, const atedm_request_limits *limits,
+                       atedm_field_errors *errors)
+{
+    bool width = check_side(request->width, "/width", limits->size_multiple, errors);
+    bool height = check_side(request->height, "/height", limits->size_multiple, errors);
+    if (width && height && request->width * request->height > limits->max_area)
+        atedm_field_errors_add(errors, "/width",
+                               "%" PRId64 " x %" PRId64 " is more than the limit of %" PRId64
+                               " pixels",
+                               request->width, request->height, limits->max_area);
+}
+
+static bool is_sampler(const char *name)
+{
+    size_t count = 0;
+    const char *const *names = atedm_sampler_names(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void check_seed(const atedm_request *request, atedm_field_errors *errors)
+{
+    uint64_t last = ATEDM_SEED_MAX;
+    if (request->seed > last) {
+        atedm_field_errors_add(errors, "/seed", "is %" PRIu64 ", more than %" PRIu64, request->seed,
+                               last);
+        return;
+    }
+    // The last image's seed has to be one that can be asked for.
+    int images = request->num_images;
+    if (images > 1 && (uint64_t)(images - 1) > last - request->seed)
+        atedm_field_errors_add(
+            errors, "/seed", "the last of %d images would get a seed over %" PRIu64, images, last);
+}
+
+static void check_prune(const atedm_prune_spec *prune, atedm_field_errors *errors)
+{
+    if (!prune->enabled)
+        return;
+    double ratio = prune->ratio;
+    double budget = prune->flops_budget;
+    if (!isnan(budget)) {
+        if (!(budget > 0 && budget <= 1))
+            atedm_field_errors_add(errors, "/pruning/flops_budget", "is %g, not over 0 and up to 1",
+                                   budget);
+    } else if (!(ratio >= 0 && ratio <= ATEDM_RATIO_MAX)) {
+        atedm_field_errors_add(errors, "/pruning/ratio", "is %g, not within 0..%g", ratio,
+                               ATEDM_RATIO_MAX);
+    }
+}
+
+void atedm_request_validate(const atedm_request *request, const atedm_request_limits *limits,
+                            atedm_field_errors *errors)
+{
+    check_text(request->prompt ? request->prompt : "", "/prompt", 1, errors);
+    if (request->negative_prompt)
+        check_text(request->negative_prompt, "/negative_prompt", 0, errors);
+    check_size(request, limits, errors);
+    check_int(request->steps, "/steps", 1, limits->max_steps, errors);
+    // Written so that NaN fails.
+    if (!(request->guidance_scale >= 0 && request->guidance_scale <= ATEDM_GUIDANCE_MAX))
+        atedm_field_errors_add(errors, "/guidance_scale", "is %g, not within 0..%g",
+                               request->guidance_scale, ATEDM_GUIDANCE_MAX);
+    check_seed(request, errors);
+    check_int(request->num_images, "/num_images", 1, limits->max_images, errors);
+    if (!is_sampler(request->sampler))
+        atedm_field_errors_add(errors, "/sampler", "\"%s\" is not known", request->sampler);
+    check_prune(&request->prune, errors);
+    if (request->response_format == ATEDM_RESPONSE_PNG && request->num_images > 1)
+        atedm_field_errors_add(errors, "/response_format", "\"png\" answers one image, not %d",
+                               request->num_images);
+    double deadline = request->deadline_s;
+    if (!isnan(deadline) && !(deadline > 0 && deadline <= ATEDM_DEADLINE_MAX_S))
+        atedm_field_errors_add(errors, "/deadline_s", "is %g, not over 0 and up to %g", deadline,
+                               ATEDM_DEADLINE_MAX_S);
+    check_int(request->priority, "/priority", -ATEDM_PRIORITY_MAX, ATEDM_PRIORITY_MAX, errors);
+}
