@@ -390,26 +390,26 @@ static atedm_status time_vae(bench *b, atedm_error *err)
 
 // ---- the whole
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 // Random values for the largest input of any case.
 static atedm_status make_inputs(bench *b, atedm_error *err)
 {
     const atedm_bench_options *options = b->report->options;
     const atedm_unet_config *unet = &b->config->parts.unet;
-    int64_t scale = atedm_model_config_scale(b->config), most = GEMM_ROWS * GEMM_WIDTH, batch = 1;
-    for (int k = 0; k < options->n_batches; k++)
-        batch = options->batches[k] > batch ? options->batches[k] : batch;
-    int64_t channels = unet->in_channels > b->config->parts.vae.latent_channels
-                           ? unet->in_channels
-                           : b->config->parts.vae.latent_channels;
-    int64_t wants[3] = {batch * b->real.context_tokens * unet->cross_attention_dim,
-                        batch * 4 * unet->channels[0], 0};
-    for (int i = 0; i < options->n_sizes; i++) {
-        int64_t latents = batch * channels * (options->sizes[i].width / scale) *
-                          (options->sizes[i].height / scale);
-        wants[2] = latents > wants[2] ? latents : wants[2];
+    int64_t channels = larger(unet->in_channels, b->config->parts.vae.latent_channels);
+    int64_t scale = atedm_model_config_scale(b->config), most = GEMM_ROWS * GEMM_WIDTH;
+    for (int k = 0; k < options->n_batches; k++) {
+        int64_t batch = options->batches[k];
+        most = larger(most, batch * b->real.context_tokens * unet->cross_attention_dim);
+        most = larger(most, batch * 4 * unet->channels[0]); // the condition's embedding
+        for (int i = 0; i < options->n_sizes; i++)
+            most = larger(most, batch * channels * (options->sizes[i].width / scale) *
+                                    (options->sizes[i].height / scale));
     }
-    for (int i = 0; i < 3; i++)
-        most = wants[i] > most ? wants[i] : most;
     b->input_values = (size_t)most;
     b->vae_latents = calloc(b->input_values, sizeof *b->vae_latents);
     b->inputs = calloc(b->input_values, atedm_dtype_size(b->real.dtype));
