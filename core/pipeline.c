@@ -88,7 +88,7 @@ static atedm_status check_request(const atedm_generation *g, const atedm_host_te
                                   atedm_error *err)
 {
     const atedm_request *r = g->request;
-    int64_t multiple = atedm_model_config_multiple(&g->p->model->config);
+    int64_t multiple = atedm_model_config_scale(&g->p->model->config);
     if (r->width < 1 || r->height < 1 || r->width > ATEDM_SIZE_MAX || r->height > ATEDM_SIZE_MAX ||
         r->width % multiple || r->height % multiple)
         return atedm_error_set(err, ATEDM_ERR_INVALID,
@@ -293,14 +293,10 @@ static void embed_condition(atedm_generation *g, const void *pooled)
     memcpy(ids, one, sizeof one);
     memcpy(ids + ATEDM_UNET_TIME_IDS, one, sizeof one);
     const atedm_model *m = g->p->model;
-    int64_t samples = g->samples, embedding = atedm_unet_embedding_dim(m->unet);
-    size_t row = (size_t)embedding * atedm_dtype_size(m->dtype);
-    // Every sample of the batch has its own row and its own count, although an image's rows are the
-    // same.
-    for (int64_t i = 0; i < g->images; i++)
-        atedm_unet_embed_condition(m->unet, g->p->stream, &g->p->scratch, pooled, ids, samples,
-                                   (char *)g->condition + (size_t)((i % g->batch) * samples) * row);
-    atedm_pipeline_dump_doubles(g, "add_time_ids", ids, g->samples, ATEDM_UNET_TIME_IDS);
+    atedm_unet_embed_condition(m->unet, g->p->stream, &g->p->scratch, pooled, ids, g->samples,
+                               g->condition);
+    atedm_pipeline_dump_doubles(g, "add_time_ids", ids, 2,
+                                (int64_t[]){g->samples, ATEDM_UNET_TIME_IDS});
 }
 
 atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err)
@@ -339,6 +335,7 @@ atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err)
     count(g, 0, s);
     embed_condition(g, pooled);
     repeat(g, context, (size_t)g->samples * context_bytes);
+    repeat(g, g->condition, (size_t)(g->samples * atedm_unet_embedding_dim(m->unet)) * element);
     make_latents(g);
     atedm_pipeline_dump_encoded(g, ids, pooled);
     count(g, 1, s);

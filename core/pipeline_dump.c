@@ -53,18 +53,25 @@ static float *to_planar(const float *x, int64_t n, const int64_t *order, int64_t
     return y;
 }
 
+// x [n][h][w][c] (host) goes out as [n][c][h][w].
+static void call_planar(atedm_generation *g, atedm_stream *s, const char *name, const float *x,
+                        int64_t n, const int64_t *order, const int64_t hwc[3])
+{
+    float *y = to_planar(x, n, order, hwc[0] * hwc[1], hwc[2]);
+    if (y)
+        call(g, name, ATEDM_F32, y, 4, (int64_t[]){n, hwc[2], hwc[0], hwc[1]});
+    else
+        atedm_stream_fail(s, ATEDM_ERR_NOMEM, "no memory for a dump");
+    free(y);
+}
+
 static void dump_maps(atedm_generation *g, atedm_stream *s, const char *name, atedm_dtype dtype,
                       const void *from, int64_t n, const int64_t *order, const int64_t hwc[3])
 {
-    int64_t pixels = hwc[0] * hwc[1];
-    float *x = fetch(s, dtype, from, (size_t)(n * pixels * hwc[2]));
-    float *y = x ? to_planar(x, n, order, pixels, hwc[2]) : NULL;
-    if (y)
-        call(g, name, ATEDM_F32, y, 4, (int64_t[]){n, hwc[2], hwc[0], hwc[1]});
-    else if (x)
-        atedm_stream_fail(s, ATEDM_ERR_NOMEM, "no memory for a dump");
+    float *x = fetch(s, dtype, from, (size_t)(n * hwc[0] * hwc[1] * hwc[2]));
+    if (x)
+        call_planar(g, s, name, x, n, order, hwc);
     free(x);
-    free(y);
 }
 
 static void dump_matrix(atedm_generation *g, const char *name, const void *from, int ndim,
@@ -80,17 +87,15 @@ static void dump_matrix(atedm_generation *g, const char *name, const void *from,
 }
 
 void atedm_pipeline_dump_doubles(atedm_generation *g, const char *name, const double *values,
-                                 int64_t rows, int64_t columns)
+                                 int ndim, const int64_t *shape)
 {
     if (!g->dump.call)
         return;
     float small[2 * ATEDM_MAX_STEPS + 2];
-    for (int64_t i = 0; i < rows * columns; i++)
+    int64_t count = ndim == 2 ? shape[0] * shape[1] : shape[0];
+    for (int64_t i = 0; i < count; i++)
         small[i] = (float)values[i];
-    if (rows == 1)
-        call(g, name, ATEDM_F32, small, 1, &columns);
-    else
-        call(g, name, ATEDM_F32, small, 2, (int64_t[]){rows, columns});
+    call(g, name, ATEDM_F32, small, ndim, shape);
 }
 
 void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], const void *pooled)
@@ -104,8 +109,9 @@ void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], con
     dump_matrix(g, "prompt_embeds", g->context, 3,
                 (int64_t[]){n, tokens, parts->unet.cross_attention_dim});
     dump_matrix(g, "pooled_prompt_embeds", pooled, 2, (int64_t[]){n, parts->clip[1].projection});
-    atedm_pipeline_dump_doubles(g, "sigmas", g->schedule.sigmas, 1, g->schedule.n + 1);
-    atedm_pipeline_dump_doubles(g, "timesteps", g->schedule.timesteps, 1, g->schedule.n);
+    atedm_pipeline_dump_doubles(g, "sigmas", g->schedule.sigmas, 1, (int64_t[]){g->schedule.n + 1});
+    atedm_pipeline_dump_doubles(g, "timesteps", g->schedule.timesteps, 1,
+                                (int64_t[]){g->schedule.n});
     int64_t order[ATEDM_PIPELINE_BATCH] = {0, 1, 2, 3};
     dump_maps(g, g->p->stream, "latents_init", ATEDM_F32, g->latents, g->images, order,
               (int64_t[]){g->h, g->w, g->channels});
@@ -142,8 +148,14 @@ void atedm_pipeline_dump_image(atedm_generation *g, int image, const void *y)
     char name[NAME_MAX_BYTES] = "image";
     if (g->images > 1)
         snprintf(name, sizeof name, "image.%d", image);
-    dump_maps(g, g->p->vae_stream, name, g->p->model->vae_dtype, y, 1, (int64_t[]){0},
-              (int64_t[]){g->request->height, g->request->width, 3});
+    int64_t height = g->request->height, width = g->request->width;
+    size_t count = (size_t)(3 * height * width);
+    float *x = fetch(g->p->vae_stream, g->p->model->vae_dtype, y, count);
+    for (size_t i = 0; x && i < count; i++) // as the picture is: limited to -1..1, NaN kept
+        x[i] = x[i] < -1 ? -1 : x[i] > 1 ? 1 : x[i];
+    if (x)
+        call_planar(g, g->p->vae_stream, name, x, 1, (int64_t[]){0}, (int64_t[]){height, width, 3});
+    free(x);
 }
 
 static bool reserve(atedm_generation *g, size_t count)

@@ -56,7 +56,7 @@ ATEDM_MUST_CHECK atedm_status atedm_generation_measure(const atedm_generation *g
 // Each does nothing without a dump callback.
 void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], const void *pooled);
 void atedm_pipeline_dump_doubles(atedm_generation *g, const char *name, const double *values,
-                                 int64_t rows, int64_t columns);
+                                 int ndim, const int64_t *shape);
 void atedm_pipeline_dump_noise(atedm_generation *g, int64_t images);
 void atedm_pipeline_dump_latents(atedm_generation *g);
 void atedm_pipeline_dump_image(atedm_generation *g, int image, const void *y);
