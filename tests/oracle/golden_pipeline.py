@@ -14,6 +14,7 @@ from topologies import MODELS
 
 PROMPT = "a photo of a red fox in the snow, it's 2024!"
 NEGATIVE = "blurry, low quality"
+SPECIAL_TOKENS_PROMPT = "a red fox! <|endoftext|> in the snow <|startoftext|>"
 LONG_PROMPT = "a watercolor painting of a lighthouse on a rocky coast under a stormy sky, " * 9
 
 Tensors = dict[str, torch.Tensor]
@@ -61,6 +62,7 @@ def cases() -> list[Case]:
         Case("a-unguided", "a", Request(PROMPT, NEGATIVE, 64, 32, 3, 1.0, 2**53 + 1, 1), full_image=False),
         Case("b-long-prompt", "b", Request(LONG_PROMPT, NEGATIVE, 64, 32, 2, 7.0, 9, 1), full_image=False),
         Case("c-odd-grid", "c", Request(PROMPT, NEGATIVE, 104, 72, 3, 7.0, 11, 1), False, False),
+        Case("c-special-tokens", "c", Request(SPECIAL_TOKENS_PROMPT, "!", 64, 32, 1, 2.0, 3, 1), full_image=False),
         Case("b-one-step", "b", Request("a", "a", 32, 64, 1, 30.0, 0, 1), False, False),
     ]
     return out

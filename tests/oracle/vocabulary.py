@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 END_OF_WORD = "</w>"
@@ -63,7 +64,7 @@ def learn_merges(text: str, count: int) -> list[Pair]:
     while len(merges) < count:
         pairs: Counter[Pair] = Counter()
         for word, times in words.items():
-            for pair in zip(word, word[1:]):
+            for pair in pairwise(word):
                 pairs[pair] += times
         if not pairs:
             raise ValueError(f"the text has only {len(merges)} merges, {count} wanted")
