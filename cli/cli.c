@@ -111,11 +111,12 @@ void atedm_cli_parse_pruning(const char *text, atedm_prune_spec *ret_spec,
 int atedm_cli_field_errors(const char *command, const atedm_field_errors *errors)
 {
     for (size_t i = 0; i < errors->count; i++) {
-        const char *pointer = errors->items[i].pointer;
+        const char *name = errors->items[i].pointer + 1; // past the "/"
+        int length = (int)strcspn(name, "/");            // of the option; the rest is its JSON
         fprintf(stderr, "atedm %s: --", command);
-        for (const char *c = pointer + (*pointer == '/'); *c; c++)
-            fputc(*c == '_' ? '-' : *c, stderr);
-        fprintf(stderr, ": %s\n", errors->items[i].detail);
+        for (int c = 0; c < length; c++)
+            fputc(name[c] == '_' ? '-' : name[c], stderr);
+        fprintf(stderr, "%s: %s\n", name + length, errors->items[i].detail);
     }
     if (errors->more)
         fprintf(stderr, "atedm %s: and %zu more\n", command, errors->more);

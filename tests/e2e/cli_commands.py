@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""The other commands of atedm: help and versions, inspect, mkmodel, bench step."""
+import json
+import unittest
+
+from cli_common import MODEL, CommandTest, read_png
+
+COMMANDS = (("generate",), ("inspect",), ("mkmodel",), ("bench",), ("bench", "step"))
+
+
+class Everywhere(CommandTest):
+    def test_help(self):
+        self.assertIn("generate", self.run_ok("--help"))
+        for command in COMMANDS:
+            with self.subTest(command=command):
+                out = self.run_ok(*command, "--help")
+                self.assertIn(f"usage: atedm {' '.join(command)}", out)
+
+    def test_version(self):
+        version = self.run_ok("--version")
+        self.assertRegex(version, r"^atedm \d+\.\d+\.\d+\n$")
+        for command in COMMANDS:
+            with self.subTest(command=command):
+                self.assertEqual(version, self.run_ok(*command, "--version"))
+
+    def test_usage_errors(self):
+        self.run_wrong(2)
+        self.assertIn("no command", self.run_wrong(2, "paint"))
+        for command in COMMANDS:
+            with self.subTest(command=command):
+                self.run_wrong(2, *command, "--no-such-option")
+                self.assertIn("--help", self.run_wrong(2, *command))
+
+
+class Inspect(CommandTest):
+    def test_model_on_disk(self):
+        report = self.run_json("inspect", MODEL)
+        self.assertIsInstance(report, dict)
+        self.assertIn("a", self.run_ok("inspect", MODEL))
+
+    def test_sdxl(self):
+        # The figure of the paper's baseline: 6.7 TFLOPs.
+        self.assertIn("6.76", self.run_ok("inspect", "--arch", "sdxl-base"))
+
+    def test_no_model(self):
+        self.assertIn("none", self.run_wrong(1, "inspect", self.folder / "none"))
+
+
+class MakeModel(CommandTest):
+    ARCH = MODEL.parents[3] / "oracle"
+
+    def test_no_such_architecture(self):
+        self.run_wrong(1, "mkmodel", "--arch", self.folder / "none.json", "--seed", 1,
+                       self.folder / "m")
+        self.assertFalse((self.folder / "m").exists())
+
+
+class BenchStep(CommandTest):
+    ARGS = ("bench", "step", "--model", MODEL, "--size", "64x48", "--repeat", 1, "--backend", "cpu")
+
+    def test_report(self):
+        report = self.run_json(*self.ARGS, "--steps", 10, "--batch", 1, "--batch", 2)
+        stages = [row["stage"] for row in report["stages"]]
+        self.assertEqual("gemm", stages[0])
+        self.assertEqual("gemm", stages[-1])
+        self.assertEqual({"gemm", "text", "unet", "vae"}, set(stages))
+        unet = [row for row in report["stages"] if row["stage"] == "unet"]
+        for batch in (1, 2):
+            rows = [row for row in unet if row["batch"] == batch and row["pruning"] == "at-edm"]
+            self.assertEqual([(0, 3), (3, 7)], [(r["first_step"], r["steps"]) for r in rows],
+                             "the phases of the plan")
+        off = {r["batch"]: r["flops"] for r in unet if r["pruning"] == "off"}
+        self.assertEqual(2 * off[1], off[2])
+        for row in report["stages"]:
+            self.assertGreater(row["min_s"], 0)
+            self.assertGreaterEqual(row["median_s"], row["min_s"])
+            self.assertAlmostEqual(row["flops"] / row["min_s"] / row["flops_per_s"], 1, 5)
+        self.assertGreater(report["peak_memory_bytes"], 1 << 20)
+
+    def test_table(self):
+        out = self.run_ok(*self.ARGS, "--stages", "unet", "--pruning", "off")
+        self.assertIn("% of gemm", out)
+        self.assertNotIn("vae ", out)
+
+    def test_wrong_options(self):
+        for wrong in (("--size", "63x64"), ("--batch", 0), ("--stages", "paint"),
+                      ("--pruning", "none"), ("--repeat", "x")):
+            with self.subTest(wrong=wrong):
+                self.run_wrong(2, *self.ARGS, *wrong)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,268 @@
+// The command line's own parts: reading option values, options to requests, collecting a dump, and
+// random weights.
+#include "cli/bench_weights.h"
+#include "cli/cli.h"
+#include "cli/dump.h"
+#include "cli/generate_options.h"
+#include "core/safetensors.h"
+
+#include <criterion/criterion.h>
+#include <criterion/redirect.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+// ---- values
+
+Test(values, integers)
+{
+    int64_t value = 42;
+    cr_assert(atedm_cli_parse_int("-7", -10, 10, &value) && value == -7);
+    cr_assert(atedm_cli_parse_int("9223372036854775807", 0, INT64_MAX, &value));
+    cr_assert(value == INT64_MAX);
+    value = 42;
+    const char *wrong[] = {"", "x", "1x", "1.5", "11", "-11", "9223372036854775808"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        cr_assert(!atedm_cli_parse_int(wrong[i], -10, 10, &value), "%s", wrong[i]);
+    cr_assert_eq(value, 42, "untouched on failure");
+}
+
+Test(values, reals)
+{
+    double value = 42;
+    cr_assert(atedm_cli_parse_real("7.5", &value) && value == 7.5);
+    const char *wrong[] = {"", "x", "1x", "nan", "inf", "1e999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        cr_assert(!atedm_cli_parse_real(wrong[i], &value), "%s", wrong[i]);
+    cr_assert(value == 7.5);
+}
+
+Test(values, sizes)
+{
+    int64_t width = 0, height = 0;
+    cr_assert(atedm_cli_parse_size("640x512", &width, &height) && width == 640 && height == 512);
+    cr_assert(atedm_cli_parse_size("64", &width, &height) && width == 64 && height == 64);
+    const char *wrong[] = {
+        "", "x", "x64", "64x", "0x64", "64x64x64", "-64x64", "16392x8", "100000000000000000000x8"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        cr_assert(!atedm_cli_parse_size(wrong[i], &width, &height), "%s", wrong[i]);
+    cr_assert(width == 64 && height == 64);
+}
+
+Test(values, dtypes)
+{
+    bool best = false;
+    atedm_dtype dtype = ATEDM_U8;
+    cr_assert(atedm_cli_parse_dtype("bf16", &best, &dtype) && !best && dtype == ATEDM_BF16);
+    cr_assert(atedm_cli_parse_dtype("auto", &best, &dtype) && best);
+    cr_assert(!atedm_cli_parse_dtype("i64", &best, &dtype));
+    cr_assert(!atedm_cli_parse_dtype("", &best, &dtype));
+}
+
+Test(values, pruning)
+{
+    atedm_prune_spec spec;
+    atedm_field_errors errors = {.count = 0};
+    atedm_cli_parse_pruning("off", &spec, &errors);
+    cr_assert(errors.count == 0 && !spec.enabled);
+    atedm_cli_parse_pruning("{\"preset\": \"at-edm\", \"ratio\": 0.5}", &spec, &errors);
+    cr_assert(errors.count == 0 && spec.enabled && spec.ratio == 0.5);
+    const char *wrong[] = {"at-edm-z", "{\"ratio\": 2}", "{\"ratio\": ", "{\"ratio\": 0.5} x", "",
+                           "\xff"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        errors.count = 0;
+        atedm_cli_parse_pruning(wrong[i], &spec, &errors);
+        cr_assert_eq(errors.count, 1, "%s", wrong[i]);
+    }
+}
+
+Test(values, field_errors_name_options, .init = cr_redirect_stderr)
+{
+    atedm_field_errors errors = {.count = 0};
+    atedm_field_errors_add(&errors, "/guidance_scale", "too large");
+    atedm_field_errors_add(&errors, "/pruning/flops_budget", "too small");
+    cr_assert_eq(atedm_cli_field_errors("generate", &errors), ATEDM_EXIT_USAGE);
+    cr_assert_stderr_eq_str("atedm generate: --guidance-scale: too large\n"
+                            "atedm generate: --pruning/flops_budget: too small\n");
+}
+
+// ---- options of generate
+
+static const atedm_model_config *config(void)
+{
+    static atedm_model_config c = {
+        .name = "test",
+        .parts.unet = {.levels = 2, .sample_size = 8, .channels = {8, 8}},
+        .parts.vae = {.levels = 4, .latent_channels = 4},
+    };
+    return &c;
+}
+
+static bool parse(const char **argv, atedm_generate_options *ret_options, int *ret_exit)
+{
+    int argc = 0;
+    while (argv[argc])
+        argc++;
+    optind = 0; // glibc: start over
+    return atedm_generate_options_parse(argc, (char **)argv, ret_options, ret_exit);
+}
+
+#define ARGV(...) ((const char *[]){"atedm generate", __VA_ARGS__, NULL})
+#define NEEDED "--model", "m", "--prompt", "a cat", "-o", "x.png"
+
+Test(generate, defaults)
+{
+    atedm_generate_options options;
+    atedm_field_errors errors = {.count = 0};
+    atedm_request r;
+    int status = -1;
+    cr_assert(parse(ARGV(NEEDED), &options, &status));
+    atedm_generate_options_request(&options, config(), &r, &errors);
+    cr_assert_eq(errors.count, 0, "%s", errors.items[0].detail);
+    cr_assert_str_eq(r.prompt, "a cat");
+    cr_assert_null(r.negative_prompt);
+    cr_assert(r.width == 64 && r.height == 64 && r.steps == 30 && r.num_images == 1);
+    cr_assert(r.guidance_scale == 7 && isnan(r.deadline_s) && r.prune.enabled);
+    cr_assert_leq(r.seed, ATEDM_SEED_MAX);
+    atedm_request_finish(&r);
+}
+
+Test(generate, every_field)
+{
+    atedm_generate_options options;
+    atedm_field_errors errors = {.count = 0};
+    atedm_request r;
+    int status = -1;
+    cr_assert(
+        parse(ARGV(NEEDED, "--negative-prompt", "", "--width", "128", "--height=96", "--steps", "5",
+                   "--guidance-scale", "1.5", "--seed", "9223372036854775807", "--num-images", "1",
+                   "--sampler", "euler", "--pruning", "off", "--deadline-s", "60", "--json"),
+              &options, &status));
+    atedm_generate_options_request(&options, config(), &r, &errors);
+    cr_assert_eq(errors.count, 0, "%s: %s", errors.items[0].pointer, errors.items[0].detail);
+    cr_assert(options.json);
+    cr_assert_str_eq(r.negative_prompt, "");
+    cr_assert(r.width == 128 && r.height == 96 && r.steps == 5 && r.guidance_scale == 1.5);
+    cr_assert(r.seed == ATEDM_SEED_MAX && r.deadline_s == 60 && !r.prune.enabled);
+    atedm_request_finish(&r);
+}
+
+Test(generate, names_every_wrong_field)
+{
+    atedm_generate_options options;
+    atedm_field_errors errors = {.count = 0};
+    atedm_request r;
+    int status = -1;
+    cr_assert(parse(ARGV(NEEDED, "--width", "wide", "--steps", "1e3", "--seed", "-1", "--pruning",
+                         "no-such", "--guidance-scale", "x"),
+                    &options, &status));
+    atedm_generate_options_request(&options, config(), &r, &errors);
+    cr_assert_eq(errors.count, 5);
+    atedm_request_finish(&r);
+    errors.count = 0;
+    cr_assert(parse(ARGV(NEEDED, "--width", "63", "--steps", "151"), &options, &status));
+    atedm_generate_options_request(&options, config(), &r, &errors);
+    cr_assert_eq(errors.count, 2);
+    atedm_request_finish(&r);
+}
+
+Test(generate, usage_errors, .init = cr_redirect_stderr)
+{
+    atedm_generate_options options;
+    int status = -1;
+    cr_assert(!parse(ARGV("--prompt", "a", "-o", "x.png"), &options, &status));
+    cr_assert_eq(status, ATEDM_EXIT_USAGE);
+    cr_assert(!parse(ARGV(NEEDED, "--no-such-option"), &options, &status));
+    cr_assert_eq(status, ATEDM_EXIT_USAGE);
+    cr_assert(!parse(ARGV(NEEDED, "stray"), &options, &status));
+    cr_assert_eq(status, ATEDM_EXIT_USAGE);
+}
+
+// ---- dumps
+
+Test(dump, writes_what_was_collected)
+{
+    char dir[] = "/tmp/atedm-test-XXXXXX";
+    cr_assert_not_null(mkdtemp(dir));
+    char inner[64], path[128];
+    snprintf(inner, sizeof inner, "%s/dump", dir);
+    snprintf(path, sizeof path, "%s/stages.safetensors", inner);
+
+    atedm_dump dump = {0};
+    atedm_error err = {""};
+    char name[32];
+    for (int i = 0; i < 200; i++) { // more than the list starts with
+        float data[6] = {(float)i, 1, 2, 3, 4, 5};
+        snprintf(name, sizeof name, "latents.%d", i);
+        atedm_dump_add(
+            &dump, name,
+            &(atedm_host_tensor){.data = data, .dtype = ATEDM_F32, .ndim = 2, .shape = {2, 3}});
+    }
+    cr_assert_eq(atedm_dump_write(&dump, inner, &err), ATEDM_OK, "%s", err.message);
+    atedm_dump_finish(&dump);
+
+    atedm_safetensors *file = NULL;
+    cr_assert_eq(atedm_safetensors_open(path, &file, &err), ATEDM_OK, "%s", err.message);
+    cr_assert_eq(atedm_safetensors_count(file), 200);
+    const atedm_host_tensor *last = atedm_safetensors_find(file, "latents.199");
+    cr_assert_not_null(last);
+    cr_assert(atedm_host_tensor_has_shape(last, 2, (int64_t[]){2, 3}));
+    float first;
+    memcpy(&first, last->data, sizeof first);
+    cr_assert_eq(first, 199);
+    atedm_safetensors_close(file);
+    unlink(path);
+    rmdir(inner);
+    rmdir(dir);
+}
+
+Test(dump, tells_where_it_cannot_write)
+{
+    atedm_dump dump = {0};
+    atedm_error err = {""};
+    cr_assert_eq(atedm_dump_write(&dump, "/no/such/folder", &err), ATEDM_ERR_IO);
+    cr_assert_not_null(strstr(err.message, "/no/such/folder"));
+}
+
+// ---- random weights
+
+Test(random_weights, variance_follows_fan_in)
+{
+    atedm_weights *weights = NULL;
+    cr_assert_eq(atedm_random_weights_create(ATEDM_F32, &weights), ATEDM_OK);
+    atedm_host_tensor t;
+    const int64_t shape[4] = {300, 40, 3, 3};
+    cr_assert_eq(weights->get(weights, "conv.weight", 4, shape, false, &t, NULL), ATEDM_OK);
+    cr_assert(atedm_host_tensor_has_shape(&t, 4, shape));
+    double sum = 0, square = 0;
+    int64_t count = atedm_host_tensor_count(&t);
+    for (int64_t i = 0; i < count; i++) {
+        double value = ((const float *)t.data)[i];
+        sum += value;
+        square += value * value;
+    }
+    weights->done(weights, &t);
+    cr_assert_float_eq(sum / (double)count, 0, 1e-3);
+    cr_assert_float_eq(square / (double)count * 360, 1, 0.02);
+    atedm_random_weights_destroy(weights);
+}
+
+Test(random_weights, norms_scale_by_one)
+{
+    atedm_weights *weights = NULL;
+    cr_assert_eq(atedm_random_weights_create(ATEDM_BF16, &weights), ATEDM_OK);
+    atedm_host_tensor scale, shift;
+    const int64_t shape[1] = {5};
+    cr_assert_eq(weights->get(weights, "norm.weight", 1, shape, false, &scale, NULL), ATEDM_OK);
+    cr_assert_eq(weights->get(weights, "norm.bias", 1, shape, true, &shift, NULL), ATEDM_OK);
+    for (int i = 0; i < 5; i++) {
+        cr_assert_eq(atedm_bf16_to_f32(((const uint16_t *)scale.data)[i]), 1);
+        cr_assert_eq(atedm_bf16_to_f32(((const uint16_t *)shift.data)[i]), 0);
+    }
+    weights->done(weights, &scale);
+    weights->done(weights, &shift);
+    atedm_random_weights_destroy(weights);
+}
