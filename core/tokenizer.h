@@ -11,6 +11,7 @@
 #define ATEDM_TOKENIZER_MAX_VOCAB 1000000
 #define ATEDM_TOKENIZER_MAX_FILE (64u * 1024 * 1024) // bytes of each of its files
 #define ATEDM_TOKENIZER_MAX_LENGTH 1024              // model_max_length
+#define ATEDM_TOKENIZER_MAX_TEXT 32768               // bytes of a prompt
 
 typedef struct atedm_tokenizer atedm_tokenizer;
 
@@ -22,10 +23,13 @@ int64_t atedm_tokenizer_vocab_size(const atedm_tokenizer *tokenizer);
 int64_t atedm_tokenizer_length(const atedm_tokenizer *tokenizer); // model_max_length: 77
 int64_t atedm_tokenizer_eos(const atedm_tokenizer *tokenizer);
 
-// Encodes valid UTF-8 `text` (size bytes) to exactly atedm_tokenizer_length ids in `ret_ids`:
-// start, tokens, end, padding with the tokenizer's pad token. Too long a text is cut; *ret_cut then
-// gets the number of bytes of `text` that were encoded whole (so text + *ret_cut is what was cut),
-// else `size`.
+// Encodes UTF-8 `text` (size bytes) to exactly atedm_tokenizer_length ids in `ret_ids`: start,
+// tokens, end, padding with the tokenizer's pad token. Special tokens that are spelled out in the
+// text count as such. Too long a text is cut; *ret_cut then gets the number of bytes of `text` that
+// were encoded whole, so that text + *ret_cut is what was cut: it begins where the first token that
+// had no room begins, or, where that is a part of a character (or of a character with its combining
+// marks), with that character. Otherwise *ret_cut is `size`. ATEDM_ERR_INVALID for text that is not
+// UTF-8 or contains NUL, ATEDM_ERR_LIMIT past ATEDM_TOKENIZER_MAX_TEXT.
 ATEDM_MUST_CHECK atedm_status atedm_tokenizer_encode(const atedm_tokenizer *tokenizer,
                                                      const char *text, size_t size,
                                                      int64_t *ret_ids, size_t *ret_cut,
