@@ -264,7 +264,9 @@ def check_against_the_specification(base: dict[str, Any]) -> None:
     wanted = "0.812 2.177 0.392 3.381 1.589 3.641 4.065 4.443 4.812 3.796 4.10 4.46 3.60 2.90 3.09".split()
     print("flops:", " ".join(got))
     if got != wanted:
-        raise ValueError(f"differs from at-edm.md: {[pair for pair in zip(got, wanted) if pair[0] != pair[1]]}")
+        raise ValueError(
+            f"differs from at-edm.md: {[pair for pair in zip(got, wanted, strict=True) if pair[0] != pair[1]]}"
+        )
 
 
 def write_all(file: Path = DATA_DIR / "flops.json") -> None:
