@@ -112,11 +112,15 @@ class Length(Tree):
 
 class Headers(Tree):
     def test_header_that_needs_another(self):
-        self.write("core/a.h", "// A header.\nstruct s { size_t n; };\n")
-        self.write("core/b.h", "// A header.\n#include <stddef.h>\nstruct t { size_t n; };\n")
+        guard = "#ifndef ATEDM_X\n#define ATEDM_X\n"
+        self.write("core/a.h", f"// A header.\n{guard}struct s {{ size_t n; }};\n#endif\n")
+        self.write("core/b.h", f"// A header.\n{guard}#include <stddef.h>\nsize_t f(void);\n#endif\n")
+        self.write("core/c.h", "// Loops: a template that c.c includes.\nstatic T f(void);\n")
+        self.write("core/d.h", "// A header.\nint f(void);\n")
         problems = headers.check(self.root)
-        self.assertEqual(1, len(problems))
-        self.assertTrue(problems[0].startswith("core/a.h:1:"))
+        self.assertEqual(2, len(problems), problems)
+        self.assertTrue(problems[0].startswith("core/a.h:1: does not compile alone"))
+        self.assertEqual("core/d.h:1: no include guard", problems[1])
 
 
 class Summary(unittest.TestCase):
