@@ -37,10 +37,16 @@ void atedm_unet_cost_init(atedm_unet_cost *cost, const atedm_unet_config *config
     cost->n_blocks = atedm_unet_config_blocks(config, cost->blocks);
 }
 
+// Pixels of the feature maps at `level`: each downsampling rounds up.
+static int64_t map_pixels(const atedm_unet_cost *cost, int level)
+{
+    int64_t round = ((int64_t)1 << level) - 1;
+    return ((cost->h + round) >> level) * ((cost->w + round) >> level);
+}
+
 int64_t atedm_unet_cost_tokens(const atedm_unet_cost *cost, int block)
 {
-    int level = cost->blocks[block].level;
-    return (cost->h >> level) * (cost->w >> level);
+    return map_pixels(cost, cost->blocks[block].level);
 }
 
 // Ranking n tokens: one pass over the logits, then the iterations (as kernels.c counts it).
@@ -125,7 +131,7 @@ typedef struct unet_walk {
 
 static int64_t pixels(const unet_walk *walk)
 {
-    return (walk->cost->h >> walk->level) * (walk->cost->w >> walk->level);
+    return map_pixels(walk->cost, walk->level);
 }
 
 // A ResNet block over the map with `skip` channels beside it.

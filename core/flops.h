@@ -10,8 +10,7 @@
 #include "core/vae.h"
 #include "kernels/kernels.h"
 
-// One sample, one evaluation of a UNet at one latent size, whose sides are multiples of
-// atedm_unet_config_multiple.
+// One sample, one evaluation of a UNet at one latent size.
 struct atedm_unet_cost {
     atedm_unet_config config;
     int64_t h, w;           // latent

@@ -114,17 +114,9 @@ int64_t atedm_model_config_scale(const atedm_model_config *config)
     return atedm_vae_config_scale(&config->parts.vae);
 }
 
-int64_t atedm_model_config_multiple(const atedm_model_config *config)
-{
-    return atedm_model_config_scale(config) * atedm_unet_config_multiple(&config->parts.unet);
-}
-
 int64_t atedm_model_config_native_size(const atedm_model_config *config)
 {
-    int64_t multiple = atedm_model_config_multiple(config);
-    int64_t size = (int64_t)config->parts.unet.sample_size * atedm_model_config_scale(config);
-    size -= size % multiple;
-    return size < multiple ? multiple : size;
+    return (int64_t)config->parts.unet.sample_size * atedm_model_config_scale(config);
 }
 
 // ---- loading

@@ -29,10 +29,10 @@ ATEDM_MUST_CHECK atedm_status atedm_model_config_from_arch(const char *arch,
                                                            atedm_model_config *ret_config,
                                                            atedm_error *err);
 
-int64_t atedm_model_config_scale(const atedm_model_config *config); // pixels a latent (8)
-int64_t atedm_model_config_multiple(
-    const atedm_model_config *config); // width and height are multiples of it
-int64_t atedm_model_config_native_size(const atedm_model_config *config); // pixels of a side
+// Pixels a latent: 8 for SDXL. Width and height of a picture are multiples of it.
+int64_t atedm_model_config_scale(const atedm_model_config *config);
+// Pixels of a side that the model was made for.
+int64_t atedm_model_config_native_size(const atedm_model_config *config);
 
 typedef struct atedm_model {
     atedm_model_config config;

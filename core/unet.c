@@ -240,9 +240,10 @@ typedef struct unet_run {
     int n_skips;
 } unet_run;
 
+// A side of the feature maps at `level`: each downsampling rounds up.
 static int64_t side(int64_t full, int level)
 {
-    return full >> level;
+    return (full + ((int64_t)1 << level) - 1) >> level;
 }
 
 // A feature map of `channels` at `level`.
@@ -349,17 +350,15 @@ static void *run_up(unet_run *r, void *x)
             channels = out;
         }
         if (stage->resample) {
-            int64_t h = side(r->args->h, stage->level), w = side(r->args->w, stage->level);
+            int64_t h = side(r->args->h, stage->level - 1), w = side(r->args->w, stage->level - 1);
             void *y = take_map(r, stage->level - 1, out);
             size_t mark = atedm_arena_mark(r->arena);
             void *wide = take_map(r, stage->level - 1, out);
             atedm_upsample2(r->s, x, wide, r->args->n, h, w, out);
-            atedm_conv(r->s, &(atedm_conv_args){.weight = stage->resample,
-                                                .x = wide,
-                                                .y = y,
-                                                .n = r->args->n,
-                                                .h = 2 * h,
-                                                .w = 2 * w});
+            atedm_conv(
+                r->s,
+                &(atedm_conv_args){
+                    .weight = stage->resample, .x = wide, .y = y, .n = r->args->n, .h = h, .w = w});
             atedm_arena_release(r->arena, mark);
             x = y;
         }
@@ -390,13 +389,9 @@ void atedm_unet_forward(const atedm_unet *unet, atedm_stream *s, atedm_arena *ar
                         const atedm_unet_args *args)
 {
     const atedm_unet_config *c = &unet->config;
-    int64_t multiple = atedm_unet_config_multiple(c);
-    if (args->n < 1 || args->n > ATEDM_UNET_MAX_SAMPLES || args->h < 1 || args->w < 1 ||
-        args->h % multiple || args->w % multiple) {
-        atedm_stream_fail(s, ATEDM_ERR_INVALID,
-                          "UNet: %lld samples of %lld x %lld; sides must be multiples of %lld",
-                          (long long)args->n, (long long)args->h, (long long)args->w,
-                          (long long)multiple);
+    if (args->n < 1 || args->n > ATEDM_UNET_MAX_SAMPLES || args->h < 1 || args->w < 1) {
+        atedm_stream_fail(s, ATEDM_ERR_INVALID, "UNet: %lld samples of %lld x %lld",
+                          (long long)args->n, (long long)args->h, (long long)args->w);
         return;
     }
     size_t mark = atedm_arena_mark(arena);

@@ -34,8 +34,6 @@ typedef struct atedm_unet_config {
 ATEDM_MUST_CHECK atedm_status atedm_unet_config_read(const char *path,
                                                      atedm_unet_config *ret_config,
                                                      atedm_error *err);
-// Latent height and width must be multiples of this: 2^(levels - 1).
-int64_t atedm_unet_config_multiple(const atedm_unet_config *config);
 // Attention blocks in execution order; returns their number (<= ATEDM_MAX_BLOCKS, checked on
 // reading).
 int atedm_unet_config_blocks(const atedm_unet_config *config,

@@ -257,11 +257,6 @@ fail:
     return status;
 }
 
-int64_t atedm_unet_config_multiple(const atedm_unet_config *config)
-{
-    return (int64_t)1 << (config->levels - 1);
-}
-
 int atedm_unet_config_blocks(const atedm_unet_config *c,
                              atedm_block_info ret_blocks[ATEDM_MAX_BLOCKS])
 {

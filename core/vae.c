@@ -267,10 +267,10 @@ static void attention(vae_run *r)
 
 static void upsample(vae_run *r, const atedm_weight *weight)
 {
-    atedm_upsample2(r->s, r->x, r->y, 1, r->h, r->w, atedm_weight_in(weight));
-    swap(r);
     r->h *= 2;
     r->w *= 2;
+    atedm_upsample2(r->s, r->x, r->y, 1, r->h, r->w, atedm_weight_in(weight));
+    swap(r);
     conv(r, weight);
 }
 

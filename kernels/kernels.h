@@ -193,7 +193,8 @@ void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x,
 // y = a + b, `count` elements, [device] act; y may be a or b.
 void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
 
-// Nearest-neighbour upsampling by 2: x [n, h, w, c] -> y [n, 2h, 2w, c], [device] act.
+// Nearest-neighbour upsampling by 2 to h x w, which may be odd: y[i, j] = x[i / 2, j / 2].
+// x [n, ceil(h / 2), ceil(w / 2), c], y [n, h, w, c], [device] act.
 void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
                      int64_t c);
 

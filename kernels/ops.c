@@ -152,7 +152,7 @@ void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t
 {
     if (s->status || n == 0)
         return;
-    if (!x || !y || !fits(n, 2 * h, 2 * w, c)) {
+    if (!x || !y || !fits(n, h, w, c)) {
         refuse(s, "upsample2");
         return;
     }

@@ -46,11 +46,12 @@ void ref_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h
                    int64_t c)
 {
     size_t pixel = (size_t)c * atedm_dtype_size(s->act);
+    int64_t hx = (h + 1) / 2, wx = (w + 1) / 2;
     for (int64_t i = 0; i < n; i++)
-        for (int64_t yy = 0; yy < 2 * h; yy++)
-            for (int64_t xx = 0; xx < 2 * w; xx++)
-                memcpy((char *)y + (size_t)((i * 2 * h + yy) * 2 * w + xx) * pixel,
-                       (const char *)x + (size_t)((i * h + yy / 2) * w + xx / 2) * pixel, pixel);
+        for (int64_t yy = 0; yy < h; yy++)
+            for (int64_t xx = 0; xx < w; xx++)
+                memcpy((char *)y + (size_t)((i * h + yy) * w + xx) * pixel,
+                       (const char *)x + (size_t)((i * hx + yy / 2) * wx + xx / 2) * pixel, pixel);
 }
 
 void ref_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
