@@ -1,0 +1,370 @@
+// Reads the configuration: see config.h. What a pruning default or a model path means is for the
+// daemon to judge; here values have the right type and range.
+#include "config/config.h"
+
+#include "core/json_read.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAME_MAX_BYTES 64 // of an option's name in any spelling
+
+typedef enum option_type {
+    OPTION_TEXT,
+    OPTION_CHOICE, // one of `choices`
+    OPTION_INTEGER,
+    OPTION_REAL,
+    OPTION_PRUNING, // text, or in the file also an object
+} option_type;
+
+// `name` is the key of the file; ATEDM_NAME and --name (with dashes) follow from it.
+typedef struct option {
+    const char *name;
+    option_type type;
+    size_t offset, size; // of the field of atedm_config
+    const char *initial;
+    double min, max;
+    const char *choices; // separated by |
+    const char *value;   // what --help calls it
+    const char *help;
+} option;
+
+#define FIELD(name) offsetof(atedm_config, name), sizeof(((atedm_config *)NULL)->name)
+
+static const option options[] = {
+    {"model", OPTION_TEXT, FIELD(model), "models/bundled", 0, 0, NULL, "DIR",
+     "model directory in diffusers layout"},
+    {"listen", OPTION_TEXT, FIELD(listen), "127.0.0.1:8080", 0, 0, NULL, "ADDRESS:PORT",
+     "where to answer; port 0 picks a free one"},
+    {"backend", OPTION_CHOICE, FIELD(backend), "auto", 0, 0, "auto|cpu|ref", "NAME",
+     "what computes: auto (the best that is there), cpu (oneDNN), ref (plain C, slow)"},
+    {"dtype", OPTION_CHOICE, FIELD(dtype), "auto", 0, 0, "auto|f32|bf16|f16", "NAME",
+     "type of activations: auto (the fastest on this machine), f32, bf16, f16"},
+    {"pruning", OPTION_PRUNING, FIELD(pruning), "at-edm", 0, 0, NULL, "NAME|JSON",
+     "pruning of a request that names none: a preset, off, or a JSON object"},
+    {"max_queue", OPTION_INTEGER, FIELD(max_queue), "64", 1, 100000, NULL, "N",
+     "requests that may wait; further ones get 503"},
+    {"max_area", OPTION_INTEGER, FIELD(max_area), "2097152", 64, 268435456, NULL, "PIXELS",
+     "pixels of one image"},
+    {"max_images", OPTION_INTEGER, FIELD(max_images), "8", 1, 256, NULL, "N",
+     "images of one request"},
+    {"max_body", OPTION_INTEGER, FIELD(max_body), "1048576", 1024, 67108864, NULL, "BYTES",
+     "bytes of a request's body; longer ones get 413"},
+    {"max_connections", OPTION_INTEGER, FIELD(max_connections), "256", 1, 100000, NULL, "N",
+     "open connections; further ones wait to be accepted"},
+    {"connection_timeout_s", OPTION_REAL, FIELD(connection_timeout_s), "60", 1, 86400, NULL,
+     "SECONDS", "a silent connection is closed after so long; a request has to be in by then"},
+    {"log_format", OPTION_CHOICE, FIELD(log_format), "plain", 0, 0, "plain|json", "NAME",
+     "lines on standard error: plain or json"},
+    {"log_level", OPTION_CHOICE, FIELD(log_level), "info", 0, 0, "debug|info|warning|error", "NAME",
+     "least severity that is logged"},
+};
+#define N_OPTIONS (sizeof options / sizeof *options)
+
+// ---- spellings
+
+static void environment_name(const char *name, char ret_text[NAME_MAX_BYTES])
+{
+    int size = snprintf(ret_text, NAME_MAX_BYTES, "ATEDM_%s", name);
+    for (int i = 0; i < size; i++)
+        ret_text[i] = (char)toupper((unsigned char)ret_text[i]);
+}
+
+static void flag_name(const char *name, char ret_text[NAME_MAX_BYTES])
+{
+    int size = snprintf(ret_text, NAME_MAX_BYTES, "--%s", name);
+    for (int i = 0; i < size; i++) {
+        if (ret_text[i] == '_')
+            ret_text[i] = '-';
+    }
+}
+
+static bool is_choice(const char *choices, const char *text)
+{
+    size_t size = strlen(text);
+    for (const char *c = choices; size && c; c = strchr(c, '|'), c += c != NULL) {
+        if (strncmp(c, text, size) == 0 && (c[size] == '|' || c[size] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+// ---- setting a value; messages get their place from the caller
+
+static atedm_status set_text(const option *o, const char *text, void *field, atedm_error *err)
+{
+    if (o->type == OPTION_CHOICE && !is_choice(o->choices, text))
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "\"%s\" is not one of %s", text, o->choices);
+    if (!*text)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "is empty");
+    if (strlen(text) >= o->size)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "has more than %zu bytes", o->size - 1);
+    snprintf(field, o->size, "%s", text);
+    return ATEDM_OK;
+}
+
+static atedm_status set_integer(const option *o, const char *text, int64_t *ret_value,
+                                atedm_error *err)
+{
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "\"%s\" is not an integer", text);
+    if (errno || (double)value < o->min || (double)value > o->max)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%s is not within %.0f..%.0f", text, o->min,
+                               o->max);
+    *ret_value = value;
+    return ATEDM_OK;
+}
+
+static atedm_status set_real(const option *o, const char *text, double *ret_value, atedm_error *err)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || isnan(value))
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "\"%s\" is not a number", text);
+    if (value < o->min || value > o->max)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%s is not within %g..%g", text, o->min,
+                               o->max);
+    *ret_value = value;
+    return ATEDM_OK;
+}
+
+static atedm_status set(const option *o, const char *text, atedm_config *config, atedm_error *err)
+{
+    void *field = (char *)config + o->offset;
+    switch (o->type) {
+    case OPTION_INTEGER:
+        return set_integer(o, text, field, err);
+    case OPTION_REAL:
+        return set_real(o, text, field, err);
+    case OPTION_TEXT:
+    case OPTION_CHOICE:
+    case OPTION_PRUNING:
+        break;
+    }
+    return set_text(o, text, field, err);
+}
+
+// ---- the file
+
+static atedm_status set_json(const option *o, const json_t *value, atedm_config *config,
+                             atedm_error *err)
+{
+    char number[32];
+    if (o->type == OPTION_INTEGER) {
+        if (!json_is_integer(value))
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "is not an integer");
+        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        return set(o, number, config, err);
+    }
+    if (o->type == OPTION_REAL) {
+        if (!json_is_number(value))
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "is not a number");
+        snprintf(number, sizeof number, "%.17g", json_number_value(value));
+        return set(o, number, config, err);
+    }
+    if (o->type == OPTION_PRUNING && json_is_object(value)) {
+        char *text = json_dumps(value, JSON_COMPACT);
+        if (!text)
+            return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory");
+        atedm_status status = set(o, text, config, err);
+        free(text);
+        return status;
+    }
+    if (!json_is_string(value))
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "is not a string%s",
+                               o->type == OPTION_PRUNING ? " or an object" : "");
+    return set(o, json_string_value(value), config, err);
+}
+
+static const option *find(const char *name)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        if (strcmp(options[i].name, name) == 0)
+            return &options[i];
+    }
+    return NULL;
+}
+
+static atedm_status read_file(const char *path, atedm_config *config, atedm_error *err)
+{
+    json_t *object = NULL;
+    atedm_status status = atedm_json_load(path, &object, err);
+    if (status)
+        return status;
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value)
+    {
+        const option *o = find(key);
+        if (!o) {
+            status = atedm_error_set(err, ATEDM_ERR_INVALID, "%s: there is no option \"%s\"", path,
+                                     key);
+            break;
+        }
+        status = set_json(o, value, config, err);
+        if (status) {
+            status = atedm_error_context(err, status, "%s: %s", path, key);
+            break;
+        }
+    }
+    json_decref(object);
+    return status;
+}
+
+// ---- environment
+
+// The value of `name`; NULL where it is absent or empty.
+static const char *variable(char *const *environment, const char *name)
+{
+    size_t size = strlen(name);
+    for (; *environment; environment++) {
+        if (strncmp(*environment, name, size) == 0 && (*environment)[size] == '=')
+            return (*environment)[size + 1] ? *environment + size + 1 : NULL;
+    }
+    return NULL;
+}
+
+static atedm_status read_environment(char *const *environment, atedm_config *config,
+                                     atedm_error *err)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        char name[NAME_MAX_BYTES];
+        environment_name(options[i].name, name);
+        const char *text = variable(environment, name);
+        atedm_status status = text ? set(&options[i], text, config, err) : ATEDM_OK;
+        if (status)
+            return atedm_error_context(err, status, "%s", name);
+    }
+    return ATEDM_OK;
+}
+
+// ---- flags
+
+// The flag at argv[*i], "--name value" or "--name=value": its length without the value, and the
+// value. Moves *i to the last word that belongs to it.
+static atedm_status split_flag(int argc, char *const *argv, int *i, size_t *ret_size,
+                               const char **ret_value, atedm_error *err)
+{
+    const char *word = argv[*i];
+    const char *equals = strchr(word, '=');
+    size_t size = equals ? (size_t)(equals - word) : strlen(word);
+    if (equals) {
+        *ret_value = equals + 1;
+    } else {
+        if (*i + 1 >= argc)
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "%s needs a value", word);
+        *ret_value = argv[++*i];
+    }
+    *ret_size = size;
+    return ATEDM_OK;
+}
+
+static const option *find_flag(const char *word)
+{
+    size_t size = strcspn(word, "=");
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        char name[NAME_MAX_BYTES];
+        flag_name(options[i].name, name);
+        if (strlen(name) == size && strncmp(word, name, size) == 0)
+            return &options[i];
+    }
+    return NULL;
+}
+
+static bool is_config_flag(const char *word)
+{
+    return strcmp(word, "--config") == 0 || strncmp(word, "--config=", strlen("--config=")) == 0;
+}
+
+// Walks over the flags: first (config NULL) only to find --config, --help and --version and to
+// refuse what is not a flag, then to set values.
+static atedm_status read_flags(int argc, char *const *argv, atedm_config *config,
+                               const char **ret_file, atedm_config_action *ret_action,
+                               atedm_error *err)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (strcmp(word, "--help") == 0 || strcmp(word, "--version") == 0) {
+            *ret_action = word[2] == 'h' ? ATEDM_CONFIG_HELP : ATEDM_CONFIG_VERSION;
+            return ATEDM_OK;
+        }
+        const option *o = find_flag(word);
+        if (!o && !is_config_flag(word))
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "there is no option \"%s\"", word);
+        size_t size;
+        const char *value;
+        atedm_status status = split_flag(argc, argv, &i, &size, &value, err);
+        if (status)
+            return status;
+        if (!o)
+            *ret_file = value;
+        else if (config)
+            status = set(o, value, config, err);
+        if (status)
+            return atedm_error_context(err, status, "%.*s", (int)size, word);
+    }
+    return ATEDM_OK;
+}
+
+atedm_status atedm_config_load(int argc, char *const *argv, char *const *environment,
+                               atedm_config *ret_config, atedm_config_action *ret_action,
+                               atedm_error *err)
+{
+    atedm_config config = {{0}};
+    atedm_config_action action = ATEDM_CONFIG_RUN;
+    const char *file = variable(environment, "ATEDM_CONFIG");
+    atedm_status status = read_flags(argc, argv, NULL, &file, &action, err);
+    if (status)
+        return status;
+    if (action != ATEDM_CONFIG_RUN) {
+        *ret_action = action;
+        return ATEDM_OK;
+    }
+    for (size_t i = 0; i < N_OPTIONS && !status; i++)
+        status = set(&options[i], options[i].initial, &config, err);
+    if (!status && file)
+        status = read_file(file, &config, err);
+    if (!status)
+        status = read_environment(environment, &config, err);
+    if (!status)
+        status = read_flags(argc, argv, &config, &file, &action, err);
+    if (status)
+        return status;
+    *ret_config = config;
+    *ret_action = action;
+    return ATEDM_OK;
+}
+
+atedm_status atedm_config_help(atedm_buffer *buffer)
+{
+    atedm_status status = atedm_buffer_printf(
+        buffer,
+        "usage: atedmd [OPTION VALUE...]\n\n"
+        "Answers text-to-image requests over HTTP with SDXL, its attention pruned as AT-EDM does.\n"
+        "Each option may also stand in the configuration file and in the environment; flags win\n"
+        "over the environment, the environment over the file.\n\n"
+        "  --config FILE\n      configuration file, a JSON object\n      [ATEDM_CONFIG]\n");
+    for (size_t i = 0; i < N_OPTIONS && !status; i++) {
+        const option *o = &options[i];
+        char flag[NAME_MAX_BYTES], name[NAME_MAX_BYTES];
+        flag_name(o->name, flag);
+        environment_name(o->name, name);
+        status = atedm_buffer_printf(buffer, "  %s %s\n      %s\n      [%s; \"%s\"; default %s]\n",
+                                     flag, o->value, o->help, name, o->name, o->initial);
+    }
+    if (!status)
+        status = atedm_buffer_printf(
+            buffer, "  --help\n      this text\n  --version\n      the version\n\n"
+                    "Exit status: 0 after SIGTERM or SIGINT, 1 when it failed, 2 for wrong options "
+                    "or configuration.\n");
+    return status;
+}

@@ -1,0 +1,48 @@
+// The daemon's configuration: one table of options that serves the JSON file, the environment and
+// the command line alike. Later ones win: defaults, file, environment, flags.
+#ifndef ATEDM_CONFIG_H
+#define ATEDM_CONFIG_H
+
+#include "core/base/memory.h"
+#include "core/base/status.h"
+
+#include <stdint.h>
+
+#define ATEDM_CONFIG_PATH_MAX 4096
+#define ATEDM_CONFIG_PRUNING_MAX 4096 // bytes of "pruning" as JSON text
+#define ATEDM_CONFIG_ADDRESS_MAX 280
+#define ATEDM_CONFIG_WORD_MAX 16
+
+typedef struct atedm_config {
+    char model[ATEDM_CONFIG_PATH_MAX]; // directory
+    char listen[ATEDM_CONFIG_ADDRESS_MAX]; // ADDRESS:PORT
+    char backend[ATEDM_CONFIG_WORD_MAX];
+    char dtype[ATEDM_CONFIG_WORD_MAX];
+    char pruning[ATEDM_CONFIG_PRUNING_MAX]; // a preset's name, or a JSON object's text
+    int64_t max_queue;                      // waiting requests
+    int64_t max_area;                       // pixels of one image
+    int64_t max_images;                     // of one request
+    int64_t max_body;                       // bytes
+    int64_t max_connections;
+    double connection_timeout_s;
+    char log_format[ATEDM_CONFIG_WORD_MAX]; // "json" or "plain"
+    char log_level[ATEDM_CONFIG_WORD_MAX];  // "debug", "info", "warning", "error"
+} atedm_config;
+
+typedef enum atedm_config_action {
+    ATEDM_CONFIG_RUN,
+    ATEDM_CONFIG_HELP,    // --help was given; *ret_config is not filled
+    ATEDM_CONFIG_VERSION, // --version likewise
+} atedm_config_action;
+
+// Reads `--config FILE` (or ATEDM_CONFIG), the environment (`environment`: "NAME=value" strings
+// with NULL behind the last) and argv[1..]. Messages name the place: the file and its key, the
+// variable, or the flag.
+ATEDM_MUST_CHECK atedm_status atedm_config_load(int argc, char *const *argv,
+                                                char *const *environment, atedm_config *ret_config,
+                                                atedm_config_action *ret_action, atedm_error *err);
+
+// Appends the text of --help.
+ATEDM_MUST_CHECK atedm_status atedm_config_help(atedm_buffer *buffer);
+
+#endif
