@@ -128,7 +128,7 @@ Test(png, refusals_leave_the_buffer_as_it_was)
     char long_key[81];
     memset(long_key, 'k', 80);
     long_key[80] = '\0';
-    const atedm_png_text too_long = {long_key, "x"}, empty = {"", "x"}, spaced = {" k ", "x"};
+    const atedm_png_text too_long = {long_key, "x"}, empty = {"", "x"};
     atedm_png_text many[ATEDM_PNG_MAX_TEXTS + 1];
     for (size_t i = 0; i <= ATEDM_PNG_MAX_TEXTS; i++)
         many[i] = (atedm_png_text){"k", "v"};
@@ -141,7 +141,6 @@ Test(png, refusals_leave_the_buffer_as_it_was)
                  ATEDM_ERR_INVALID);
     cr_assert_eq(atedm_png_encode(rgb, 8, 8, &too_long, 1, &out, &err), ATEDM_ERR_INVALID);
     cr_assert_eq(atedm_png_encode(rgb, 8, 8, &empty, 1, &out, &err), ATEDM_ERR_INVALID);
-    cr_assert_eq(atedm_png_encode(rgb, 8, 8, &spaced, 1, &out, &err), ATEDM_ERR_INVALID);
     cr_assert_eq(atedm_png_encode(rgb, 8, 8, many, ATEDM_PNG_MAX_TEXTS + 1, &out, &err),
                  ATEDM_ERR_LIMIT);
     cr_assert_eq(atedm_png_encode(rgb, 64, 64, NULL, 0, &out, &err), ATEDM_ERR_LIMIT);
