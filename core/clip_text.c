@@ -182,6 +182,11 @@ void atedm_clip_destroy(atedm_clip *clip)
     free(clip);
 }
 
+size_t atedm_clip_bytes(const atedm_clip *clip)
+{
+    return atedm_weight_list_bytes(&clip->owned);
+}
+
 const atedm_clip_config *atedm_clip_get_config(const atedm_clip *clip)
 {
     return &clip->config;

@@ -31,7 +31,8 @@ ATEDM_MUST_CHECK atedm_status atedm_clip_create(atedm_device *device, atedm_dtyp
                                                 const atedm_clip_config *config,
                                                 atedm_weights *weights, atedm_clip **ret_clip,
                                                 atedm_error *err);
-void atedm_clip_destroy(atedm_clip *clip); // NULL allowed
+void atedm_clip_destroy(atedm_clip *clip);       // NULL allowed
+size_t atedm_clip_bytes(const atedm_clip *clip); // of its weights on the device
 const atedm_clip_config *atedm_clip_get_config(const atedm_clip *clip);
 
 // ids [host] [n, tokens]. hidden [device] act [n * tokens, width]: the second-to-last layer's

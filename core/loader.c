@@ -14,6 +14,14 @@ void atedm_weight_list_finish(atedm_weight_list *list)
     *list = (atedm_weight_list){0};
 }
 
+size_t atedm_weight_list_bytes(const atedm_weight_list *list)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < list->count; i++)
+        bytes += atedm_weight_bytes(list->items[i]);
+    return bytes;
+}
+
 // Makes room for one more, before the weight is made, so that nothing can fail after it.
 static bool reserve(atedm_loader *l)
 {

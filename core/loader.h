@@ -18,6 +18,7 @@ typedef struct atedm_weight_list {
 } atedm_weight_list;
 
 void atedm_weight_list_finish(atedm_weight_list *list); // destroys the weights
+size_t atedm_weight_list_bytes(const atedm_weight_list *list);
 
 typedef struct atedm_loader {
     atedm_device *device;

@@ -240,6 +240,8 @@ atedm_status atedm_model_open(const char *dir, atedm_device *device, atedm_dtype
     }
     model->dry->context_tokens = model->context_tokens;
     model->parameters = model->dry->parameters;
+    model->weight_bytes = atedm_clip_bytes(model->clip[0]) + atedm_clip_bytes(model->clip[1]) +
+                          atedm_unet_bytes(model->unet) + atedm_vae_bytes(model->vae);
     *ret_model = model;
     return ATEDM_OK;
 }

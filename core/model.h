@@ -47,6 +47,7 @@ typedef struct atedm_model {
     int64_t context_tokens; // 77
     uint64_t parameters;
     size_t file_bytes;
+    size_t weight_bytes; // on the device
     // The same modules without weights on a dry device of its own, for measuring; NULL in such a
     // one.
     struct atedm_model *dry;

@@ -40,6 +40,11 @@ void atedm_pipeline_destroy(atedm_pipeline *p)
     free(p);
 }
 
+size_t atedm_pipeline_device_memory(const atedm_pipeline *p)
+{
+    return p->model->weight_bytes + p->scratch.capacity;
+}
+
 // Scratch memory for the request: grown between requests, never while one runs.
 static atedm_status reserve_scratch(atedm_pipeline *p, const atedm_generation *g, atedm_error *err)
 {

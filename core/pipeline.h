@@ -20,6 +20,9 @@ ATEDM_MUST_CHECK atedm_status atedm_pipeline_create(const atedm_model *model,
                                                     atedm_error *err);
 void atedm_pipeline_destroy(atedm_pipeline *pipeline); // NULL allowed
 
+// Bytes on the device that the pipeline holds now: the model's weights and scratch memory.
+size_t atedm_pipeline_device_memory(const atedm_pipeline *pipeline);
+
 // Receives every intermediate by the names of `atedm generate --dump` (api.md, command line).
 typedef void (*atedm_dump_fn)(void *user, const char *name, const atedm_host_tensor *tensor);
 

@@ -248,3 +248,12 @@ const float *atedm_plan_step(const atedm_plan *plan, int k)
 {
     return plan->rho + (ptrdiff_t)k * plan->n_blocks;
 }
+
+int64_t atedm_plan_kept(const atedm_plan *plan, int k, int block, int layers, int64_t tokens)
+{
+    double rho = (double)atedm_plan_step(plan, k)[block];
+    for (size_t i = 0; i < plan->spec.n_prune_after; i++)
+        if (plan->spec.prune_after[i] < layers)
+            tokens = atedm_prune_keep(rho, tokens);
+    return tokens;
+}

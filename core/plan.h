@@ -113,5 +113,8 @@ ATEDM_MUST_CHECK atedm_status atedm_plan_create(const atedm_prune_spec *spec, in
                                                 atedm_error *err);
 void atedm_plan_destroy(atedm_plan *plan);                   // NULL allowed
 const float *atedm_plan_step(const atedm_plan *plan, int k); // [n_blocks]
+// Tokens of `tokens` that are alive at the end of attention block `block`, which has `layers`
+// layers, at step k.
+int64_t atedm_plan_kept(const atedm_plan *plan, int k, int block, int layers, int64_t tokens);
 
 #endif

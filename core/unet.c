@@ -184,6 +184,11 @@ void atedm_unet_destroy(atedm_unet *unet)
     free(unet);
 }
 
+size_t atedm_unet_bytes(const atedm_unet *unet)
+{
+    return atedm_weight_list_bytes(&unet->owned);
+}
+
 const atedm_unet_config *atedm_unet_get_config(const atedm_unet *unet)
 {
     return &unet->config;

@@ -192,6 +192,11 @@ void atedm_vae_destroy(atedm_vae *vae)
     free(vae);
 }
 
+size_t atedm_vae_bytes(const atedm_vae *vae)
+{
+    return atedm_weight_list_bytes(&vae->owned);
+}
+
 const atedm_vae_config *atedm_vae_get_config(const atedm_vae *vae)
 {
     return &vae->config;

@@ -1,0 +1,120 @@
+// Writes log lines: see log.h.
+#include "server/log.h"
+
+#include "core/base/memory.h"
+#include "core/base/utf8.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *const level_names[] = {"debug", "info", "warning", "error"};
+
+atedm_log_level atedm_log_level_named(const char *name)
+{
+    for (int i = ATEDM_LOG_DEBUG; i <= ATEDM_LOG_ERROR; i++) {
+        if (strcmp(name, level_names[i]) == 0)
+            return (atedm_log_level)i;
+    }
+    return ATEDM_LOG_INFO;
+}
+
+// A quoted JSON string, which plain lines use as well. A line that is full stays as it is.
+static atedm_status append_quoted(atedm_buffer *line, const char *text)
+{
+    size_t size = strnlen(text, ATEDM_LOG_TEXT_MAX);
+    atedm_status status = atedm_buffer_append(line, "\"", 1);
+    size_t i = 0;
+    while (i < size && !status) {
+        size_t valid = atedm_utf8_valid_prefix(text + i, size - i);
+        for (size_t end = i + valid; i < end && !status; i++) {
+            unsigned char c = (unsigned char)text[i];
+            if (c == '"' || c == '\\')
+                status = atedm_buffer_printf(line, "\\%c", c);
+            else if (c < 0x20 || c == 0x7f)
+                status = atedm_buffer_printf(line, "\\u%04x", c);
+            else
+                status = atedm_buffer_append(line, &text[i], 1);
+        }
+        if (i < size && !status) {
+            status = atedm_buffer_append(line, "?", 1);
+            i++;
+        }
+    }
+    return status ? status : atedm_buffer_append(line, "\"", 1);
+}
+
+static atedm_status append_value(atedm_buffer *line, const atedm_log_field *field)
+{
+    switch (field->type) {
+    case ATEDM_LOG_IS_INTEGER:
+        return atedm_buffer_printf(line, "%" PRId64, field->integer);
+    case ATEDM_LOG_IS_REAL:
+        return isfinite(field->real) ? atedm_buffer_printf(line, "%.6g", field->real)
+                                     : atedm_buffer_append(line, "null", 4);
+    case ATEDM_LOG_IS_TEXT:
+        break;
+    }
+    return append_quoted(line, field->text ? field->text : "");
+}
+
+static atedm_status append_head(const atedm_log *log, atedm_buffer *line, atedm_log_level level,
+                                const char *message)
+{
+    struct timespec now;
+    struct tm utc;
+    char time_text[32] = "";
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (gmtime_r(&now.tv_sec, &utc))
+        strftime(time_text, sizeof time_text, "%Y-%m-%dT%H:%M:%S", &utc);
+    int milliseconds = (int)(now.tv_nsec / 1000000);
+    if (!log->json)
+        return atedm_buffer_printf(line, "%s.%03dZ %s %s", time_text, milliseconds,
+                                   level_names[level], message);
+    atedm_status status =
+        atedm_buffer_printf(line, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"message\":",
+                            time_text, milliseconds, level_names[level]);
+    return status ? status : append_quoted(line, message);
+}
+
+static atedm_status append_field(const atedm_log *log, atedm_buffer *line,
+                                 const atedm_log_field *field)
+{
+    atedm_status status = atedm_buffer_printf(line, log->json ? ",\"%s\":" : " %s=", field->key);
+    return status ? status : append_value(line, field);
+}
+
+static void write_all(int fd, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t written = write(fd, data, size);
+        if (written <= 0)
+            return; // nowhere left to tell
+        data += written;
+        size -= (size_t)written;
+    }
+}
+
+void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *message,
+                     const atedm_log_field *fields)
+{
+    if (level < log->level)
+        return;
+    atedm_buffer line;
+    atedm_buffer_init(&line, ATEDM_LOG_LINE_MAX - 2); // room for the end, whatever is cut
+    atedm_status status = append_head(log, &line, level, message);
+    for (; fields->key && !status; fields++) {
+        size_t before = line.size;
+        status = append_field(log, &line, fields);
+        if (status) // a field is there whole or not at all
+            line.size = before;
+    }
+    line.max = ATEDM_LOG_LINE_MAX;
+    status = atedm_buffer_append(&line, log->json ? "}\n" : "\n", log->json ? 2 : 1);
+    if (!status)
+        write_all(log->fd, line.data, line.size);
+    atedm_buffer_finish(&line);
+}
