@@ -1,0 +1,165 @@
+// The cpu backend's device, streams and table of operations: see cpu.h.
+#include "kernels/cpu/cpu.h"
+
+#include "kernels/cpu/primitive.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
+{
+    atedm_cpu_device *device = calloc(1, sizeof *device);
+    if (!device)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a device");
+    dnnl_status_t status = dnnl_engine_create(&device->engine, dnnl_cpu, 0);
+    if (status) {
+        free(device);
+        return atedm_error_set(err, ATEDM_ERR_DEVICE, "oneDNN: status %d on creating an engine",
+                               (int)status);
+    }
+    device->vec = atedm_vec_choose();
+    *ret_device = &device->head;
+    return ATEDM_OK;
+}
+
+static void device_destroy(atedm_device *head)
+{
+    atedm_cpu_device *device = (atedm_cpu_device *)head;
+    dnnl_engine_destroy(device->engine);
+    free(device);
+}
+
+static bool supports(const atedm_device *head, atedm_dtype dtype)
+{
+    const atedm_cpu_device *device = (const atedm_cpu_device *)head;
+    return dtype == ATEDM_F32 || (dtype == ATEDM_BF16 && device->vec->bf16);
+}
+
+static atedm_dtype best_dtype(const atedm_device *head)
+{
+    return supports(head, ATEDM_BF16) ? ATEDM_BF16 : ATEDM_F32;
+}
+
+static atedm_status device_alloc(atedm_device *device, size_t bytes, void **ret_memory,
+                                 atedm_error *err)
+{
+    if (posix_memalign(ret_memory, ATEDM_DEVICE_ALIGN, bytes ? bytes : 1))
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for %zu bytes", bytes);
+    return ATEDM_OK;
+}
+
+static void device_free(atedm_device *device, void *memory)
+{
+    free(memory);
+}
+
+// ---- streams
+// ---------------------------------------------------------------------------------------
+
+static void stream_destroy(atedm_stream *head)
+{
+    atedm_cpu_stream *s = atedm_cpu_stream_of(head);
+    atedm_cpu_cache_destroy(s->cache);
+    if (s->stream)
+        dnnl_stream_destroy(s->stream);
+    for (int i = 0; i < ATEDM_SCRATCH_COUNT; i++)
+        free(s->scratch[i]);
+    free(s);
+}
+
+static atedm_status stream_create(atedm_device *head, atedm_dtype act, atedm_stream **ret_stream,
+                                  atedm_error *err)
+{
+    const atedm_cpu_device *device = (const atedm_cpu_device *)head;
+    atedm_cpu_stream *s = calloc(1, sizeof *s);
+    if (!s)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a stream");
+    s->vec = device->vec;
+    s->act = act == ATEDM_BF16 ? device->vec->bf16 : device->vec->f32;
+    s->cache = atedm_cpu_cache_create();
+    if (!s->cache || dnnl_stream_create(&s->stream, device->engine, dnnl_stream_default_flags)) {
+        stream_destroy(&s->head);
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a stream");
+    }
+    *ret_stream = &s->head;
+    return ATEDM_OK;
+}
+
+// Operations are done when their call returns.
+static void stream_sync(atedm_stream *s)
+{
+}
+
+static void copy(atedm_stream *s, const void *from, void *to, size_t bytes)
+{
+    memcpy(to, from, bytes);
+}
+
+size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c)
+{
+    size_t product;
+    if (a < 0 || b < 0 || __builtin_mul_overflow((size_t)a, (size_t)b, &product) ||
+        __builtin_mul_overflow(product, c, &product))
+        return SIZE_MAX;
+    return product;
+}
+
+void *atedm_cpu_scratch_get(atedm_cpu_stream *s, atedm_cpu_scratch slot, size_t bytes)
+{
+    if (bytes <= s->scratch_bytes[slot] && s->scratch[slot])
+        return s->scratch[slot];
+    void *memory = NULL;
+    if (bytes > SIZE_MAX / 2 || posix_memalign(&memory, ATEDM_DEVICE_ALIGN, bytes ? bytes : 1)) {
+        atedm_stream_fail(&s->head, ATEDM_ERR_NOMEM, "no memory for %zu bytes of scratch", bytes);
+        return NULL;
+    }
+    free(s->scratch[slot]);
+    s->scratch[slot] = memory;
+    s->scratch_bytes[slot] = bytes;
+    return memory;
+}
+
+const atedm_backend atedm_backend_cpu = {
+    .name = "cpu",
+    .device_create = device_create,
+    .device_destroy = device_destroy,
+    .supports = supports,
+    .best_dtype = best_dtype,
+    .alloc = device_alloc,
+    .free = device_free,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .stream_sync = stream_sync,
+    .upload = copy,
+    .download = copy,
+    .copy = copy,
+    .linear_weight_create = atedm_cpu_linear_weight_create,
+    .conv_weight_create = atedm_cpu_conv_weight_create,
+    .norm_weight_create = atedm_cpu_norm_weight_create,
+    .table_weight_create = atedm_cpu_table_weight_create,
+    .weight_destroy = atedm_cpu_weight_destroy,
+    .linear = atedm_cpu_linear,
+    .conv = atedm_cpu_conv,
+    .group_norm = atedm_cpu_group_norm,
+    .layer_norm = atedm_cpu_layer_norm,
+    .geglu = atedm_cpu_geglu,
+    .activate = atedm_cpu_activate,
+    .add = atedm_cpu_add,
+    .upsample2 = atedm_cpu_upsample2,
+    .concat = atedm_cpu_concat,
+    .embed_tokens = atedm_cpu_embed_tokens,
+    .sinusoid = atedm_cpu_sinusoid,
+    .to_f32 = atedm_cpu_to_f32,
+    .from_f32 = atedm_cpu_from_f32,
+    .attention = atedm_cpu_attention,
+    .rank_tokens = atedm_cpu_rank_tokens,
+    .select_tokens = atedm_cpu_select_tokens,
+    .source_attention = atedm_cpu_source_attention,
+    .source_cosine = atedm_cpu_source_cosine,
+    .source_nearest = atedm_cpu_source_nearest,
+    .source_zero = atedm_cpu_source_zero,
+    .gather_rows = atedm_cpu_gather_rows,
+    .scale_input = atedm_cpu_scale_input,
+    .sampler_step = atedm_cpu_sampler_step,
+    .image_finish = atedm_cpu_image_finish,
+};

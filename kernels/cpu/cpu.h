@@ -1,0 +1,135 @@
+// What the files of the cpu backend share: its device, stream and weights.
+//
+// oneDNN does the convolutions and linear layers (linear.c, conv.c, through primitive.c); all else
+// is own code: vec.c holds the inner loops, compiled once per instruction set, and the other files
+// spread them over the threads of OpenMP. Operations run when they are called.
+#ifndef ATEDM_KERNELS_CPU_H
+#define ATEDM_KERNELS_CPU_H
+
+#include "kernels/backend.h"
+#include "kernels/cpu/vec.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+typedef struct atedm_cpu_cache atedm_cpu_cache; // primitive.h
+
+typedef struct atedm_cpu_device {
+    atedm_device head;
+    dnnl_engine_t engine;
+    const atedm_vec *vec;
+} atedm_cpu_device;
+
+// Scratch memory of a stream, each kept and only ever grown. An operation uses what it names.
+typedef enum atedm_cpu_scratch {
+    ATEDM_SCRATCH_DNNL,    // oneDNN's scratchpad
+    ATEDM_SCRATCH_BIAS,    // a convolution's bias with a sample's channel_add
+    ATEDM_SCRATCH_SUMS,    // partial sums of norms and ranks
+    ATEDM_SCRATCH_KEYS,    // packed keys
+    ATEDM_SCRATCH_VALUES,  // packed values
+    ATEDM_SCRATCH_MAP,     // attention maps
+    ATEDM_SCRATCH_THREADS, // working memory of each thread
+    ATEDM_SCRATCH_ROWS,    // gathered or converted rows
+    ATEDM_SCRATCH_COUNT,
+} atedm_cpu_scratch;
+
+typedef struct atedm_cpu_stream {
+    atedm_stream head;
+    dnnl_stream_t stream;
+    atedm_cpu_cache *cache;
+    const atedm_vec *vec;     // of the device
+    const atedm_vec_act *act; // vec's functions for the stream's dtype
+    void *scratch[ATEDM_SCRATCH_COUNT];
+    size_t scratch_bytes[ATEDM_SCRATCH_COUNT];
+} atedm_cpu_stream;
+
+typedef struct atedm_cpu_weight {
+    atedm_weight head;
+    void *data;                // linear, conv: packed as oneDNN wants; norm: F32 scale; table: act
+    float *bias;               // linear, conv: [out], zeros where there is none; norm: shift
+    dnnl_memory_desc_t layout; // of data: linear [in, out], conv [out, in, k, k]
+    dnnl_memory_t memory;      // around data
+} atedm_cpu_weight;
+
+static inline atedm_cpu_stream *atedm_cpu_stream_of(atedm_stream *s)
+{
+    return (atedm_cpu_stream *)s;
+}
+
+static inline const atedm_cpu_weight *atedm_cpu_weight_of(const atedm_weight *w)
+{
+    return (const atedm_cpu_weight *)w;
+}
+
+// At least `bytes` bytes, aligned to ATEDM_DEVICE_ALIGN, that live until the next call for the same
+// slot. NULL, and the stream has failed, when memory is out or `bytes` overflowed (SIZE_MAX).
+void *atedm_cpu_scratch_get(atedm_cpu_stream *s, atedm_cpu_scratch slot, size_t bytes);
+
+// a * b * c, or SIZE_MAX when that does not fit.
+size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c);
+
+static inline dnnl_data_type_t atedm_cpu_dnnl_type(atedm_dtype dtype)
+{
+    return dtype == ATEDM_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+// weights.c
+atedm_status atedm_cpu_linear_weight_create(const atedm_weight *head,
+                                            const atedm_host_tensor *parts,
+                                            const atedm_host_tensor *biases, size_t n_parts,
+                                            atedm_weight **ret_weight, atedm_error *err);
+atedm_status atedm_cpu_conv_weight_create(const atedm_weight *head, const atedm_host_tensor *weight,
+                                          const atedm_host_tensor *bias, atedm_weight **ret_weight,
+                                          atedm_error *err);
+atedm_status atedm_cpu_norm_weight_create(const atedm_weight *head, const atedm_host_tensor *scale,
+                                          const atedm_host_tensor *shift, atedm_weight **ret_weight,
+                                          atedm_error *err);
+atedm_status atedm_cpu_table_weight_create(const atedm_weight *head, const atedm_host_tensor *table,
+                                           atedm_weight **ret_weight, atedm_error *err);
+void atedm_cpu_weight_destroy(atedm_weight *weight);
+
+// linear.c, conv.c
+void atedm_cpu_linear(atedm_stream *s, const atedm_linear_args *args);
+void atedm_cpu_conv(atedm_stream *s, const atedm_conv_args *args);
+
+// norm.c
+void atedm_cpu_group_norm(atedm_stream *s, const atedm_group_norm_args *args);
+void atedm_cpu_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args);
+
+// elementwise.c
+void atedm_cpu_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
+void atedm_cpu_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
+                        int64_t count);
+void atedm_cpu_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
+void atedm_cpu_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
+                         int64_t c);
+void atedm_cpu_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb,
+                      void *y, int64_t rows);
+void atedm_cpu_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
+void atedm_cpu_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
+void atedm_cpu_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
+                           size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
+
+// sampling.c
+void atedm_cpu_embed_tokens(atedm_stream *s, const atedm_weight *table,
+                            const atedm_weight *position, const int64_t *ids, int64_t rows,
+                            int64_t tokens, void *y);
+void atedm_cpu_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
+void atedm_cpu_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
+                           int64_t count);
+void atedm_cpu_sampler_step(atedm_stream *s, const atedm_step_args *args);
+void atedm_cpu_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
+
+// attention.c, rank.c, select.c, source.c
+void atedm_cpu_attention(atedm_stream *s, const atedm_attention_args *args);
+void atedm_cpu_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
+void atedm_cpu_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
+                             const atedm_prune_span *spans, int64_t n_spans);
+void atedm_cpu_source_attention(atedm_stream *s, const atedm_source_args *args,
+                                const atedm_source_map *map);
+void atedm_cpu_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x,
+                             int64_t c);
+void atedm_cpu_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
+                              int64_t width);
+void atedm_cpu_source_zero(atedm_stream *s, const atedm_source_args *args);
+
+#endif

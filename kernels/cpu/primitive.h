@@ -1,0 +1,48 @@
+// oneDNN primitives for the linear layers and convolutions of a stream: made on first use, kept in
+// a cache of fixed size, run on the caller's pointers.
+#ifndef ATEDM_KERNELS_CPU_PRIMITIVE_H
+#define ATEDM_KERNELS_CPU_PRIMITIVE_H
+
+#include "kernels/cpu/cpu.h"
+
+// How a residual is added: by a post-op that reads it, or by one that adds to what y holds.
+typedef enum atedm_cpu_residual {
+    ATEDM_RESIDUAL_NONE,
+    ATEDM_RESIDUAL_OTHER, // its own buffer
+    ATEDM_RESIDUAL_Y,     // y itself
+} atedm_cpu_residual;
+
+// What decides a primitive. Equal keys have equal weight layouts, because the layout depends on
+// these fields of the weight alone.
+typedef struct atedm_cpu_key {
+    atedm_weight_kind kind;
+    atedm_dtype act;
+    int64_t in, out;
+    int kernel, stride;
+    int64_t h, w; // convolution: input size of one sample; linear: rows, 1
+    atedm_activation activation;
+    atedm_cpu_residual residual;
+} atedm_cpu_key;
+
+// Tensors that a primitive runs on.
+typedef struct atedm_cpu_run {
+    const atedm_cpu_weight *weight;
+    const float *bias; // [out]
+    const void *x, *residual;
+    void *y;
+} atedm_cpu_run;
+
+atedm_cpu_cache *atedm_cpu_cache_create(void); // NULL when memory is out
+void atedm_cpu_cache_destroy(atedm_cpu_cache *cache);
+
+// Runs the primitive of `key`; failures go to the stream.
+void atedm_cpu_run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key,
+                             const atedm_cpu_run *run);
+
+// Creates a primitive descriptor for `key`; `weights` is the packed layout or NULL to let oneDNN
+// choose it.
+dnnl_status_t atedm_cpu_primitive_describe(dnnl_engine_t engine, const atedm_cpu_key *key,
+                                           const dnnl_memory_desc_t *weights,
+                                           dnnl_primitive_desc_t *ret_desc);
+
+#endif

@@ -1,0 +1,180 @@
+// The table of one instruction set: see vec.h. Compiled once for each, with its flags and
+// ATEDM_VEC_TABLE, the table's name.
+#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vec_math.h"
+
+#include <math.h>
+
+#define STRING_OF(x) #x
+#define STRING(x) STRING_OF(x)
+
+// Rows and vectors of the register tile of a product, and what follows from them.
+#define MR 6
+#if VL == 16
+#define NV 4
+#else
+#define NV 2
+#endif
+#define PANEL ((int64_t)NV * VL)
+#define KEY_TILE 256 // keys that attention looks at in one go, a multiple of PANEL
+
+static int64_t round_up(int64_t n, int64_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+// ---- float
+#define T float
+#define FN(x) f32_##x
+#define KP 1
+typedef vf f32_operand;
+
+ALWAYS_INLINE vf f32_load(const float *x)
+{
+    return vf_load(x);
+}
+
+ALWAYS_INLINE void f32_store(float *x, vf v)
+{
+    vf_store(x, v);
+}
+
+ALWAYS_INLINE float f32_load_one(const float *x)
+{
+    return *x;
+}
+
+ALWAYS_INLINE vf f32_group(const float *x)
+{
+    return vf_load(x);
+}
+
+ALWAYS_INLINE vf f32_broadcast(const float *x)
+{
+    return vf_set(*x);
+}
+
+ALWAYS_INLINE vf f32_multiply_add(vf sum, vf a, vf b)
+{
+    return sum + a * b;
+}
+
+#include "kernels/cpu/vec_act.h"
+#include "kernels/cpu/vec_tile.h"
+#undef T
+#undef FN
+#undef KP
+
+#define ACT_TABLE(type)                                                                            \
+    {                                                                                              \
+        .to_f32 = type##_to_f32, .from_f32 = type##_from_f32, .add = type##_add,                   \
+        .activate = type##_activate, .geglu = type##_geglu, .layer_norm = type##_layer_norm,       \
+        .column_sums = type##_column_sums, .normalize = type##_normalize,                          \
+        .keys_bytes = type##_keys_bytes, .values_bytes = type##_values_bytes,                      \
+        .pack_keys = type##_pack_keys, .pack_values = type##_pack_values,                          \
+        .work_bytes = type##_work_bytes, .attention = type##_attention, .map = type##_map          \
+    }
+
+static const atedm_vec_act f32_table = ACT_TABLE(f32);
+
+// ---- bf16
+#ifdef __AVX512BF16__
+#define T uint16_t
+#define FN(x) bf16_##x
+#define KP 2
+typedef __m512bh bf16_operand;
+
+ALWAYS_INLINE vf bf16_load(const uint16_t *x)
+{
+    vh bits;
+    memcpy(&bits, x, sizeof bits);
+    return (vf)(__builtin_convertvector(bits, vu) << 16);
+}
+
+ALWAYS_INLINE void bf16_store(uint16_t *x, vf v)
+{
+    __m256bh bits = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(x, &bits, sizeof bits);
+}
+
+ALWAYS_INLINE float bf16_load_one(const uint16_t *x)
+{
+    return atedm_bf16_to_f32(*x);
+}
+
+ALWAYS_INLINE __m512bh bf16_group(const uint16_t *x)
+{
+    __m512bh v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+ALWAYS_INLINE __m512bh bf16_broadcast(const uint16_t *x)
+{
+    int32_t pair;
+    memcpy(&pair, x, sizeof pair);
+    return (__m512bh)_mm512_set1_epi32(pair);
+}
+
+ALWAYS_INLINE vf bf16_multiply_add(vf sum, __m512bh a, __m512bh b)
+{
+    return (vf)_mm512_dpbf16_ps((__m512)sum, a, b);
+}
+
+#include "kernels/cpu/vec_act.h"
+#include "kernels/cpu/vec_tile.h"
+
+static const atedm_vec_act bf16_table = ACT_TABLE(bf16);
+#endif
+
+// ---- attention maps, always in F32
+
+static void weighted_rows(const float *x, int64_t stride, const float *weights, int64_t rows,
+                          int64_t n, float *sums)
+{
+    int64_t j = 0;
+    for (; j + 4 * VL <= n; j += 4 * VL) {
+        vf a = {0}, b = {0}, c = {0}, d = {0};
+        for (int64_t r = 0; r < rows; r++) {
+            const float *row = x + r * stride + j;
+            a += vf_load(row) * weights[r];
+            b += vf_load(row + VL) * weights[r];
+            c += vf_load(row + 2 * VL) * weights[r];
+            d += vf_load(row + 3 * VL) * weights[r];
+        }
+        vf_store(sums + j, a);
+        vf_store(sums + j + VL, b);
+        vf_store(sums + j + 2 * VL, c);
+        vf_store(sums + j + 3 * VL, d);
+    }
+    for (; j < n; j++) {
+        float sum = 0;
+        for (int64_t r = 0; r < rows; r++)
+            sum += x[r * stride + j] * weights[r];
+        sums[j] = sum;
+    }
+}
+
+static float dot(const float *a, const float *b, int64_t n)
+{
+    vf sum = {0}, other = {0};
+    int64_t j = 0;
+    for (; j + 2 * VL <= n; j += 2 * VL) {
+        sum += vf_load(a + j) * vf_load(b + j);
+        other += vf_load(a + j + VL) * vf_load(b + j + VL);
+    }
+    float total = vf_sum(sum + other);
+    for (; j < n; j++)
+        total += a[j] * b[j];
+    return total;
+}
+
+const atedm_vec ATEDM_VEC_TABLE = {
+    .name = STRING(ATEDM_VEC_TABLE),
+    .f32 = &f32_table,
+#ifdef __AVX512BF16__
+    .bf16 = &bf16_table,
+#endif
+    .weighted_rows = weighted_rows,
+    .dot = dot,
+};

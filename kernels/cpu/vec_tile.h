@@ -1,0 +1,289 @@
+// Attention in tiles, for one dtype: a template that vec.c includes once per dtype, with what
+// vec_act.h takes and
+//   KP              elements of the inner dimension that one multiply-add step takes
+//   FN(operand)     VL groups of KP elements
+//   FN(group)       an operand from VL * KP elements
+//   FN(broadcast)   an operand with the KP elements given in every lane
+//   FN(multiply_add)  sum + the dot product of each lane's groups.
+//
+// The second factor of a product is packed in panels of up to PANEL columns: [k / KP][columns][KP],
+// the inner dimension k filled up with zeros to a multiple of KP. Keys are the columns of panels
+// with the head dimension as k; a head's dimensions are the columns with the keys as k for values.
+//
+// The softmax is the online one (Milakov & Gimelshein 2018; Dao et al. 2022, FlashAttention).
+
+// c[MR][vectors * VL] = or += a[MR][steps * KP] b, b a packed panel.
+ALWAYS_INLINE void FN(product)(const T *a, int64_t lda, const T *b, int64_t steps, int vectors,
+                               float *c, int64_t ldc, bool add)
+{
+    vf sums[MR][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++)
+            sums[i][j] = add ? vf_load(c + i * ldc + j * VL) : (vf){0};
+    for (int64_t s = 0; s < steps; s++) {
+        FN(operand) column[NV];
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++)
+            column[j] = FN(group)(b + j * VL * KP);
+        b += vectors * VL * KP;
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++) {
+            FN(operand) row = FN(broadcast)(a + i * lda + s * KP);
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++)
+                sums[i][j] = FN(multiply_add)(sums[i][j], row, column[j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++)
+            vf_store(c + i * ldc + j * VL, sums[i][j]);
+}
+
+// The same for a panel of `columns` columns, a multiple of VL.
+static void FN(panel_product)(const T *a, int64_t lda, const T *b, int64_t steps, int64_t columns,
+                              float *c, int64_t ldc, bool add)
+{
+    switch (columns / VL) {
+    case 1:
+        FN(product)(a, lda, b, steps, 1, c, ldc, add);
+        break;
+    case 2:
+        FN(product)(a, lda, b, steps, 2, c, ldc, add);
+        break;
+#if NV > 2
+    case 3:
+        FN(product)(a, lda, b, steps, 3, c, ldc, add);
+        break;
+    default:
+        FN(product)(a, lda, b, steps, 4, c, ldc, add);
+        break;
+#endif
+    }
+}
+
+static size_t FN(keys_bytes)(int64_t n, int64_t dim)
+{
+    return (size_t)round_up(n, PANEL) * (size_t)round_up(dim, KP) * sizeof(T);
+}
+
+static size_t FN(values_bytes)(int64_t n, int64_t dim)
+{
+    return (size_t)round_up(n, KP) * (size_t)round_up(dim, VL) * sizeof(T);
+}
+
+static void FN(pack_keys)(const void *k, int64_t stride, int64_t n, int64_t dim, void *packed)
+{
+    T *to = packed;
+    for (int64_t j0 = 0; j0 < n; j0 += PANEL) {
+        int64_t columns = n - j0 < PANEL ? n - j0 : PANEL;
+        const T *rows = (const T *)k + j0 * stride;
+        for (int64_t d = 0; d < dim; d += KP, to += PANEL * KP) {
+            int64_t group = dim - d < KP ? dim - d : KP;
+            if (group < KP || columns < PANEL)
+                memset(to, 0, PANEL * KP * sizeof(T));
+            if (group == KP) // a constant size, which compiles to one move
+                for (int64_t j = 0; j < columns; j++)
+                    memcpy(to + j * KP, rows + j * stride + d, KP * sizeof(T));
+            else
+                for (int64_t j = 0; j < columns; j++)
+                    to[j * KP] = rows[j * stride + d];
+        }
+    }
+}
+
+static void FN(pack_values)(const void *v, int64_t stride, int64_t n, int64_t dim, void *packed)
+{
+    T *to = packed;
+    for (int64_t d0 = 0; d0 < dim; d0 += PANEL) {
+        int64_t width = dim - d0 < PANEL ? dim - d0 : PANEL;
+        int64_t columns = round_up(width, VL);
+        for (int64_t j = 0; j < n; j += KP, to += columns * KP) {
+            int64_t group = n - j < KP ? n - j : KP;
+            if (group < KP || width < columns)
+                memset(to, 0, (size_t)(columns * KP) * sizeof(T));
+            for (int64_t g = 0; g < group; g++) {
+                const T *row = (const T *)v + (j + g) * stride + d0;
+                for (int64_t d = 0; d < width; d++)
+                    to[d * KP + g] = row[d];
+            }
+        }
+    }
+}
+
+// Working memory of one task.
+typedef struct FN(work) {
+    T *q;        // [ATEDM_VEC_QUERY_ROWS, dim up to a multiple of KP]
+    float *s;    // [ATEDM_VEC_QUERY_ROWS, KEY_TILE] logits of a tile
+    T *p;        // the same: their exponentials
+    float *o;    // [ATEDM_VEC_QUERY_ROWS, dim up to a multiple of VL]
+    float *most; // [ATEDM_VEC_QUERY_ROWS] largest scaled logit so far
+    float *sum;  // [ATEDM_VEC_QUERY_ROWS] of the exponentials so far
+    size_t bytes;
+} FN(work);
+
+static FN(work) FN(divide_work)(void *memory, int64_t dim)
+{
+    char *base = memory;
+    size_t rows = ATEDM_VEC_QUERY_ROWS, at = 0;
+    FN(work) w;
+    w.q = (T *)(void *)(base + at);
+    at += rows * (size_t)round_up(dim, 64) * sizeof(T);
+    w.s = (float *)(void *)(base + at);
+    at += rows * KEY_TILE * sizeof(float);
+    w.p = (T *)(void *)(base + at);
+    at += rows * KEY_TILE * sizeof(T);
+    w.o = (float *)(void *)(base + at);
+    at += rows * (size_t)round_up(dim, 64) * sizeof(float);
+    w.most = (float *)(void *)(base + at);
+    at += rows * sizeof(float);
+    w.sum = (float *)(void *)(base + at);
+    at += rows * sizeof(float);
+    w.bytes = at;
+    return w;
+}
+
+static size_t FN(work_bytes)(int64_t dim)
+{
+    char base[1];
+    return FN(divide_work)(base, dim).bytes;
+}
+
+// Dense rows of q, filled up with zeros: [rows up to a multiple of MR, dim up to one of KP].
+static void FN(copy_queries)(const T *q, int64_t stride, int64_t rows, int64_t dim, T *to)
+{
+    int64_t width = round_up(dim, KP);
+    memset(to, 0, (size_t)(round_up(rows, MR) * width) * sizeof(T));
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(to + r * width, q + r * stride, (size_t)dim * sizeof(T));
+}
+
+// One row's tile of logits s[0 .. n) to exponentials p[0 .. n up to a multiple of VL), zeros from
+// `valid` on. Returns the factor that older sums of the row must be multiplied by.
+static float FN(soften)(float *s, T *p, int64_t n, int64_t valid, float scale, float *most,
+                        float *sum)
+{
+    int64_t end = round_up(n, VL);
+    for (int64_t j = valid > 0 ? valid : 0; j < end; j++)
+        s[j] = -INFINITY;
+    vf largest = vf_load(s);
+    for (int64_t j = VL; j < end; j += VL)
+        largest = vf_max(largest, vf_load(s + j));
+    float now = vf_largest(largest) * scale;
+    now = now > *most ? now : *most;
+    vf total = {0};
+    for (int64_t j = 0; j < end; j += VL) {
+        vf e = vf_exp(vf_load(s + j) * scale - now);
+        total += e;
+        FN(store)(p + j, e);
+    }
+    float factor = now == *most ? 1.0f : expf(*most - now);
+    *sum = *sum * factor + vf_sum(total);
+    *most = now;
+    return factor;
+}
+
+// Logits of all rows against keys k0 .. k0 + n - 1.
+static void FN(logits)(const atedm_vec_head *head, const FN(work) * w, int64_t rows, int64_t k0,
+                       int64_t n)
+{
+    int64_t width = round_up(head->dim, KP);
+    for (int64_t j = 0; j < n; j += PANEL) {
+        const T *panel = (const T *)head->keys + (k0 + j) * width;
+        for (int64_t r = 0; r < rows; r += MR)
+            FN(panel_product)
+        (w->q + r * width, width, panel, width / KP, PANEL, w->s + r * KEY_TILE + j, KEY_TILE,
+         false);
+    }
+}
+
+// o += p v for keys k0 .. k0 + n - 1.
+static void FN(add_values)(const atedm_vec_head *head, const FN(work) * w, int64_t rows, int64_t k0,
+                           int64_t n)
+{
+    int64_t o_stride = round_up(head->dim, VL), keys = round_up(head->n, KP);
+    const T *panel = head->values;
+    for (int64_t d = 0; d < o_stride; d += PANEL) {
+        int64_t columns = o_stride - d < PANEL ? o_stride - d : PANEL;
+        for (int64_t r = 0; r < rows; r += MR)
+            FN(panel_product)
+        (w->p + r * KEY_TILE, KEY_TILE, panel + k0 * columns, round_up(n, KP) / KP, columns,
+         w->o + r * o_stride + d, o_stride, true);
+        panel += keys * columns;
+    }
+}
+
+static void FN(attention)(const atedm_vec_head *head, const void *q, int64_t q_stride,
+                          int64_t first, int64_t rows, void *o, int64_t o_stride, float *lse,
+                          void *work)
+{
+    FN(work) w = FN(divide_work)(work, head->dim);
+    int64_t all_rows = round_up(rows, MR), width = round_up(head->dim, VL);
+    FN(copy_queries)(q, q_stride, rows, head->dim, w.q);
+    memset(w.o, 0, (size_t)(all_rows * width) * sizeof *w.o);
+    for (int64_t r = 0; r < all_rows; r++) {
+        w.most[r] = -INFINITY;
+        w.sum[r] = 0;
+    }
+    int64_t n = head->causal && first + rows < head->n ? first + rows : head->n;
+    for (int64_t k0 = 0; k0 < n; k0 += KEY_TILE) {
+        int64_t tile = n - k0 < KEY_TILE ? n - k0 : KEY_TILE;
+        FN(logits)(head, &w, all_rows, k0, tile);
+        for (int64_t r = 0; r < all_rows; r++) {
+            int64_t seen = head->causal ? first + r + 1 - k0 : tile;
+            float factor =
+                FN(soften)(w.s + r * KEY_TILE, w.p + r * KEY_TILE, tile, seen < tile ? seen : tile,
+                           head->scale, &w.most[r], &w.sum[r]);
+            if (factor != 1)
+                for (int64_t d = 0; d < width; d += VL)
+                    vf_store(w.o + r * width + d, vf_load(w.o + r * width + d) * factor);
+        }
+        FN(add_values)(head, &w, all_rows, k0, tile);
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        T *to = (T *)o + r * o_stride;
+        float factor = 1 / w.sum[r];
+        for (int64_t d = 0; d < width; d += VL) {
+            vf v = vf_load(w.o + r * width + d) * factor;
+            if (d + VL <= head->dim)
+                FN(store)(to + d, v);
+            else
+                FN(store_part)(to + d, v, head->dim - d);
+        }
+        if (lse)
+            lse[r] = w.most[r] + logf(w.sum[r]);
+    }
+}
+
+static void FN(map)(const atedm_vec_head *head, const void *q, int64_t q_stride, int64_t rows,
+                    const float *lse, float *map, int64_t map_stride, bool add, void *work)
+{
+    FN(work) w = FN(divide_work)(work, head->dim);
+    int64_t width = round_up(head->dim, KP);
+    FN(copy_queries)(q, q_stride, rows, head->dim, w.q);
+    for (int64_t k0 = 0; k0 < head->n; k0 += PANEL) {
+        const T *panel = (const T *)head->keys + k0 * width;
+        int64_t columns = head->n - k0 < PANEL ? head->n - k0 : PANEL;
+        for (int64_t r = 0; r < rows; r++) {
+            if (r % MR == 0)
+                FN(panel_product)
+            (w.q + r * width, width, panel, width / KP, PANEL, w.s, PANEL, false);
+            float *to = map + r * map_stride + k0;
+            for (int64_t j = 0; j < columns; j += VL) {
+                vf e = vf_load(w.s + r % MR * PANEL + j) * head->scale;
+                if (lse)
+                    e = vf_exp(e - lse[r]);
+                int64_t n = columns - j < VL ? columns - j : VL;
+                if (add)
+                    e += n == VL ? vf_load(to + j) : f32_load_part(to + j, n);
+                if (n == VL)
+                    vf_store(to + j, e);
+                else
+                    f32_store_part(to + j, e, n);
+            }
+        }
+    }
+}

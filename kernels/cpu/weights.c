@@ -1,0 +1,249 @@
+// Weights of the cpu backend: converted to the stream's dtype and packed as oneDNN wants, once.
+#include "kernels/cpu/primitive.h"
+
+#include "core/base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// The input size for which oneDNN chooses the packed layout: rows of a linear layer, edge of a
+// convolution's feature map. Other sizes run on the same layout.
+#define LAYOUT_ROWS 1024
+#define LAYOUT_EDGE 64
+
+#define CONVERT_PIECE ((size_t)4096) // elements that one thread converts in one go
+
+// `from` may be unaligned; `to` is aligned.
+static void convert_piece(const char *from, atedm_dtype from_dtype, char *to, atedm_dtype to_dtype,
+                          size_t count)
+{
+    _Alignas(64) char aligned[CONVERT_PIECE * 4];
+    memcpy(aligned, from, count * atedm_dtype_size(from_dtype));
+    atedm_convert(aligned, from_dtype, to, to_dtype, count);
+}
+
+static void convert(const atedm_host_tensor *from, void *to, atedm_dtype dtype)
+{
+    size_t count = (size_t)atedm_host_tensor_count(from);
+    size_t from_size = atedm_dtype_size(from->dtype), to_size = atedm_dtype_size(dtype);
+    int64_t pieces = (int64_t)((count + CONVERT_PIECE - 1) / CONVERT_PIECE);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < pieces; i++) {
+        size_t first = (size_t)i * CONVERT_PIECE;
+        size_t n = count - first < CONVERT_PIECE ? count - first : CONVERT_PIECE;
+        convert_piece((const char *)from->data + first * from_size, from->dtype,
+                      (char *)to + first * to_size, dtype, n);
+    }
+}
+
+static void *allocate(size_t bytes)
+{
+    void *memory = NULL;
+    if (bytes > SIZE_MAX / 2 || posix_memalign(&memory, ATEDM_DEVICE_ALIGN, bytes ? bytes : 1))
+        return NULL;
+    return memory;
+}
+
+void atedm_cpu_weight_destroy(atedm_weight *head)
+{
+    if (!head)
+        return;
+    atedm_cpu_weight *weight = (atedm_cpu_weight *)head;
+    if (weight->memory)
+        dnnl_memory_destroy(weight->memory);
+    free(weight->data);
+    free(weight->bias);
+    free(weight);
+}
+
+// A weight without data, or NULL when memory is out.
+static atedm_cpu_weight *weight_new(const atedm_weight *head)
+{
+    atedm_cpu_weight *weight = calloc(1, sizeof *weight);
+    if (weight)
+        weight->head = *head;
+    return weight;
+}
+
+// [n] in F32 from the vectors one after the other, zeros where there are none. NULL when memory is
+// out.
+static float *make_vector(const atedm_host_tensor *parts, size_t n_parts, int64_t n)
+{
+    float *vector = allocate(atedm_cpu_bytes(n, 1, sizeof *vector));
+    if (!vector)
+        return NULL;
+    if (!parts)
+        memset(vector, 0, (size_t)n * sizeof *vector);
+    float *to = vector;
+    for (size_t i = 0; parts && i < n_parts; i++) {
+        convert(&parts[i], to, ATEDM_F32);
+        to += parts[i].shape[0];
+    }
+    return vector;
+}
+
+// The layout that oneDNN prefers for the weight.
+static dnnl_status_t choose_layout(dnnl_engine_t engine, atedm_cpu_weight *weight)
+{
+    bool conv = weight->head.kind == ATEDM_WEIGHT_CONV;
+    const atedm_cpu_key key = {
+        .kind = weight->head.kind,
+        .act = weight->head.act,
+        .in = weight->head.in,
+        .out = weight->head.out,
+        .kernel = weight->head.kernel,
+        .stride = weight->head.stride,
+        .h = conv ? LAYOUT_EDGE : LAYOUT_ROWS,
+        .w = conv ? LAYOUT_EDGE : 1,
+    };
+    dnnl_primitive_desc_t desc;
+    dnnl_status_t status = atedm_cpu_primitive_describe(engine, &key, NULL, &desc);
+    if (status)
+        return status;
+    weight->layout = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
+    dnnl_primitive_desc_destroy(desc);
+    return dnnl_success;
+}
+
+// weight->data from `plain`, the same tensor in the layout `plain_desc`.
+static dnnl_status_t pack(dnnl_engine_t engine, atedm_cpu_weight *weight, void *plain,
+                          const dnnl_memory_desc_t *plain_desc)
+{
+    dnnl_stream_t stream = NULL;
+    dnnl_memory_t from = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_t reorder = NULL;
+    dnnl_status_t status = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
+    if (!status)
+        status = dnnl_memory_create(&from, plain_desc, engine, plain);
+    if (!status)
+        status = dnnl_memory_create(&weight->memory, &weight->layout, engine, weight->data);
+    if (!status)
+        status = dnnl_reorder_primitive_desc_create(&desc, plain_desc, engine, &weight->layout,
+                                                    engine, NULL);
+    if (!status)
+        status = dnnl_primitive_create(&reorder, desc);
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, weight->memory}};
+    if (!status)
+        status = dnnl_primitive_execute(reorder, stream, 2, args);
+    if (!status)
+        status = dnnl_stream_wait(stream);
+    if (reorder)
+        dnnl_primitive_destroy(reorder);
+    if (desc)
+        dnnl_primitive_desc_destroy(desc);
+    if (from)
+        dnnl_memory_destroy(from);
+    if (stream)
+        dnnl_stream_destroy(stream);
+    return status;
+}
+
+// Fills `weight` from dense matrices [out, in * kernel^2] stacked along out; `plain_desc` describes
+// that.
+static atedm_status fill(atedm_cpu_weight *weight, const atedm_host_tensor *parts, size_t n_parts,
+                         const dnnl_memory_desc_t *plain_desc, atedm_error *err)
+{
+    const atedm_cpu_device *device = (const atedm_cpu_device *)weight->head.device;
+    size_t element = atedm_dtype_size(weight->head.act);
+    int64_t area = (int64_t)weight->head.kernel * weight->head.kernel;
+    dnnl_status_t status = choose_layout(device->engine, weight);
+    size_t bytes = status ? 0 : dnnl_memory_desc_get_size(&weight->layout);
+    char *plain = allocate(atedm_cpu_bytes(weight->head.in * area, weight->head.out, element));
+    weight->data = allocate(bytes);
+    if (!status && (!plain || !weight->data))
+        status = dnnl_out_of_memory;
+    if (!status) {
+        char *to = plain;
+        for (size_t i = 0; i < n_parts; i++) {
+            convert(&parts[i], to, weight->head.act);
+            to += (size_t)atedm_host_tensor_count(&parts[i]) * element;
+        }
+        status = pack(device->engine, weight, plain, plain_desc);
+    }
+    free(plain);
+    weight->head.bytes = bytes + (size_t)weight->head.out * sizeof *weight->bias;
+    if (status == dnnl_out_of_memory)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a weight of %zu bytes", bytes);
+    if (status)
+        return atedm_error_set(
+            err, ATEDM_ERR_DEVICE,
+            "oneDNN: status %d on packing a weight of %lld inputs and %lld outputs", (int)status,
+            (long long)weight->head.in, (long long)weight->head.out);
+    return ATEDM_OK;
+}
+
+static atedm_status dense_weight(const atedm_weight *head, const atedm_host_tensor *parts,
+                                 const atedm_host_tensor *biases, size_t n_parts,
+                                 const dnnl_memory_desc_t *plain_desc, atedm_weight **ret_weight,
+                                 atedm_error *err)
+{
+    atedm_cpu_weight *weight = weight_new(head);
+    if (weight)
+        weight->bias = make_vector(biases, n_parts, head->out);
+    atedm_status status = weight && weight->bias ? fill(weight, parts, n_parts, plain_desc, err)
+                                                 : atedm_error_set(err, ATEDM_ERR_NOMEM,
+                                                                   "no memory for a weight's bias");
+    if (status)
+        atedm_cpu_weight_destroy(weight ? &weight->head : NULL);
+    else
+        *ret_weight = &weight->head;
+    return status;
+}
+
+atedm_status atedm_cpu_linear_weight_create(const atedm_weight *head,
+                                            const atedm_host_tensor *parts,
+                                            const atedm_host_tensor *biases, size_t n_parts,
+                                            atedm_weight **ret_weight, atedm_error *err)
+{
+    dnnl_memory_desc_t plain; // [in, out] whose columns are the rows of the parts
+    dnnl_memory_desc_init_by_tag(&plain, 2, (dnnl_dims_t){head->in, head->out},
+                                 atedm_cpu_dnnl_type(head->act), dnnl_ba);
+    return dense_weight(head, parts, biases, n_parts, &plain, ret_weight, err);
+}
+
+atedm_status atedm_cpu_conv_weight_create(const atedm_weight *head, const atedm_host_tensor *weight,
+                                          const atedm_host_tensor *bias, atedm_weight **ret_weight,
+                                          atedm_error *err)
+{
+    dnnl_memory_desc_t plain;
+    dnnl_memory_desc_init_by_tag(&plain, 4,
+                                 (dnnl_dims_t){head->out, head->in, head->kernel, head->kernel},
+                                 atedm_cpu_dnnl_type(head->act), dnnl_oihw);
+    return dense_weight(head, weight, bias, 1, &plain, ret_weight, err);
+}
+
+atedm_status atedm_cpu_norm_weight_create(const atedm_weight *head, const atedm_host_tensor *scale,
+                                          const atedm_host_tensor *shift, atedm_weight **ret_weight,
+                                          atedm_error *err)
+{
+    atedm_cpu_weight *weight = weight_new(head);
+    if (weight) {
+        weight->data = make_vector(scale, 1, head->in);
+        weight->bias = make_vector(shift, 1, head->in);
+        weight->head.bytes = 2 * (size_t)head->in * sizeof(float);
+    }
+    if (!weight || !weight->data || !weight->bias) {
+        atedm_cpu_weight_destroy(weight ? &weight->head : NULL);
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a norm's scale and shift");
+    }
+    *ret_weight = &weight->head;
+    return ATEDM_OK;
+}
+
+atedm_status atedm_cpu_table_weight_create(const atedm_weight *head, const atedm_host_tensor *table,
+                                           atedm_weight **ret_weight, atedm_error *err)
+{
+    atedm_cpu_weight *weight = weight_new(head);
+    if (weight) {
+        weight->head.bytes = atedm_cpu_bytes(head->in, head->out, atedm_dtype_size(head->act));
+        weight->data = allocate(weight->head.bytes);
+    }
+    if (!weight || !weight->data) {
+        atedm_cpu_weight_destroy(weight ? &weight->head : NULL);
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for an embedding table");
+    }
+    convert(table, weight->data, head->act);
+    *ret_weight = &weight->head;
+    return ATEDM_OK;
+}
