@@ -148,6 +148,8 @@ void atedm_generate_options_request(const atedm_generate_options *options,
     atedm_prune_spec prune = {0};
     const char *pruning = values[ATEDM_GENERATE_PRUNING];
     atedm_cli_parse_pruning(pruning ? pruning : ATEDM_CLI_PRUNING, &prune, errors);
+    if (errors->count)
+        prune = (atedm_prune_spec){.enabled = false};
     atedm_request r = {0};
     atedm_request_init(&r, &limits, &prune);
     r.prompt = copy_text(values[ATEDM_GENERATE_PROMPT], "/prompt", errors);
@@ -171,7 +173,7 @@ void atedm_generate_options_request(const atedm_generate_options *options,
         atedm_field_errors_add(errors, "/sampler", "\"%.40s...\" is not known", sampler);
     else if (sampler)
         snprintf(r.sampler, sizeof r.sampler, "%s", sampler);
-    if (!errors->count) // what could not be read has been named; the rest is checked when it can be
+    if (r.prompt) // what could not be read has been named, and stands at its default
         atedm_request_validate(&r, &limits, errors);
     *ret_request = r;
 }

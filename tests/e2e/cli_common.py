@@ -11,6 +11,8 @@ import zlib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ATEDM = os.environ.get("ATEDM", str(ROOT / "build/cli/atedm"))
 MODEL = ROOT / "tests/golden/data/models/a"
+# Tests run side by side: threads that wait must not burn the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def atedm(*args):

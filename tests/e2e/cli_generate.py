@@ -132,7 +132,7 @@ class Refusals(CommandTest):
         said = self.run_wrong(2, "generate", *FAST, "-o", self.folder / "a.png", "--steps", 0,
                               "--width", 63, "--guidance-scale", 31, "--pruning", '{"ratio": 1.5}',
                               "--sampler", "none")
-        for name in ("--steps", "--width", "--guidance-scale", "--sampler"):
+        for name in ("--steps", "--width", "--guidance-scale", "--pruning/ratio", "--sampler"):
             self.assertIn(f"atedm generate: {name}: ", said)
 
     def test_wrong_pruning(self):

@@ -157,10 +157,10 @@ Test(generate, names_every_wrong_field)
     atedm_request r;
     int status = -1;
     cr_assert(parse(ARGV(NEEDED, "--width", "wide", "--steps", "1e3", "--seed", "-1", "--pruning",
-                         "no-such", "--guidance-scale", "x"),
+                         "no-such", "--guidance-scale", "x", "--height", "63"),
                     &options, &status));
     atedm_generate_options_request(&options, config(), &r, &errors);
-    cr_assert_eq(errors.count, 5);
+    cr_assert_eq(errors.count, 6, "what cannot be read and what is out of range");
     atedm_request_finish(&r);
     errors.count = 0;
     cr_assert(parse(ARGV(NEEDED, "--width", "63", "--steps", "151"), &options, &status));
