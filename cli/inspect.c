@@ -133,18 +133,6 @@ uint64_t atedm_inspect_macs(const atedm_op_counts *counts)
     return counts->conv + counts->linear + counts->attention;
 }
 
-int64_t atedm_inspect_kept(const atedm_inspect_report *report, const atedm_inspect_plan *plan,
-                           int block, float rho)
-{
-    const atedm_prune_spec *spec = &plan->plan->spec;
-    int64_t tokens = atedm_unet_cost_tokens(&report->unet, block);
-    for (size_t i = 0; i < spec->n_prune_after; i++) {
-        if (spec->prune_after[i] < report->unet.blocks[block].layers)
-            tokens = atedm_prune_keep((double)rho, tokens);
-    }
-    return tokens;
-}
-
 // Adds a plan with its phases and means; *ret_plan is in the report.
 static atedm_status add_plan(atedm_inspect_report *report, const char *name,
                              const atedm_prune_spec *spec, atedm_error *err)

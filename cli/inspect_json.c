@@ -103,14 +103,16 @@ static json_t *phase_json(const atedm_inspect_report *report, const atedm_inspec
     json_t *blocks = json_array();
     for (int b = 0; b < report->unet.n_blocks; b++) {
         float rho = phase->rho[b];
+        int64_t kept = atedm_plan_kept(p->plan, phase->first_step, b, report->unet.blocks[b].layers,
+                                       atedm_unet_cost_tokens(&report->unet, b));
         atedm_op_counts c = atedm_unet_cost_block(&report->unet, b, &p->plan->spec, rho);
         // The matrix holds floats; ratios are whole millionths.
         double ratio = rint((double)rho * 1e6) / 1e6;
         json_array_append_new(blocks, json_pack("{s:s, s:f, s:I, s:o, s:o}", "name",
                                                 report->unet.blocks[b].name, "ratio", ratio, "kept",
-                                                (json_int_t)atedm_inspect_kept(report, p, b, rho),
-                                                "macs", json_count(atedm_inspect_macs(&c)),
-                                                "overhead_macs", json_count(c.overhead)));
+                                                (json_int_t)kept, "macs",
+                                                json_count(atedm_inspect_macs(&c)), "overhead_macs",
+                                                json_count(c.overhead)));
     }
     return json_pack("{s:i, s:i, s:o, s:o, s:o}", "first_step", phase->first_step, "steps",
                      phase->steps, "flops", json_count(2 * atedm_inspect_macs(&phase->counts)),

@@ -135,7 +135,8 @@ static void print_blocks(const atedm_inspect_report *report)
         for (int i = 0; i < 2; i++) {
             float rho = phases[i]->rho[b];
             atedm_op_counts c = atedm_unet_cost_block(&report->unet, b, &p->plan->spec, rho);
-            printf("  %8" PRId64 " %9.3f %9.3f", atedm_inspect_kept(report, p, b, rho),
+            printf("  %8" PRId64 " %9.3f %9.3f",
+                   atedm_plan_kept(p->plan, phases[i]->first_step, b, info->layers, tokens),
                    in_unit(atedm_inspect_macs(&c), u), in_unit(c.overhead, u));
         }
         putchar('\n');

@@ -46,10 +46,6 @@ extern const atedm_dtype atedm_inspect_scratch_dtypes[2];
 
 // Useful multiply-accumulates: without overhead.
 uint64_t atedm_inspect_macs(const atedm_op_counts *counts);
-// Tokens of the block that are left when its last layer runs.
-int64_t atedm_inspect_kept(const atedm_inspect_report *report, const atedm_inspect_plan *plan,
-                           int block, float rho);
-
 void atedm_inspect_print(const atedm_inspect_report *report);
 json_t *atedm_inspect_json(const atedm_inspect_report *report); // NULL: no memory
 

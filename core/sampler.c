@@ -93,8 +93,10 @@ static float spaced_timestep(const atedm_scheduler_config *config, int k, int n)
 {
     int count = config->train_timesteps;
     switch (config->spacing) {
-    case ATEDM_SPACING_LEADING:
-        return (float)((n - 1 - k) * (count / n) + config->steps_offset);
+    case ATEDM_SPACING_LEADING: {
+        int ratio = count / n;
+        return (float)((n - 1 - k) * ratio + config->steps_offset);
+    }
     case ATEDM_SPACING_TRAILING: {
         // numpy.arange(count, 0, -count / n), whose increment is the difference of its first two.
         // Of 1000 timesteps it makes one too many for 61, 103, 121 and 122 steps; we make n.

@@ -331,12 +331,16 @@ Test(flops, vae_by_hand)
     cr_assert_eq(less.linear + less.attention, 0);
 }
 
-static const atedm_model_configs tiny_model = {
-    .clip = {{.width = 8, .mlp_width = 24, .layers = 3},
+static atedm_model_configs make_tiny_model(void)
+{
+    return (atedm_model_configs){
+        .clip =
+            {{.width = 8, .mlp_width = 24, .layers = 3},
              {.width = 8, .mlp_width = 16, .layers = 2, .has_projection = true, .projection = 8}},
-    .unet = tiny,
-    .vae = {.latent_channels = 2, .out_channels = 3, .levels = 1, .channels = {4}},
-};
+        .unet = tiny,
+        .vae = {.latent_channels = 2, .out_channels = 3, .levels = 1, .channels = {4}},
+    };
+}
 
 Test(flops, request_adds_its_stages_up)
 {
@@ -347,6 +351,7 @@ Test(flops, request_adds_its_stages_up)
                                        .prompts = 1,
                                        .samples = 2,
                                        .images = 3};
+    atedm_model_configs tiny_model = make_tiny_model();
     atedm_op_counts clip[2] = {atedm_clip_cost(&tiny_model.clip[0], 7),
                                atedm_clip_cost(&tiny_model.clip[1], 7)};
     atedm_op_counts vae = atedm_vae_cost(&tiny_model.vae, 4, 5);
@@ -398,7 +403,7 @@ Test(flops, absurd_requests_saturate)
                                        .prompts = 2,
                                        .samples = 2,
                                        .images = 1000000};
-    atedm_model_configs model = tiny_model;
+    atedm_model_configs model = make_tiny_model();
     model.unet = sdxl;
     atedm_request_cost cost = atedm_request_cost_eval(&model, &shape, NULL);
     cr_assert_eq(cost.unet, UINT64_MAX);

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 // Blocks as in SDXL base, widths small.
@@ -408,8 +409,21 @@ Test(plan, budgets_below_the_floor_name_it)
     cr_assert_eq(atedm_plan_create(&spec, 10, &cost, &plan, &err), ATEDM_ERR_INVALID);
     const char *named = strrchr(err.message, ' ');
     cr_assert_not_null(named, "%s", err.message);
-    double floor_named = 0;
-    cr_assert_eq(sscanf(named, "%lf", &floor_named), 1, "%s", err.message);
+    double floor_named = strtod(named, NULL);
     cr_assert(floor_named >= floor_share && floor_named <= floor_share + 1e-4, "%s", err.message);
     check_budget(spec, floor_named, 10); // what the message names can be asked for
+}
+
+Test(plan, kept_at_the_end_of_a_block)
+{
+    atedm_prune_spec spec = preset("at-edm");
+    spec.ratio = 0.5;
+    spec.n_prune_after = 2;
+    spec.prune_after[1] = 2;
+    atedm_plan *plan = make_plan(&spec, 10);
+    cr_assert_eq(atedm_plan_kept(plan, 0, DOWN_1_0, 2, 192), 192); // a prune-less step
+    cr_assert_eq(atedm_plan_kept(plan, 9, DOWN_1_0, 2, 192), 96);  // has no layer 2
+    cr_assert_eq(atedm_plan_kept(plan, 0, MID, 4, 48), 12);
+    cr_assert_eq(atedm_plan_kept(plan, 0, MID, 3, 3), 1);
+    atedm_plan_destroy(plan);
 }
