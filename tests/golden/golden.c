@@ -22,7 +22,7 @@
 // The same once the sampler has been at it: steps feed rounding differences back into the UNet,
 // which a random model amplifies (v-prediction most). The first step, whose inputs are equal, is
 // held to the bound above.
-#define MAX_TRAJECTORY_L2 1e-3
+#define MAX_TRAJECTORY_L2 3e-3
 #define MIN_PSNR_DB 60.0
 #define MAX_CASES 256
 
