@@ -23,7 +23,7 @@ static json_t *components_json(const atedm_inspect_report *report)
         json_t *item = json_pack("{s:s, s:o, s:o}", "name", c->name, "parameters",
                                  json_count(c->parameters), "stored", stored);
         if (report->from_files)
-            json_object_set_new(item, "file_bytes", json_count(c->file_bytes));
+            json_object_set_new(item, "stored_bytes", json_count(c->stored_bytes));
         json_array_append_new(list, item);
     }
     return list;

@@ -91,7 +91,7 @@ static atedm_status count_from_files(const atedm_model_configs *parts, int i, co
     status = ask(parts, i, device, &t.base, err);
     if (!status)
         status = atedm_weights_check_all_used(source, leftovers[i], err);
-    component->file_bytes = atedm_weights_bytes(source);
+    component->stored_bytes = atedm_weights_bytes(source);
     atedm_weights_close(source);
     return status;
 }

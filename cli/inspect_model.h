@@ -15,7 +15,7 @@ typedef struct atedm_inspect_component {
     const char *name; // its folder in a model's directory
     uint64_t parameters;
     uint64_t stored[ATEDM_INSPECT_DTYPES]; // parameters by storage dtype; zeros without files
-    size_t file_bytes;                     // 0 without files
+    size_t stored_bytes;                   // 0 without files
 } atedm_inspect_component;
 
 // Parameters that the pipeline uses: text encoders, UNet, VAE decoder. `dir` NULL: no files, counts

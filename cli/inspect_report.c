@@ -32,7 +32,7 @@ static void print_components(const atedm_inspect_report *report)
     uint64_t parameters = 0;
     uint64_t bytes = 0;
     printf("%-15s %14s  %-24s %14s\n", "component", "parameters", "stored as",
-           report->from_files ? "file bytes" : "bytes as f16");
+           report->from_files ? "stored bytes" : "bytes as f16");
     for (int i = 0; i < ATEDM_INSPECT_COMPONENTS; i++) {
         const atedm_inspect_component *c = &report->components[i];
         char stored[64] = "-";
@@ -42,7 +42,7 @@ static void print_components(const atedm_inspect_report *report)
                 used += (size_t)snprintf(stored + used, sizeof stored - used, "%s%s",
                                          used ? ", " : "", atedm_dtype_name((atedm_dtype)d));
         }
-        uint64_t size = report->from_files ? c->file_bytes : 2 * c->parameters;
+        uint64_t size = report->from_files ? c->stored_bytes : 2 * c->parameters;
         printf("%-15s %14" PRIu64 "  %-24s %14" PRIu64 "\n", c->name, c->parameters, stored, size);
         parameters += c->parameters;
         bytes += size;
