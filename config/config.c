@@ -206,8 +206,8 @@ static atedm_status read_file(const char *path, atedm_config *config, atedm_erro
     {
         const option *o = find(key);
         if (!o) {
-            status = atedm_error_set(err, ATEDM_ERR_INVALID, "%s: there is no option \"%s\"", path,
-                                     key);
+            status =
+                atedm_error_set(err, ATEDM_ERR_INVALID, "%s: there is no option \"%s\"", path, key);
             break;
         }
         status = set_json(o, value, config, err);
@@ -300,8 +300,8 @@ static atedm_status read_flags(int argc, char *const *argv, atedm_config *config
         const option *o = find_flag(word);
         if (!o && !is_config_flag(word))
             return atedm_error_set(err, ATEDM_ERR_INVALID, "there is no option \"%s\"", word);
-        size_t size;
-        const char *value;
+        size_t size = 0;
+        const char *value = NULL;
         atedm_status status = split_flag(argc, argv, &i, &size, &value, err);
         if (status)
             return status;
@@ -319,7 +319,7 @@ atedm_status atedm_config_load(int argc, char *const *argv, char *const *environ
                                atedm_config *ret_config, atedm_config_action *ret_action,
                                atedm_error *err)
 {
-    atedm_config config = {{0}};
+    atedm_config config = {.max_queue = 0};
     atedm_config_action action = ATEDM_CONFIG_RUN;
     const char *file = variable(environment, "ATEDM_CONFIG");
     atedm_status status = read_flags(argc, argv, NULL, &file, &action, err);

@@ -14,7 +14,7 @@
 #define ATEDM_CONFIG_WORD_MAX 16
 
 typedef struct atedm_config {
-    char model[ATEDM_CONFIG_PATH_MAX]; // directory
+    char model[ATEDM_CONFIG_PATH_MAX];     // directory
     char listen[ATEDM_CONFIG_ADDRESS_MAX]; // ADDRESS:PORT
     char backend[ATEDM_CONFIG_WORD_MAX];
     char dtype[ATEDM_CONFIG_WORD_MAX];

@@ -1,258 +1,378 @@
-// Reading the bodies of /generate and /v1/estimate: see generate_json.h. The pruning object's
-// fields are read by core/prune_json.c, ranges are checked by core/request.c.
+// Reads /generate bodies and writes the parts of answers: see generate_json.h. Ranges are checked
+// by core/request.h, which the command line uses as well; here are types and what only JSON has.
 #include "server/generate_json.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <strings.h>
 
-// ---- parsing
-// ---------------------------------------------------------------------------------------
-
-// Deepest nesting of brackets outside strings, without recursion.
-static size_t nesting(const char *body, size_t size)
-{
-    size_t depth = 0, deepest = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < size; i++) {
-        char c = body[i];
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            depth++;
-            deepest = depth > deepest ? depth : deepest;
-        } else if ((c == '}' || c == ']') && depth) {
-            depth--;
-        }
-    }
-    return deepest;
-}
-
-atedm_status atedm_body_parse(const char *body, size_t size, json_t **ret_object, atedm_error *err)
-{
-    if (nesting(body, size) > ATEDM_BODY_MAX_DEPTH)
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "nested deeper than %d levels",
-                               ATEDM_BODY_MAX_DEPTH);
-    json_error_t parse_error;
-    json_t *object = json_loadb(body, size, JSON_REJECT_DUPLICATES, &parse_error);
-    if (!object)
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "line %d, column %d: %s", parse_error.line,
-                               parse_error.column, parse_error.text);
-    if (!json_is_object(object)) {
-        json_decref(object);
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "the body is not a JSON object");
-    }
-    *ret_object = object;
-    return ATEDM_OK;
-}
-
-// ---- fields
-// ----------------------------------------------------------------------------------------
-
-typedef struct body_reader {
+// A field being read: where it comes from and what is known about the body so far.
+typedef struct reader {
     const json_t *body;
-    const atedm_request_limits *limits;
+    const atedm_prune_spec *default_prune;
+    bool png_wanted;
     atedm_request *request;
     atedm_field_errors *errors;
-} body_reader;
+    atedm_status status; // ATEDM_ERR_NOMEM
+} reader;
 
-static void read_text(const body_reader *r, const json_t *value, const char *pointer,
-                      char **ret_text)
+typedef struct field {
+    const char *name;
+    void (*read)(reader *r, const char *pointer, const json_t *value);
+} field;
+
+static char *copy_string(reader *r, const json_t *value)
 {
-    if (!json_is_string(value)) {
-        atedm_field_errors_add(r->errors, pointer, "is not a string");
-        return;
-    }
-    *ret_text = strdup(json_string_value(value));
-    if (!*ret_text)
-        atedm_field_errors_add(r->errors, pointer, "no memory for it");
+    char *copy = strdup(json_string_value(value));
+    if (!copy)
+        r->status = ATEDM_ERR_NOMEM;
+    return copy;
 }
 
-static bool read_integer(const body_reader *r, const json_t *value, const char *pointer,
-                         int64_t *ret_value)
+static void read_prompt(reader *r, const char *pointer, const json_t *value)
 {
-    if (json_is_integer(value)) {
-        *ret_value = json_integer_value(value);
-        return true;
-    }
-    atedm_field_errors_add(r->errors, pointer, "is not an integer");
-    return false;
-}
-
-// An integer of the contract that is an int here: values outside int are out of every range anyway.
-static void read_int(const body_reader *r, const json_t *value, const char *pointer, int *ret_value)
-{
-    int64_t wide;
-    if (!read_integer(r, value, pointer, &wide))
-        return;
-    if (wide < INT32_MIN || wide > INT32_MAX)
-        atedm_field_errors_add(r->errors, pointer, "is %" PRId64 ", which is out of range", wide);
+    if (json_is_string(value))
+        r->request->prompt = copy_string(r, value);
     else
-        *ret_value = (int)wide;
+        atedm_field_errors_add(r->errors, pointer, "is not a string");
 }
 
-static void read_number(const body_reader *r, const json_t *value, const char *pointer,
-                        double *ret_value)
+static void read_negative_prompt(reader *r, const char *pointer, const json_t *value)
+{
+    if (json_is_string(value))
+        r->request->negative_prompt = copy_string(r, value);
+    else if (!json_is_null(value))
+        atedm_field_errors_add(r->errors, pointer, "is neither a string nor null");
+}
+
+// An integer that an int holds; what else is wrong with it is for the validation to say.
+static bool get_int(reader *r, const char *pointer, const json_t *value, int *ret_value)
+{
+    if (!json_is_integer(value)) {
+        if (json_is_real(value))
+            atedm_field_errors_add(r->errors, pointer, "is %g, not an integer that is allowed",
+                                   json_real_value(value));
+        else
+            atedm_field_errors_add(r->errors, pointer, "is not an integer");
+        return false;
+    }
+    json_int_t number = json_integer_value(value);
+    if (number < INT_MIN || number > INT_MAX) {
+        atedm_field_errors_add(r->errors, pointer, "is %" JSON_INTEGER_FORMAT ", out of range",
+                               number);
+        return false;
+    }
+    *ret_value = (int)number;
+    return true;
+}
+
+static void read_width(reader *r, const char *pointer, const json_t *value)
+{
+    int number;
+    if (get_int(r, pointer, value, &number))
+        r->request->width = number;
+}
+
+static void read_height(reader *r, const char *pointer, const json_t *value)
+{
+    int number;
+    if (get_int(r, pointer, value, &number))
+        r->request->height = number;
+}
+
+static void read_steps(reader *r, const char *pointer, const json_t *value)
+{
+    int number;
+    if (get_int(r, pointer, value, &number))
+        r->request->steps = number;
+}
+
+static void read_num_images(reader *r, const char *pointer, const json_t *value)
+{
+    int number;
+    if (get_int(r, pointer, value, &number))
+        r->request->num_images = number;
+}
+
+static void read_priority(reader *r, const char *pointer, const json_t *value)
+{
+    int number;
+    if (get_int(r, pointer, value, &number))
+        r->request->priority = number;
+}
+
+static void read_guidance_scale(reader *r, const char *pointer, const json_t *value)
 {
     if (json_is_number(value))
-        *ret_value = json_number_value(value);
+        r->request->guidance_scale = json_number_value(value);
     else
         atedm_field_errors_add(r->errors, pointer, "is not a number");
 }
 
-static void read_prompt(const body_reader *r, const json_t *value)
+static void read_deadline_s(reader *r, const char *pointer, const json_t *value)
 {
-    read_text(r, value, "/prompt", &r->request->prompt);
+    if (json_is_number(value))
+        r->request->deadline_s = json_number_value(value);
+    else if (!json_is_null(value))
+        atedm_field_errors_add(r->errors, pointer, "is neither a number nor null");
 }
 
-static void read_negative_prompt(const body_reader *r, const json_t *value)
+static void read_seed(reader *r, const char *pointer, const json_t *value)
 {
-    if (!json_is_null(value))
-        read_text(r, value, "/negative_prompt", &r->request->negative_prompt);
-}
-
-static void read_width(const body_reader *r, const json_t *value)
-{
-    read_integer(r, value, "/width", &r->request->width);
-}
-
-static void read_height(const body_reader *r, const json_t *value)
-{
-    read_integer(r, value, "/height", &r->request->height);
-}
-
-static void read_steps(const body_reader *r, const json_t *value)
-{
-    read_int(r, value, "/steps", &r->request->steps);
-}
-
-static void read_guidance(const body_reader *r, const json_t *value)
-{
-    read_number(r, value, "/guidance_scale", &r->request->guidance_scale);
-}
-
-static void read_seed(const body_reader *r, const json_t *value)
-{
-    int64_t seed;
-    if (json_is_null(value) || !read_integer(r, value, "/seed", &seed))
+    if (json_is_null(value))
         return;
-    if (seed < 0)
-        atedm_field_errors_add(r->errors, "/seed", "is %" PRId64 ", not within 0..%" PRId64, seed,
-                               (int64_t)ATEDM_SEED_MAX);
+    json_int_t number = json_integer_value(value);
+    if (json_is_real(value))
+        atedm_field_errors_add(r->errors, pointer, "is %g, not an integer within 0..%" PRId64,
+                               json_real_value(value), ATEDM_SEED_MAX);
+    else if (!json_is_integer(value))
+        atedm_field_errors_add(r->errors, pointer, "is neither an integer nor null");
+    else if (number < 0)
+        atedm_field_errors_add(r->errors, pointer,
+                               "is %" JSON_INTEGER_FORMAT ", not within 0..%" PRId64, number,
+                               ATEDM_SEED_MAX);
     else
-        r->request->seed = (uint64_t)seed;
+        r->request->seed = (uint64_t)number;
 }
 
-static void read_num_images(const body_reader *r, const json_t *value)
-{
-    read_int(r, value, "/num_images", &r->request->num_images);
-}
-
-static void read_sampler(const body_reader *r, const json_t *value)
+static void read_sampler(reader *r, const char *pointer, const json_t *value)
 {
     if (!json_is_string(value))
-        atedm_field_errors_add(r->errors, "/sampler", "is not a string");
+        atedm_field_errors_add(r->errors, pointer, "is not a string");
+    else if (json_string_length(value) >= sizeof r->request->sampler)
+        atedm_field_errors_add(r->errors, pointer, "is not known");
     else
         snprintf(r->request->sampler, sizeof r->request->sampler, "%s", json_string_value(value));
 }
 
-static void read_pruning(const body_reader *r, const json_t *value)
+static void read_pruning(reader *r, const char *pointer, const json_t *value)
 {
-    atedm_prune_spec_from_json(value, "/pruning", &r->request->prune, r->errors);
+    atedm_prune_spec_from_json(value, pointer, &r->request->prune, r->errors);
 }
 
-static void read_format(const body_reader *r, const json_t *value)
+static void read_response_format(reader *r, const char *pointer, const json_t *value)
 {
-    const char *name = json_string_value(value);
-    if (name && !strcmp(name, "b64_json"))
-        r->request->response_format = ATEDM_RESPONSE_B64_JSON;
-    else if (name && !strcmp(name, "png"))
+    const char *text = json_string_value(value);
+    if (text && strcmp(text, "png") == 0)
         r->request->response_format = ATEDM_RESPONSE_PNG;
+    else if (text && strcmp(text, "b64_json") == 0)
+        r->request->response_format = ATEDM_RESPONSE_B64_JSON;
     else
-        atedm_field_errors_add(r->errors, "/response_format",
-                               "is not one of \"b64_json\", \"png\"");
+        atedm_field_errors_add(r->errors, pointer, "is not one of \"b64_json\", \"png\"");
 }
 
-static void read_deadline(const body_reader *r, const json_t *value)
-{
-    if (!json_is_null(value))
-        read_number(r, value, "/deadline_s", &r->request->deadline_s);
-}
-
-static void read_priority(const body_reader *r, const json_t *value)
-{
-    read_int(r, value, "/priority", &r->request->priority);
-}
-
-static const struct {
-    const char *name;
-    void (*read)(const body_reader *r, const json_t *value);
-} fields[] = {
+static const field fields[] = {
     {"prompt", read_prompt},
     {"negative_prompt", read_negative_prompt},
     {"width", read_width},
     {"height", read_height},
     {"steps", read_steps},
-    {"guidance_scale", read_guidance},
+    {"guidance_scale", read_guidance_scale},
     {"seed", read_seed},
     {"num_images", read_num_images},
     {"sampler", read_sampler},
     {"pruning", read_pruning},
-    {"response_format", read_format},
-    {"deadline_s", read_deadline},
+    {"response_format", read_response_format},
+    {"deadline_s", read_deadline_s},
     {"priority", read_priority},
 };
+#define N_FIELDS (sizeof fields / sizeof *fields)
 
-// A seed that leaves room for the seeds of further images.
-static uint64_t draw_seed(void)
+// `key` as a JSON pointer (RFC 6901): what does not fit is cut.
+static void make_pointer(const char *key, char *ret_pointer, size_t size)
 {
-    uint64_t seed = 0;
-    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
-        seed = 0;
-    return seed >> 2;
-}
-
-static void read_field(const body_reader *r, const char *key, const json_t *value)
-{
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (!strcmp(fields[i].name, key)) {
-            fields[i].read(r, value);
-            return;
+    size_t used = 0;
+    ret_pointer[used++] = '/';
+    for (; *key && used + 3 < size; key++) {
+        if (*key == '~' || *key == '/') {
+            ret_pointer[used++] = '~';
+            ret_pointer[used++] = *key == '~' ? '0' : '1';
+        } else {
+            ret_pointer[used++] = *key;
         }
-    char pointer[64];
-    snprintf(pointer, sizeof pointer, "/%.48s", key);
-    atedm_field_errors_add(r->errors, pointer, "is not a field of this request");
+    }
+    ret_pointer[used] = '\0';
 }
 
-void atedm_generate_read(const json_t *body, const atedm_request_limits *limits,
-                         atedm_request *request, atedm_field_errors *errors)
+static void refuse_unknown(reader *r)
 {
-    body_reader r = {.body = body, .limits = limits, .request = request, .errors = errors};
     const char *key;
     json_t *value;
-    if (!json_is_integer(json_object_get(body, "seed")))
-        request->seed = draw_seed();
-    json_object_foreach((json_t *)body, key, value)
+    json_object_foreach((json_t *)r->body, key, value)
     {
-        read_field(&r, key, value);
+        size_t i = 0;
+        while (i < N_FIELDS && strcmp(fields[i].name, key) != 0)
+            i++;
+        if (i < N_FIELDS)
+            continue;
+        char pointer[2 * sizeof r->errors->items[0].pointer];
+        make_pointer(key, pointer, sizeof pointer);
+        atedm_field_errors_add(r->errors, pointer, "is not a known field");
     }
+}
+
+static bool has_error(const atedm_field_errors *errors, const char *pointer)
+{
+    for (size_t i = 0; i < errors->count; i++) {
+        if (strcmp(errors->items[i].pointer, pointer) == 0)
+            return true;
+    }
+    return false;
+}
+
+// Range errors of fields that have no error yet: a field of the wrong type still has its default.
+static void validate(const reader *r, const atedm_request_limits *limits)
+{
+    atedm_field_errors found = {.count = 0};
+    atedm_request_validate(r->request, limits, &found);
+    for (size_t i = 0; i < found.count; i++) {
+        if (!has_error(r->errors, found.items[i].pointer))
+            atedm_field_errors_add(r->errors, found.items[i].pointer, "%s", found.items[i].detail);
+    }
+    r->errors->more += found.more;
+}
+
+atedm_status atedm_generate_json_read(const json_t *body, const atedm_request_limits *limits,
+                                      const atedm_prune_spec *default_prune, bool png_wanted,
+                                      uint64_t seed, atedm_request *ret_request,
+                                      atedm_field_errors *errors)
+{
+    reader r = {.body = body, .request = ret_request, .errors = errors};
+    atedm_request_init(ret_request, limits, default_prune);
+    ret_request->seed = seed;
+    if (png_wanted)
+        ret_request->response_format = ATEDM_RESPONSE_PNG;
+    if (!json_is_object(body)) {
+        atedm_field_errors_add(errors, "", "is not an object");
+        return ATEDM_OK;
+    }
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const json_t *value = json_object_get(body, fields[i].name);
+        char pointer[64];
+        make_pointer(fields[i].name, pointer, sizeof pointer);
+        if (value)
+            fields[i].read(&r, pointer, value);
+    }
+    if (r.status)
+        return r.status;
     if (!json_object_get(body, "prompt"))
         atedm_field_errors_add(errors, "/prompt", "is missing");
-    // Ranges, of the fields that were read: one complaint a field.
-    atedm_field_errors ranges = {0};
-    atedm_request_validate(request, limits, &ranges);
-    for (size_t i = 0; i < ranges.count; i++) {
-        bool known = false;
-        for (size_t k = 0; k < errors->count; k++)
-            known |= !strcmp(errors->items[k].pointer, ranges.items[i].pointer);
-        if (!known)
-            atedm_field_errors_add(errors, ranges.items[i].pointer, "%s", ranges.items[i].detail);
+    refuse_unknown(&r);
+    validate(&r, limits);
+    return ATEDM_OK;
+}
+
+// ---- Accept
+
+// Quality of `type/subtype` in the header: that of the most specific range that matches it.
+static double quality(const char *accept, const char *type, const char *subtype)
+{
+    double best = 0;
+    int best_rank = 0;
+    char range[2][64];
+    snprintf(range[0], sizeof range[0], "%s/%s", type, subtype);
+    snprintf(range[1], sizeof range[1], "%s/*", type);
+    const char *const ranges[] = {"*/*", range[1], range[0]};
+    while (*accept) {
+        accept += strspn(accept, ", \t");
+        size_t size = strcspn(accept, ",");
+        size_t name = strcspn(accept, ";, \t");
+        double q = 1;
+        for (size_t i = name; i + 2 < size; i++) {
+            if (accept[i] == ';' || accept[i] == ' ') {
+                if (strncasecmp(accept + i + 1, "q=", 2) == 0)
+                    q = strtod(accept + i + 3, NULL);
+            }
+        }
+        for (int rank = 1; rank <= 3; rank++) {
+            const char *candidate = ranges[rank - 1];
+            if (rank > best_rank && strlen(candidate) == name &&
+                strncasecmp(accept, candidate, name) == 0) {
+                best_rank = rank;
+                best = q;
+            }
+        }
+        accept += size;
     }
+    return best;
+}
+
+bool atedm_accept_prefers_png(const char *accept)
+{
+    return accept && quality(accept, "image", "png") > quality(accept, "application", "json");
+}
+
+// ---- answers
+
+static json_t *number_or_null(double value)
+{
+    return isnan(value) ? json_null() : json_real(value);
+}
+
+static json_t *phases_json(const atedm_prune_spec *spec, double ratio)
+{
+    atedm_phase phases[ATEDM_MAX_PHASES];
+    size_t n = atedm_prune_phases(spec, phases);
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        double own = isnan(phases[i].ratio) ? ratio : phases[i].ratio;
+        json_t *skip = json_array();
+        for (size_t k = 0; k < phases[i].n_skip; k++)
+            json_array_append_new(skip, json_string(phases[i].skip[k]));
+        json_array_append_new(list, json_pack("{s:f, s:o, s:o}", "until", phases[i].until, "ratio",
+                                              number_or_null(own), "skip", skip));
+    }
+    return list;
+}
+
+json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost)
+{
+    if (!plan)
+        return json_pack("{s:s, s:f, s:f, s:[]}", "preset", "off", "ratio", 0.0,
+                         "mean_unet_flops_ratio", 1.0, "phases");
+    const atedm_prune_spec *spec = &plan->spec;
+    return json_pack("{s:s?, s:f, s:f, s:o}", "preset", spec->preset[0] ? spec->preset : NULL,
+                     "ratio", plan->ratio, "mean_unet_flops_ratio", cost->mean_unet_flops_ratio,
+                     "phases", phases_json(spec, plan->ratio));
+}
+
+json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
+{
+    static const char *const recoveries[] = {
+        [ATEDM_RECOVER_ATTENTION] = "attention",
+        [ATEDM_RECOVER_COSINE] = "cosine",
+        [ATEDM_RECOVER_NEAREST] = "nearest",
+        [ATEDM_RECOVER_ZERO] = "zero",
+    };
+    json_t *levels = json_array(), *layers = json_array();
+    for (int i = 0; i < ATEDM_MAX_LEVELS; i++) {
+        if (spec->skip_levels >> i & 1)
+            json_array_append_new(levels, json_integer(i));
+    }
+    for (size_t i = 0; i < spec->n_prune_after; i++)
+        json_array_append_new(layers, json_integer(spec->prune_after[i]));
+    json_t *score = json_pack("{s:s, s:s, s:i, s:f}", "map", spec->cross_map ? "cross" : "self",
+                              "heads", spec->rank.heads == ATEDM_HEADS_RMS ? "rms" : "mean",
+                              "max_iterations", spec->rank.max_iterations, "tolerance",
+                              round((double)spec->rank.tolerance * 1e9) / 1e9);
+    return json_pack("{s:s?, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "preset",
+                     spec->preset[0] ? spec->preset : NULL, "ratio", number_or_null(spec->ratio),
+                     "flops_budget", number_or_null(spec->flops_budget), "schedule", spec->schedule,
+                     "tau",
+                     number_or_null(strcmp(spec->schedule, "dsap") == 0 ? spec->tau : (double)NAN),
+                     "phases", phases_json(spec, spec->ratio), "skip_levels", levels, "prune_after",
+                     layers, "score", score, "recovery", recoveries[spec->recovery]);
+}
+
+json_t *atedm_cost_json(const atedm_request_cost *cost)
+{
+    return json_pack("{s:I, s:I, s:f, s:I, s:I, s:I, s:I}", "executed", (json_int_t)cost->executed,
+                     "baseline", (json_int_t)cost->baseline, "saved_ratio", cost->saved_ratio,
+                     "overhead", (json_int_t)cost->overhead, "text_encoder",
+                     (json_int_t)cost->text_encoder, "unet", (json_int_t)cost->unet, "vae",
+                     (json_int_t)cost->vae);
 }

@@ -1,41 +1,32 @@
-// The bodies of /generate and /v1/estimate: JSON to atedm_request, results to JSON.
-#ifndef ATEDM_SERVER_GENERATE_JSON_H
-#define ATEDM_SERVER_GENERATE_JSON_H
+// The JSON of /generate: a body read into a request with every wrong field named, and the parts of
+// the answer.
+#ifndef ATEDM_GENERATE_JSON_H
+#define ATEDM_GENERATE_JSON_H
 
+#include "core/flops.h"
+#include "core/plan.h"
 #include "core/request.h"
-#include "server/worker.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
-// Deepest nesting of a body; the contract's own needs 4.
-#define ATEDM_BODY_MAX_DEPTH 16
+// Reads a parsed body (any JSON value). `png_wanted`: the client's Accept header prefers a PNG,
+// which holds where the body has no response_format. `seed`: taken where the body has none. Every
+// wrong field is added to `errors`, each once; *ret_request is complete only when there is none.
+// ATEDM_ERR_NOMEM is the one failure. Finish the request in either case.
+ATEDM_MUST_CHECK atedm_status atedm_generate_json_read(
+    const json_t *body, const atedm_request_limits *limits, const atedm_prune_spec *default_prune,
+    bool png_wanted, uint64_t seed, atedm_request *ret_request, atedm_field_errors *errors);
 
-// Parses a body. Not JSON, not UTF-8, duplicate keys, too deep: ATEDM_ERR_FORMAT with a message.
-ATEDM_MUST_CHECK atedm_status atedm_body_parse(const char *body, size_t size, json_t **ret_object,
-                                               atedm_error *err);
+// Whether an Accept header (NULL: absent) prefers image/png to application/json (RFC 9110, 12.5.1).
+bool atedm_accept_prefers_png(const char *accept);
 
-// Fills `request` (initialised by atedm_request_init) from a parsed body and validates it;
-// everything wrong is added to `errors`. A missing seed is drawn. prompt and negative_prompt are
-// owned by `request` also on errors.
-void atedm_generate_read(const json_t *body, const atedm_request_limits *limits,
-                         atedm_request *request, atedm_field_errors *errors);
-
-// What the answer says of a plan: preset, ratio, phases ... `pruned` false: {"preset": "off"}.
-json_t *atedm_plan_json(bool pruned, const atedm_prune_spec *spec, double ratio,
-                        const atedm_request_cost *cost);
+// The answer's "pruning": preset, ratio, mean share of the unpruned UNet's cost, phases. plan NULL:
+// off. NULL where there is no memory, as for the following.
+json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost);
+// A complete spec, field by field as a request has them.
+json_t *atedm_prune_spec_json(const atedm_prune_spec *spec);
+// The answer's "flops", from the analytic cost.
 json_t *atedm_cost_json(const atedm_request_cost *cost);
-
-typedef struct atedm_answer {
-    const char *id, *model;
-    uint64_t seed;
-    int64_t width, height, created;
-    int steps;
-    const char *prompt, *negative_prompt; // for warnings
-    double queue_s, total_s;
-    const atedm_worker_result *result;
-} atedm_answer;
-
-// The 200 answer of /generate. NULL when memory is out.
-json_t *atedm_answer_json(const atedm_answer *answer);
 
 #endif

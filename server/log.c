@@ -75,8 +75,8 @@ static atedm_status append_head(const atedm_log *log, atedm_buffer *line, atedm_
         return atedm_buffer_printf(line, "%s.%03dZ %s %s", time_text, milliseconds,
                                    level_names[level], message);
     atedm_status status =
-        atedm_buffer_printf(line, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"message\":",
-                            time_text, milliseconds, level_names[level]);
+        atedm_buffer_printf(line, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"message\":", time_text,
+                            milliseconds, level_names[level]);
     return status ? status : append_quoted(line, message);
 }
 

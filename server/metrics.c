@@ -17,73 +17,111 @@ typedef struct family {
     double bounds[ATEDM_METRIC_MAX_BUCKETS]; // ascending; 0 ends them
 } family;
 
-#define SECONDS_OF_REQUESTS {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600}
+#define SECONDS_OF_REQUESTS                                                                        \
+    {                                                                                              \
+        0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600                       \
+    }
 #define SECONDS_OF_STEPS                                                                           \
-    {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120}
+    {                                                                                              \
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120        \
+    }
 
 static const family families[ATEDM_METRIC_COUNT] = {
     [ATEDM_METRIC_REQUESTS] = {"atedm_requests_total",
-                               "Requests answered; code 499: the client went away first.", COUNTER,
-                               {"route", "code"}, {0}},
+                               "Requests answered; code 499: the client went away first.",
+                               COUNTER,
+                               {"route", "code"},
+                               {0}},
     [ATEDM_METRIC_REQUEST_DURATION] = {"atedm_request_duration_seconds",
-                                       "From the first line of a request to its answer.", HISTOGRAM,
-                                       {"route"}, SECONDS_OF_REQUESTS},
+                                       "From the first line of a request to its answer.",
+                                       HISTOGRAM,
+                                       {"route"},
+                                       SECONDS_OF_REQUESTS},
     [ATEDM_METRIC_STAGE_DURATION] = {"atedm_stage_duration_seconds",
                                      "Stages of finished requests; queue: of started ones.",
-                                     HISTOGRAM, {"stage"}, SECONDS_OF_REQUESTS},
-    [ATEDM_METRIC_STEP_DURATION] = {"atedm_step_duration_seconds", "Denoising steps.", HISTOGRAM,
-                                    {"device"}, SECONDS_OF_STEPS},
-    [ATEDM_METRIC_IMAGES] = {"atedm_images_total", "Images made, by sampler and pruning preset.",
-                             COUNTER, {"sampler", "pruning"}, {0}},
+                                     HISTOGRAM,
+                                     {"stage"},
+                                     SECONDS_OF_REQUESTS},
+    [ATEDM_METRIC_STEP_DURATION] = {"atedm_step_duration_seconds",
+                                    "Denoising steps.",
+                                    HISTOGRAM,
+                                    {"device"},
+                                    SECONDS_OF_STEPS},
+    [ATEDM_METRIC_IMAGES] = {"atedm_images_total",
+                             "Images made, by sampler and pruning preset.",
+                             COUNTER,
+                             {"sampler", "pruning"},
+                             {0}},
     [ATEDM_METRIC_FLOPS] = {"atedm_flops_total",
                             "FLOPs of finished requests: executed (overhead included), baseline "
                             "(the same without pruning), overhead (what pruning adds).",
-                            COUNTER, {"kind", "stage"}, {0}},
+                            COUNTER,
+                            {"kind", "stage"},
+                            {0}},
     [ATEDM_METRIC_FLOPS_SAVED] = {"atedm_flops_saved_ratio",
                                   "1 - executed / baseline FLOPs of each finished request.",
-                                  HISTOGRAM, {NULL},
+                                  HISTOGRAM,
+                                  {NULL},
                                   {0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6,
                                    0.7, 0.8, 0.9}},
-    [ATEDM_METRIC_TOKENS] = {"atedm_tokens_total",
-                             "Tokens that pruning layers kept and pruned, by feature level.",
-                             COUNTER, {"kind", "level"}, {0}},
-    [ATEDM_METRIC_BATCH_SIZE] = {"atedm_batch_size", "Images that shared a UNet evaluation.",
-                                 HISTOGRAM, {"device"}, {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64}},
+    [ATEDM_METRIC_TOKENS] =
+        {"atedm_tokens_total",
+         "Tokens of attention blocks that were alive at their end, and that were not, by "
+         "feature level.",
+         COUNTER,
+         {"kind", "level"},
+         {0}},
+    [ATEDM_METRIC_BATCH_SIZE] = {"atedm_batch_size",
+                                 "Images that shared a UNet evaluation.",
+                                 HISTOGRAM,
+                                 {"device"},
+                                 {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64}},
     [ATEDM_METRIC_QUEUE_DEPTH] = {"atedm_queue_depth", "Requests that wait.", GAUGE, {NULL}, {0}},
-    [ATEDM_METRIC_QUEUE_FLOPS] = {"atedm_queue_flops", "FLOPs of the requests that wait.", GAUGE,
-                                  {NULL}, {0}},
-    [ATEDM_METRIC_ACTIVE_REQUESTS] = {"atedm_active_requests", "Requests that a worker has.", GAUGE,
-                                      {NULL}, {0}},
+    [ATEDM_METRIC_QUEUE_FLOPS] =
+        {"atedm_queue_flops", "FLOPs of the requests that wait.", GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_ACTIVE_REQUESTS] =
+        {"atedm_active_requests", "Requests that a worker has.", GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_QUEUE_REJECTED] = {"atedm_queue_rejected_total",
                                      "Generations refused or given up: full, draining, deadline, "
                                      "client_gone.",
-                                     COUNTER, {"reason"}, {0}},
-    [ATEDM_METRIC_WORKER_UP] = {"atedm_worker_up", "1 while the worker takes requests.", GAUGE,
-                                {"device"}, {0}},
+                                     COUNTER,
+                                     {"reason"},
+                                     {0}},
+    [ATEDM_METRIC_WORKER_UP] =
+        {"atedm_worker_up", "1 while the worker takes requests.", GAUGE, {"device"}, {0}},
     [ATEDM_METRIC_WORKER_RESTARTS] = {"atedm_worker_restarts_total",
-                                      "Times that the worker was started anew.", COUNTER,
-                                      {"device"}, {0}},
-    [ATEDM_METRIC_DEVICE_MEMORY] = {"atedm_device_memory_bytes",
-                                    "Memory that the worker holds on its device; on the CPU: its "
-                                    "resident memory.",
-                                    GAUGE, {"device"}, {0}},
-    [ATEDM_METRIC_MODEL_INFO] = {"atedm_model_info", "1; the labels tell the model.", GAUGE,
-                                 {"model", "dtype", "backend"}, {0}},
-    [ATEDM_METRIC_BUILD_INFO] = {"atedm_build_info", "1; the label tells the version.", GAUGE,
-                                 {"version"}, {0}},
+                                      "Times that the worker was started anew.",
+                                      COUNTER,
+                                      {"device"},
+                                      {0}},
+    [ATEDM_METRIC_DEVICE_MEMORY] =
+        {"atedm_device_memory_bytes",
+         "Memory that the worker holds on its device: weights and scratch.",
+         GAUGE,
+         {"device"},
+         {0}},
+    [ATEDM_METRIC_MODEL_INFO] = {"atedm_model_info",
+                                 "1; the labels tell the model.",
+                                 GAUGE,
+                                 {"model", "dtype", "backend"},
+                                 {0}},
+    [ATEDM_METRIC_BUILD_INFO] =
+        {"atedm_build_info", "1; the label tells the version.", GAUGE, {"version"}, {0}},
     // A double, so a gauge in this registry; it never falls, which is what its type promises.
-    [ATEDM_METRIC_PROCESS_CPU_SECONDS] = {"process_cpu_seconds_total",
-                                          "Processor time, user and system.", GAUGE, {NULL}, {0}},
-    [ATEDM_METRIC_PROCESS_OPEN_FDS] = {"process_open_fds", "Open file descriptors.", GAUGE, {NULL},
-                                       {0}},
-    [ATEDM_METRIC_PROCESS_MAX_FDS] = {"process_max_fds", "Limit of open file descriptors.", GAUGE,
-                                      {NULL}, {0}},
-    [ATEDM_METRIC_PROCESS_VIRTUAL_MEMORY] = {"process_virtual_memory_bytes", "Virtual memory.",
-                                             GAUGE, {NULL}, {0}},
-    [ATEDM_METRIC_PROCESS_RESIDENT_MEMORY] = {"process_resident_memory_bytes", "Resident memory.",
-                                              GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_PROCESS_CPU_SECONDS] =
+        {"process_cpu_seconds_total", "Processor time, user and system.", GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_PROCESS_OPEN_FDS] =
+        {"process_open_fds", "Open file descriptors.", GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_PROCESS_MAX_FDS] =
+        {"process_max_fds", "Limit of open file descriptors.", GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_PROCESS_VIRTUAL_MEMORY] =
+        {"process_virtual_memory_bytes", "Virtual memory.", GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_PROCESS_RESIDENT_MEMORY] =
+        {"process_resident_memory_bytes", "Resident memory.", GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_PROCESS_START_TIME] = {"process_start_time_seconds",
-                                         "Start of the process, seconds since 1970.", GAUGE, {NULL},
+                                         "Start of the process, seconds since 1970.",
+                                         GAUGE,
+                                         {NULL},
                                          {0}},
 };
 
@@ -151,8 +189,7 @@ static atedm_series *add_series(atedm_metrics *metrics, atedm_metric metric,
 {
     if (metrics->series[metric].count == metrics->series[metric].capacity) {
         size_t capacity = metrics->series[metric].capacity * 2 + 4;
-        atedm_series *items =
-            realloc(metrics->series[metric].items, capacity * sizeof *items);
+        atedm_series *items = realloc(metrics->series[metric].items, capacity * sizeof *items);
         if (!items)
             return NULL;
         metrics->series[metric].items = items;

@@ -39,7 +39,7 @@ typedef enum atedm_metric {
 
 #define ATEDM_METRIC_MAX_LABELS 3
 #define ATEDM_METRIC_MAX_BUCKETS 16
-#define ATEDM_METRIC_MAX_SERIES 256         // of one family; what would be one more is not counted
+#define ATEDM_METRIC_MAX_SERIES 256        // of one family; what would be one more is not counted
 #define ATEDM_METRICS_TEXT_MAX (16u << 20) // bytes of the rendered text
 
 typedef struct atedm_metrics atedm_metrics;
@@ -47,8 +47,8 @@ typedef struct atedm_metrics atedm_metrics;
 // One combination of label values of a family.
 typedef struct atedm_series {
     char *labels[ATEDM_METRIC_MAX_LABELS];
-    uint64_t count;                              // counters; histograms: observations
-    double value;                                // gauges; histograms: sum
+    uint64_t count;                                 // counters; histograms: observations
+    double value;                                   // gauges; histograms: sum
     uint64_t buckets[ATEDM_METRIC_MAX_BUCKETS + 1]; // not cumulated; the last is above all bounds
 } atedm_series;
 

@@ -1,37 +1,98 @@
-// Error answers: see problem.h.
+// Error answers and plain JSON answers: see problem.h.
 #include "server/problem.h"
+
+#include "server/text.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// 15 digits: a decimal number that came in (0.7) goes out as it was.
+#define DUMP_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(15))
 
 static const struct {
     unsigned status;
-    const char *title;
-} titles[] = {
-    {400, "Bad Request"},           {404, "Not Found"},
-    {405, "Method Not Allowed"},    {406, "Not Acceptable"},
-    {413, "Content Too Large"},     {415, "Unsupported Media Type"},
-    {422, "Unprocessable Content"}, {500, "Internal Server Error"},
-    {503, "Service Unavailable"},   {504, "Gateway Timeout"},
+    const char *type, *title;
+} kinds[] = {
+    [ATEDM_PROBLEM_NOT_JSON] = {400, "not-json", "The body is not acceptable JSON"},
+    [ATEDM_PROBLEM_NOT_FOUND] = {404, "not-found", "There is nothing here"},
+    [ATEDM_PROBLEM_METHOD] = {405, "method", "The method is not allowed here"},
+    [ATEDM_PROBLEM_TOO_LARGE] = {413, "too-large", "The body is too large"},
+    [ATEDM_PROBLEM_MEDIA_TYPE] = {415, "media-type", "The body is not of type application/json"},
+    [ATEDM_PROBLEM_INVALID] = {422, "invalid", "A field is wrong"},
+    [ATEDM_PROBLEM_INTERNAL] = {500, "internal", "The request failed in the server"},
+    [ATEDM_PROBLEM_UNAVAILABLE] = {503, "unavailable", "The server is not ready"},
+    [ATEDM_PROBLEM_QUEUE_FULL] = {503, "queue-full", "The queue is full"},
+    [ATEDM_PROBLEM_DRAINING] = {503, "draining", "The server is shutting down"},
+    [ATEDM_PROBLEM_DEADLINE] = {504, "deadline", "The deadline cannot be met"},
 };
 
-const char *atedm_problem_title(unsigned status)
+// Takes `value`, which may be NULL.
+static atedm_response serialise(unsigned status, const char *content_type, json_t *take_value)
 {
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
-        if (titles[i].status == status)
-            return titles[i].title;
-    return "Error";
+    char *text = take_value ? json_dumps(take_value, DUMP_FLAGS) : NULL;
+    json_decref(take_value);
+    if (!text)
+        return (atedm_response){.status = 500, .content_type = "text/plain"};
+    return (atedm_response){
+        .status = status, .content_type = content_type, .body = text, .size = strlen(text)};
 }
 
-json_t *atedm_problem_json(unsigned status, const char *detail, const char *request_id,
-                           const atedm_field_errors *errors)
+static json_t *problem_json(atedm_problem problem, const char *id, const char *detail)
 {
-    json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s}", "type", "about:blank", "title",
-                                atedm_problem_title(status), "status", (int)status, "detail",
-                                detail, "request_id", request_id);
-    if (!problem || !errors || !errors->count)
-        return problem;
+    char type[64];
+    snprintf(type, sizeof type, "urn:atedm:problem:%s", kinds[problem].type);
+    return json_pack("{s:s, s:s, s:i, s:s, s:s}", "type", type, "title", kinds[problem].title,
+                     "status", (int)kinds[problem].status, "detail", detail, "id", id);
+}
+
+atedm_response atedm_problem_response(atedm_problem problem, const char *id, const char *format,
+                                      ...)
+{
+    char detail[ATEDM_ERROR_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof detail, format, args);
+    va_end(args);
+    atedm_text_clean(detail); // it may quote anything, and be cut anywhere
+    return serialise(kinds[problem].status, "application/problem+json",
+                     problem_json(problem, id, detail));
+}
+
+atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *errors)
+{
+    char detail[64];
+    size_t count = errors->count + errors->more;
+    if (count == 1)
+        snprintf(detail, sizeof detail, "one field is wrong");
+    else
+        snprintf(detail, sizeof detail, "%zu fields are wrong%s", count,
+                 errors->more ? "; the first are named" : "");
+    json_t *problem = problem_json(ATEDM_PROBLEM_INVALID, id, detail);
     json_t *list = json_array();
-    for (size_t i = 0; i < errors->count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s}", "pointer", errors->items[i].pointer,
-                                              "detail", errors->items[i].detail));
-    json_object_set_new(problem, "errors", list);
-    return problem;
+    for (size_t i = 0; i < errors->count; i++) {
+        // Both texts are valid UTF-8: request.h. A NULL item (no memory) is an error of append.
+        json_t *item = json_pack("{s:s, s:s}", "pointer", errors->items[i].pointer, "detail",
+                                 errors->items[i].detail);
+        if (json_array_append_new(list, item)) {
+            json_decref(problem);
+            problem = NULL;
+            break;
+        }
+    }
+    if (!problem || json_object_set(problem, "errors", list)) {
+        json_decref(problem);
+        problem = NULL;
+    }
+    json_decref(list);
+    return serialise(kinds[ATEDM_PROBLEM_INVALID].status, "application/problem+json", problem);
+}
+
+atedm_response atedm_json_response(unsigned status, const char *id, json_t *take_value)
+{
+    if (!take_value)
+        return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the answer");
+    return serialise(status, "application/json", take_value);
 }

@@ -1,15 +1,32 @@
 // Error answers: application/problem+json (RFC 9457).
-#ifndef ATEDM_SERVER_PROBLEM_H
-#define ATEDM_SERVER_PROBLEM_H
+#ifndef ATEDM_PROBLEM_H
+#define ATEDM_PROBLEM_H
 
 #include "core/request.h"
+#include "server/http.h"
 
-#include <jansson.h>
+typedef enum atedm_problem {
+    ATEDM_PROBLEM_NOT_JSON,    // 400
+    ATEDM_PROBLEM_NOT_FOUND,   // 404
+    ATEDM_PROBLEM_METHOD,      // 405
+    ATEDM_PROBLEM_TOO_LARGE,   // 413
+    ATEDM_PROBLEM_MEDIA_TYPE,  // 415
+    ATEDM_PROBLEM_INVALID,     // 422
+    ATEDM_PROBLEM_INTERNAL,    // 500
+    ATEDM_PROBLEM_UNAVAILABLE, // 503
+    ATEDM_PROBLEM_QUEUE_FULL,  // 503
+    ATEDM_PROBLEM_DRAINING,    // 503
+    ATEDM_PROBLEM_DEADLINE,    // 504
+} atedm_problem;
 
-// The object, with "errors" where `errors` (may be NULL) holds any. NULL when memory is out.
-json_t *atedm_problem_json(unsigned status, const char *detail, const char *request_id,
-                           const atedm_field_errors *errors);
-// The reason phrase of the status codes that the daemon uses.
-const char *atedm_problem_title(unsigned status);
+// `id` is the exchange's. Where there is no memory the answer is a bare status 500.
+atedm_response atedm_problem_response(atedm_problem problem, const char *id, const char *format,
+                                      ...) ATEDM_PRINTF(3, 4);
+// 422 with every wrong field.
+atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *errors);
+
+// A JSON answer; takes `value`. Where it is NULL, or there is no memory, a problem.
+struct json_t;
+atedm_response atedm_json_response(unsigned status, const char *id, struct json_t *take_value);
 
 #endif

@@ -1,44 +1,50 @@
-// Queue of generations: see queue.h.
+// The waiting requests: see queue.h.
 #include "server/queue.h"
 
-#include <stdlib.h>
-
-void atedm_job_destroy(atedm_job *job)
+void atedm_queue_init(atedm_queue *queue, size_t limit)
 {
-    if (!job)
-        return;
-    atedm_request_finish(&job->request);
-    free(job);
+    *queue = (atedm_queue){.limit = limit};
 }
 
-void atedm_queue_push(atedm_queue *queue, atedm_job *take_job)
+void atedm_queue_push(atedm_queue *queue, atedm_queue_item *item)
 {
-    atedm_job **at = &queue->first;
-    while (*at && (*at)->priority >= take_job->priority)
-        at = &(*at)->next;
-    take_job->next = *at;
-    *at = take_job;
+    atedm_queue_item *before = queue->last;
+    while (before && before->priority < item->priority)
+        before = before->before;
+    item->before = before;
+    item->after = before ? before->after : queue->first;
+    if (item->before)
+        item->before->after = item;
+    else
+        queue->first = item;
+    if (item->after)
+        item->after->before = item;
+    else
+        queue->last = item;
     queue->depth++;
-    queue->flops += take_job->flops;
+    queue->flops += item->flops;
 }
 
-bool atedm_queue_remove(atedm_queue *queue, const atedm_job *job)
+void atedm_queue_remove(atedm_queue *queue, atedm_queue_item *item)
 {
-    for (atedm_job **at = &queue->first; *at; at = &(*at)->next) {
-        if (*at != job)
-            continue;
-        *at = job->next;
-        queue->depth--;
-        queue->flops -= job->flops;
-        return true;
-    }
-    return false;
+    if (item->before)
+        item->before->after = item->after;
+    else
+        queue->first = item->after;
+    if (item->after)
+        item->after->before = item->before;
+    else
+        queue->last = item->before;
+    item->before = NULL;
+    item->after = NULL;
+    queue->depth--;
+    queue->flops -= item->flops;
 }
 
-atedm_job *atedm_queue_pop(atedm_queue *queue)
+uint64_t atedm_queue_flops_ahead(const atedm_queue *queue, int priority)
 {
-    atedm_job *job = queue->first;
-    if (job)
-        atedm_queue_remove(queue, job);
-    return job;
+    uint64_t flops = 0;
+    for (const atedm_queue_item *i = queue->first; i && i->priority >= priority; i = i->after)
+        flops += i->flops;
+    return flops;
 }

@@ -1,0 +1,17 @@
+// What requests cost, written into the metrics: which event counts where.
+#ifndef ATEDM_ACCOUNTS_H
+#define ATEDM_ACCOUNTS_H
+
+#include "server/dispatch.h"
+#include "server/metrics.h"
+
+void atedm_account_start(atedm_metrics *metrics, double queue_s);
+void atedm_account_step(atedm_metrics *metrics, const char *device, double step_s);
+void atedm_account_done(atedm_metrics *metrics, const char *device, const atedm_job *job,
+                        const atedm_worker_result *result);
+
+// FLOPs that a result's stages executed, and the cost that goes with them: the analytic baseline
+// beside what the operations counted.
+atedm_request_cost atedm_account_cost(const atedm_job *job, const atedm_worker_result *result);
+
+#endif

@@ -1,0 +1,377 @@
+// The daemon's life: starts the parts on one loop, drains on a signal, ends. See daemon.h.
+#include "server/daemon.h"
+
+#include "core/pipeline.h"
+#include "server/listen.h"
+#include "server/problem.h"
+#include "server/process.h"
+#include "server/routes.h"
+#include "server/text.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+
+// While the last answers are sent after a signal: how long a client may take to read them.
+#define GRACE_S 10
+
+// ---- ending
+
+// Everything is answered: the loop ends, and with it atedm_daemon_run goes on.
+static void stop(atedm_daemon *d)
+{
+    d->closing = true;
+    uv_stop(&d->loop);
+}
+
+static void on_grace(uv_timer_t *timer)
+{
+    stop(timer->data);
+}
+
+// Called when the queue or the exchanges have run empty.
+static void check_drained(void *user)
+{
+    atedm_daemon *d = user;
+    if (!d->draining || d->closing)
+        return;
+    atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
+    if (state.depth || state.active)
+        return;
+    if (atedm_http_open_exchanges(d->http) == 0)
+        stop(d);
+    else if (!uv_is_active((uv_handle_t *)&d->grace))
+        uv_timer_start(&d->grace, on_grace, GRACE_S * 1000, 0);
+}
+
+static void drain(atedm_daemon *d)
+{
+    d->draining = true;
+    atedm_http_quiesce(d->http);
+    check_drained(d);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    atedm_daemon *d = handle->data;
+    atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
+    if (d->draining) {
+        ATEDM_LOG(&d->log, ATEDM_LOG_WARNING, "second signal: ends at once",
+                  atedm_log_integer("signal", number));
+        _exit(EXIT_FAILED);
+    }
+    ATEDM_LOG(&d->log, ATEDM_LOG_INFO, "signal: finishes what it has, then ends",
+              atedm_log_integer("signal", number),
+              atedm_log_integer("waiting", (int64_t)state.depth),
+              atedm_log_integer("running", (int64_t)state.active));
+    drain(d);
+}
+
+// ---- what the parts tell
+
+static void set_up(atedm_daemon *d, bool up)
+{
+    atedm_metrics_set(d->metrics, ATEDM_METRIC_WORKER_UP, up, ATEDM_LABELS(d->device));
+}
+
+static void on_ready(void *user, const atedm_worker_facts *facts)
+{
+    atedm_daemon *d = user;
+    d->facts = *facts;
+    d->ready = true;
+    set_up(d, true);
+    const char *dtype = atedm_dtype_name(facts->dtype);
+    atedm_metrics_set(d->metrics, ATEDM_METRIC_MODEL_INFO, 1,
+                      ATEDM_LABELS(d->model.name, dtype, facts->backend));
+    ATEDM_LOG(&d->log, ATEDM_LOG_INFO, "ready", atedm_log_text("model", d->model.name),
+              atedm_log_text("backend", facts->backend), atedm_log_text("dtype", dtype),
+              atedm_log_integer("parameters", (int64_t)facts->parameters));
+}
+
+static void on_worker_failed(void *user, const atedm_error *error)
+{
+    atedm_daemon *d = user;
+    ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "the model cannot be used",
+              atedm_log_text("model", d->config->model), atedm_log_text("error", error->message));
+    d->exit_status = EXIT_FAILED;
+    atedm_dispatch_fail_all(d->dispatch, error);
+    drain(d);
+}
+
+static void on_answered(void *app, const atedm_exchange *x, unsigned status, double seconds)
+{
+    atedm_daemon *d = app;
+    char code[16];
+    snprintf(code, sizeof code, "%u", status);
+    const char *route = atedm_exchange_route(x);
+    atedm_metrics_count(d->metrics, ATEDM_METRIC_REQUESTS, 1, ATEDM_LABELS(route, code));
+    atedm_metrics_observe(d->metrics, ATEDM_METRIC_REQUEST_DURATION, seconds, ATEDM_LABELS(route));
+    ATEDM_LOG(&d->log, status >= 500 ? ATEDM_LOG_WARNING : ATEDM_LOG_INFO, "request",
+              atedm_log_text("id", atedm_exchange_id(x)),
+              atedm_log_text("method", atedm_exchange_method(x)),
+              atedm_log_text("path", atedm_exchange_path(x)), atedm_log_integer("status", status),
+              atedm_log_real("seconds", seconds));
+}
+
+static void on_http_message(void *app, const char *text)
+{
+    const atedm_daemon *d = app;
+    ATEDM_LOG(&d->log, ATEDM_LOG_DEBUG, "http", atedm_log_text("text", text));
+}
+
+static atedm_response refuse(void *app, const atedm_exchange *x, atedm_refusal refusal)
+{
+    const atedm_daemon *d = app;
+    const char *id = atedm_exchange_id(x);
+    atedm_response response;
+    switch (refusal) {
+    case ATEDM_REFUSE_NOT_FOUND:
+        return atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "no such path");
+    case ATEDM_REFUSE_METHOD:
+        response = atedm_problem_response(ATEDM_PROBLEM_METHOD, id, "allowed: %s",
+                                          atedm_exchange_allowed(x));
+        atedm_response_header(&response, "Allow", "%s", atedm_exchange_allowed(x));
+        return response;
+    case ATEDM_REFUSE_TOO_LARGE:
+        return atedm_problem_response(ATEDM_PROBLEM_TOO_LARGE, id, "more than %" PRId64 " bytes",
+                                      d->config->max_body);
+    case ATEDM_REFUSE_MEDIA_TYPE:
+        return atedm_problem_response(ATEDM_PROBLEM_MEDIA_TYPE, id,
+                                      "send Content-Type: application/json (in UTF-8)");
+    case ATEDM_REFUSE_INTERNAL:
+        break;
+    }
+    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
+}
+
+// ---- for handlers
+
+atedm_response atedm_daemon_refuse_busy(atedm_daemon *d, const char *id, bool queue_full)
+{
+    atedm_response response;
+    if (d->draining)
+        response = atedm_problem_response(ATEDM_PROBLEM_DRAINING, id, "no more requests are taken");
+    else if (queue_full)
+        response =
+            atedm_problem_response(ATEDM_PROBLEM_QUEUE_FULL, id,
+                                   "%" PRId64 " requests wait already", d->config->max_queue);
+    else
+        response =
+            atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id, "the model is being loaded");
+    atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
+    return response;
+}
+
+void atedm_daemon_measure(atedm_daemon *d)
+{
+    atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
+    atedm_process process = atedm_process_read();
+    const struct {
+        atedm_metric metric;
+        double value;
+    } gauges[] = {
+        {ATEDM_METRIC_QUEUE_DEPTH, (double)state.depth},
+        {ATEDM_METRIC_QUEUE_FLOPS, (double)state.queue_flops},
+        {ATEDM_METRIC_ACTIVE_REQUESTS, (double)state.active},
+        {ATEDM_METRIC_PROCESS_CPU_SECONDS, process.cpu_seconds},
+        {ATEDM_METRIC_PROCESS_OPEN_FDS, process.open_fds},
+        {ATEDM_METRIC_PROCESS_MAX_FDS, process.max_fds},
+        {ATEDM_METRIC_PROCESS_VIRTUAL_MEMORY, process.virtual_bytes},
+        {ATEDM_METRIC_PROCESS_RESIDENT_MEMORY, process.resident_bytes},
+    };
+    for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++)
+        atedm_metrics_set(d->metrics, gauges[i].metric, gauges[i].value, ATEDM_NO_LABELS);
+    atedm_metrics_set(d->metrics, ATEDM_METRIC_DEVICE_MEMORY, (double)state.device_memory,
+                      ATEDM_LABELS(d->device));
+}
+
+// ---- starting
+
+static int fail(const char *what, const atedm_error *err, int exit_status)
+{
+    fprintf(stderr, "atedmd: %s%s%s\n", what, *what ? ": " : "", err->message);
+    return exit_status;
+}
+
+// The configured default of "pruning": has to be well-formed, and the model able to do it.
+static atedm_status read_default_prune(atedm_daemon *d, atedm_error *err)
+{
+    const char *text = d->config->pruning;
+    json_error_t parse = {.text = "not valid UTF-8"};
+    json_t *value =
+        *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, &parse) : json_string(text);
+    if (!value)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "%s", parse.text);
+    atedm_field_errors errors = {.count = 0};
+    atedm_prune_spec_from_json(value, "/pruning", &d->default_prune, &errors);
+    json_decref(value);
+    if (errors.count)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "%s %s", errors.items[0].pointer,
+                               errors.items[0].detail);
+    atedm_request request;
+    atedm_request_init(&request, &d->limits, &d->default_prune);
+    atedm_plan *plan = NULL;
+    atedm_request_cost cost;
+    atedm_status status = atedm_estimate(&d->model, &request, &plan, &cost, err);
+    atedm_plan_destroy(plan);
+    return status;
+}
+
+// What can be checked before anything is started. Returns the exit status, 0: go on.
+static int prepare(atedm_daemon *d)
+{
+    atedm_error err = {""};
+    const atedm_config *config = d->config;
+    if (atedm_model_config_read(config->model, &d->model, &err))
+        return fail("model", &err, EXIT_FAILED);
+    atedm_text_clean(d->model.name);
+    int64_t native = atedm_model_config_native_size(&d->model);
+    d->limits = (atedm_request_limits){
+        .native_width = native,
+        .native_height = native,
+        .size_multiple = atedm_model_config_scale(&d->model),
+        .max_area = config->max_area,
+        .max_images = (int)config->max_images,
+        .max_steps = ATEDM_MAX_STEPS,
+    };
+    if (native * native > config->max_area) {
+        fprintf(stderr,
+                "atedmd: max_area: %" PRId64 " pixels are less than the model's own %" PRId64
+                " x %" PRId64 "\n",
+                config->max_area, native, native);
+        return EXIT_USAGE;
+    }
+    if (read_default_prune(d, &err))
+        return fail("pruning", &err, EXIT_USAGE);
+    return 0;
+}
+
+static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
+{
+    return atedm_dispatch_create(
+        &(atedm_dispatch_options){
+            .loop = &d->loop,
+            .metrics = d->metrics,
+            .max_queue = (size_t)d->config->max_queue,
+            .worker = {.model = d->config->model,
+                       .backend = d->config->backend,
+                       .dtype = d->config->dtype},
+            .device = d->device,
+            .user = d,
+            .ready = on_ready,
+            .failed = on_worker_failed,
+            .idle = check_drained,
+        },
+        &d->dispatch, err);
+}
+
+static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
+{
+    return atedm_http_create(
+        &(atedm_http_options){
+            .loop = &d->loop,
+            .listen_fd = listen_fd,
+            .routes = atedm_routes,
+            .max_body = (size_t)d->config->max_body,
+            .max_connections = (unsigned)d->config->max_connections,
+            .connection_timeout_s = d->config->connection_timeout_s,
+            .app = d,
+            .refuse = refuse,
+            .answered = on_answered,
+            .idle = check_drained,
+            .message = on_http_message,
+        },
+        &d->http, err);
+}
+
+static void start_handles(atedm_daemon *d)
+{
+    uv_timer_init(&d->loop, &d->grace); // these cannot fail
+    uv_signal_init(&d->loop, &d->sigterm);
+    uv_signal_init(&d->loop, &d->sigint);
+    d->grace.data = d;
+    d->sigterm.data = d;
+    d->sigint.data = d;
+    uv_signal_start(&d->sigterm, on_signal, SIGTERM);
+    uv_signal_start(&d->sigint, on_signal, SIGINT);
+}
+
+// Metrics that are there from the start, so that a first look finds them.
+static void start_metrics(atedm_daemon *d)
+{
+    set_up(d, false);
+    atedm_metrics_count(d->metrics, ATEDM_METRIC_WORKER_RESTARTS, 0, ATEDM_LABELS(d->device));
+    atedm_metrics_set(d->metrics, ATEDM_METRIC_BUILD_INFO, 1, ATEDM_LABELS(ATEDM_VERSION));
+    atedm_metrics_set(d->metrics, ATEDM_METRIC_PROCESS_START_TIME, atedm_process_read().start_time,
+                      ATEDM_NO_LABELS);
+    const char *const reasons[] = {"full", "draining", "deadline", "client_gone"};
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+        atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
+}
+
+// Closes what was started and lets the loop see to it.
+static void finish(atedm_daemon *d)
+{
+    d->closing = true;
+    if (d->http)
+        atedm_http_close(d->http);
+    if (d->dispatch)
+        atedm_dispatch_close(d->dispatch);
+    uv_close((uv_handle_t *)&d->grace, NULL);
+    uv_close((uv_handle_t *)&d->sigterm, NULL);
+    uv_close((uv_handle_t *)&d->sigint, NULL);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&d->loop);
+    atedm_http_destroy(d->http);
+    atedm_dispatch_destroy(d->dispatch);
+    atedm_metrics_destroy(d->metrics);
+}
+
+int atedm_daemon_run(const atedm_config *config)
+{
+    atedm_daemon d = {
+        .config = config,
+        .log = {.fd = STDERR_FILENO,
+                .json = strcmp(config->log_format, "json") == 0,
+                .level = atedm_log_level_named(config->log_level)},
+        .device = strcmp(config->backend, "auto") == 0 ? "cpu" : config->backend,
+    };
+    int exit_status = prepare(&d);
+    if (exit_status)
+        return exit_status;
+    atedm_error err = {""};
+    int listen_fd;
+    char address[ATEDM_CONFIG_ADDRESS_MAX];
+    atedm_status status = atedm_listen(config->listen, &listen_fd, address, sizeof address, &err);
+    if (status)
+        return fail("", &err, status == ATEDM_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
+    if (uv_loop_init(&d.loop) || atedm_metrics_create(&d.metrics)) {
+        close(listen_fd);
+        return fail("", &(atedm_error){"no memory or file descriptors to start"}, EXIT_FAILED);
+    }
+    start_handles(&d);
+    start_metrics(&d);
+    status = start_http(&d, listen_fd, &err);
+    if (!status)
+        status = start_dispatch(&d, &err);
+    if (status) {
+        d.exit_status = fail("", &err, EXIT_FAILED);
+    } else {
+        printf("atedmd listening on http://%s\n", address);
+        fflush(stdout);
+        uv_run(&d.loop, UV_RUN_DEFAULT);
+        ATEDM_LOG(&d.log, ATEDM_LOG_INFO, "ends", atedm_log_integer("status", d.exit_status));
+        // A model that is being loaded cannot be interrupted, and nobody waits for it any more.
+        if (!d.ready && d.exit_status == 0)
+            _exit(0);
+    }
+    finish(&d);
+    return d.exit_status;
+}

@@ -1,0 +1,46 @@
+// The daemon: its state, which the handlers of requests share, and its life.
+#ifndef ATEDM_DAEMON_H
+#define ATEDM_DAEMON_H
+
+#include "config/config.h"
+#include "core/model.h"
+#include "core/request.h"
+#include "server/dispatch.h"
+#include "server/http.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/worker.h"
+
+#include <stdbool.h>
+#include <uv.h>
+
+typedef struct atedm_daemon {
+    const atedm_config *config; // borrowed
+    atedm_log log;
+    atedm_model_config model; // its name is valid UTF-8
+    atedm_request_limits limits;
+    atedm_prune_spec default_prune;
+    const char *device; // label of metrics
+    atedm_metrics *metrics;
+    uv_loop_t loop;
+    uv_signal_t sigterm, sigint;
+    uv_timer_t grace; // runs while the last answers are sent
+    atedm_http *http;
+    atedm_dispatch *dispatch;
+    bool ready; // `facts` are there, requests are run
+    atedm_worker_facts facts;
+    bool draining, closing;
+    int exit_status;
+} atedm_daemon;
+
+// Runs until a signal ends it, and returns the exit status. Messages for people go to standard
+// error; the line with the address goes to standard output.
+int atedm_daemon_run(const atedm_config *config);
+
+// The answer while requests cannot be admitted: 503 with Retry-After.
+atedm_response atedm_daemon_refuse_busy(atedm_daemon *daemon, const char *id, bool queue_full);
+
+// Brings the gauges up to date.
+void atedm_daemon_measure(atedm_daemon *daemon);
+
+#endif

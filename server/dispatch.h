@@ -1,0 +1,91 @@
+// Requests between their admission and their end: waits in the queue, goes to the worker, is
+// watched for its deadline. One at a time runs; whoever waits for the end gets called once.
+#ifndef ATEDM_DISPATCH_H
+#define ATEDM_DISPATCH_H
+
+#include "core/flops.h"
+#include "core/model.h"
+#include "core/plan.h"
+#include "core/request.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/queue.h"
+#include "server/worker.h"
+
+#include <stdbool.h>
+#include <uv.h>
+
+typedef struct atedm_dispatch atedm_dispatch;
+typedef struct atedm_job atedm_job;
+
+typedef enum atedm_job_end {
+    ATEDM_JOB_DONE,     // `result`
+    ATEDM_JOB_DEADLINE, // did not make it, or cannot
+    ATEDM_JOB_FAILED,   // `error`
+} atedm_job_end;
+
+// A request that was admitted. The first part is the submitter's to fill (and zero the rest).
+struct atedm_job {
+    atedm_request request;           // its texts stay until the end, for warnings
+    const atedm_model_config *model; // borrowed
+    atedm_plan *plan;                // NULL: off
+    atedm_request_cost cost;
+    double arrived; // monotonic clock
+    // Called at the end, unless the job is given up before; the job is gone when it returns. The
+    // worker's result is lent.
+    void (*ended)(void *user, const atedm_job *job, atedm_job_end end,
+                  const atedm_worker_result *result, const atedm_error *error);
+    void *user;
+
+    // Dispatch's own.
+    atedm_queue_item place;
+    uint64_t id;
+    double deadline; // monotonic clock; INFINITY: none
+    double started;  // monotonic clock
+    int steps_done;
+};
+
+typedef struct atedm_dispatch_options {
+    uv_loop_t *loop;
+    atedm_metrics *metrics;
+    size_t max_queue;
+    atedm_worker_options worker;
+    const char *device; // the label of metrics
+    void *user;
+    void (*ready)(void *user, const atedm_worker_facts *facts);
+    void (*failed)(void *user, const atedm_error *error); // the worker does not come up
+    void (*idle)(void *user);                             // nothing waits and nothing runs
+} atedm_dispatch_options;
+
+ATEDM_MUST_CHECK atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
+                                                    atedm_dispatch **ret_dispatch,
+                                                    atedm_error *err);
+// Nothing may wait or run. Joins the worker; the loop closes the handles afterwards, then destroy.
+void atedm_dispatch_close(atedm_dispatch *dispatch);
+void atedm_dispatch_destroy(atedm_dispatch *dispatch); // NULL allowed
+
+// ATEDM_ERR_LIMIT: the queue is full. ATEDM_ERR_CANCELED: the deadline cannot be met even at the
+// best rate that was measured. Takes the job unless it fails. `ended` is never called from inside.
+ATEDM_MUST_CHECK atedm_status atedm_dispatch_submit(atedm_dispatch *dispatch, atedm_job *take_job);
+// Nobody waits for it any more; its place is free at once, the worker behind the current step.
+void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
+void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed
+
+// Ends every job with ATEDM_JOB_FAILED.
+void atedm_dispatch_fail_all(atedm_dispatch *dispatch, const atedm_error *error);
+
+typedef struct atedm_dispatch_state {
+    size_t depth;         // requests that wait
+    uint64_t queue_flops; // theirs
+    size_t active;        // requests that the worker has
+    double rate;          // FLOPs a second, measured over recent requests; NAN: none yet
+    size_t device_memory;
+} atedm_dispatch_state;
+
+atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);
+// Seconds that a newcomer of this priority would wait; NAN where no rate was measured yet.
+double atedm_dispatch_expected_wait(const atedm_dispatch *dispatch, int priority);
+// Whole seconds after which a place is likely to be free: for Retry-After.
+int atedm_dispatch_retry_after(const atedm_dispatch *dispatch);
+
+#endif

@@ -1,0 +1,496 @@
+// HTTP on the daemon's loop: see http.h. Two facts rule the shape of this file. libmicrohttpd calls
+// one function again and again for a request: with the headers, with each part of the body, at its
+// end, and after each resume. And it may suspend a connection only inside that function, does not
+// watch suspended connections, and has to be run after a resume.
+#include "server/http.h"
+
+#include "core/base/clock.h"
+#include "core/base/memory.h"
+#include "server/hangup.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+struct atedm_http {
+    atedm_http_options options;
+    struct MHD_Daemon *mhd;
+    uv_poll_t poll;   // libmicrohttpd's epoll descriptor
+    uv_timer_t timer; // its next timeout, or 0: run it
+    size_t open;      // exchanges
+    bool quiesced;
+};
+
+struct atedm_exchange {
+    atedm_http *http;
+    struct MHD_Connection *connection;
+    char id[ATEDM_HTTP_ID_SIZE];
+    char method[16], path[256];
+    const atedm_route *route; // NULL: none
+    atedm_handler handler;    // NULL: refused
+    atedm_refusal refusal;    // why
+    atedm_buffer body;
+    size_t discarded;
+    double started;
+    bool handled;   // the handler has been called
+    bool answered;  // the answer is libmicrohttpd's
+    bool gone_away; // the client
+    bool suspended;
+    bool responded; // `response` is there
+    atedm_response response;
+    void (*gone)(void *user); // who waits for an answer, NULL: nobody
+    void *gone_user;
+    atedm_hangup *hangup;
+};
+
+void atedm_response_header(atedm_response *response, const char *name, const char *format, ...)
+{
+    if (response->n_headers == ATEDM_RESPONSE_MAX_HEADERS)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(response->headers[response->n_headers].value, sizeof response->headers[0].value,
+              format, args);
+    va_end(args);
+    response->headers[response->n_headers++].name = name;
+}
+
+// ---- running libmicrohttpd
+
+static void on_timer(uv_timer_t *timer);
+
+static void run(atedm_http *http)
+{
+    MHD_run(http->mhd);
+    MHD_UNSIGNED_LONG_LONG milliseconds = 0;
+    if (MHD_get_timeout(http->mhd, &milliseconds) == MHD_YES)
+        uv_timer_start(&http->timer, on_timer, milliseconds, 0);
+    else
+        uv_timer_stop(&http->timer);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    run(timer->data);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    run(poll->data);
+}
+
+// Runs it in the loop's next round: the caller may stand in one of its callbacks.
+static void run_soon(atedm_http *http)
+{
+    uv_timer_start(&http->timer, on_timer, 0, 0);
+}
+
+// ---- exchanges
+
+static void make_id(char ret_id[ATEDM_HTTP_ID_SIZE])
+{
+    uint64_t bits = 0;
+    if (getrandom(&bits, sizeof bits, 0) != sizeof bits)
+        bits = (uint64_t)(atedm_clock_monotonic() * 1e9);
+    snprintf(ret_id, ATEDM_HTTP_ID_SIZE, "%016llx", (unsigned long long)bits);
+}
+
+static const atedm_route *find_route(const atedm_route *routes, const char *path)
+{
+    for (; routes->path; routes++) {
+        if (strcmp(routes->path, path) == 0)
+            return routes;
+    }
+    return NULL;
+}
+
+static bool is_json(const char *content_type)
+{
+    static const char json[] = "application/json";
+    if (!content_type || strncasecmp(content_type, json, sizeof json - 1) != 0)
+        return false;
+    const char *rest = content_type + sizeof json - 1;
+    rest += strspn(rest, " \t");
+    if (*rest != ';')
+        return *rest == '\0';
+    rest += 1 + strspn(rest + 1, " \t");
+    if (strncasecmp(rest, "charset=", 8) != 0)
+        return true; // other parameters mean nothing to JSON
+    rest += 8 + (rest[8] == '"');
+    return strncasecmp(rest, "utf-8", 5) == 0;
+}
+
+// Bytes of the body that the headers promise: UINT64_MAX where they do not say.
+static uint64_t promised_body(const atedm_exchange *x)
+{
+    const char *length = atedm_exchange_header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    if (length)
+        return strtoull(length, NULL, 10);
+    return atedm_exchange_header(x, MHD_HTTP_HEADER_TRANSFER_ENCODING) ? UINT64_MAX : 0;
+}
+
+// Finds out from the headers who answers, or why nobody does.
+static void dispatch(atedm_exchange *x)
+{
+    const atedm_http_options *options = &x->http->options;
+    x->route = find_route(options->routes, x->path);
+    uint64_t promised = promised_body(x);
+    bool post = strcmp(x->method, MHD_HTTP_METHOD_POST) == 0;
+    bool get =
+        strcmp(x->method, MHD_HTTP_METHOD_GET) == 0 || strcmp(x->method, MHD_HTTP_METHOD_HEAD) == 0;
+    x->refusal = ATEDM_REFUSE_NOT_FOUND;
+    if (!x->route)
+        return;
+    x->refusal = ATEDM_REFUSE_METHOD;
+    atedm_handler handler = post ? x->route->post : get ? x->route->get : NULL;
+    if (!handler)
+        return;
+    x->refusal = ATEDM_REFUSE_MEDIA_TYPE;
+    if (post && !is_json(atedm_exchange_header(x, MHD_HTTP_HEADER_CONTENT_TYPE)))
+        return;
+    x->refusal = ATEDM_REFUSE_TOO_LARGE;
+    if (promised != UINT64_MAX && promised > options->max_body)
+        return;
+    x->handler = handler;
+}
+
+static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *connection,
+                                       const char *method, const char *path)
+{
+    atedm_exchange *x = calloc(1, sizeof *x);
+    if (!x)
+        return NULL;
+    x->http = http;
+    x->connection = connection;
+    x->started = atedm_clock_monotonic();
+    make_id(x->id);
+    snprintf(x->method, sizeof x->method, "%s", method);
+    snprintf(x->path, sizeof x->path, "%s", path);
+    atedm_buffer_init(&x->body, http->options.max_body);
+    dispatch(x);
+    http->open++;
+    return x;
+}
+
+// Nobody will get the answer: tells who works on it.
+static void give_up(atedm_exchange *x)
+{
+    void (*gone)(void *user) = x->gone;
+    x->gone = NULL;
+    if (gone)
+        gone(x->gone_user);
+}
+
+static void exchange_destroy(atedm_exchange *x)
+{
+    atedm_http *http = x->http;
+    atedm_hangup_stop(x->hangup);
+    give_up(x);
+    atedm_buffer_finish(&x->body);
+    if (x->responded && !x->answered)
+        free(x->response.body);
+    free(x);
+    http->open--;
+    if (http->open == 0)
+        http->options.idle(http->options.app);
+}
+
+static void report(atedm_exchange *x, unsigned status)
+{
+    const atedm_http_options *options = &x->http->options;
+    options->answered(options->app, x, status, atedm_clock_monotonic() - x->started);
+}
+
+// Hands the answer to libmicrohttpd.
+static enum MHD_Result answer(atedm_exchange *x)
+{
+    atedm_response *r = &x->response;
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(r->size, r->body, MHD_RESPMEM_MUST_FREE);
+    if (!response)
+        return MHD_NO; // the exchange still owns the body
+    x->answered = true;
+    enum MHD_Result result =
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
+    for (size_t i = 0; i < r->n_headers && result == MHD_YES; i++)
+        result = MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
+    if (result == MHD_YES)
+        result = MHD_add_response_header(response, "X-Request-Id", x->id);
+    if (result == MHD_YES && x->http->quiesced)
+        result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    if (result == MHD_YES) {
+        report(x, r->status);
+        result = MHD_queue_response(x->connection, r->status, response);
+    }
+    MHD_destroy_response(response);
+    return result;
+}
+
+static void refuse(atedm_exchange *x)
+{
+    const atedm_http_options *options = &x->http->options;
+    atedm_exchange_respond(x, options->refuse(options->app, x, x->refusal));
+}
+
+static void on_hangup(void *user)
+{
+    atedm_exchange *x = user;
+    x->gone_away = true;
+    atedm_hangup_stop(x->hangup);
+    x->hangup = NULL;
+    give_up(x);
+    MHD_resume_connection(x->connection);
+    x->suspended = false;
+    run_soon(x->http);
+}
+
+// The handler will answer later. Without a watch on the connection a client's hang-up would only
+// show when the answer is sent; that is no reason to refuse the request.
+static enum MHD_Result suspend(atedm_exchange *x)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info)
+        x->hangup = atedm_hangup_start(x->http->options.loop, info->connect_fd, on_hangup, x);
+    x->suspended = true;
+    MHD_suspend_connection(x->connection);
+    return MHD_YES;
+}
+
+// The headers are in. A refusal goes out at once where no body follows it, or where the client
+// waits to be asked for the body or promises more than anybody wants to throw away; else it waits
+// for the body's end, because closing a connection with unread data may destroy the answer on its
+// way.
+static enum MHD_Result begin(atedm_exchange *x)
+{
+    if (x->handler)
+        return MHD_YES;
+    uint64_t promised = promised_body(x);
+    bool waits = atedm_exchange_header(x, MHD_HTTP_HEADER_EXPECT) != NULL;
+    bool endless = promised != UINT64_MAX && promised > ATEDM_HTTP_DISCARD_MAX;
+    if (!waits && !endless)
+        return MHD_YES;
+    x->handled = true;
+    refuse(x);
+    return answer(x);
+}
+
+static enum MHD_Result take_body(atedm_exchange *x, const char *data, size_t size)
+{
+    const atedm_http_options *options = &x->http->options;
+    if (atedm_clock_monotonic() - x->started > options->connection_timeout_s)
+        return MHD_NO; // fed too slowly
+    atedm_status status = x->handler ? atedm_buffer_append(&x->body, data, size) : ATEDM_OK;
+    if (status) {
+        x->handler = NULL;
+        x->refusal = status == ATEDM_ERR_LIMIT ? ATEDM_REFUSE_TOO_LARGE : ATEDM_REFUSE_INTERNAL;
+        atedm_buffer_finish(&x->body);
+    }
+    if (!x->handler)
+        x->discarded += size;
+    return x->discarded > ATEDM_HTTP_DISCARD_MAX ? MHD_NO : MHD_YES;
+}
+
+// The request is in, or its connection was resumed.
+static enum MHD_Result proceed(atedm_exchange *x)
+{
+    if (x->gone_away) {
+        report(x, 499);
+        return MHD_NO;
+    }
+    if (!x->handled) {
+        x->handled = true;
+        if (x->handler)
+            x->handler(x->http->options.app, x);
+        else
+            refuse(x);
+    }
+    return x->responded ? answer(x) : suspend(x);
+}
+
+// ---- libmicrohttpd's callbacks
+
+static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_size, void **context)
+{
+    atedm_exchange *x = *context;
+    if (!x) {
+        x = exchange_create(user, connection, method, url);
+        *context = x;
+        return x ? begin(x) : MHD_NO;
+    }
+    if (*upload_size > 0) {
+        enum MHD_Result result = x->answered ? MHD_YES : take_body(x, upload, *upload_size);
+        *upload_size = 0;
+        return result;
+    }
+    return x->answered ? MHD_YES : proceed(x);
+}
+
+static void on_completed(void *user, struct MHD_Connection *connection, void **context,
+                         enum MHD_RequestTerminationCode code)
+{
+    atedm_exchange *x = *context;
+    *context = NULL;
+    if (x)
+        exchange_destroy(x);
+}
+
+static void on_message(void *user, const char *format, va_list args) ATEDM_PRINTF(2, 0);
+
+static void on_message(void *user, const char *format, va_list args)
+{
+    atedm_http *http = user;
+    char text[256];
+    vsnprintf(text, sizeof text, format, args);
+    text[strcspn(text, "\n")] = '\0';
+    http->options.message(http->options.app, text);
+}
+
+// ---- for handlers
+
+const char *atedm_exchange_id(const atedm_exchange *x)
+{
+    return x->id;
+}
+
+const char *atedm_exchange_method(const atedm_exchange *x)
+{
+    return x->method;
+}
+
+const char *atedm_exchange_path(const atedm_exchange *x)
+{
+    return x->path;
+}
+
+const char *atedm_exchange_route(const atedm_exchange *x)
+{
+    return x->route ? x->route->path : "other";
+}
+
+const char *atedm_exchange_allowed(const atedm_exchange *x)
+{
+    if (x->route->get)
+        return x->route->post ? "GET, HEAD, POST" : "GET, HEAD";
+    return "POST";
+}
+
+const char *atedm_exchange_header(const atedm_exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+const char *atedm_exchange_body(const atedm_exchange *x, size_t *ret_size)
+{
+    *ret_size = x->body.size;
+    return x->body.data ? x->body.data : "";
+}
+
+double atedm_exchange_started(const atedm_exchange *x)
+{
+    return x->started;
+}
+
+void atedm_exchange_respond(atedm_exchange *x, atedm_response take_response)
+{
+    x->response = take_response;
+    x->responded = true;
+    x->gone = NULL;
+    if (!x->suspended)
+        return; // still inside the handler
+    atedm_hangup_stop(x->hangup);
+    x->hangup = NULL;
+    x->suspended = false;
+    MHD_resume_connection(x->connection);
+    run_soon(x->http);
+}
+
+void atedm_exchange_wait(atedm_exchange *x, void (*gone)(void *user), void *user)
+{
+    x->gone = gone;
+    x->gone_user = user;
+}
+
+// ---- life
+
+static struct MHD_Daemon *start_mhd(atedm_http *http)
+{
+    const atedm_http_options *o = &http->options;
+    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
+                            NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_message, http,
+                            MHD_OPTION_LISTEN_SOCKET, o->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+                            o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+                            (unsigned)o->connection_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                            (size_t)ATEDM_HTTP_HEADERS_MAX, MHD_OPTION_NOTIFY_COMPLETED,
+                            on_completed, http, MHD_OPTION_END);
+}
+
+atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **ret_http,
+                               atedm_error *err)
+{
+    atedm_http *http = calloc(1, sizeof *http);
+    if (!http) {
+        close(options->listen_fd);
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for HTTP");
+    }
+    http->options = *options;
+    http->mhd = start_mhd(http);
+    const union MHD_DaemonInfo *info =
+        http->mhd ? MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+    if (!info) {
+        if (http->mhd)
+            MHD_stop_daemon(http->mhd);
+        else
+            close(options->listen_fd);
+        free(http);
+        return atedm_error_set(err, ATEDM_ERR_IO, "libmicrohttpd does not start");
+    }
+    int result = uv_poll_init(options->loop, &http->poll, info->epoll_fd);
+    if (result) {
+        MHD_stop_daemon(http->mhd);
+        free(http);
+        return atedm_error_set(err, ATEDM_ERR_IO, "libuv: %s", uv_strerror(result));
+    }
+    uv_timer_init(options->loop, &http->timer); // cannot fail
+    http->poll.data = http;
+    http->timer.data = http;
+    uv_poll_start(&http->poll, UV_READABLE, on_poll);
+    run_soon(http);
+    *ret_http = http;
+    return ATEDM_OK;
+}
+
+void atedm_http_quiesce(atedm_http *http)
+{
+    if (http->quiesced)
+        return;
+    http->quiesced = true;
+    MHD_socket fd = MHD_quiesce_daemon(http->mhd);
+    if (fd != MHD_INVALID_SOCKET)
+        close(fd);
+    run_soon(http);
+}
+
+size_t atedm_http_open_exchanges(const atedm_http *http)
+{
+    return http->open;
+}
+
+void atedm_http_close(atedm_http *http)
+{
+    uv_close((uv_handle_t *)&http->poll, NULL);
+    uv_close((uv_handle_t *)&http->timer, NULL);
+    MHD_stop_daemon(http->mhd);
+    http->mhd = NULL;
+}
+
+void atedm_http_destroy(atedm_http *http)
+{
+    free(http);
+}

@@ -1,0 +1,105 @@
+// HTTP on the daemon's loop: libmicrohttpd in external epoll mode, its exchanges (one request and
+// its answer), bodies with a limit, answers that come later, clients that hang up. What is asked
+// for and answered is the business of the handlers that it is given.
+#ifndef ATEDM_HTTP_H
+#define ATEDM_HTTP_H
+
+#include "core/base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+// Bytes of a refused body that are read and thrown away so that the client gets to see the answer;
+// past them the connection is closed.
+#define ATEDM_HTTP_DISCARD_MAX (256u << 20)
+// Bytes of a request's line and headers together.
+#define ATEDM_HTTP_HEADERS_MAX (32u << 10)
+#define ATEDM_HTTP_ID_SIZE 17 // 16 hexadecimal digits and the terminator
+#define ATEDM_RESPONSE_MAX_HEADERS 6
+
+typedef struct atedm_http atedm_http;
+typedef struct atedm_exchange atedm_exchange;
+
+// An answer. `body` is malloc'ed and goes with it.
+typedef struct atedm_response {
+    unsigned status;
+    const char *content_type; // static storage
+    char *body;
+    size_t size;
+    struct {
+        const char *name; // static storage
+        char value[128];
+    } headers[ATEDM_RESPONSE_MAX_HEADERS];
+    size_t n_headers;
+} atedm_response;
+
+// Adds a header; what does not fit in `value` is cut, one header too many is dropped.
+void atedm_response_header(atedm_response *response, const char *name, const char *format, ...)
+    ATEDM_PRINTF(3, 4);
+
+// What is answered where no handler comes into play.
+typedef enum atedm_refusal {
+    ATEDM_REFUSE_NOT_FOUND,
+    ATEDM_REFUSE_METHOD,     // the answer has the header Allow
+    ATEDM_REFUSE_TOO_LARGE,  // the body
+    ATEDM_REFUSE_MEDIA_TYPE, // the body's
+    ATEDM_REFUSE_INTERNAL,   // no memory
+} atedm_refusal;
+
+typedef void (*atedm_handler)(void *app, atedm_exchange *exchange);
+
+// A path and who answers its methods; NULL: not allowed. GET serves HEAD as well, POST takes
+// application/json. An array of them ends with a path of NULL.
+typedef struct atedm_route {
+    const char *path;
+    atedm_handler get, post;
+} atedm_route;
+
+typedef struct atedm_http_options {
+    uv_loop_t *loop;
+    int listen_fd; // taken
+    const atedm_route *routes;
+    size_t max_body;
+    unsigned max_connections;
+    double connection_timeout_s;
+    void *app; // goes to the handlers and to the following
+    atedm_response (*refuse)(void *app, const atedm_exchange *exchange, atedm_refusal refusal);
+    // An answer was handed over for sending; 499: the client was gone before that.
+    void (*answered)(void *app, const atedm_exchange *exchange, unsigned status, double seconds);
+    void (*idle)(void *app);                      // the last open exchange has ended
+    void (*message)(void *app, const char *text); // libmicrohttpd's own messages
+} atedm_http_options;
+
+ATEDM_MUST_CHECK atedm_status atedm_http_create(const atedm_http_options *options,
+                                                atedm_http **ret_http, atedm_error *err);
+// Accepts no more connections; open ones are told to close behind their next answer.
+void atedm_http_quiesce(atedm_http *http);
+size_t atedm_http_open_exchanges(const atedm_http *http);
+// Ends all connections. Run the loop until its handles are closed afterwards, then call the second.
+void atedm_http_close(atedm_http *http);
+void atedm_http_destroy(atedm_http *http); // NULL allowed
+
+// ---- for handlers
+
+const char *atedm_exchange_id(const atedm_exchange *exchange);
+const char *atedm_exchange_method(const atedm_exchange *exchange);
+// As it was sent; for the log.
+const char *atedm_exchange_path(const atedm_exchange *exchange);
+// The route's path, "other" where there is none: a label of bounded variety.
+const char *atedm_exchange_route(const atedm_exchange *exchange);
+// Methods that the route allows, "GET, HEAD, POST".
+const char *atedm_exchange_allowed(const atedm_exchange *exchange);
+// NULL where the request has no such header.
+const char *atedm_exchange_header(const atedm_exchange *exchange, const char *name);
+const char *atedm_exchange_body(const atedm_exchange *exchange, size_t *ret_size);
+double atedm_exchange_started(const atedm_exchange *exchange); // monotonic clock
+
+// Answers, at once or later; takes the response's body.
+void atedm_exchange_respond(atedm_exchange *exchange, atedm_response take_response);
+// Called by a handler that returns without an answer: `gone` tells once that nobody waits for it
+// any more; the exchange must not be touched from then on.
+void atedm_exchange_wait(atedm_exchange *exchange, void (*gone)(void *user), void *user);
+
+#endif

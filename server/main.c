@@ -1,0 +1,41 @@
+// `atedmd`: reads the configuration and runs the daemon.
+#include "config/config.h"
+#include "server/daemon.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+
+extern char **environ;
+
+static int print_help(void)
+{
+    atedm_buffer text;
+    atedm_buffer_init(&text, 1u << 20);
+    int result = atedm_config_help(&text) ? EXIT_FAILED : 0;
+    if (!result)
+        fputs(text.data, stdout);
+    atedm_buffer_finish(&text);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    static atedm_config config;
+    atedm_config_action action;
+    atedm_error err = {""};
+    if (atedm_config_load(argc, argv, environ, &config, &action, &err)) {
+        fprintf(stderr, "atedmd: %s\nTry 'atedmd --help'.\n", err.message);
+        return EXIT_USAGE;
+    }
+    if (action == ATEDM_CONFIG_HELP)
+        return print_help();
+    if (action == ATEDM_CONFIG_VERSION) {
+        puts("atedmd " ATEDM_VERSION);
+        return 0;
+    }
+    signal(SIGPIPE, SIG_IGN); // clients that go away are seen where they are written to
+    return atedm_daemon_run(&config);
+}

@@ -1,0 +1,9 @@
+// What is answered where.
+#ifndef ATEDM_ROUTES_H
+#define ATEDM_ROUTES_H
+
+#include "server/http.h"
+
+extern const atedm_route atedm_routes[]; // ends with a path of NULL
+
+#endif
