@@ -88,7 +88,9 @@ static void flag_name(const char *name, char ret_text[NAME_MAX_BYTES])
 static bool is_choice(const char *choices, const char *text)
 {
     size_t size = strlen(text);
-    for (const char *c = choices; size && c; c = strchr(c, '|'), c += c != NULL) {
+    if (size == 0 || strchr(text, '|'))
+        return false;
+    for (const char *c = choices; c; c = strchr(c, '|'), c += c != NULL) {
         if (strncmp(c, text, size) == 0 && (c[size] == '|' || c[size] == '\0'))
             return true;
     }

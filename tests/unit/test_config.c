@@ -1,0 +1,181 @@
+// The daemon's configuration: defaults, precedence of file, environment and flags, and a message
+// that names the place for everything that is wrong.
+#include "config/config.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_WORDS 8
+
+typedef struct outcome {
+    atedm_status status;
+    atedm_config config;
+    atedm_config_action action;
+    atedm_error err;
+} outcome;
+
+// Loads with the given flags and environment (each ends with NULL).
+static outcome load(const char *const *flags, const char *const *environment)
+{
+    const char *argv[MAX_WORDS + 1] = {"atedmd"};
+    int argc = 1;
+    for (; flags && *flags; flags++)
+        argv[argc++] = *flags;
+    static const char *const nothing[] = {NULL};
+    outcome o = {.status = ATEDM_OK};
+    o.status = atedm_config_load(argc, (char *const *)argv,
+                                 (char *const *)(environment ? environment : nothing), &o.config,
+                                 &o.action, &o.err);
+    return o;
+}
+
+#define FLAGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static char *make_file(const char *text)
+{
+    static char path[64];
+    snprintf(path, sizeof path, "/tmp/atedm-config-XXXXXX");
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    return path;
+}
+
+static outcome load_file(const char *text)
+{
+    char *path = make_file(text);
+    outcome o = load(FLAGS("--config", path), NULL);
+    unlink(path);
+    return o;
+}
+
+static void expect_error(outcome o, const char *part)
+{
+    cr_assert_neq(o.status, ATEDM_OK, "expected an error with \"%s\"", part);
+    cr_assert_not_null(strstr(o.err.message, part), "\"%s\" lacks \"%s\"", o.err.message, part);
+}
+
+Test(config, defaults)
+{
+    outcome o = load(NULL, NULL);
+    cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
+    cr_assert_eq(o.action, ATEDM_CONFIG_RUN);
+    cr_assert_str_eq(o.config.listen, "127.0.0.1:8080");
+    cr_assert_str_eq(o.config.model, "models/bundled");
+    cr_assert_str_eq(o.config.backend, "auto");
+    cr_assert_str_eq(o.config.pruning, "at-edm");
+    cr_assert_eq(o.config.max_queue, 64);
+    cr_assert_eq(o.config.max_body, 1048576);
+    cr_assert_float_eq(o.config.connection_timeout_s, 60, 0);
+}
+
+Test(config, the_default_file_says_the_defaults)
+{
+    const char *root = getenv("ATEDM_SOURCE_DIR");
+    cr_assert_not_null(root);
+    char path[4096];
+    snprintf(path, sizeof path, "%s/config/atedmd.json", root);
+    outcome file = load(FLAGS("--config", path), NULL);
+    outcome none = load(NULL, NULL);
+    cr_assert_eq(file.status, ATEDM_OK, "%s", file.err.message);
+    cr_assert_eq(memcmp(&file.config, &none.config, sizeof file.config), 0);
+}
+
+Test(config, flags_over_environment_over_file)
+{
+    char *path = make_file("{\"max_queue\": 1, \"max_images\": 1, \"listen\": \"a:1\"}");
+    outcome o = load(FLAGS("--listen=c:3", "--config", path),
+                     FLAGS("ATEDM_MAX_IMAGES=2", "ATEDM_LISTEN=b:2", "ATEDM_MAX_AREA=", "OTHER=1"));
+    unlink(path);
+    cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
+    cr_assert_eq(o.config.max_queue, 1);
+    cr_assert_eq(o.config.max_images, 2);
+    cr_assert_str_eq(o.config.listen, "c:3");
+    cr_assert_eq(o.config.max_area, 2097152, "an empty variable counts as absent");
+}
+
+Test(config, file_named_by_the_environment)
+{
+    char *path = make_file("{\"max_queue\": 7, \"connection_timeout_s\": 2.5}");
+    char variable[128];
+    snprintf(variable, sizeof variable, "ATEDM_CONFIG=%s", path);
+    outcome o = load(NULL, FLAGS(variable));
+    unlink(path);
+    cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
+    cr_assert_eq(o.config.max_queue, 7);
+    cr_assert_float_eq(o.config.connection_timeout_s, 2.5, 0);
+}
+
+Test(config, pruning_as_text_or_object)
+{
+    outcome o = load_file("{\"pruning\": \"off\"}");
+    cr_assert_eq(o.status, ATEDM_OK);
+    cr_assert_str_eq(o.config.pruning, "off");
+    o = load_file("{\"pruning\": {\"ratio\": 0.5}}");
+    cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
+    cr_assert_str_eq(o.config.pruning, "{\"ratio\":0.5}");
+    expect_error(load_file("{\"pruning\": 1}"), "pruning: is not a string or an object");
+}
+
+Test(config, wrong_files)
+{
+    expect_error(load_file("{\"max_queue\": 0}"), "max_queue: 0 is not within 1..100000");
+    expect_error(load_file("{\"max_queue\": 100001}"), "not within");
+    expect_error(load_file("{\"max_queue\": \"4\"}"), "max_queue: is not an integer");
+    expect_error(load_file("{\"max_queue\": 4.0}"), "max_queue: is not an integer");
+    expect_error(load_file("{\"connection_timeout_s\": true}"), "is not a number");
+    expect_error(load_file("{\"connection_timeout_s\": 0}"), "not within");
+    expect_error(load_file("{\"listen\": 8080}"), "listen: is not a string");
+    expect_error(load_file("{\"listen\": \"\"}"), "listen: is empty");
+    expect_error(load_file("{\"dtype\": \"f64\"}"), "dtype: \"f64\" is not one of auto|f32|bf16");
+    expect_error(load_file("{\"dtype\": \"f3\"}"), "not one of");
+    expect_error(load_file("{\"dtype\": \"auto|f32\"}"), "not one of");
+    expect_error(load_file("{\"max_que\": 4}"), "no option \"max_que\"");
+    expect_error(load_file("{\"config\": \"x\"}"), "no option \"config\"");
+    expect_error(load_file("{\"max_queue\": 4, \"max_queue\": 5}"), "duplicate");
+    expect_error(load_file("[]"), "/tmp/atedm-config-");
+    expect_error(load_file("{"), "/tmp/atedm-config-");
+    expect_error(load(FLAGS("--config", "/nonexistent/file"), NULL), "/nonexistent/file");
+}
+
+Test(config, too_long_a_value)
+{
+    static char text[6000];
+    int size = snprintf(text, sizeof text, "{\"model\": \"");
+    memset(text + size, 'x', 5000);
+    snprintf(text + size + 5000, 8, "\"}");
+    expect_error(load_file(text), "model: has more than 4095 bytes");
+}
+
+Test(config, wrong_variables_and_flags)
+{
+    expect_error(load(NULL, FLAGS("ATEDM_MAX_QUEUE=x")),
+                 "ATEDM_MAX_QUEUE: \"x\" is not an integer");
+    expect_error(load(NULL, FLAGS("ATEDM_MAX_QUEUE=99999999999999999999")), "ATEDM_MAX_QUEUE");
+    expect_error(load(FLAGS("--max-queue", "0"), NULL), "--max-queue: 0 is not within");
+    expect_error(load(FLAGS("--max-queue="), NULL), "--max-queue");
+    expect_error(load(FLAGS("--connection-timeout-s", "nan"), NULL), "not a number");
+    expect_error(load(FLAGS("--max-queue"), NULL), "--max-queue needs a value");
+    expect_error(load(FLAGS("--max_queue", "3"), NULL), "no option \"--max_queue\"");
+    expect_error(load(FLAGS("--nonsense", "3"), NULL), "no option \"--nonsense\"");
+    expect_error(load(FLAGS("model"), NULL), "no option \"model\"");
+    expect_error(load(FLAGS("--log-level", "loud"), NULL), "--log-level: \"loud\" is not one of");
+}
+
+Test(config, help_and_version)
+{
+    cr_assert_eq(load(FLAGS("--help"), NULL).action, ATEDM_CONFIG_HELP);
+    cr_assert_eq(load(FLAGS("--max-queue", "5", "--version"), NULL).action, ATEDM_CONFIG_VERSION);
+    atedm_buffer text;
+    atedm_buffer_init(&text, 1U << 20);
+    cr_assert_eq(atedm_config_help(&text), ATEDM_OK);
+    const char *const parts[] = {"--config FILE", "--max-queue N", "ATEDM_MAX_QUEUE",
+                                 "\"max_queue\"", "default 64"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cr_assert_not_null(strstr(text.data, parts[i]), "%s", parts[i]);
+    atedm_buffer_finish(&text);
+}
