@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """The other commands of atedm: help and versions, inspect, mkmodel, bench step."""
-import json
 import unittest
 
-from cli_common import MODEL, CommandTest, read_png
+from cli_common import MODEL, ROOT, CommandTest, read_png
 
 COMMANDS = (("generate",), ("inspect",), ("mkmodel",), ("bench",), ("bench", "step"))
 
@@ -47,12 +46,38 @@ class Inspect(CommandTest):
 
 
 class MakeModel(CommandTest):
-    ARCH = MODEL.parents[3] / "oracle"
+    def make(self, name, *args):
+        return self.run_json("mkmodel", "--arch", ROOT / "config/arch-tiny.json", *args, self.folder / name)
+
+    def files(self, name):
+        folder = self.folder / name
+        return {path.relative_to(folder): path.read_bytes()
+                for path in folder.rglob("*") if path.is_file()}
+
+    def test_model_that_generates(self):
+        report = self.make("m", "--seed", 3, "--dtype", "bf16")
+        self.assertEqual(("bf16", 3), (report["dtype"], report["seed"]))
+        self.assertIn("model_index.json", map(str, self.files("m")))
+        self.run_ok("generate", "--model", self.folder / "m", "--prompt", "a", "--steps", 1, "-o",
+                    self.folder / "a.png")
+        self.assertEqual((128, 128), read_png(self.folder / "a.png")[:2])
+
+    def test_same_arguments_same_bytes(self):
+        self.make("a", "--seed", 3)
+        self.make("b", "--seed", 3)
+        self.make("c", "--seed", 4)
+        self.assertEqual(self.files("a"), self.files("b"))
+        self.assertNotEqual(self.files("a"), self.files("c"))
 
     def test_no_such_architecture(self):
         self.run_wrong(1, "mkmodel", "--arch", self.folder / "none.json", "--seed", 1,
                        self.folder / "m")
         self.assertFalse((self.folder / "m").exists())
+
+    def test_wrong_options(self):
+        for wrong in (("--seed", -1), ("--dtype", "f8"), ("--dtype", "auto")):
+            with self.subTest(wrong=wrong):
+                self.run_wrong(2, "mkmodel", "--arch", "sdxl-base", *wrong, self.folder / "m")
 
 
 class BenchStep(CommandTest):
