@@ -2,6 +2,8 @@
 // many there are, and its channel_add goes into the bias.
 #include "kernels/cpu/primitive.h"
 
+#include <string.h>
+
 // The bias of one sample: the weight's plus its row of channel_add. NULL when memory is out.
 static const float *sample_bias(atedm_cpu_stream *s, const atedm_cpu_weight *weight,
                                 const char *channel_add)
@@ -15,6 +17,19 @@ static const float *sample_bias(atedm_cpu_stream *s, const atedm_cpu_weight *wei
     for (int64_t i = 0; i < out; i++)
         bias[i] += weight->bias[i];
     return bias;
+}
+
+#define COPY_PIECE ((size_t)64 << 10) // bytes that a thread copies in one go
+
+static void copy_residual(const void *residual, void *y, size_t bytes)
+{
+    int64_t pieces = (int64_t)((bytes + COPY_PIECE - 1) / COPY_PIECE);
+#pragma omp parallel for schedule(static) if (pieces > 2)
+    for (int64_t i = 0; i < pieces; i++) {
+        size_t first = (size_t)i * COPY_PIECE;
+        size_t length = bytes - first < COPY_PIECE ? bytes - first : COPY_PIECE;
+        memcpy((char *)y + first, (const char *)residual + first, length);
+    }
 }
 
 void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
@@ -36,9 +51,8 @@ void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
         .h = args->h,
         .w = args->w,
         .activation = ATEDM_ACT_NONE,
-        .residual = !args->residual             ? ATEDM_RESIDUAL_NONE
-                    : args->residual == args->y ? ATEDM_RESIDUAL_Y
-                                                : ATEDM_RESIDUAL_OTHER,
+        // oneDNN's fast convolutions add to what y holds; only its reference adds another tensor.
+        .residual = args->residual ? ATEDM_RESIDUAL_Y : ATEDM_RESIDUAL_NONE,
     };
     for (int64_t i = 0; i < args->n && !stream->status; i++) {
         const float *bias = weight->bias;
@@ -48,13 +62,14 @@ void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
             if (!bias)
                 return;
         }
-        const char *residual = args->residual;
+        char *y = (char *)args->y + (size_t)i * y_bytes;
+        if (args->residual && args->residual != args->y)
+            copy_residual((const char *)args->residual + (size_t)i * y_bytes, y, y_bytes);
         const atedm_cpu_run run = {
             .weight = weight,
             .bias = bias,
             .x = (const char *)args->x + (size_t)i * x_bytes,
-            .residual = residual ? residual + (size_t)i * y_bytes : NULL,
-            .y = (char *)args->y + (size_t)i * y_bytes,
+            .y = y,
         };
         atedm_cpu_run_primitive(s, &key, &run);
     }
