@@ -16,6 +16,8 @@
 #define NV 2
 #endif
 #define PANEL ((int64_t)NV * VL)
+#define LOG2_E 1.44269504f
+#define LN_2 0.69314718055994530942
 #define KEY_TILE 256 // keys that attention looks at in one go, a multiple of PANEL
 
 static int64_t round_up(int64_t n, int64_t step)

@@ -22,7 +22,8 @@ ALWAYS_INLINE void FN(product)(const T *a, int64_t lda, const T *b, int64_t step
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++)
             sums[i][j] = add ? vf_load(c + i * ldc + j * VL) : (vf){0};
-    for (int64_t s = 0; s < steps; s++) {
+    int64_t s = 0;
+    do { // at least one step, so that GCC keeps the sums in registers around the loop
         FN(operand) column[NV];
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++)
@@ -35,7 +36,7 @@ ALWAYS_INLINE void FN(product)(const T *a, int64_t lda, const T *b, int64_t step
             for (int j = 0; j < vectors; j++)
                 sums[i][j] = FN(multiply_add)(sums[i][j], row, column[j]);
         }
-    }
+    } while (++s < steps);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
@@ -43,31 +44,41 @@ ALWAYS_INLINE void FN(product)(const T *a, int64_t lda, const T *b, int64_t step
             vf_store(c + i * ldc + j * VL, sums[i][j]);
 }
 
-// The same for a panel of `columns` columns, a multiple of VL.
+// The same for `rows` rows, a multiple of MR, and a panel of `columns` columns, a multiple of VL.
 static void FN(panel_product)(const T *a, int64_t lda, const T *b, int64_t steps, int64_t columns,
-                              float *c, int64_t ldc, bool add)
+                              int64_t rows, float *c, int64_t ldc, bool add)
 {
-    switch (columns / VL) {
-    case 1:
-        FN(product)(a, lda, b, steps, 1, c, ldc, add);
-        break;
-    case 2:
-        FN(product)(a, lda, b, steps, 2, c, ldc, add);
-        break;
+    for (int64_t r = 0; r < rows; r += MR) {
+        const T *row = a + r * lda;
+        float *to = c + r * ldc;
+        switch (columns / VL) {
+        case 1:
+            FN(product)(row, lda, b, steps, 1, to, ldc, add);
+            break;
+        case 2:
+            FN(product)(row, lda, b, steps, 2, to, ldc, add);
+            break;
 #if NV > 2
-    case 3:
-        FN(product)(a, lda, b, steps, 3, c, ldc, add);
-        break;
-    default:
-        FN(product)(a, lda, b, steps, 4, c, ldc, add);
-        break;
+        case 3:
+            FN(product)(row, lda, b, steps, 3, to, ldc, add);
+            break;
+        default:
+            FN(product)(row, lda, b, steps, 4, to, ldc, add);
+            break;
 #endif
+        }
     }
+}
+
+// Columns of a panel of which `left` columns or more are left.
+static int64_t FN(panel_columns)(int64_t left)
+{
+    return left < PANEL ? round_up(left, VL) : PANEL;
 }
 
 static size_t FN(keys_bytes)(int64_t n, int64_t dim)
 {
-    return (size_t)round_up(n, PANEL) * (size_t)round_up(dim, KP) * sizeof(T);
+    return (size_t)round_up(n, VL) * (size_t)round_up(dim, KP) * sizeof(T);
 }
 
 static size_t FN(values_bytes)(int64_t n, int64_t dim)
@@ -79,17 +90,17 @@ static void FN(pack_keys)(const void *k, int64_t stride, int64_t n, int64_t dim,
 {
     T *to = packed;
     for (int64_t j0 = 0; j0 < n; j0 += PANEL) {
-        int64_t columns = n - j0 < PANEL ? n - j0 : PANEL;
+        int64_t columns = FN(panel_columns)(n - j0), width = n - j0 < columns ? n - j0 : columns;
         const T *rows = (const T *)k + j0 * stride;
-        for (int64_t d = 0; d < dim; d += KP, to += PANEL * KP) {
+        for (int64_t d = 0; d < dim; d += KP, to += columns * KP) {
             int64_t group = dim - d < KP ? dim - d : KP;
-            if (group < KP || columns < PANEL)
-                memset(to, 0, PANEL * KP * sizeof(T));
+            if (group < KP || width < columns)
+                memset(to, 0, (size_t)(columns * KP) * sizeof(T));
             if (group == KP) // a constant size, which compiles to one move
-                for (int64_t j = 0; j < columns; j++)
+                for (int64_t j = 0; j < width; j++)
                     memcpy(to + j * KP, rows + j * stride + d, KP * sizeof(T));
             else
-                for (int64_t j = 0; j < columns; j++)
+                for (int64_t j = 0; j < width; j++)
                     to[j * KP] = rows[j * stride + d];
         }
     }
@@ -99,8 +110,8 @@ static void FN(pack_values)(const void *v, int64_t stride, int64_t n, int64_t di
 {
     T *to = packed;
     for (int64_t d0 = 0; d0 < dim; d0 += PANEL) {
-        int64_t width = dim - d0 < PANEL ? dim - d0 : PANEL;
-        int64_t columns = round_up(width, VL);
+        int64_t columns = FN(panel_columns)(dim - d0);
+        int64_t width = dim - d0 < columns ? dim - d0 : columns;
         for (int64_t j = 0; j < n; j += KP, to += columns * KP) {
             int64_t group = n - j < KP ? n - j : KP;
             if (group < KP || width < columns)
@@ -120,7 +131,7 @@ typedef struct FN(work) {
     float *s;    // [ATEDM_VEC_QUERY_ROWS, KEY_TILE] logits of a tile
     T *p;        // the same: their exponentials
     float *o;    // [ATEDM_VEC_QUERY_ROWS, dim up to a multiple of VL]
-    float *most; // [ATEDM_VEC_QUERY_ROWS] largest scaled logit so far
+    float *most; // [ATEDM_VEC_QUERY_ROWS] largest logit so far, for powers of 2
     float *sum;  // [ATEDM_VEC_QUERY_ROWS] of the exponentials so far
     size_t bytes;
 } FN(work);
@@ -161,8 +172,9 @@ static void FN(copy_queries)(const T *q, int64_t stride, int64_t rows, int64_t d
         memcpy(to + r * width, q + r * stride, (size_t)dim * sizeof(T));
 }
 
-// One row's tile of logits s[0 .. n) to exponentials p[0 .. n up to a multiple of VL), zeros from
-// `valid` on. Returns the factor that older sums of the row must be multiplied by.
+// One row's tile of products s[0 .. n) to exponentials p[0 .. n up to a multiple of VL), zeros from
+// `valid` on, in powers of 2: `scale` has the factor log2(e). Returns the factor that older sums of
+// the row must be multiplied by.
 static float FN(soften)(float *s, T *p, int64_t n, int64_t valid, float scale, float *most,
                         float *sum)
 {
@@ -176,27 +188,26 @@ static float FN(soften)(float *s, T *p, int64_t n, int64_t valid, float scale, f
     now = now > *most ? now : *most;
     vf total = {0};
     for (int64_t j = 0; j < end; j += VL) {
-        vf e = vf_exp(vf_load(s + j) * scale - now);
+        vf e = vf_exp2(vf_load(s + j) * scale - now);
         total += e;
         FN(store)(p + j, e);
     }
-    float factor = now == *most ? 1.0f : expf(*most - now);
+    float factor = now == *most ? 1.0f : exp2f(*most - now);
     *sum = *sum * factor + vf_sum(total);
     *most = now;
     return factor;
 }
 
-// Logits of all rows against keys k0 .. k0 + n - 1.
+// Products of all rows with keys k0 .. k0 + n - 1.
 static void FN(logits)(const atedm_vec_head *head, const FN(work) * w, int64_t rows, int64_t k0,
                        int64_t n)
 {
     int64_t width = round_up(head->dim, KP);
     for (int64_t j = 0; j < n; j += PANEL) {
         const T *panel = (const T *)head->keys + (k0 + j) * width;
-        for (int64_t r = 0; r < rows; r += MR)
-            FN(panel_product)
-        (w->q + r * width, width, panel, width / KP, PANEL, w->s + r * KEY_TILE + j, KEY_TILE,
-         false);
+        int64_t columns = FN(panel_columns)(head->n - k0 - j);
+        FN(panel_product)
+        (w->q, width, panel, width / KP, columns, rows, w->s + j, KEY_TILE, false);
     }
 }
 
@@ -207,11 +218,10 @@ static void FN(add_values)(const atedm_vec_head *head, const FN(work) * w, int64
     int64_t o_stride = round_up(head->dim, VL), keys = round_up(head->n, KP);
     const T *panel = head->values;
     for (int64_t d = 0; d < o_stride; d += PANEL) {
-        int64_t columns = o_stride - d < PANEL ? o_stride - d : PANEL;
-        for (int64_t r = 0; r < rows; r += MR)
-            FN(panel_product)
-        (w->p + r * KEY_TILE, KEY_TILE, panel + k0 * columns, round_up(n, KP) / KP, columns,
-         w->o + r * o_stride + d, o_stride, true);
+        int64_t columns = FN(panel_columns)(o_stride - d);
+        FN(panel_product)
+        (w->p, KEY_TILE, panel + k0 * columns, round_up(n, KP) / KP, columns, rows, w->o + d,
+         o_stride, true);
         panel += keys * columns;
     }
 }
@@ -229,14 +239,14 @@ static void FN(attention)(const atedm_vec_head *head, const void *q, int64_t q_s
         w.sum[r] = 0;
     }
     int64_t n = head->causal && first + rows < head->n ? first + rows : head->n;
+    float scale = head->scale * LOG2_E;
     for (int64_t k0 = 0; k0 < n; k0 += KEY_TILE) {
         int64_t tile = n - k0 < KEY_TILE ? n - k0 : KEY_TILE;
         FN(logits)(head, &w, all_rows, k0, tile);
         for (int64_t r = 0; r < all_rows; r++) {
             int64_t seen = head->causal ? first + r + 1 - k0 : tile;
-            float factor =
-                FN(soften)(w.s + r * KEY_TILE, w.p + r * KEY_TILE, tile, seen < tile ? seen : tile,
-                           head->scale, &w.most[r], &w.sum[r]);
+            float factor = FN(soften)(w.s + r * KEY_TILE, w.p + r * KEY_TILE, tile,
+                                      seen < tile ? seen : tile, scale, &w.most[r], &w.sum[r]);
             if (factor != 1)
                 for (int64_t d = 0; d < width; d += VL)
                     vf_store(w.o + r * width + d, vf_load(w.o + r * width + d) * factor);
@@ -254,7 +264,25 @@ static void FN(attention)(const atedm_vec_head *head, const void *q, int64_t q_s
                 FN(store_part)(to + d, v, head->dim - d);
         }
         if (lse)
-            lse[r] = w.most[r] + logf(w.sum[r]);
+            lse[r] = (float)((double)w.most[r] * LN_2 + log((double)w.sum[r]));
+    }
+}
+
+// One row of a map from its products s[0 .. n).
+static void FN(map_row)(const float *s, int64_t n, float scale, const float *least, bool add,
+                        float *to)
+{
+    for (int64_t j = 0; j < n; j += VL) {
+        vf e = vf_load(s + j) * scale;
+        if (least)
+            e = vf_exp2(e - *least);
+        int64_t width = n - j < VL ? n - j : VL;
+        if (add)
+            e += width == VL ? vf_load(to + j) : f32_load_part(to + j, width);
+        if (width == VL)
+            vf_store(to + j, e);
+        else
+            f32_store_part(to + j, e, width);
     }
 }
 
@@ -262,28 +290,17 @@ static void FN(map)(const atedm_vec_head *head, const void *q, int64_t q_stride,
                     const float *lse, float *map, int64_t map_stride, bool add, void *work)
 {
     FN(work) w = FN(divide_work)(work, head->dim);
-    int64_t width = round_up(head->dim, KP);
+    int64_t all_rows = round_up(rows, MR);
+    float scale = lse ? head->scale * LOG2_E : head->scale;
     FN(copy_queries)(q, q_stride, rows, head->dim, w.q);
-    for (int64_t k0 = 0; k0 < head->n; k0 += PANEL) {
-        const T *panel = (const T *)head->keys + k0 * width;
-        int64_t columns = head->n - k0 < PANEL ? head->n - k0 : PANEL;
-        for (int64_t r = 0; r < rows; r++) {
-            if (r % MR == 0)
-                FN(panel_product)
-            (w.q + r * width, width, panel, width / KP, PANEL, w.s, PANEL, false);
-            float *to = map + r * map_stride + k0;
-            for (int64_t j = 0; j < columns; j += VL) {
-                vf e = vf_load(w.s + r % MR * PANEL + j) * head->scale;
-                if (lse)
-                    e = vf_exp(e - lse[r]);
-                int64_t n = columns - j < VL ? columns - j : VL;
-                if (add)
-                    e += n == VL ? vf_load(to + j) : f32_load_part(to + j, n);
-                if (n == VL)
-                    vf_store(to + j, e);
-                else
-                    f32_store_part(to + j, e, n);
-            }
-        }
+    for (int64_t r = 0; lse && r < rows; r++)
+        w.most[r] = (float)((double)lse[r] / LN_2);
+    for (int64_t k0 = 0; k0 < head->n; k0 += KEY_TILE) {
+        int64_t tile = head->n - k0 < KEY_TILE ? head->n - k0 : KEY_TILE;
+        FN(logits)(head, &w, all_rows, k0, tile);
+        for (int64_t r = 0; r < rows; r++)
+            FN(map_row)
+            (w.s + r * KEY_TILE, tile, scale, lse ? &w.most[r] : NULL, add,
+             map + r * map_stride + k0);
     }
 }
