@@ -15,7 +15,7 @@ typedef struct span_plan {
 typedef struct attention_plan {
     span_plan *spans;
     size_t keys_bytes, values_bytes;
-    int64_t tasks;
+    int64_t tasks, macs;
 } attention_plan;
 
 static attention_plan make_plan(const atedm_vec_act *act, const atedm_attention_args *args,
@@ -36,6 +36,7 @@ static attention_plan make_plan(const atedm_vec_act *act, const atedm_attention_
         plan.keys_bytes += heads * spans[i].head_keys;
         plan.values_bytes += heads * spans[i].head_values;
         plan.tasks += args->heads * spans[i].blocks;
+        plan.macs += 2 * nq * nk * args->heads * args->head_dim;
     }
     return plan;
 }
@@ -105,7 +106,7 @@ void atedm_cpu_attention(atedm_stream *stream, const atedm_attention_args *args)
                                        atedm_cpu_bytes(omp_get_max_threads(), 1, work_bytes));
     if (!keys || !values || !work)
         return;
-#pragma omp parallel
+#pragma omp parallel num_threads(atedm_cpu_threads(plan.macs))
     {
         void *own = work + (size_t)omp_get_thread_num() * work_bytes;
 #pragma omp for schedule(static)

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/primitive.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,6 +66,11 @@ static void stream_destroy(atedm_stream *head)
     for (int i = 0; i < ATEDM_SCRATCH_COUNT; i++)
         free(s->scratch[i]);
     free(s);
+}
+
+int atedm_cpu_threads(int64_t macs)
+{
+    return macs < ATEDM_CPU_FEW_MACS ? 1 : omp_get_max_threads();
 }
 
 static atedm_status stream_create(atedm_device *head, atedm_dtype act, atedm_stream **ret_stream,

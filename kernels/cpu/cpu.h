@@ -67,6 +67,15 @@ void *atedm_cpu_scratch_get(atedm_cpu_stream *s, atedm_cpu_scratch slot, size_t 
 // a * b * c, or SIZE_MAX when that does not fit.
 size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c);
 
+// Work, in multiply-accumulates, below which an operation stays on the calling thread: waking
+// others costs some microseconds, and a whole time slice where the machine is busy. An element of a
+// memory-bound operation counts as ATEDM_CPU_ELEMENT_WORK.
+#define ATEDM_CPU_FEW_MACS ((int64_t)4 << 20)
+#define ATEDM_CPU_ELEMENT_WORK 32
+
+// Threads for an operation of so much work.
+int atedm_cpu_threads(int64_t macs);
+
 static inline dnnl_data_type_t atedm_cpu_dnnl_type(atedm_dtype dtype)
 {
     return dtype == ATEDM_BF16 ? dnnl_bf16 : dnnl_f32;

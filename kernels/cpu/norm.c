@@ -104,7 +104,8 @@ void atedm_cpu_group_norm(atedm_stream *stream, const atedm_group_norm_args *arg
     for (int64_t i = 0; i < args->n; i++) {
         const char *x = (const char *)args->x + i * hw * row_bytes;
         char *y = (char *)args->y + i * hw * row_bytes;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(hw *c *ATEDM_CPU_ELEMENT_WORK))
         for (int64_t k = 0; k < chunks; k++) {
             size_t thread = (size_t)omp_get_thread_num();
             chunk_work w = {(double *)(void *)(thread_sums + thread * sums_bytes),
@@ -113,7 +114,8 @@ void atedm_cpu_group_norm(atedm_stream *stream, const atedm_group_norm_args *arg
             measure_chunk(s->act, x + k * rows * row_bytes, n, c, groups, w, measured + k * groups);
         }
         make_channel_map(measured, chunks, c, groups, args->epsilon, weight->data, map);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(hw *c *ATEDM_CPU_ELEMENT_WORK))
         for (int64_t k = 0; k < chunks; k++) {
             int64_t n = hw - k * rows < rows ? hw - k * rows : rows;
             s->act->normalize(x + k * rows * row_bytes, y + k * rows * row_bytes, n, c, map.center,
@@ -128,7 +130,8 @@ void atedm_cpu_layer_norm(atedm_stream *stream, const atedm_layer_norm_args *arg
     const atedm_cpu_weight *weight = atedm_cpu_weight_of(args->weight);
     int64_t c = weight->head.in;
     int64_t row_bytes = c * (int64_t)atedm_dtype_size(stream->act);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(args->rows *c *ATEDM_CPU_ELEMENT_WORK))
     for (int64_t r = 0; r < args->rows; r++)
         act->layer_norm((const char *)args->x + r * row_bytes, (char *)args->y + r * row_bytes,
                         weight->data, weight->bias, c, args->epsilon);

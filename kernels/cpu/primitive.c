@@ -2,6 +2,7 @@
 #include "kernels/cpu/primitive.h"
 
 #include <inttypes.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -262,8 +263,7 @@ static void *writable(const void *memory)
     return (void *)(uintptr_t)memory;
 }
 
-void atedm_cpu_run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key,
-                             const atedm_cpu_run *run)
+static void run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key, const atedm_cpu_run *run)
 {
     cache_entry *entry = find_entry(s, key, &run->weight->layout);
     if (!entry)
@@ -297,4 +297,17 @@ void atedm_cpu_run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key,
         status = dnnl_stream_wait(s->stream);
     if (status)
         fail(s, key, status);
+}
+
+// A primitive is made for the number of threads that it will run on, so it depends on the key
+// alone.
+void atedm_cpu_run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key,
+                             const atedm_cpu_run *run)
+{
+    int64_t taps = (int64_t)key->kernel * key->kernel, pixels = key->h * key->w;
+    int all = omp_get_max_threads();
+    omp_set_num_threads(
+        atedm_cpu_threads(pixels * key->in * key->out * taps / (key->stride * key->stride)));
+    run_primitive(s, key, run);
+    omp_set_num_threads(all);
 }

@@ -41,7 +41,8 @@ static void make_map(const rank_work *w, int64_t head)
         .scale = 1 / sqrtf((float)args->head_dim),
     };
     s->act->pack_keys(k, args->k_stride, w->span->nk, args->head_dim, w->keys);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)                                                         \
+    num_threads(atedm_cpu_threads(w->span->nq * w->span->nk * args->head_dim))
     for (int64_t r = 0; r < w->span->nq; r += ATEDM_VEC_QUERY_ROWS) {
         int64_t rows =
             w->span->nq - r < ATEDM_VEC_QUERY_ROWS ? w->span->nq - r : ATEDM_VEC_QUERY_ROWS;
@@ -55,7 +56,7 @@ static void make_map(const rank_work *w, int64_t head)
 static void apply_transposed(const rank_work *w, const float *from, float *to)
 {
     int64_t nq = w->span->nq, nk = w->span->nk;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(atedm_cpu_threads(nq *nk))
     for (int64_t j = 0; j < nk; j += COLUMNS) {
         int64_t n = nk - j < COLUMNS ? nk - j : COLUMNS;
         double total[COLUMNS] = {0};
@@ -74,7 +75,7 @@ static void apply_transposed(const rank_work *w, const float *from, float *to)
 // to = A from, [nq] from [nk].
 static void apply(const rank_work *w, const float *from, float *to)
 {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(atedm_cpu_threads(w->span->nq * w->span->nk))
     for (int64_t r = 0; r < w->span->nq; r++)
         to[r] = w->s->vec->dot(w->map + r * w->map_stride, from, w->span->nk);
 }
@@ -128,7 +129,8 @@ static int64_t last_iteration(const rank_work *w, double tolerance)
 static void combine_heads(const rank_work *w, int64_t t, atedm_head_combine combine)
 {
     int64_t n = w->span->nq, heads = w->args->heads;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(n *heads *ATEDM_CPU_ELEMENT_WORK))
     for (int64_t i = 0; i < n; i++) {
         double sum = 0;
         for (int64_t h = 0; h < heads; h++) {

@@ -76,7 +76,8 @@ void atedm_cpu_image_finish(atedm_stream *stream, const void *x, uint8_t *y, int
 {
     const atedm_vec_act *act = atedm_cpu_stream_of(stream)->act;
     int64_t size = (int64_t)atedm_dtype_size(stream->act);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(count *ATEDM_CPU_ELEMENT_WORK))
     for (int64_t j = 0; j < count; j += PIECE) {
         float values[PIECE];
         int64_t length = piece_length(count, j);

@@ -50,7 +50,11 @@ static void select_span(const float *scores, int32_t *kept, int64_t n, int64_t k
 void atedm_cpu_select_tokens(atedm_stream *stream, const float *scores, int32_t *kept,
                              const atedm_prune_span *spans, int64_t n_spans)
 {
-#pragma omp parallel for schedule(dynamic)
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < n_spans; i++)
+        tokens += spans[i].n;
+#pragma omp parallel for schedule(dynamic)                                                         \
+    num_threads(atedm_cpu_threads(tokens *ATEDM_CPU_ELEMENT_WORK))
     for (int64_t i = 0; i < n_spans; i++) {
         const atedm_prune_span *span = &spans[i];
         if (span->keep < span->n)

@@ -94,11 +94,13 @@ static void pack_kept(const similarity_work *w, const char *k, size_t row_bytes,
 {
     int64_t width = (int64_t)w->heads * w->head_dim;
     size_t width_bytes = (size_t)width * size;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(lists->n_kept *width *ATEDM_CPU_ELEMENT_WORK))
     for (int64_t j = 0; j < lists->n_kept; j++)
         memcpy(w->kept_rows + (size_t)j * width_bytes, k + (size_t)lists->kept[j] * row_bytes,
                width_bytes);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(lists->n_kept *width *ATEDM_CPU_ELEMENT_WORK))
     for (int64_t h = 0; h < w->heads; h++)
         w->act->pack_keys(w->kept_rows + (size_t)(h * w->head_dim) * size, width, lists->n_kept,
                           w->head_dim, w->keys + (size_t)h * w->keys_bytes);
@@ -153,7 +155,8 @@ void atedm_cpu_source_attention(atedm_stream *stream, const atedm_source_args *a
         const char *q = (const char *)map->q + first * (size_t)map->q_stride * size;
         const char *k = (const char *)map->k + first * (size_t)map->k_stride * size;
         pack_kept(&w, k, (size_t)map->k_stride * size, size, &lists);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)                                                         \
+    num_threads(atedm_cpu_threads(lists.n_pruned *lists.n_kept * map->heads * map->head_dim))
         for (int64_t p = 0; p < lists.n_pruned; p += BLOCK)
             attend_block(&w, map, q, map->lse + first, &lists, p);
     }
@@ -209,13 +212,15 @@ void atedm_cpu_source_cosine(atedm_stream *stream, const atedm_source_args *args
         list_span(args, i, pruned, &lists);
         const char *rows = (const char *)x + (size_t)(args->spans[i].first * c) * size;
         float *kept = (float *)(void *)w.kept_rows;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(lists.n_kept *c *ATEDM_CPU_ELEMENT_WORK))
         for (int64_t j = 0; j < lists.n_kept; j++) {
             s->act->to_f32(rows + (size_t)(lists.kept[j] * c) * size, kept + j * c, c);
             normalize_row(kept + j * c, c);
         }
         w.act->pack_keys(kept, c, lists.n_kept, c, w.keys);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)                                                         \
+    num_threads(atedm_cpu_threads(lists.n_pruned *lists.n_kept *c))
         for (int64_t p = 0; p < lists.n_pruned; p += BLOCK)
             compare_block(&w, rows, &lists, p);
     }
@@ -251,7 +256,8 @@ void atedm_cpu_source_nearest(atedm_stream *stream, const atedm_source_args *arg
         if (!pruned)
             return;
         list_span(args, i, pruned, &lists);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(atedm_cpu_threads(lists.n_pruned *lists.n_kept * 8))
         for (int64_t p = 0; p < lists.n_pruned; p++)
             lists.source[lists.pruned[p]] =
                 nearest_slot(places, &lists, places[lists.pruned[p]], width);
