@@ -12,7 +12,7 @@ export ASAN_OPTIONS="${ASAN_OPTIONS:-abort_on_error=1:detect_stack_use_after_ret
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1:abort_on_error=1:print_stacktrace=1}"
 for build in "$@"; do
     echo "== tests of $build"
-    meson test -C "$build" --no-rebuild --print-errorlogs || status=1
+    meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 || status=1
 done
 python3 "$source_dir/summary.py" "$@" || status=1
 exit $status

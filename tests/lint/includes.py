@@ -32,8 +32,8 @@ LIBRARIES = {
     r"jansson\.h": ("cli", "config", "core", "server", "tests"),
     r"png\.h": ("core/png", "tests"),
     r"utf8proc\.h": ("core/tokenizer", "core/tokenizer_text"),
-    r"oneapi/dnnl/.*": ("kernels/cpu",),
-    r"omp\.h": ("kernels/cpu", "kernels/ref"),
+    r"oneapi/dnnl/.*": ("kernels/cpu", "tests/bench"),
+    r"omp\.h": ("kernels/cpu", "kernels/ref", "tests/bench"),
     r"cuda.*|cublas.*|cudnn.*": ("kernels/cuda",),
     r"criterion/.*": ("tests",),
 }
