@@ -34,7 +34,7 @@ fi
             hint
             break
         fi
-        sleep 0.2
+        sleep 1
     done
 ) &
 
