@@ -1,12 +1,8 @@
-// Devices, streams and weights: the part of kernels.h that is not an operation (those are in
-// ops.c).
+// Devices and streams. Weights are in weights.c, operations in ops.c and ops_tokens.c.
 #include "kernels/backend.h"
 
 #include <stdio.h>
 #include <string.h>
-
-// Largest dimension of a weight, and of its matrix: keeps every product below within int64_t.
-#define MAX_DIMENSION ((int64_t)1 << 31)
 
 static const atedm_backend *const backends[] = {
     &atedm_backend_ref,
@@ -17,7 +13,6 @@ static const atedm_backend *const backends[] = {
 };
 
 // ---- devices
-// ---------------------------------------------------------------------------------------
 
 atedm_status atedm_device_create(const char *backend, atedm_device **ret_device, atedm_error *err)
 {
@@ -81,7 +76,6 @@ void atedm_device_free(atedm_device *device, void *memory)
 }
 
 // ---- streams
-// ---------------------------------------------------------------------------------------
 
 atedm_status atedm_stream_create(atedm_device *device, atedm_dtype act, atedm_stream **ret_stream,
                                  atedm_error *err)
@@ -155,121 +149,4 @@ atedm_op_counts atedm_stream_counts(const atedm_stream *stream)
 void atedm_stream_reset_counts(atedm_stream *stream)
 {
     stream->counts = (atedm_op_counts){0};
-}
-
-// ---- weights
-// ---------------------------------------------------------------------------------------
-
-static bool is_float(atedm_dtype dtype)
-{
-    return dtype == ATEDM_F32 || dtype == ATEDM_BF16 || dtype == ATEDM_F16;
-}
-
-// A float tensor of `ndim` dimensions, each within bounds, with data unless the device is dry.
-static bool is_usable(const atedm_device *device, const atedm_host_tensor *t, int ndim)
-{
-    if (t->ndim != ndim || !is_float(t->dtype) || (!t->data && !atedm_device_is_dry(device)))
-        return false;
-    for (int i = 0; i < ndim; i++)
-        if (t->shape[i] < 1 || t->shape[i] > MAX_DIMENSION)
-            return false;
-    return true;
-}
-
-static atedm_status unusable(atedm_error *err, const char *what)
-{
-    return atedm_error_set(err, ATEDM_ERR_INVALID, "%s: shapes, dtypes or data do not fit", what);
-}
-
-atedm_status atedm_linear_weight_create(atedm_device *device, atedm_dtype act,
-                                        const atedm_host_tensor *parts,
-                                        const atedm_host_tensor *biases, size_t n_parts,
-                                        atedm_weight **ret_weight, atedm_error *err)
-{
-    atedm_weight head = {.device = device, .kind = ATEDM_WEIGHT_LINEAR, .act = act};
-    if (!n_parts || !device->backend->supports(device, act))
-        return unusable(err, "linear weight");
-    for (size_t i = 0; i < n_parts; i++) {
-        if (!is_usable(device, &parts[i], 2) || parts[i].shape[1] != parts[0].shape[1] ||
-            parts[i].dtype != parts[0].dtype)
-            return unusable(err, "linear weight");
-        if (biases &&
-            (!is_usable(device, &biases[i], 1) || biases[i].shape[0] != parts[i].shape[0]))
-            return unusable(err, "linear bias");
-        head.out += parts[i].shape[0];
-    }
-    head.in = parts[0].shape[1];
-    head.kernel = head.stride = 1;
-    return device->backend->linear_weight_create(&head, parts, biases, n_parts, ret_weight, err);
-}
-
-atedm_status atedm_conv_weight_create(atedm_device *device, atedm_dtype act,
-                                      const atedm_host_tensor *weight,
-                                      const atedm_host_tensor *bias, int stride,
-                                      atedm_weight **ret_weight, atedm_error *err)
-{
-    if (!is_usable(device, weight, 4) || !device->backend->supports(device, act) ||
-        weight->shape[2] != weight->shape[3] || (weight->shape[2] != 1 && weight->shape[2] != 3) ||
-        (stride != 1 && stride != 2))
-        return unusable(err, "convolution weight");
-    if (bias && (!is_usable(device, bias, 1) || bias->shape[0] != weight->shape[0]))
-        return unusable(err, "convolution bias");
-    atedm_weight head = {.device = device,
-                         .kind = ATEDM_WEIGHT_CONV,
-                         .act = act,
-                         .in = weight->shape[1],
-                         .out = weight->shape[0],
-                         .kernel = (int)weight->shape[2],
-                         .stride = stride};
-    return device->backend->conv_weight_create(&head, weight, bias, ret_weight, err);
-}
-
-atedm_status atedm_norm_weight_create(atedm_device *device, const atedm_host_tensor *scale,
-                                      const atedm_host_tensor *shift, atedm_weight **ret_weight,
-                                      atedm_error *err)
-{
-    if (!is_usable(device, scale, 1) || !is_usable(device, shift, 1) ||
-        scale->shape[0] != shift->shape[0])
-        return unusable(err, "norm weight");
-    atedm_weight head = {.device = device,
-                         .kind = ATEDM_WEIGHT_NORM,
-                         .act = ATEDM_F32,
-                         .in = scale->shape[0],
-                         .out = scale->shape[0]};
-    return device->backend->norm_weight_create(&head, scale, shift, ret_weight, err);
-}
-
-atedm_status atedm_table_weight_create(atedm_device *device, atedm_dtype act,
-                                       const atedm_host_tensor *table, atedm_weight **ret_weight,
-                                       atedm_error *err)
-{
-    if (!is_usable(device, table, 2) || !device->backend->supports(device, act))
-        return unusable(err, "table");
-    atedm_weight head = {.device = device,
-                         .kind = ATEDM_WEIGHT_TABLE,
-                         .act = act,
-                         .in = table->shape[1],
-                         .out = table->shape[0]};
-    return device->backend->table_weight_create(&head, table, ret_weight, err);
-}
-
-void atedm_weight_destroy(atedm_weight *weight)
-{
-    if (weight)
-        weight->device->backend->weight_destroy(weight);
-}
-
-int64_t atedm_weight_in(const atedm_weight *weight)
-{
-    return weight->in;
-}
-
-int64_t atedm_weight_out(const atedm_weight *weight)
-{
-    return weight->out;
-}
-
-size_t atedm_weight_bytes(const atedm_weight *weight)
-{
-    return weight->bytes;
 }

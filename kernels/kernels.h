@@ -13,7 +13,12 @@
 // [n*h*w, c]. Inputs and outputs do not overlap, unless the operation says that they may be the
 // same buffer.
 //
-// A sample's result does not depend on the other samples of the call.
+// A sample's result does not depend on the other samples of the call, not even in one bit.
+//
+// Arguments that do not fit (pointers that are NULL, dimensions below 1, sizes over the limit,
+// regions that overlap, weights of another operation) make the stream fail. Only the number of
+// rows, samples, spans or elements may be 0: then the operation does nothing. On the dry backend
+// regions may overlap: an address there can stand for any operand.
 #ifndef ATEDM_KERNELS_H
 #define ATEDM_KERNELS_H
 
@@ -28,8 +33,13 @@ typedef struct atedm_device atedm_device;
 typedef struct atedm_stream atedm_stream;
 typedef struct atedm_weight atedm_weight;
 
+// Elements of the largest tensor of an operation; sums and products of sizes stay within int64_t.
+#define ATEDM_MAX_ELEMENTS ((int64_t)1 << 40)
+
+// Largest dimension of a weight.
+#define ATEDM_MAX_WEIGHT_DIM ((int64_t)1 << 28)
+
 // ---- devices
-// ---------------------------------------------------------------------------------------
 
 // Backends: "ref" (plain C, double accumulation), "cpu" (oneDNN), "dry" (computes nothing: checks
 // arguments and counts; its memory is addresses only).
@@ -55,7 +65,6 @@ ATEDM_MUST_CHECK atedm_status atedm_device_alloc(atedm_device *device, size_t by
 void atedm_device_free(atedm_device *device, void *memory); // NULL allowed
 
 // ---- streams
-// ---------------------------------------------------------------------------------------
 
 ATEDM_MUST_CHECK atedm_status atedm_stream_create(atedm_device *device, atedm_dtype act,
                                                   atedm_stream **ret_stream, atedm_error *err);
@@ -76,7 +85,8 @@ void atedm_stream_fail(atedm_stream *stream, atedm_status status, const char *fo
 bool atedm_stream_failed(const atedm_stream *stream);
 
 // What the operations of this stream counted, in multiply-accumulates; a FLOP count is twice that.
-// Counted by each operation from its own arguments when it is enqueued.
+// Counted by each operation from its own arguments when it is enqueued; how stands with the
+// operation, and those that say nothing count nothing.
 typedef struct atedm_op_counts {
     uint64_t conv;      // convolutions
     uint64_t linear;    // linear layers
@@ -87,16 +97,18 @@ typedef struct atedm_op_counts {
 atedm_op_counts atedm_stream_counts(const atedm_stream *stream);
 void atedm_stream_reset_counts(atedm_stream *stream);
 
-// Copies; `to_host` and `from_host` stay valid until the next sync.
+// Copies between regions that do not overlap; `to_host` and `from_host` stay valid until the next
+// sync.
 void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
 // ---- weights
-// --------------------------------------------------------------------------------------- A weight
-// is immutable, in the backend's own layout, made once from host tensors of dtype F32, BF16 or F16
-// (which may be unmapped afterwards), for streams of activation dtype `act`. On the dry backend the
-// host tensors' data may be NULL.
+
+// A weight is immutable, in the backend's own layout, made once from host tensors of dtype F32,
+// BF16 or F16 (which may be unmapped afterwards, and unaligned), for streams of activation dtype
+// `act`. On the dry backend the host tensors' data may be NULL. Values are rounded to act; biases
+// and norms are kept in F32.
 
 // Linear layer y = x W^T + b. `parts`: n_parts matrices [out_i, in] stacked along out (fused
 // projections); `biases`: n_parts vectors [out_i] in the same order, or NULL for no bias.
@@ -128,7 +140,6 @@ atedm_weight_out(const atedm_weight *weight); // linear, conv: output channels; 
 size_t atedm_weight_bytes(const atedm_weight *weight); // device memory it holds
 
 // ---- dense operations
-// ------------------------------------------------------------------------------
 
 typedef enum atedm_activation {
     ATEDM_ACT_NONE,
@@ -137,7 +148,7 @@ typedef enum atedm_activation {
     ATEDM_ACT_QUICK_GELU, // x * sigmoid(1.702 x)
 } atedm_activation;
 
-// y = activation(x W^T + b) + residual.
+// y = activation(x W^T + b) + residual. Counts rows * in * out.
 typedef struct atedm_linear_args {
     const atedm_weight *weight;
     const void *x;        // [device] act [rows, in]
@@ -148,7 +159,8 @@ typedef struct atedm_linear_args {
 } atedm_linear_args;
 void atedm_linear(atedm_stream *s, const atedm_linear_args *args);
 
-// y = conv(x) + b + channel_add + residual.
+// y = conv(x) + b + channel_add + residual. Counts n * ho * wo * in * out * k * k, padding
+// included.
 typedef struct atedm_conv_args {
     const atedm_weight *weight;
     const void *x;           // [device] act [n, h, w, in]
@@ -217,8 +229,8 @@ void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
 void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
 
 // ---- attention
-// ------------------------------------------------------------------------------------- Tokens of
-// several samples stand packed in one matrix; a span names one sample's rows in it.
+
+// Tokens of several samples stand packed in one matrix; a span names one sample's rows in it.
 
 typedef struct atedm_span {
     int64_t q0, nq; // first query row, number of query rows
@@ -227,7 +239,9 @@ typedef struct atedm_span {
 
 // For each span and head i: O_i = softmax(scale Q_i K_i^T) V_i, scale = 1 / sqrt(head_dim).
 // Head i of a row is its columns [i * head_dim, (i + 1) * head_dim). Row strides are in elements,
-// so that q, k and v can be column ranges of a fused projection.
+// so that q, k and v can be column ranges of a fused projection. Spans have nq >= 1 and nk >= 1.
+// Counts heads * head_dim * 2 * nq * nk for each span (QK^T and PV), the whole product where
+// causal.
 typedef struct atedm_attention_args {
     const void *q, *k, *v; // [device] act
     int64_t q_stride, k_stride, v_stride;
@@ -242,7 +256,6 @@ typedef struct atedm_attention_args {
 void atedm_attention(atedm_stream *s, const atedm_attention_args *args);
 
 // ---- AT-EDM (Wang et al., CVPR 2024)
-// ---------------------------------------------------------------
 
 typedef enum atedm_head_combine {
     ATEDM_HEADS_RMS,  // sqrt(mean_i s_i^2)
@@ -264,6 +277,8 @@ typedef struct atedm_rank_params {
 // normalize_1(A_i k). The iteration ends at the first t with |s_i^t - s_i^{t-1}|_1 <= tolerance for
 // every head of the span, or after max_iterations. Backends may run further iterations as long as
 // the scores are those of that t.
+// Counts, for each span, heads * nq * nk * (head_dim + max_iterations), twice the iterations where
+// cross: the map once, and a product with it each time, whether the iteration ends early or not.
 typedef struct atedm_rank_args {
     const void *q, *k; // [device] act, as in atedm_attention_args
     int64_t q_stride, k_stride;
@@ -286,8 +301,8 @@ typedef struct atedm_prune_span {
 } atedm_prune_span;
 
 // kept[kept_first ..]: the `keep` tokens of the span with the largest scores, as positions 0..n-1
-// in the span, ascending; ties go to the lower position. Where keep == n the list is 0..n-1 and the
-// scores are not read. scores [device] by row, kept [device].
+// in the span, ascending; ties go to the lower position, and NaN comes after every number. Where
+// keep == n the list is 0..n-1 and the scores are not read. scores [device] by row, kept [device].
 void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
                          const atedm_prune_span *spans, int64_t n_spans);
 
@@ -295,10 +310,11 @@ void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
 // is a slot of the span's kept list (0..keep-1): a kept token's own slot, else the slot j that
 // maximises
 //   attention: mean over heads of A(i, kept[j]);
-//   cosine:    the cosine similarity of rows i and kept[j] of x;
+//   cosine:    the cosine similarity of rows i and kept[j] of x, 0 where one of them is zero;
 //   nearest:   minus the squared distance of the tokens' grid places (place / width, place %
 //   width);
-// ties go to the lower slot. zero: -1 for pruned tokens.
+// ties go to the lower slot; where similarities are NaN it is any slot. zero: -1 for pruned tokens.
+// Counts (n - keep) * keep for each span, times heads * head_dim (attention) or c (cosine).
 // [device] throughout: lse as in atedm_rank_args; x act [rows, c]; place[row] the token's place in
 // the grid.
 typedef struct atedm_source_args {
@@ -333,7 +349,6 @@ void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, voi
                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
 
 // ---- sampler
-// ---------------------------------------------------------------------------------------
 
 // y[i, :] = act(a[i] * x[i, :]), x F32 [n, count], y act [n, count], a [host] [n]: the sampler's
 // input scaling.
@@ -352,7 +367,8 @@ typedef struct atedm_step_args {
 } atedm_step_args;
 void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args);
 
-// y = round_half_even(255 * clamp(x / 2 + 1/2, 0, 1)), act -> U8, [device], `count` elements.
+// y = round_half_even(255 * clamp(x / 2 + 1/2, 0, 1)), 0 for NaN, act -> U8, [device], `count`
+// elements.
 void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
 
 #endif

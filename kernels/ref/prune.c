@@ -123,12 +123,19 @@ void ref_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
         rank_span(s, args, &args->spans[i], &args->params[i]);
 }
 
-// How many tokens of the span come before token i: higher score, or equal score and lower position.
+// Whether a is better than b: larger, or a number where b is none.
+static bool better(double a, double b)
+{
+    return a > b || (isnan(b) && !isnan(a));
+}
+
+// How many tokens of the span come before token i: better score, or no worse and lower position.
 static int64_t rank_of(const float *scores, int64_t n, int64_t i)
 {
     int64_t before = 0;
     for (int64_t j = 0; j < n; j++)
-        before += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
+        before += better((double)scores[j], (double)scores[i]) ||
+                  (j < i && !better((double)scores[i], (double)scores[j]));
     return before;
 }
 
@@ -198,7 +205,7 @@ static double cosine(atedm_dtype act, const void *x, int64_t c, int64_t a, int64
         bb += v * v;
     }
     double norms = sqrt(aa) * sqrt(bb);
-    return norms > 0 ? dot / norms : 0;
+    return norms == 0 ? 0 : dot / norms;
 }
 
 void ref_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c)

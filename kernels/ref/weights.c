@@ -22,14 +22,17 @@ static ref_weight *make(const atedm_weight *head, size_t values, size_t bias, at
     return weight;
 }
 
-// Copies a host tensor to f32, rounding through `act`.
+// Copies a host tensor, whose data may be unaligned, to f32, rounding through `act`.
 static void fill(float *to, const atedm_host_tensor *from, atedm_dtype act)
 {
-    size_t count = (size_t)atedm_host_tensor_count(from);
-    atedm_convert(from->data, from->dtype, to, ATEDM_F32, count);
-    for (size_t i = 0; act != ATEDM_F32 && i < count; i++) {
-        uint16_t bits = act == ATEDM_BF16 ? atedm_f32_to_bf16(to[i]) : atedm_f32_to_f16(to[i]);
-        to[i] = act == ATEDM_BF16 ? atedm_bf16_to_f32(bits) : atedm_f16_to_f32(bits);
+    size_t count = (size_t)atedm_host_tensor_count(from), size = atedm_dtype_size(from->dtype);
+    for (size_t i = 0; i < count; i++) {
+        float value;
+        _Alignas(float) char element[sizeof value], rounded[sizeof value];
+        memcpy(element, (const char *)from->data + i * size, size);
+        atedm_convert(element, from->dtype, &value, ATEDM_F32, 1);
+        atedm_convert(&value, ATEDM_F32, rounded, act, 1);
+        atedm_convert(rounded, act, &to[i], ATEDM_F32, 1);
     }
 }
 
