@@ -1,0 +1,470 @@
+// Calls that an operation has to refuse: the stream fails with a message, the next sync reports it,
+// and after that the stream works as before. And what else every backend owes: a call over nothing
+// does nothing; a failure is kept until the sync, and later calls do nothing.
+#include "tests/parity/parity.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define COUNT 64 // elements of each of the fixture's tensors
+
+typedef struct fixture {
+    atedm_device *device;
+    atedm_stream *s;
+    atedm_weight *linear, *conv, *norm, *table; // [4, 4], [4, 4, 3, 3], [4], [4, 4]
+    atedm_weight *long_norm, *long_table;       // [5], [4, 5]
+    void *memory[7];
+    void *x, *y;            // act [COUNT]
+    float *f, *g;           // [COUNT]
+    int32_t *kept, *source; // [COUNT]
+    uint8_t *bytes;         // [COUNT]
+    int failed;
+} fixture;
+
+// The stream has failed, says why, and works again.
+static void expect_refused(fixture *f, const char *call)
+{
+    atedm_error err = {{0}};
+    atedm_status status = atedm_stream_sync(f->s, &err);
+    const char *problem = NULL;
+    if (!status)
+        problem = "was not refused";
+    else if (status != ATEDM_ERR_INVALID && status != ATEDM_ERR_LIMIT)
+        problem = "was refused with the wrong status";
+    else if (!strchr(err.message, ':') || strlen(err.message) < 12)
+        problem = "was refused without saying why";
+    if (!problem) {
+        atedm_add(f->s, f->x, f->x, f->y, COUNT);
+        if (atedm_stream_sync(f->s, &err))
+            problem = "left the stream unusable";
+    }
+    if (problem)
+        printf("FAIL %s %s: \"%s\"\n", call, problem, err.message);
+    f->failed += problem != NULL;
+}
+
+#define REFUSED(...)                                                                               \
+    do {                                                                                           \
+        __VA_ARGS__;                                                                               \
+        expect_refused(f, #__VA_ARGS__);                                                           \
+    } while (0)
+
+// Does nothing, and is no failure.
+static void expect_nothing(fixture *f, const char *call)
+{
+    atedm_error err = {{0}};
+    if (!atedm_stream_sync(f->s, &err))
+        return;
+    printf("FAIL %s should do nothing: %s\n", call, err.message);
+    f->failed++;
+}
+
+#define NOTHING(...)                                                                               \
+    do {                                                                                           \
+        __VA_ARGS__;                                                                               \
+        expect_nothing(f, #__VA_ARGS__);                                                           \
+    } while (0)
+
+static void linear_calls(fixture *f)
+{
+    const atedm_linear_args good = {.weight = f->linear, .x = f->x, .y = f->y, .rows = 2};
+    atedm_linear_args a;
+    REFUSED(a = good, a.weight = NULL, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.weight = f->conv, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.x = NULL, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.y = NULL, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.y = f->x, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.residual = (char *)f->y + 4, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.rows = -1, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.rows = INT64_MAX, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.rows = INT64_MAX / 4 + 2, atedm_linear(f->s, &a));
+    REFUSED(a = good, a.activation = (atedm_activation)99, atedm_linear(f->s, &a));
+    NOTHING(a = good, a.rows = 0, atedm_linear(f->s, &a));
+}
+
+static void conv_calls(fixture *f)
+{
+    const atedm_conv_args good = {.weight = f->conv, .x = f->x, .y = f->y, .n = 1, .h = 2, .w = 2};
+    atedm_conv_args a;
+    REFUSED(a = good, a.weight = NULL, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.weight = f->linear, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.x = NULL, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.y = NULL, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.y = f->x, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.channel_add = f->y, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.n = -1, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.h = -1, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.h = 0, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.w = INT64_MAX, atedm_conv(f->s, &a));
+    REFUSED(a = good, a.h = (int64_t)1 << 32, a.w = (int64_t)1 << 32, atedm_conv(f->s, &a));
+    NOTHING(a = good, a.n = 0, atedm_conv(f->s, &a));
+}
+
+static void norm_calls(fixture *f)
+{
+    const atedm_group_norm_args good = {
+        .weight = f->norm, .x = f->x, .y = f->y, .n = 1, .hw = 4, .groups = 2, .epsilon = 1e-5f};
+    const atedm_layer_norm_args fine = {
+        .weight = f->norm, .x = f->x, .y = f->y, .rows = 4, .epsilon = 1e-5f};
+    atedm_group_norm_args a;
+    atedm_layer_norm_args b;
+    REFUSED(a = good, a.weight = f->linear, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.weight = f->long_norm, atedm_group_norm(f->s, &a)); // 5 channels, 2 groups
+    REFUSED(a = good, a.x = NULL, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.y = (char *)f->x + 4, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.groups = 0, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.groups = -2, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.hw = 0, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.n = -1, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.epsilon = NAN, atedm_group_norm(f->s, &a));
+    REFUSED(a = good, a.epsilon = -1, atedm_group_norm(f->s, &a));
+    NOTHING(a = good, a.n = 0, atedm_group_norm(f->s, &a));
+    REFUSED(b = fine, b.weight = f->table, atedm_layer_norm(f->s, &b));
+    REFUSED(b = fine, b.y = NULL, atedm_layer_norm(f->s, &b));
+    REFUSED(b = fine, b.rows = -1, atedm_layer_norm(f->s, &b));
+    REFUSED(b = fine, b.rows = INT64_MAX, atedm_layer_norm(f->s, &b));
+    REFUSED(b = fine, b.epsilon = NAN, atedm_layer_norm(f->s, &b));
+    NOTHING(b = fine, b.rows = 0, atedm_layer_norm(f->s, &b));
+}
+
+static void elementwise_calls(fixture *f)
+{
+    REFUSED(atedm_geglu(f->s, NULL, f->y, 2, 4));
+    REFUSED(atedm_geglu(f->s, f->x, f->x, 2, 4));
+    REFUSED(atedm_geglu(f->s, f->x, f->y, 2, 0));
+    REFUSED(atedm_geglu(f->s, f->x, f->y, -2, 4));
+    REFUSED(atedm_geglu(f->s, f->x, f->y, 2, INT64_MAX));
+    NOTHING(atedm_geglu(f->s, f->x, f->y, 0, 4));
+    REFUSED(atedm_activate(f->s, (atedm_activation)-1, f->x, f->y, 4));
+    REFUSED(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, NULL, 4));
+    REFUSED(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, f->y, -4));
+    NOTHING(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, f->y, 0));
+    REFUSED(atedm_add(f->s, f->x, NULL, f->y, 4));
+    REFUSED(atedm_add(f->s, f->x, f->x, (char *)f->x + 4, 4));
+    REFUSED(atedm_add(f->s, f->x, f->x, f->y, INT64_MAX));
+    NOTHING(atedm_add(f->s, f->x, f->x, f->y, 0));
+    REFUSED(atedm_upsample2(f->s, f->x, f->x, 1, 4, 4, 4));
+    REFUSED(atedm_upsample2(f->s, f->x, f->y, 1, 4, -4, 4));
+    REFUSED(atedm_upsample2(f->s, f->x, f->y, 1, 4, 4, 0));
+    REFUSED(atedm_upsample2(f->s, f->x, f->y, 1, INT64_MAX, 4, 4));
+    NOTHING(atedm_upsample2(f->s, f->x, f->y, 0, 4, 4, 4));
+    REFUSED(atedm_concat(f->s, f->x, 2, f->x, 2, NULL, 2));
+    REFUSED(atedm_concat(f->s, f->x, 0, f->x, 2, f->y, 2));
+    REFUSED(atedm_concat(f->s, f->x, 2, f->x, INT64_MAX, f->y, 2));
+    REFUSED(atedm_concat(f->s, f->x, 2, f->y, 2, f->y, 2));
+    NOTHING(atedm_concat(f->s, f->x, 2, f->x, 2, f->y, 0));
+    REFUSED(atedm_to_f32(f->s, f->x, NULL, 4));
+    REFUSED(atedm_to_f32(f->s, f->x, f->f, -4));
+    REFUSED(atedm_from_f32(f->s, NULL, f->y, 4));
+    REFUSED(atedm_from_f32(f->s, f->f, f->y, INT64_MIN));
+    REFUSED(atedm_copy(f->s, NULL, f->y, 4));
+    REFUSED(atedm_upload(f->s, f->failed ? NULL : &f->failed, NULL, 4));
+    REFUSED(atedm_download(f->s, NULL, &f->failed, 4));
+    NOTHING(atedm_copy(f->s, NULL, NULL, 0));
+}
+
+static void embedding_calls(fixture *f)
+{
+    const int64_t ids[4] = {0, 1, 2, 3}, negative[4] = {0, 1, -2, 3}, beyond[4] = {0, 1, 2, 4};
+    const double values[2] = {1, 2};
+    REFUSED(atedm_embed_tokens(f->s, f->table, f->table, negative, 4, 2, f->y));
+    REFUSED(atedm_embed_tokens(f->s, f->table, f->table, beyond, 4, 2, f->y));
+    REFUSED(atedm_embed_tokens(f->s, f->table, f->table, NULL, 4, 2, f->y));
+    REFUSED(atedm_embed_tokens(f->s, f->table, f->table, ids, 4, 0, f->y));
+    REFUSED(atedm_embed_tokens(f->s, f->table, f->table, ids, 4, 5, f->y)); // 4 positions
+    REFUSED(atedm_embed_tokens(f->s, f->table, f->long_table, ids, 4, 2, f->y));
+    REFUSED(atedm_embed_tokens(f->s, f->table, NULL, ids, 4, 2, f->y));
+    REFUSED(atedm_embed_tokens(f->s, f->linear, f->table, ids, 4, 2, f->y));
+    REFUSED(atedm_embed_tokens(f->s, f->table, f->table, ids, -4, 2, f->y));
+    NOTHING(atedm_embed_tokens(f->s, f->table, f->table, ids, 0, 2, f->y));
+    REFUSED(atedm_sinusoid(f->s, values, 2, 7, f->y));
+    REFUSED(atedm_sinusoid(f->s, values, 2, 0, f->y));
+    REFUSED(atedm_sinusoid(f->s, NULL, 2, 8, f->y));
+    REFUSED(atedm_sinusoid(f->s, values, -2, 8, f->y));
+    NOTHING(atedm_sinusoid(f->s, values, 0, 8, f->y));
+}
+
+static void attention_calls(fixture *f)
+{
+    const atedm_span span = {0, 2, 0, 2}, uneven = {0, 2, 0, 1}, negative = {-1, 2, 0, 2},
+                     empty = {0, 0, 0, 2}, keyless = {0, 2, 0, 0}, huge = {INT64_MAX, 2, 0, 2};
+    const atedm_attention_args good = {.q = f->x,
+                                       .k = f->x,
+                                       .v = f->x,
+                                       .q_stride = 4,
+                                       .k_stride = 4,
+                                       .v_stride = 4,
+                                       .o = f->y,
+                                       .lse = f->f,
+                                       .lse_stride = 2,
+                                       .spans = &span,
+                                       .n_spans = 1,
+                                       .heads = 2,
+                                       .head_dim = 2};
+    atedm_attention_args a;
+    REFUSED(a = good, a.q = NULL, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.v = NULL, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.o = NULL, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.o = f->x, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.heads = 0, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.head_dim = -2, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.head_dim = 3, atedm_attention(f->s, &a)); // wider than the strides
+    REFUSED(a = good, a.v_stride = 3, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.q_stride = INT64_MAX, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.lse_stride = 1, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.spans = NULL, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.spans = &negative, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.spans = &empty, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.spans = &keyless, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.spans = &huge, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.causal = true, a.spans = &uneven, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.n_spans = -1, atedm_attention(f->s, &a));
+    NOTHING(a = good, a.n_spans = 0, atedm_attention(f->s, &a));
+}
+
+static void rank_calls(fixture *f)
+{
+    const atedm_span span = {0, 2, 0, 2}, uneven = {0, 2, 0, 1}, elsewhere = {0, 2, 2, 2};
+    const atedm_rank_params params = {ATEDM_HEADS_RMS, 8, 1e-3f};
+    atedm_rank_params p;
+    const atedm_rank_args good = {.q = f->x,
+                                  .k = f->x,
+                                  .q_stride = 4,
+                                  .k_stride = 4,
+                                  .lse = f->f,
+                                  .lse_stride = 2,
+                                  .scores = f->g,
+                                  .spans = &span,
+                                  .params = &p,
+                                  .n_spans = 1,
+                                  .heads = 2,
+                                  .head_dim = 2};
+    atedm_rank_args a;
+    REFUSED(p = params, a = good, a.k = NULL, atedm_rank_tokens(f->s, &a));
+    REFUSED(p = params, a = good, a.lse = NULL, atedm_rank_tokens(f->s, &a));
+    REFUSED(p = params, a = good, a.scores = NULL, atedm_rank_tokens(f->s, &a));
+    REFUSED(p = params, a = good, a.params = NULL, atedm_rank_tokens(f->s, &a));
+    REFUSED(p = params, a = good, a.spans = &uneven, atedm_rank_tokens(f->s, &a));
+    REFUSED(p = params, a = good, a.spans = &elsewhere, atedm_rank_tokens(f->s, &a));
+    REFUSED(p = params, a = good, a.lse_stride = 1, atedm_rank_tokens(f->s, &a));
+    REFUSED(p = params, a = good, a.heads = 3, atedm_rank_tokens(f->s, &a));
+    REFUSED(a = good, p = params, p.max_iterations = 0, atedm_rank_tokens(f->s, &a));
+    REFUSED(a = good, p = params, p.max_iterations = ATEDM_MAX_RANK_ITERATIONS + 1,
+            atedm_rank_tokens(f->s, &a));
+    REFUSED(a = good, p = params, p.tolerance = -1, atedm_rank_tokens(f->s, &a));
+    REFUSED(a = good, p = params, p.tolerance = NAN, atedm_rank_tokens(f->s, &a));
+    REFUSED(a = good, p = params, p.heads = (atedm_head_combine)7, atedm_rank_tokens(f->s, &a));
+    NOTHING(p = params, a = good, a.n_spans = 0, atedm_rank_tokens(f->s, &a));
+}
+
+static void prune_calls(fixture *f)
+{
+    const atedm_prune_span good = {.first = 0, .n = 4, .kept_first = 0, .keep = 2};
+    atedm_prune_span p;
+    REFUSED(p = good, atedm_select_tokens(f->s, NULL, f->kept, &p, 1));
+    REFUSED(p = good, atedm_select_tokens(f->s, f->f, NULL, &p, 1));
+    REFUSED(p = good, atedm_select_tokens(f->s, f->f, f->kept, NULL, 1));
+    REFUSED(p = good, atedm_select_tokens(f->s, f->f, f->kept, &p, -1));
+    REFUSED(p = good, p.keep = 0, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
+    REFUSED(p = good, p.keep = 5, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
+    REFUSED(p = good, p.n = 0, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
+    REFUSED(p = good, p.n = (int64_t)1 << 31, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
+    REFUSED(p = good, p.first = -1, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
+    REFUSED(p = good, p.kept_first = INT64_MAX, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
+    NOTHING(p = good, atedm_select_tokens(f->s, f->f, f->kept, &p, 0));
+    const atedm_source_args fine = {
+        .kept = f->kept, .source = f->source, .spans = &good, .n_spans = 1};
+    const atedm_source_map map = {f->x, f->x, 4, 4, f->f, 4, 2, 2};
+    atedm_source_args a;
+    atedm_source_map m;
+    REFUSED(m = map, a = fine, a.kept = NULL, atedm_source_attention(f->s, &a, &m));
+    REFUSED(m = map, a = fine, a.source = f->kept, atedm_source_attention(f->s, &a, &m));
+    REFUSED(a = fine, m = map, m.lse = NULL, atedm_source_attention(f->s, &a, &m));
+    REFUSED(a = fine, m = map, m.lse_stride = 3, atedm_source_attention(f->s, &a, &m));
+    REFUSED(a = fine, m = map, m.k_stride = 3, atedm_source_attention(f->s, &a, &m));
+    NOTHING(a = fine, m = map, a.n_spans = 0, atedm_source_attention(f->s, &a, &m));
+    REFUSED(a = fine, atedm_source_cosine(f->s, &a, NULL, 4));
+    REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, 0));
+    REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, INT64_MAX));
+    REFUSED(a = fine, atedm_source_nearest(f->s, &a, NULL, 4));
+    REFUSED(a = fine, atedm_source_nearest(f->s, &a, f->kept, 0));
+    REFUSED(a = fine, a.spans = NULL, atedm_source_zero(f->s, &a));
+    REFUSED(a = fine, a.n_spans = -1, atedm_source_zero(f->s, &a));
+    NOTHING(a = fine, a.n_spans = 0, atedm_source_zero(f->s, &a));
+    const atedm_gather_span rows = {0, 0, 0, 2};
+    atedm_gather_span g;
+    REFUSED(g = rows, atedm_gather_rows(f->s, f->x, f->kept, f->x, 8, &g, 1));
+    REFUSED(g = rows, atedm_gather_rows(f->s, f->x, NULL, f->y, 8, &g, 1));
+    REFUSED(g = rows, atedm_gather_rows(f->s, f->x, f->kept, f->y, 0, &g, 1));
+    REFUSED(g = rows, atedm_gather_rows(f->s, f->x, f->kept, f->y, SIZE_MAX, &g, 1));
+    REFUSED(g = rows, g.n = -1, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
+    REFUSED(g = rows, g.from = -1, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
+    REFUSED(g = rows, g.to = INT64_MAX, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
+    NOTHING(g = rows, g.n = 0, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
+}
+
+static void sampler_calls(fixture *f)
+{
+    const double scales[2] = {1, 2};
+    const atedm_step_args good = {
+        .cond = f->x, .x = f->f, .count = 4, .guidance_scale = 7, .a = 1, .b = -1};
+    atedm_step_args a;
+    REFUSED(atedm_scale_input(f->s, f->f, NULL, f->y, 2, 4));
+    REFUSED(atedm_scale_input(f->s, f->f, scales, f->y, -2, 4));
+    REFUSED(atedm_scale_input(f->s, f->f, scales, f->y, 2, INT64_MAX));
+    NOTHING(atedm_scale_input(f->s, f->f, scales, f->y, 0, 4));
+    REFUSED(a = good, a.cond = NULL, atedm_sampler_step(f->s, &a));
+    REFUSED(a = good, a.x = NULL, atedm_sampler_step(f->s, &a));
+    REFUSED(a = good, a.count = -4, atedm_sampler_step(f->s, &a));
+    REFUSED(a = good, a.guidance_scale = NAN, atedm_sampler_step(f->s, &a));
+    REFUSED(a = good, a.b = INFINITY, atedm_sampler_step(f->s, &a));
+    NOTHING(a = good, a.count = 0, atedm_sampler_step(f->s, &a));
+    REFUSED(atedm_image_finish(f->s, f->x, NULL, 4));
+    REFUSED(atedm_image_finish(f->s, f->x, f->bytes, -4));
+    NOTHING(atedm_image_finish(f->s, f->x, f->bytes, 0));
+}
+
+// The first failure is kept, operations after it neither run nor count, and sync clears it.
+static void sticky_failure(fixture *f)
+{
+    atedm_error err = {{0}};
+    const float one = 1;
+    float value = 5;
+    atedm_linear_args linear = {.weight = f->linear, .x = f->x, .y = f->y, .rows = 2};
+    atedm_upload(f->s, &one, f->f, sizeof one);
+    atedm_stream_reset_counts(f->s);
+    atedm_stream_fail(f->s, ATEDM_ERR_CANCELED, "the first: %d", 1);
+    atedm_stream_fail(f->s, ATEDM_ERR_IO, "the second");
+    atedm_linear(f->s, &linear);
+    atedm_upload(f->s, &value, f->f, sizeof value);
+    bool good = atedm_stream_failed(f->s) && !atedm_stream_wait(f->s) &&
+                atedm_stream_counts(f->s).linear == 0 &&
+                atedm_stream_sync(f->s, &err) == ATEDM_ERR_CANCELED &&
+                !strcmp(err.message, "the first: 1") && !atedm_stream_failed(f->s);
+    atedm_download(f->s, f->f, &value, sizeof value);
+    good = good && !atedm_stream_sync(f->s, &err) && value == one;
+    if (!good)
+        printf("FAIL a failed stream: %s\n", err.message);
+    f->failed += !good;
+}
+
+// Weights that must not come to be, and leave the result alone.
+static void weight_calls(fixture *f)
+{
+    static const float data[64];
+    const atedm_host_tensor matrix = {data, ATEDM_F32, 2, {4, 4}},
+                            vector = {data, ATEDM_F32, 1, {4}},
+                            cube = {data, ATEDM_F32, 4, {1, 4, 3, 3}};
+    const atedm_host_tensor parts[2] = {matrix, {data, ATEDM_F32, 2, {4, 3}}};
+    atedm_dtype act = atedm_stream_dtype(f->s);
+    atedm_host_tensor t;
+    atedm_weight *w = NULL;
+    atedm_error err = {{0}};
+    int good = 0, all = 0;
+#define NO_WEIGHT(...)                                                                             \
+    do {                                                                                           \
+        err.message[0] = '\0';                                                                     \
+        __VA_ARGS__;                                                                               \
+        bool refused = status && !w && err.message[0];                                             \
+        if (!refused)                                                                              \
+            printf("FAIL %s was not refused\n", #__VA_ARGS__);                                     \
+        good += refused;                                                                           \
+        all++;                                                                                     \
+    } while (0)
+    atedm_status status;
+    NO_WEIGHT(status = atedm_linear_weight_create(f->device, act, parts, NULL, 0, &w, &err));
+    NO_WEIGHT(status = atedm_linear_weight_create(f->device, act, parts, NULL, 2, &w, &err));
+    NO_WEIGHT(status = atedm_linear_weight_create(f->device, act, &cube, NULL, 1, &w, &err));
+    NO_WEIGHT(status = atedm_linear_weight_create(f->device, act, parts, parts, 1, &w, &err));
+    NO_WEIGHT(t = vector, t.shape[0] = 5,
+              status = atedm_linear_weight_create(f->device, act, parts, &t, 1, &w, &err));
+    NO_WEIGHT(t = matrix, t.shape[0] = 0,
+              status = atedm_linear_weight_create(f->device, act, &t, NULL, 1, &w, &err));
+    NO_WEIGHT(t = matrix, t.shape[0] = t.shape[1] = INT64_MAX,
+              status = atedm_linear_weight_create(f->device, act, &t, NULL, 1, &w, &err));
+    NO_WEIGHT(t = matrix, t.data = NULL,
+              status = atedm_linear_weight_create(f->device, act, &t, NULL, 1, &w, &err));
+    NO_WEIGHT(t = matrix, t.dtype = ATEDM_I32,
+              status = atedm_linear_weight_create(f->device, act, &t, NULL, 1, &w, &err));
+    NO_WEIGHT(status = atedm_linear_weight_create(f->device, ATEDM_U8, parts, NULL, 1, &w, &err));
+    NO_WEIGHT(status = atedm_conv_weight_create(f->device, act, &cube, NULL, 3, &w, &err));
+    NO_WEIGHT(status = atedm_conv_weight_create(f->device, act, &matrix, NULL, 1, &w, &err));
+    NO_WEIGHT(status = atedm_conv_weight_create(f->device, act, &cube, &vector, 1, &w, &err));
+    NO_WEIGHT(t = cube, t.shape[3] = 1,
+              status = atedm_conv_weight_create(f->device, act, &t, NULL, 1, &w, &err));
+    NO_WEIGHT(t = cube, t.shape[2] = t.shape[3] = 2,
+              status = atedm_conv_weight_create(f->device, act, &t, NULL, 1, &w, &err));
+    NO_WEIGHT(t = vector, t.shape[0] = 3,
+              status = atedm_norm_weight_create(f->device, &vector, &t, &w, &err));
+    NO_WEIGHT(status = atedm_norm_weight_create(f->device, &matrix, &vector, &w, &err));
+    NO_WEIGHT(status = atedm_table_weight_create(f->device, act, &vector, &w, &err));
+    NO_WEIGHT(status = atedm_table_weight_create(f->device, ATEDM_I64, &matrix, &w, &err));
+#undef NO_WEIGHT
+    f->failed += all - good;
+}
+
+static void fixture_init(fixture *f, atedm_stream *s)
+{
+    static const float zeros[256];
+    const atedm_host_tensor matrix = {zeros, ATEDM_F32, 2, {4, 4}},
+                            wide = {zeros, ATEDM_F32, 2, {4, 5}},
+                            vector = {zeros, ATEDM_F32, 1, {4}},
+                            longer = {zeros, ATEDM_F32, 1, {5}},
+                            cube = {zeros, ATEDM_F32, 4, {4, 4, 3, 3}};
+    atedm_error err = {{0}};
+    atedm_dtype act = atedm_stream_dtype(s);
+    *f = (fixture){.s = s, .device = atedm_stream_device(s)};
+    for (size_t i = 0; i < sizeof f->memory / sizeof *f->memory; i++) {
+        parity_require(atedm_device_alloc(f->device, COUNT * 4, &f->memory[i], &err), &err,
+                       "alloc");
+        atedm_upload(s, zeros, f->memory[i], COUNT * 4);
+    }
+    f->x = f->memory[0];
+    f->y = f->memory[1];
+    f->f = f->memory[2];
+    f->g = f->memory[3];
+    f->kept = f->memory[4];
+    f->source = f->memory[5];
+    f->bytes = f->memory[6];
+    const atedm_status made[] = {
+        atedm_linear_weight_create(f->device, act, &matrix, NULL, 1, &f->linear, &err),
+        atedm_conv_weight_create(f->device, act, &cube, NULL, 1, &f->conv, &err),
+        atedm_norm_weight_create(f->device, &vector, &vector, &f->norm, &err),
+        atedm_norm_weight_create(f->device, &longer, &longer, &f->long_norm, &err),
+        atedm_table_weight_create(f->device, act, &matrix, &f->table, &err),
+        atedm_table_weight_create(f->device, act, &wide, &f->long_table, &err),
+        atedm_stream_sync(s, &err),
+    };
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+        parity_require(made[i], &err, "setting up");
+}
+
+static void fixture_finish(fixture *f)
+{
+    atedm_weight *weights[] = {f->linear, f->conv, f->norm, f->long_norm, f->table, f->long_table};
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
+        atedm_weight_destroy(weights[i]);
+    for (size_t i = 0; i < sizeof f->memory / sizeof *f->memory; i++)
+        atedm_device_free(f->device, f->memory[i]);
+}
+
+int parity_bad_calls(atedm_stream *stream)
+{
+    fixture f;
+    fixture_init(&f, stream);
+    linear_calls(&f);
+    conv_calls(&f);
+    norm_calls(&f);
+    elementwise_calls(&f);
+    embedding_calls(&f);
+    attention_calls(&f);
+    rank_calls(&f);
+    prune_calls(&f);
+    sampler_calls(&f);
+    sticky_failure(&f);
+    weight_calls(&f);
+    fixture_finish(&f);
+    printf("%s bad_calls\n", f.failed ? "FAIL" : "ok  ");
+    return f.failed;
+}

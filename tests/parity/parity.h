@@ -1,0 +1,284 @@
+// Parity: every operation of kernels.h on one backend (the candidate) against the reference
+// backend in f32 on the same, already rounded, inputs. A plain program, so that it serves devices
+// too; the same cases are test and benchmark.
+//
+// A case is one call: arrays, weights and parameters, drawn from a seed. A side is the case set up
+// on one device, each array between guard zones. `run` makes the call on a side; the results of
+// both sides are compared under the operation's bounds (table in ops.c).
+#ifndef ATEDM_PARITY_H
+#define ATEDM_PARITY_H
+
+#include "kernels/kernels.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// ---- random numbers (SplitMix64): small, and the same everywhere
+
+typedef struct parity_rng {
+    uint64_t state;
+} parity_rng;
+
+uint64_t parity_random(parity_rng *rng);
+int64_t parity_range(parity_rng *rng, int64_t low, int64_t high); // low..high, both included
+bool parity_chance(parity_rng *rng, int percent);
+double parity_uniform(parity_rng *rng); // [0, 1)
+float parity_normal(parity_rng *rng);
+
+// ---- cases
+
+typedef enum parity_type { PARITY_ACT, PARITY_F32, PARITY_I32, PARITY_U8 } parity_type;
+typedef enum parity_role { PARITY_IN, PARITY_OUT, PARITY_INOUT } parity_role;
+
+typedef struct parity_array {
+    const char *name;
+    parity_type type;
+    parity_role role;
+    size_t count;      // elements
+    size_t offset;     // elements between an aligned address and the first one
+    float *values;     // input of ACT (rounded to act) and F32 arrays
+    int32_t *ints;     // input of I32 arrays
+    bool *written;     // outputs: the elements that the operation has to write; NULL: all of them
+    double *magnitude; // outputs: what rounding errors are relative to; NULL: |reference|
+    double *growth;    // outputs: how much errors of f32 arithmetic are amplified; NULL: 1
+    bool absolute;     // takes part in the magnitude run: see parity_case.by_absolute
+} parity_array;
+
+// A weight: as the create functions of kernels.h take it. Values are exact in act.
+typedef enum parity_weight_kind {
+    PARITY_LINEAR,
+    PARITY_CONV,
+    PARITY_NORM,
+    PARITY_TABLE
+} parity_weight_kind;
+
+#define PARITY_MAX_PARTS 3
+typedef struct parity_weight {
+    parity_weight_kind kind;
+    size_t n_parts; // matrices; 1 but for LINEAR
+    atedm_host_tensor matrix[PARITY_MAX_PARTS], bias[PARITY_MAX_PARTS];
+    bool has_bias;
+    int stride;
+} parity_weight;
+
+#define PARITY_MAX_ARRAYS 8
+#define PARITY_MAX_WEIGHTS 2
+#define PARITY_MAX_BLOCKS 96
+
+typedef struct parity_op parity_op;
+typedef struct parity_side parity_side;
+
+typedef struct parity_case {
+    const parity_op *op;
+    atedm_dtype act;
+    parity_rng rng;
+    int bench; // which of the operation's benchmark sizes; -1: random sizes
+    parity_array arrays[PARITY_MAX_ARRAYS];
+    size_t n_arrays;
+    parity_weight weights[PARITY_MAX_WEIGHTS];
+    size_t n_weights;
+    void *params; // the operation's own struct
+    // Samples of the call, each of which can be run alone with the same result; 1: none to test.
+    size_t n_parts;
+    atedm_op_counts counts; // what the call has to count
+    // The magnitude of outputs is the reference's result on absolute values: of the weights, and of
+    // the arrays marked so.
+    bool by_absolute;
+    double bench_flops; // of benchmark cases; 0: report bytes only
+    char text[256];     // sizes, for messages
+    void *blocks[PARITY_MAX_BLOCKS];
+    size_t n_blocks;
+} parity_case;
+
+// |candidate - reference| <= output * u(out) * |reference|
+//                     + (accumulate * u(f32) * growth + intermediate * u(act)) * magnitude
+// with u the unit roundoff: 2^-24 of f32, 2^-8 of bf16, 2^-11 of f16.
+typedef struct parity_bound {
+    double output;       // rounding of the result: 1, and a little
+    double accumulate;   // f32 arithmetic on the way
+    double intermediate; // values that are rightly kept in act on the way
+} parity_bound;
+
+struct parity_op {
+    const char *name;
+    void (*build)(parity_case *c);
+    // Enqueues the call, part < 0, or its sample `part` alone.
+    void (*run)(const parity_case *c, const parity_side *side, int64_t part);
+    parity_bound bound;
+    // In place of the above comparison; writes the reason to `why` and returns false on failure.
+    bool (*check)(const parity_case *c, const parity_side *reference, const parity_side *candidate,
+                  char *why, size_t size);
+    bool exact;  // results are the reference's to the bit
+    int n_bench; // benchmark sizes
+};
+
+extern const parity_op parity_ops[];
+extern const size_t parity_n_ops;
+
+// Memory that lives as long as the case, zeroed.
+void *parity_alloc(parity_case *c, size_t count, size_t size);
+parity_array *parity_add(parity_case *c, const char *name, parity_type type, parity_role role,
+                         size_t count);
+// Input values: normally distributed around `mean`, rounded to what the array's type can hold.
+void parity_fill(parity_case *c, parity_array *a, float mean, float deviation);
+// A host tensor of normal values that both act and the tensor's own (random) dtype hold exactly;
+// its data may be unaligned.
+atedm_host_tensor parity_tensor(parity_case *c, int ndim, const int64_t *shape, float mean,
+                                float deviation);
+float parity_round(atedm_dtype dtype, float value);
+// Cuts `rows` rows into a few parts that can be run alone: sets n_parts, returns n_parts + 1
+// bounds.
+int64_t *parity_partition(parity_case *c, int64_t rows);
+void parity_case_finish(parity_case *c);
+
+// ---- sides
+
+struct parity_side {
+    atedm_device *device;
+    atedm_stream *stream;
+    atedm_dtype act;
+    bool absolute;
+    void *memory[PARITY_MAX_ARRAYS]; // [device] guard, array, guard
+    void *data[PARITY_MAX_ARRAYS];   // [device] first element
+    atedm_weight *weights[PARITY_MAX_WEIGHTS];
+    unsigned char *before[PARITY_MAX_ARRAYS]; // [host] memory as uploaded
+    unsigned char *after[PARITY_MAX_ARRAYS];  // [host] memory after the run
+};
+
+// Prints and exits where a device call fails that has no reason to.
+void parity_require(atedm_status status, const atedm_error *err, const char *what);
+
+// Sets the case up on the stream's device.
+void parity_side_init(parity_side *side, const parity_case *c, atedm_stream *stream, bool absolute);
+void parity_side_finish(parity_side *side, const parity_case *c);
+// Waits and fetches the arrays. False, and the reason in `why`, when an operation failed.
+bool parity_side_fetch(parity_side *side, const parity_case *c, char *why, size_t size);
+// Guard zones, inputs and elements that are not to be written are as they were.
+bool parity_side_intact(const parity_side *side, const parity_case *c, char *why, size_t size);
+// Value of a fetched element, as a double whatever the type.
+double parity_value(const parity_side *side, const parity_case *c, size_t array, size_t i);
+// Address of element `i` of an array: for runs of a part.
+void *parity_at(const parity_side *side, const parity_case *c, size_t array, int64_t i);
+size_t parity_element_size(parity_type type, atedm_dtype act);
+// Bytes of the array within its memory: first byte and number.
+void parity_extent(const parity_side *side, const parity_case *c, size_t array, size_t *ret_first,
+                   size_t *ret_bytes, size_t *ret_total);
+
+// ---- comparison
+
+bool parity_compare(const parity_case *c, const parity_side *reference,
+                    const parity_side *candidate, char *why, size_t size);
+// One output array under the case's bound.
+bool parity_compare_array(const parity_case *c, size_t array, const parity_side *reference,
+                          const parity_side *candidate, char *why, size_t size);
+bool parity_close(const parity_case *c, size_t array, size_t i, double reference, double candidate);
+double parity_roundoff(atedm_dtype dtype);
+
+// ---- sabotage: proves that the comparison sees what it has to see
+
+typedef enum parity_sabotage {
+    PARITY_SABOTAGE_NONE,
+    PARITY_SABOTAGE_ELEMENT, // one output element is off
+    PARITY_SABOTAGE_NAN,     // one output element is NaN (floating-point outputs)
+    PARITY_SABOTAGE_BEHIND,  // the byte behind an output is written
+    PARITY_SABOTAGE_BEFORE,  // the byte before an output is written
+    PARITY_SABOTAGE_INPUT,   // an input is changed
+    PARITY_SABOTAGE_PART,    // a sample that is run alone differs in its last bit
+    PARITY_SABOTAGE_COUNT,   // multiply-accumulates are miscounted
+    PARITY_SABOTAGE_KINDS,
+} parity_sabotage;
+
+const char *parity_sabotage_name(parity_sabotage kind);
+// Changes the fetched results of `side`. False where the case has nothing of the kind to change.
+bool parity_sabotage_apply(parity_sabotage kind, const parity_case *c, parity_side *side,
+                           parity_rng *rng);
+
+// ---- one case
+
+typedef struct parity_session {
+    atedm_stream *reference; // ref backend, f32
+    atedm_stream *candidate;
+    parity_sabotage sabotage;
+} parity_session;
+
+typedef enum parity_result { PARITY_PASS, PARITY_FAIL, PARITY_NOTHING } parity_result;
+
+// PARITY_NOTHING: the session's sabotage does not apply to this case.
+parity_result parity_run_case(const parity_session *session, const parity_op *op, uint64_t seed,
+                              char *why, size_t size);
+void parity_bench(const parity_session *session, const parity_op *op);
+
+// ---- what is not a comparison: bad_calls.c
+
+// Calls that must be refused; returns the number of those that were not (printed).
+int parity_bad_calls(atedm_stream *stream);
+
+// ---- the operations: cases_*.c
+
+void parity_build_linear(parity_case *c);
+void parity_run_linear(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_conv(parity_case *c);
+void parity_run_conv(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_group_norm(parity_case *c);
+void parity_run_group_norm(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_layer_norm(parity_case *c);
+void parity_run_layer_norm(const parity_case *c, const parity_side *side, int64_t part);
+
+void parity_build_geglu(parity_case *c);
+void parity_run_geglu(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_activate(parity_case *c);
+void parity_run_activate(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_add(parity_case *c);
+void parity_run_add(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_upsample2(parity_case *c);
+void parity_run_upsample2(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_concat(parity_case *c);
+void parity_run_concat(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_embed_tokens(parity_case *c);
+void parity_run_embed_tokens(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_sinusoid(parity_case *c);
+void parity_run_sinusoid(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_to_f32(parity_case *c);
+void parity_run_to_f32(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_from_f32(parity_case *c);
+void parity_run_from_f32(const parity_case *c, const parity_side *side, int64_t part);
+bool parity_check_from_f32(const parity_case *c, const parity_side *reference,
+                           const parity_side *candidate, char *why, size_t size);
+void parity_build_copy(parity_case *c);
+void parity_run_copy(const parity_case *c, const parity_side *side, int64_t part);
+
+void parity_build_scale_input(parity_case *c);
+void parity_run_scale_input(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_sampler_step(parity_case *c);
+void parity_run_sampler_step(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_image_finish(parity_case *c);
+void parity_run_image_finish(const parity_case *c, const parity_side *side, int64_t part);
+bool parity_check_image_finish(const parity_case *c, const parity_side *reference,
+                               const parity_side *candidate, char *why, size_t size);
+
+void parity_build_attention(parity_case *c);
+void parity_run_attention(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_rank_tokens(parity_case *c);
+void parity_run_rank_tokens(const parity_case *c, const parity_side *side, int64_t part);
+bool parity_check_rank_tokens(const parity_case *c, const parity_side *reference,
+                              const parity_side *candidate, char *why, size_t size);
+
+void parity_build_select_tokens(parity_case *c);
+void parity_run_select_tokens(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_source_attention(parity_case *c);
+void parity_run_source_attention(const parity_case *c, const parity_side *side, int64_t part);
+bool parity_check_source_attention(const parity_case *c, const parity_side *reference,
+                                   const parity_side *candidate, char *why, size_t size);
+void parity_build_source_cosine(parity_case *c);
+void parity_run_source_cosine(const parity_case *c, const parity_side *side, int64_t part);
+bool parity_check_source_cosine(const parity_case *c, const parity_side *reference,
+                                const parity_side *candidate, char *why, size_t size);
+void parity_build_source_nearest(parity_case *c);
+void parity_run_source_nearest(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_source_zero(parity_case *c);
+void parity_run_source_zero(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_gather_rows(parity_case *c);
+void parity_run_gather_rows(const parity_case *c, const parity_side *side, int64_t part);
+
+#endif

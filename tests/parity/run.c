@@ -1,0 +1,181 @@
+// One case: both sides, all checks; and timing.
+#include "tests/parity/parity.h"
+
+#include "core/base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Seconds that a benchmark measures at least, after one warm-up call.
+#define BENCH_SECONDS 0.2
+// The reference is timed on calls up to this size only: it is there to be right, not fast.
+#define BENCH_REFERENCE_FLOPS 2e9
+
+static void build(parity_case *c, const parity_op *op, atedm_dtype act, uint64_t seed, int bench)
+{
+    *c = (parity_case){.op = op, .act = act, .rng = {seed}, .bench = bench, .n_parts = 1};
+    op->build(c);
+}
+
+// Takes the magnitudes of outputs from a run of the reference on absolute values.
+static bool measure_magnitudes(parity_case *c, atedm_stream *reference, char *why, size_t size)
+{
+    parity_side side;
+    parity_side_init(&side, c, reference, true);
+    c->op->run(c, &side, -1);
+    bool good = parity_side_fetch(&side, c, why, size);
+    for (size_t k = 0; good && k < c->n_arrays; k++) {
+        parity_array *a = &c->arrays[k];
+        if (a->role == PARITY_IN || a->magnitude)
+            continue;
+        a->magnitude = parity_alloc(c, a->count, sizeof *a->magnitude);
+        for (size_t i = 0; i < a->count; i++)
+            a->magnitude[i] = parity_value(&side, c, k, i);
+    }
+    parity_side_finish(&side, c);
+    return good;
+}
+
+static bool same_counts(const atedm_op_counts *a, const atedm_op_counts *b)
+{
+    return a->conv == b->conv && a->linear == b->linear && a->attention == b->attention &&
+           a->overhead == b->overhead;
+}
+
+// Every sample of the call run alone gives the same bits.
+static parity_result compare_parts(const parity_session *session, const parity_case *c,
+                                   const parity_side *whole, parity_rng *spoil, char *why,
+                                   size_t size)
+{
+    parity_side side;
+    parity_result result = PARITY_PASS;
+    parity_side_init(&side, c, session->candidate, false);
+    for (size_t part = 0; part < c->n_parts; part++)
+        c->op->run(c, &side, (int64_t)part);
+    if (!parity_side_fetch(&side, c, why, size)) {
+        result = PARITY_FAIL;
+        goto done;
+    }
+    if (session->sabotage == PARITY_SABOTAGE_PART &&
+        !parity_sabotage_apply(session->sabotage, c, &side, spoil)) {
+        result = PARITY_NOTHING;
+        goto done;
+    }
+    for (size_t k = 0; k < c->n_arrays; k++) {
+        size_t first, bytes, total;
+        parity_extent(&side, c, k, &first, &bytes, &total);
+        if (!memcmp(side.after[k], whole->after[k], total))
+            continue;
+        size_t at = first, element = parity_element_size(c->arrays[k].type, side.act);
+        while (at < first + bytes && side.after[k][at] == whole->after[k][at])
+            at++;
+        snprintf(why, size, "%zu samples one by one: %s differs from element %zu on", c->n_parts,
+                 c->arrays[k].name, (at - first) / element);
+        result = PARITY_FAIL;
+        break;
+    }
+done:
+    parity_side_finish(&side, c);
+    return result;
+}
+
+static parity_result run_sides(const parity_session *session, const parity_case *c,
+                               parity_side *reference, parity_side *candidate, char *why,
+                               size_t size)
+{
+    parity_rng spoil = {c->rng.state};
+    c->op->run(c, reference, -1);
+    if (!parity_side_fetch(reference, c, why, size))
+        return PARITY_FAIL;
+    c->op->run(c, candidate, -1);
+    if (!parity_side_fetch(candidate, c, why, size))
+        return PARITY_FAIL;
+    atedm_op_counts counts = atedm_stream_counts(candidate->stream);
+    if (session->sabotage == PARITY_SABOTAGE_COUNT)
+        counts.linear++;
+    else if (session->sabotage != PARITY_SABOTAGE_NONE &&
+             session->sabotage != PARITY_SABOTAGE_PART &&
+             !parity_sabotage_apply(session->sabotage, c, candidate, &spoil))
+        return PARITY_NOTHING;
+    if (!same_counts(&counts, &c->counts)) {
+        snprintf(why, size,
+                 "multiply-accumulates: conv %llu, linear %llu, attention %llu, overhead %llu; "
+                 "should be %llu, %llu, %llu, %llu",
+                 (unsigned long long)counts.conv, (unsigned long long)counts.linear,
+                 (unsigned long long)counts.attention, (unsigned long long)counts.overhead,
+                 (unsigned long long)c->counts.conv, (unsigned long long)c->counts.linear,
+                 (unsigned long long)c->counts.attention, (unsigned long long)c->counts.overhead);
+        return PARITY_FAIL;
+    }
+    if (!parity_side_intact(candidate, c, why, size) ||
+        !parity_compare(c, reference, candidate, why, size))
+        return PARITY_FAIL;
+    if (c->n_parts > 1)
+        return compare_parts(session, c, candidate, &spoil, why, size);
+    return session->sabotage == PARITY_SABOTAGE_PART ? PARITY_NOTHING : PARITY_PASS;
+}
+
+parity_result parity_run_case(const parity_session *session, const parity_op *op, uint64_t seed,
+                              char *why, size_t size)
+{
+    parity_case c;
+    parity_side reference, candidate;
+    char reason[512] = "";
+    build(&c, op, atedm_stream_dtype(session->candidate), seed, -1);
+    parity_result result = PARITY_FAIL;
+    if (!c.by_absolute || measure_magnitudes(&c, session->reference, reason, sizeof reason)) {
+        parity_side_init(&reference, &c, session->reference, false);
+        parity_side_init(&candidate, &c, session->candidate, false);
+        result = run_sides(session, &c, &reference, &candidate, reason, sizeof reason);
+        parity_side_finish(&reference, &c);
+        parity_side_finish(&candidate, &c);
+    }
+    if (result == PARITY_FAIL)
+        snprintf(why, size, "%s: %s", c.text, reason);
+    parity_case_finish(&c);
+    return result;
+}
+
+// Seconds a call.
+static double time_call(const parity_case *c, atedm_stream *stream)
+{
+    char why[512];
+    parity_side side;
+    parity_side_init(&side, c, stream, false);
+    c->op->run(c, &side, -1);
+    if (!parity_side_fetch(&side, c, why, sizeof why)) {
+        fprintf(stderr, "%s %s: %s\n", c->op->name, c->text, why);
+        exit(1);
+    }
+    atedm_error err = {{0}};
+    double start = atedm_clock_monotonic(), passed = 0;
+    int calls = 0;
+    while (passed < BENCH_SECONDS) {
+        c->op->run(c, &side, -1);
+        parity_require(atedm_stream_sync(stream, &err), &err, c->op->name);
+        calls++;
+        passed = atedm_clock_monotonic() - start;
+    }
+    parity_side_finish(&side, c);
+    return passed / calls;
+}
+
+void parity_bench(const parity_session *session, const parity_op *op)
+{
+    for (int size = 0; size < op->n_bench; size++) {
+        parity_case c;
+        build(&c, op, atedm_stream_dtype(session->candidate), 1, size);
+        double candidate = time_call(&c, session->candidate);
+        printf("%-18s %-58s %12.0f ns", op->name, c.text, candidate * 1e9);
+        if (c.bench_flops > 0)
+            printf(" %9.1f GFLOP/s", c.bench_flops / candidate * 1e-9);
+        else
+            printf(" %17s", "");
+        if (c.bench_flops <= BENCH_REFERENCE_FLOPS)
+            printf(" %8.1f x ref", time_call(&c, session->reference) / candidate);
+        printf("\n");
+        fflush(stdout);
+        parity_case_finish(&c);
+    }
+}
