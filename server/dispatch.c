@@ -157,12 +157,12 @@ static atedm_status start(atedm_dispatch *d, atedm_job *job)
         atedm_request_finish(&copy);
         return ATEDM_ERR_NOMEM;
     }
+    job->started = atedm_clock_monotonic(); // from here on the worker may be at it
     atedm_status status = atedm_worker_submit(d->worker, job->id, &copy);
     if (status)
         return status;
     d->busy = job->id;
     d->running = job;
-    job->started = atedm_clock_monotonic();
     atedm_account_start(d->options.metrics, job->started - job->arrived);
     return ATEDM_OK;
 }

@@ -63,9 +63,21 @@ void atedm_response_header(atedm_response *response, const char *name, const cha
 
 static void on_timer(uv_timer_t *timer);
 
+static bool is_full(const atedm_http *http)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    return info && info->num_connections >= http->options.max_connections;
+}
+
 static void run(atedm_http *http)
 {
+    bool was_full = is_full(http);
     MHD_run(http->mhd);
+    // At its limit libmicrohttpd ignores the listening socket, and looks whether it still has to
+    // only at the beginning of a run.
+    if (was_full && !is_full(http))
+        MHD_run(http->mhd);
     MHD_UNSIGNED_LONG_LONG milliseconds = 0;
     if (MHD_get_timeout(http->mhd, &milliseconds) == MHD_YES)
         uv_timer_start(&http->timer, on_timer, milliseconds, 0);

@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Nothing that a client sends ends the daemon or disturbs another request: after every bad input
+the documented answer, and the next good request works."""
+import json
+import unittest
+
+from daemon import SMALL, Daemon, enter_class, read_png, read_response
+
+JSON = {"Content-Type": "application/json"}
+
+
+class BadInput(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = enter_class(cls, Daemon(max_images=4, max_area=65536))
+
+    def tearDown(self):
+        answer = self.daemon.generate({"steps": 1}, headers={"Accept": "image/png"})
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(read_png(answer.body)[:2], (32, 32))
+
+    def check_problem(self, answer, status, kind=None):
+        self.assertEqual(answer.status, status, answer.body[:300])
+        self.assertEqual(answer.headers["Content-Type"], "application/problem+json")
+        problem = answer.json()
+        self.assertEqual(problem["status"], status)
+        self.assertEqual(problem["id"], answer.headers["X-Request-Id"])
+        self.assertTrue(problem["title"] and problem["detail"])
+        if kind:
+            self.assertEqual(problem["type"], "urn:atedm:problem:" + kind)
+        return problem
+
+    def check_field(self, fields, pointer):
+        """Exactly this field is named; so it is in an estimate."""
+        for path in ("/generate", "/v1/estimate"):
+            answer = self.daemon.post(path, {**SMALL, **fields})
+            self.check_problem(answer, 422, "invalid")
+            self.assertEqual(answer.pointers(), [pointer], fields)
+
+    def test_not_json(self):
+        bodies = [b"", b" ", b"{", b"}", b"prompt=a", b"{'prompt': 'a'}", b'{"prompt": "a",}',
+                  b'{"prompt": "a"} x', b'{"prompt": nan}', b'{"prompt": "a\n"}', b"\0",
+                  b'{"prompt": "a\\u0000"}', b'{"steps": 1e999}', b'{"a": 01}', b"\xef\xbb\xbf{}",
+                  b'{"prompt": "\\ud800"}', bytes(range(256))]
+        for body in bodies:
+            self.check_problem(self.daemon.post("/generate", body), 400, "not-json")
+
+    def test_not_utf8(self):
+        for text in (b"\xff", b"\xc3", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80"):
+            problem = self.check_problem(
+                self.daemon.post("/generate", b'{"prompt": "' + text + b'"}'), 400, "not-json")
+            self.assertIn("UTF-8 at byte 12", problem["detail"])
+
+    def test_utf16(self):
+        for encoding in ("utf-16", "utf-32"):
+            body = json.dumps(SMALL).encode(encoding)
+            self.check_problem(self.daemon.post("/generate", body), 400)
+
+    def test_duplicate_keys(self):
+        problem = self.check_problem(
+            self.daemon.post("/generate", b'{"prompt": "a", "prompt": "b"}'), 400)
+        self.assertIn("duplicate", problem["detail"])
+        self.check_problem(self.daemon.post(
+            "/generate", b'{"prompt": "a", "pruning": {"ratio": 0.1, "ratio": 0.2}}'), 400)
+
+    def test_deep_nesting(self):
+        for depth in (17, 2048, 500000):
+            for left, right in ((b"[", b"]"), (b'{"a":', b"}")):
+                if depth * len(left) > 1000000:
+                    continue
+                inner = b"1" if left == b'{"a":' else b""
+                body = left * depth + inner + right * depth
+                problem = self.check_problem(self.daemon.post("/generate", body[:1048576]), 400)
+                self.assertIn("nested deeper than 16", problem["detail"])
+
+    def test_not_an_object(self):
+        for body in (b"[]", b"1", b'"prompt"', b"null", b"true", b"[" * 16 + b"]" * 16):
+            answer = self.daemon.post("/generate", body)
+            self.check_problem(answer, 422)
+            self.assertEqual(answer.pointers(), [""])
+
+    def test_body_of_100_megabytes(self):
+        chunk = b" " * (1 << 20)
+        for headers in (b"Content-Length: %d\r\n" % (100 << 20), b"Transfer-Encoding: chunked\r\n"):
+            with self.daemon.connect() as s:
+                s.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\n"
+                          b"Content-Type: application/json\r\n" + headers + b"\r\n")
+                framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if b"chunked" in headers else chunk
+                for _ in range(100):
+                    s.sendall(framed)
+                if b"chunked" in headers:
+                    s.sendall(b"0\r\n\r\n")
+                self.check_problem(read_response(s), 413, "too-large")
+
+    def test_memory_stays_bounded(self):
+        before = self.daemon.gauge("process_resident_memory_bytes")
+        self.test_body_of_100_megabytes()
+        self.assertLess(self.daemon.gauge("process_resident_memory_bytes") - before, 32 << 20)
+
+    def test_too_large_a_body_is_refused_before_it_is_sent(self):
+        for length in (1048577, 1 << 40):
+            with self.daemon.connect() as s:
+                s.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                          b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % length)
+                self.check_problem(read_response(s), 413)
+
+    def test_largest_body(self):
+        body = json.dumps(SMALL).encode()
+        answer = self.daemon.post("/generate", body + b" " * (1048576 - len(body)))
+        self.assertEqual(answer.status, 200)
+        self.check_problem(self.daemon.post("/generate", body + b" " * (1048577 - len(body))), 413)
+
+    def test_wrong_type(self):
+        body = json.dumps(SMALL).encode()
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", "",
+                     "application/json; charset=latin-1", "multipart/form-data; boundary=x"):
+            answer = self.daemon.request("POST", "/generate", body, {"Content-Type": kind})
+            self.check_problem(answer, 415, "media-type")
+        self.check_problem(self.daemon.request("POST", "/generate", body), 415)
+        for kind in ("application/json", "Application/JSON ; charset=UTF-8",
+                     'application/json;charset="utf-8"'):
+            answer = self.daemon.request("POST", "/generate", body, {"Content-Type": kind})
+            self.assertEqual(answer.status, 200, kind)
+
+    def test_paths_and_methods(self):
+        for path in ("/", "/generate/", "/v1", "/v1/../generate", "/GENERATE", "/" + "a" * 5000,
+                     "/%00", "/%ff", "/v1/jobs", "/openapi.json"):
+            self.check_problem(self.daemon.get(path), 404, "not-found")
+        for method, path, allow in (("GET", "/generate", "POST"), ("HEAD", "/generate", "POST"),
+                                    ("DELETE", "/v1/generate", "POST"),
+                                    ("POST", "/healthz", "GET, HEAD"),
+                                    ("PUT", "/metrics", "GET, HEAD"),
+                                    ("BREW", "/healthz", "GET, HEAD")):
+            answer = self.daemon.request(method, path, headers=JSON)
+            self.assertEqual(answer.headers["Allow"], allow)
+            if method == "HEAD":
+                self.assertEqual((answer.status, answer.body), (405, b""))
+            else:
+                self.check_problem(answer, 405, "method")
+        # A body that nobody asked for does not disturb the connection.
+        connection = self.daemon.connection()
+        for _ in range(2):
+            answer = self.daemon.request("POST", "/nowhere", b"x" * 100000, connection=connection)
+            self.check_problem(answer, 404)
+        connection.close()
+
+    def test_head(self):
+        for path in ("/healthz", "/readyz", "/metrics", "/metrics/flops", "/metrics/latency",
+                     "/v1/models", "/v1/samplers", "/v1/schedules"):
+            answer = self.daemon.request("HEAD", path)
+            self.assertEqual((answer.status, answer.body), (200, b""), path)
+            self.assertGreater(int(answer.headers["Content-Length"]), 2)
+
+    def test_every_field(self):
+        huge = 10 ** 30
+        wrong = {
+            "prompt": ["", 1, None, [], {}, True, "x" * 8193, "\N{CAT FACE}" * 2049],
+            "negative_prompt": [1, [], "x" * 8193],
+            "width": [0, -8, 12, 16392, 2 ** 31, 2 ** 63 - 1, huge, -huge, 32.0, "32", None, True],
+            "height": [0, -8, 12, 16392, 2 ** 31, huge, 1e300, "32", None, []],
+            "steps": [0, -1, 151, 2 ** 40, huge, 2.5, "2", None],
+            "guidance_scale": [-0.1, 30.01, huge, "7", None, True],
+            "seed": [-1, 2 ** 63, huge, 1.5, "1", True],
+            "num_images": [0, -1, 5, 2 ** 33, huge, 1.0, "1", None],
+            "sampler": ["", "ddim", "Euler", "x" * 1000, 1, None, "\N{CAT FACE}"],
+            "pruning": ["", "at-edm-x", 1, None, [], True],
+            "response_format": ["", "url", "jpeg", 1, None],
+            "deadline_s": [0, -1, 86401, huge, "1", True],
+            "priority": [-11, 11, huge, 0.5, "0", None],
+        }
+        for name, values in wrong.items():
+            for value in values:
+                self.check_field({name: value}, "/" + name)
+        self.check_field({"width": 512, "height": 512}, "/width")
+        self.check_field({"response_format": "png", "num_images": 2}, "/response_format")
+        self.check_field({"seed": 2 ** 63 - 1, "num_images": 2}, "/seed")
+        self.check_field({"unknown": 1}, "/unknown")
+        self.check_field({"a/b~c": 1}, "/a~1b~0c")
+
+    def test_every_field_of_pruning(self):
+        wrong = {
+            "preset": ["x", 1, None],
+            "ratio": [-0.1, 1, 1.5, "0.5", None, 10 ** 30],
+            "flops_budget": [0, -1, 1.1, "1", 0.0001],
+            "schedule": ["x", 1, None],
+            "tau": [-0.1, 1.1, "x"],
+            "phases": [1, [], {}],
+            "skip_levels": [1, [-1], [99], ["1"], [0.5]],
+            "prune_after": [1, [], [-1], [99], [0.5]],
+            "score": [1, [], "x"],
+            "recovery": ["x", 1, None],
+            "unknown": [1],
+        }
+        for name, values in wrong.items():
+            for value in values:
+                answer = self.daemon.post("/generate", {**SMALL, "pruning": {name: value}})
+                self.check_problem(answer, 422)
+                self.assertTrue(all(p.startswith("/pruning/" + name) for p in answer.pointers()),
+                                f"{name} {value}: {answer.body}")
+        for name, value in (("map", "x"), ("heads", "x"), ("max_iterations", 0),
+                            ("max_iterations", 65), ("tolerance", -1), ("unknown", 1)):
+            self.check_field({"pruning": {"score": {name: value}}}, "/pruning/score/" + name)
+        self.check_field({"pruning": {"phases": [{"until": 1, "ratio": 0.5, "skip": ["up.9.9"]}]}},
+                         "/pruning/phases")
+
+    def test_all_at_once(self):
+        answer = self.daemon.post("/generate", {
+            "width": 1, "height": 2, "steps": 0, "guidance_scale": -1, "seed": -1, "num_images": 0,
+            "sampler": "x", "pruning": "x", "response_format": "x", "deadline_s": -1,
+            "priority": 99, "x": 1})
+        self.check_problem(answer, 422)
+        self.assertEqual(answer.pointers(), sorted(
+            "/" + name for name in ("prompt", "width", "height", "steps", "guidance_scale", "seed",
+                                    "num_images", "sampler", "pruning", "response_format",
+                                    "deadline_s", "priority", "x")))
+
+    def test_thousands_of_unknown_fields(self):
+        answer = self.daemon.post("/generate", {**SMALL, **{f"x{i}": i for i in range(5000)}})
+        problem = self.check_problem(answer, 422)
+        self.assertIn("5000 fields", problem["detail"])
+        self.assertEqual(len(problem["errors"]), 32)
+        self.check_problem(self.daemon.post("/generate", {**SMALL, "x" * 500000: 1}), 422)
+
+    def test_not_http(self):
+        for data in (b"\r\n\r\n", b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50, b"\0" * 1000,
+                     b"GET / HTTP/9.9\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n" +
+                     b"".join(b"X%d: %b\r\n" % (i, b"y" * 100) for i in range(1000)) + b"\r\n",
+                     b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+                     b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999"
+                     b"\r\n\r\n",
+                     b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                     b"Content-Type: application/json\r\n\r\nzz\r\n",
+                     b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n"):
+            # What has no end of a line yet is only closed after the connection's timeout.
+            with self.daemon.connect() as s:
+                s.settimeout(0.5)
+                try:
+                    s.sendall(data)
+                    answer = s.recv(65536)
+                except (ConnectionError, TimeoutError):
+                    answer = b""
+                self.assertNotIn(b" 200 ", answer.split(b"\r\n")[0])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""The daemon from start to end: what stops it from starting, signals, the queue's limit and order,
+deadlines."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from daemon import LONG, MODEL, PATIENCE, PROGRAM, SMALL, Daemon, read_response, wait_until
+
+
+def run(*flags, **environment):
+    result = subprocess.run([PROGRAM, *flags], capture_output=True, text=True, timeout=PATIENCE,
+                            env={"PATH": os.environ["PATH"], **environment}, check=False)
+    return result.returncode, result.stdout, result.stderr
+
+
+class Start(unittest.TestCase):
+    def check_refused(self, status, message, *flags, **environment):
+        got, _, errors = run("--listen", "127.0.0.1:0", *flags, **environment)
+        self.assertEqual(got, status, errors)
+        self.assertIn(message, errors)
+
+    def test_help_and_version(self):
+        status, text, _ = run("--help")
+        self.assertEqual(status, 0)
+        self.assertIn("--max-queue N", text)
+        status, text, _ = run("--version")
+        self.assertEqual((status, text.split()[0]), (0, "atedmd"))
+
+    def test_port_in_use(self):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            status, _, errors = run("--model", MODEL, "--listen", f"127.0.0.1:{port}")
+            self.assertEqual(status, 1)
+            self.assertIn(f"127.0.0.1:{port}: Address already in use", errors)
+
+    def test_wrong_options(self):
+        self.check_refused(2, 'no option "--nonsense"', "--nonsense", "1")
+        self.check_refused(2, "--max-queue: 0 is not within", "--max-queue", "0")
+        self.check_refused(2, "ATEDM_MAX_AREA", ATEDM_MAX_AREA="x")
+        self.check_refused(2, "not ADDRESS:PORT", "--model", MODEL, "--listen", "8080")
+        self.check_refused(2, "pruning: ", "--model", MODEL, "--pruning", "at-edm-z")
+        self.check_refused(2, "/pruning/ratio", "--model", MODEL, "--pruning", '{"ratio": 7}')
+        self.check_refused(2, "floor", "--model", MODEL, "--pruning", '{"flops_budget": 0.001}')
+        self.check_refused(2, "max_area", "--model", MODEL, "--max-area", "64")
+
+    def test_configuration_file(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write('{"max_que": 1}')
+            file.flush()
+            self.check_refused(2, 'no option "max_que"', "--config", file.name)
+        self.check_refused(2, "/nonexistent", "--config", "/nonexistent")
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({"model": MODEL, "max_images": 2}, file)
+            file.flush()
+            with Daemon(model=MODEL, config=file.name) as d:
+                model, = d.get("/v1/models").json()["models"]
+                self.assertEqual(model["limits"]["max_images"], 2)
+
+    def test_models_that_do_not_load(self):
+        self.check_refused(1, "/nonexistent", "--model", "/nonexistent")
+        with tempfile.TemporaryDirectory() as copy:
+            subprocess.run(["cp", "-r", MODEL + "/.", copy], check=True)
+            weights = os.path.join(copy, "unet", "diffusion_pytorch_model.safetensors")
+            for name in os.listdir(os.path.join(copy, "unet")):
+                if name.endswith(".safetensors"):
+                    weights = os.path.join(copy, "unet", name)
+            with open(weights, "r+b") as file:
+                file.truncate(1000)
+            self.check_refused(1, os.path.basename(weights), "--model", copy)
+
+    def test_ipv6_and_names(self):
+        for listen in ("[::1]:0", "localhost:0", ":0"):
+            process = subprocess.Popen([PROGRAM, "--model", MODEL, "--listen", listen],
+                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            line = process.stdout.readline()
+            process.stdout.close()
+            if not line and listen == "[::1]:0":
+                process.wait(PATIENCE)
+                continue  # no IPv6 here
+            port = int(line.rsplit(":", 1)[1])
+            host = "::1" if listen == "[::1]:0" else "localhost" if listen != ":0" else "127.0.0.1"
+            with socket.create_connection((host, port), PATIENCE) as s:
+                s.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                self.assertEqual(read_response(s).status, 200)
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(PATIENCE), 0)
+
+    def test_json_log(self):
+        d = Daemon(log_format="json")
+        with d:
+            answer = d.generate({"prompt": "\x01\"\\"}, headers={"X": "y"})
+            d.get("/\"quoted\\path")
+            identifier = answer.headers["X-Request-Id"]
+            d.stop()
+            lines = [json.loads(line) for line in d.log().splitlines()]
+        mine, = [line for line in lines if line.get("id") == identifier]
+        self.assertEqual((mine["status"], mine["path"], mine["level"]), (200, "/generate", "info"))
+        self.assertTrue(any(line.get("path") == "/\"quoted\\path" for line in lines))
+
+
+class Stop(unittest.TestCase):
+    def test_idle(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with Daemon() as d:
+                idle = d.connect()
+                self.assertEqual(d.stop(number), 0)
+                idle.close()
+
+    def test_while_the_model_is_loaded(self):
+        with Daemon(wait=False) as d:
+            self.assertEqual(d.stop(), 0)
+
+    def test_finishes_what_runs_and_waits(self):
+        with Daemon() as d:
+            first = d.in_background({**LONG, "steps": 5, "seed": 1})
+            wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+            others = [d.in_background(SMALL) for _ in range(3)]
+            wait_until(lambda: d.gauge("atedm_queue_depth") == 3, "three wait")
+            kept = d.connection()
+            self.assertEqual(d.get("/healthz", connection=kept).status, 200)
+            d.process.send_signal(signal.SIGTERM)
+
+            def refused():
+                try:
+                    d.connect().close()
+                    return False
+                except ConnectionRefusedError:
+                    return True
+
+            wait_until(refused, "no new connections")
+            # A connection that was open gets told, and the way to another server is free.
+            ready = d.get("/readyz", connection=kept)
+            self.assertEqual(ready.status, 503)
+            self.assertGreaterEqual(int(ready.headers["Retry-After"]), 1)
+            self.assertEqual(ready.headers["Connection"], "close")
+            kept.close()
+            for background in (first, *others):
+                self.assertEqual(background.answer().status, 200)
+            self.assertEqual(d.process.wait(PATIENCE), 0)
+
+    def test_new_requests_while_draining(self):
+        with Daemon() as d:
+            with d.start():
+                wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+                kept = d.connection()
+                d.get("/healthz", connection=kept)
+                d.process.send_signal(signal.SIGTERM)
+                wait_until(lambda: "signal" in d.log(), "the signal is seen")
+                answer = d.generate(connection=kept)
+                self.assertEqual(answer.status, 503)
+                self.assertEqual(answer.json()["type"], "urn:atedm:problem:draining")
+                kept.close()
+            # The only client has hung up: nothing is left to finish.
+            self.assertEqual(d.process.wait(PATIENCE), 0)
+
+    def test_second_signal(self):
+        with Daemon() as d:
+            with d.start():
+                wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+                d.process.send_signal(signal.SIGTERM)
+                wait_until(lambda: "signal" in d.log(), "the first signal is seen")
+                started = time.monotonic()
+                self.assertEqual(d.stop(), 1)
+                self.assertLess(time.monotonic() - started, 5)
+
+    def test_requests_while_loading_are_answered(self):
+        with Daemon(wait=False) as d:
+            self.assertEqual(d.generate().status, 200)
+
+
+class Queue(unittest.TestCase):
+    def test_full(self):
+        with Daemon(max_queue=2) as d:
+            with d.start():
+                wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+                waiting = [d.in_background(SMALL) for _ in range(2)]
+                wait_until(lambda: d.gauge("atedm_queue_depth") == 2, "two wait")
+                answer = d.generate()
+                self.assertEqual(answer.status, 503)
+                self.assertEqual(answer.json()["type"], "urn:atedm:problem:queue-full")
+                self.assertGreaterEqual(int(answer.headers["Retry-After"]), 1)
+                self.assertEqual(d.gauge("atedm_queue_rejected_total", reason="full"), 1)
+            for background in waiting:
+                self.assertEqual(background.answer().status, 200)
+            self.assertEqual(d.generate().status, 200)
+
+    def test_order(self):
+        with Daemon() as d:
+            waiting = {}
+            with d.start():
+                wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+                for i, priority in enumerate((0, -5, 10, 0, 10)):
+                    waiting[i] = d.in_background({**SMALL, "priority": priority, "steps": 10})
+                    wait_until(lambda n=i: d.gauge("atedm_queue_depth") == n + 1, "it waits")
+            for background in waiting.values():
+                self.assertEqual(background.answer().status, 200)
+            # By the server's own clock: how long each waited.
+            started = {i: b.answer().json()["latency"] for i, b in waiting.items()}
+            order = sorted(waiting, key=lambda i: waiting[i].ended)
+            self.assertEqual(order, [2, 4, 0, 3, 1], started)
+
+
+class Deadlines(unittest.TestCase):
+    def check_late(self, answer):
+        self.assertEqual(answer.status, 504)
+        self.assertEqual(answer.json()["type"], "urn:atedm:problem:deadline")
+
+    def test_while_it_runs(self):
+        with Daemon() as d:
+            started = time.monotonic()
+            self.check_late(d.post("/generate", {**LONG, "deadline_s": 0.5}))
+            self.assertLess(time.monotonic() - started, 5)
+            # Its place is free behind the step that it was at.
+            self.assertEqual(d.generate().status, 200)
+            self.assertEqual(d.gauge("atedm_queue_rejected_total", reason="deadline"), 1)
+            self.assertEqual(d.gauge("atedm_active_requests"), 0)
+
+    def test_while_it_waits(self):
+        with Daemon() as d, d.start():
+            wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+            late = d.in_background({**SMALL, "deadline_s": 0.3})
+            patient = d.in_background({**SMALL, "deadline_s": 1000})
+            self.check_late(late.answer())
+            self.assertEqual(d.gauge("atedm_queue_depth"), 1)
+            self.assertIsNone(patient.result)
+
+    def test_what_cannot_be_done_is_refused_at_once(self):
+        with Daemon() as d:
+            self.assertEqual(d.generate().status, 200)  # a rate is measured
+            answer = d.post("/generate", {**LONG, "deadline_s": 0.001})
+            self.check_late(answer)
+            self.assertEqual(d.gauge("atedm_active_requests"), 0, "it was never started")
+
+    def test_in_time(self):
+        with Daemon() as d:
+            self.assertEqual(d.generate({"deadline_s": 60}).status, 200)
+
+
+if __name__ == "__main__":
+    unittest.main()
