@@ -159,7 +159,7 @@ static atedm_status read_clip(const json_t *root, const char *path, bool second,
     static const char *const fields[] = {"hidden_size",       "intermediate_size",
                                          "num_hidden_layers", "num_attention_heads",
                                          "hidden_act",        "projection_dim"};
-    section s;
+    section s = {.err = err};
     atedm_clip_config c = common_clip;
     int64_t layers = 0, heads = 0;
     const char *act = NULL;
@@ -244,7 +244,7 @@ static atedm_status read_unet(const json_t *root, const char *path, const atedm_
     static const char *const fields[] = {
         "block_out_channels", "attention",       "transformer_layers_per_block", "attention_heads",
         "layers_per_block",   "norm_num_groups", "addition_time_embed_dim",      "sample_size"};
-    section s;
+    section s = {.err = err};
     atedm_unet_config c = common_unet;
     int64_t layers = 0, groups = 0, sample = 0;
     int64_t transformer[ATEDM_UNET_MAX_LEVELS], heads[ATEDM_UNET_MAX_LEVELS];
@@ -283,7 +283,7 @@ static atedm_status read_vae(const json_t *root, const char *path, atedm_vae_con
 {
     static const char *const fields[] = {"block_out_channels", "layers_per_block",
                                          "norm_num_groups"};
-    section s;
+    section s = {.err = err};
     atedm_vae_config c = common_vae;
     int64_t layers = 0, groups = 0;
     size_t levels = 0;

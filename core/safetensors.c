@@ -40,9 +40,10 @@ typedef struct parser {
     atedm_error *err;
 } parser;
 
-static atedm_status map_file(const char *path, unsigned char **ret_map, size_t *ret_size,
-                             atedm_error *err)
+// Sets file->map and its size on success only.
+static atedm_status map_file(atedm_safetensors *file, atedm_error *err)
 {
+    const char *path = file->path;
     atedm_status status = ATEDM_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -64,8 +65,8 @@ static atedm_status map_file(const char *path, unsigned char **ret_map, size_t *
         status = atedm_error_set(err, ATEDM_ERR_IO, "%s: cannot map: %s", path, strerror(errno));
         goto end;
     }
-    *ret_map = map;
-    *ret_size = (size_t)info.st_size;
+    file->map = map;
+    file->map_size = (size_t)info.st_size;
 end:
     close(fd);
     return status;
@@ -320,8 +321,8 @@ atedm_status atedm_safetensors_open(const char *path, atedm_safetensors **ret_fi
         status = atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", path);
         goto fail;
     }
-    status = map_file(path, &file->map, &file->map_size, err);
-    if (status)
+    status = map_file(file, err);
+    if (!file->map)
         goto fail;
     status = parse_file(file, err);
     if (status)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -150,12 +151,14 @@ atedm_status atedm_safetensors_writer_create(const char *path,
     if (!writer)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", path);
     writer->fd = -1;
+    size_t part_size = strlen(path) + sizeof ".part";
     writer->path = strdup(path);
-    if (!writer->path || asprintf(&writer->part, "%s.part", path) < 0) {
-        writer->part = NULL;
+    writer->part = malloc(part_size);
+    if (!writer->path || !writer->part) {
         status = atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", path);
         goto fail;
     }
+    snprintf(writer->part, part_size, "%s.part", path);
     status = make_header(path, entries, n_entries, &header, &writer->expected, err);
     if (status)
         goto fail;

@@ -6,7 +6,8 @@
 //      matched in normalised text (start and end, in any case) are cut out;
 //   3. what is between those is split into words (tokenizer_text.h), each of which becomes tokens
 //      (tokenizer_bpe.h).
-// White space, letters and numbers are Unicode 15's (utf8proc).
+// Letters, numbers and case are Unicode 15's (utf8proc): of characters that are newer, and of the
+// order of combining marks newer than Unicode 9, that library may make other tokens.
 #include "core/tokenizer.h"
 
 #include "core/base/utf8.h"

@@ -5,7 +5,7 @@
 #include "core/json_read.h"
 #include "core/safetensors.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -138,25 +138,27 @@ static atedm_status no_memory(const file_weights *w, atedm_error *err)
     return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", w->dir);
 }
 
-// Opens `name` in the directory as one more shard.
-static atedm_status open_shard(file_weights *w, const char *name, atedm_error *err)
+// Opens `name` in the directory as one more shard. NULL, and *ret_status why, on failure.
+static const shard *open_shard(file_weights *w, const char *name, atedm_status *ret_status,
+                               atedm_error *err)
 {
     shard *shards = realloc(w->shards, (w->n_shards + 1) * sizeof *shards);
-    if (!shards)
-        return no_memory(w, err);
-    w->shards = shards;
+    if (shards)
+        w->shards = shards;
     char *path = join(w->dir, name);
     char *own_name = strdup(name);
     atedm_safetensors *file = NULL;
-    atedm_status status =
-        path && own_name ? atedm_safetensors_open(path, &file, err) : no_memory(w, err);
+    if (shards && path && own_name)
+        *ret_status = atedm_safetensors_open(path, &file, err);
+    else
+        *ret_status = no_memory(w, err);
     free(path);
-    if (status) {
+    if (!file) {
         free(own_name);
-        return status;
+        return NULL;
     }
-    w->shards[w->n_shards++] = (shard){.name = own_name, .file = file};
-    return ATEDM_OK;
+    shards[w->n_shards] = (shard){.name = own_name, .file = file};
+    return &shards[w->n_shards++];
 }
 
 // Lists the parameters of all shards.
@@ -217,10 +219,10 @@ static atedm_status open_index_entry(file_weights *w, const char *index, const c
         if (w->n_shards == ATEDM_WEIGHTS_MAX_SHARDS)
             return atedm_error_set(err, ATEDM_ERR_LIMIT, "%s/%s: more shards than the limit of %d",
                                    w->dir, index, ATEDM_WEIGHTS_MAX_SHARDS);
-        atedm_status status = open_shard(w, name, err);
-        if (status)
+        atedm_status status = ATEDM_OK;
+        s = open_shard(w, name, &status, err);
+        if (!s)
             return status;
-        s = &w->shards[w->n_shards - 1];
     }
     if (!atedm_safetensors_find(s->file, parameter_name))
         return atedm_error_set(err, ATEDM_ERR_FORMAT,
@@ -293,8 +295,8 @@ static atedm_status open_files(file_weights *w, const char *base_name, atedm_err
             continue;
         if (candidates[i].index)
             return open_index(w, name, err);
-        atedm_status status = open_shard(w, name, err);
-        return status ? status : collect(w, err);
+        atedm_status status = ATEDM_OK;
+        return open_shard(w, name, &status, err) ? collect(w, err) : status;
     }
     return atedm_error_set(err, ATEDM_ERR_NOT_FOUND,
                            "%s: no %s.safetensors, nor its .fp16 variant, nor a sharded index",

@@ -131,7 +131,7 @@ Test(error, context_stands_before_the_message)
     memset(longer, 'x', sizeof longer);
     longer[sizeof longer - 1] = '\0';
     status = atedm_error_set(&err, ATEDM_ERR_IO, "%s", longer);
-    status = atedm_error_context(&err, status, "%s", longer);
+    cr_assert_eq(atedm_error_context(&err, status, "%s", longer), ATEDM_ERR_IO);
     cr_assert_eq(strlen(err.message), ATEDM_ERROR_MAX - 1);
 }
 

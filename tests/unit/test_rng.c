@@ -11,14 +11,17 @@
 // Tensors are named "randn.SEED.SIZE", those of a long one "randn.SEED.SIZE.first" and ".last".
 static void check(const char *name, const atedm_host_tensor *golden)
 {
-    unsigned long long seed = 0, size = 0;
-    char part[8] = "";
-    cr_assert_geq(sscanf(name, "randn.%llu.%llu.%7s", &seed, &size, part), 2, "%s", name);
+    cr_assert_eq(strncmp(name, "randn.", 6), 0, "%s", name);
+    char *end = NULL;
+    uint64_t seed = strtoull(name + 6, &end, 10);
+    cr_assert_eq(*end, '.', "%s", name);
+    size_t size = strtoull(end + 1, &end, 10);
+    cr_assert_gt(size, 0, "%s", name);
     float *values = malloc(size * sizeof *values);
     atedm_rng_normal(seed, values, size);
     size_t count = (size_t)atedm_host_tensor_count(golden);
     cr_assert_leq(count, size);
-    const float *from = strcmp(part, "last") ? values : values + size - count;
+    const float *from = strcmp(end, ".last") ? values : values + size - count;
     cr_assert_arr_eq(from, golden->data, count * sizeof *from, "%s", name);
     free(values);
 }
@@ -43,7 +46,7 @@ Test(rng, upper_half_of_the_seed_has_no_effect)
     atedm_rng_normal((7ull << 32) + 5, b, 40);
     cr_assert_arr_eq(a, b, sizeof a);
     atedm_rng_normal(6, b, 40);
-    cr_assert_neq(memcmp(a, b, sizeof a), 0);
+    cr_assert_neq(a[0], b[0]);
 }
 
 Test(rng, moments_of_a_long_draw)

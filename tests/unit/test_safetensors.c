@@ -234,9 +234,8 @@ Test(safetensors, refuses_headers_that_are_not_json)
     expect_refused(ATEDM_ERR_FORMAT, "header, byte");
     write_header("{\"a\\u0000b\":{}}", 0);
     expect_refused(ATEDM_ERR_FORMAT, "header, byte");
-    char deep[20000];
-    memset(deep, '[', sizeof deep);
-    memcpy(deep, "{\"a\":", 5);
+    char deep[20000] = "{\"a\":";
+    memset(deep + 5, '[', sizeof deep - 5);
     write_raw(sizeof deep, deep, sizeof deep, 0);
     expect_refused(ATEDM_ERR_FORMAT, "header, byte");
     write_header("{\"a\":{\"dtype\":\"U8\",\"shape\":[99999999999999999999],"

@@ -105,19 +105,20 @@ static size_t cut_of(const atedm_tokenizer *t, const char *text, size_t size)
     return cut;
 }
 
-// `count` times `piece`, then `tail`.
+#define TEXT_MAX 4096
+
+// `count` times `piece`, then `tail`, into text [TEXT_MAX].
 static size_t repeat(char *text, const char *piece, int count, const char *tail)
 {
-    text[0] = '\0';
+    size_t size = 0;
     for (int i = 0; i < count; i++)
-        strcat(text, piece);
-    strcat(text, tail);
-    return strlen(text);
+        size += (size_t)snprintf(text + size, TEXT_MAX - size, "%s", piece);
+    return size + (size_t)snprintf(text + size, TEXT_MAX - size, "%s", tail);
 }
 
 Test(tokenizer, cut_names_what_was_encoded_whole)
 {
-    static char text[4096];
+    static char text[TEXT_MAX + 1];
     atedm_tokenizer *t = open_golden("tokenizer");
     size_t size = repeat(text, "1 ", 75, "   ");
     cr_assert_eq(cut_of(t, text, size), size, "75 tokens fit, white space is no token");

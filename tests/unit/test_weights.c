@@ -254,7 +254,7 @@ Test(weights, too_many_shards_are_refused)
         write_tensors(file, NAMES(name), 1);
         used += (size_t)sprintf(index + used, "%s\"%s\":\"%s\"", i ? "," : "", name, file);
     }
-    strcpy(index + used, "}}");
+    snprintf(index + used, 3, "}}");
     expect_index_refused(index, ATEDM_ERR_LIMIT, "more shards than the limit of 1024");
     free(index);
 }
