@@ -29,6 +29,8 @@ static int64_t round_up(int64_t n, int64_t step)
 #define T float
 #define FN(x) f32_##x
 #define KP 1
+#define K_STEP KP
+#define ROW_STEP MR
 typedef vf f32_operand;
 
 ALWAYS_INLINE vf f32_load(const float *x)
@@ -61,11 +63,22 @@ ALWAYS_INLINE vf f32_multiply_add(vf sum, vf a, vf b)
     return sum + a * b;
 }
 
+ALWAYS_INLINE void f32_begin(void)
+{
+}
+
+ALWAYS_INLINE void f32_end(void)
+{
+}
+
 #include "kernels/cpu/vec_act.h"
+#include "kernels/cpu/vec_product.h"
 #include "kernels/cpu/vec_tile.h"
 #undef T
 #undef FN
 #undef KP
+#undef K_STEP
+#undef ROW_STEP
 
 #define ACT_TABLE(type)                                                                            \
     {                                                                                              \
@@ -84,7 +97,6 @@ static const atedm_vec_act f32_table = ACT_TABLE(f32);
 #define T uint16_t
 #define FN(x) bf16_##x
 #define KP 2
-typedef __m512bh bf16_operand;
 
 ALWAYS_INLINE vf bf16_load(const uint16_t *x)
 {
@@ -103,6 +115,15 @@ ALWAYS_INLINE float bf16_load_one(const uint16_t *x)
 {
     return atedm_bf16_to_f32(*x);
 }
+
+#include "kernels/cpu/vec_act.h"
+
+#ifdef __AMX_BF16__
+#include "kernels/cpu/vec_amx.h"
+#else
+#define K_STEP KP
+#define ROW_STEP MR
+typedef __m512bh bf16_operand;
 
 ALWAYS_INLINE __m512bh bf16_group(const uint16_t *x)
 {
@@ -123,7 +144,16 @@ ALWAYS_INLINE vf bf16_multiply_add(vf sum, __m512bh a, __m512bh b)
     return (vf)_mm512_dpbf16_ps((__m512)sum, a, b);
 }
 
-#include "kernels/cpu/vec_act.h"
+ALWAYS_INLINE void bf16_begin(void)
+{
+}
+
+ALWAYS_INLINE void bf16_end(void)
+{
+}
+
+#include "kernels/cpu/vec_product.h"
+#endif
 #include "kernels/cpu/vec_tile.h"
 
 static const atedm_vec_act bf16_table = ACT_TABLE(bf16);

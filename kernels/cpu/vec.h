@@ -74,5 +74,6 @@ extern const atedm_vec atedm_vec_portable;
 extern const atedm_vec atedm_vec_avx2;
 extern const atedm_vec atedm_vec_avx512;
 extern const atedm_vec atedm_vec_avx512_bf16;
+extern const atedm_vec atedm_vec_avx512_amx;
 
 #endif

@@ -1,74 +1,16 @@
 // Attention in tiles, for one dtype: a template that vec.c includes once per dtype, with what
 // vec_act.h takes and
-//   KP              elements of the inner dimension that one multiply-add step takes
-//   FN(operand)     VL groups of KP elements
-//   FN(group)       an operand from VL * KP elements
-//   FN(broadcast)   an operand with the KP elements given in every lane
-//   FN(multiply_add)  sum + the dot product of each lane's groups.
+//   KP                  elements of the inner dimension that stand side by side in a panel
+//   K_STEP, ROW_STEP    what FN(panel_product) takes: multiples of the inner dimension, of rows
+//   FN(panel_product)   c [rows, columns] = or += a [rows, steps * KP] b, b a packed panel
+//   FN(begin), FN(end)  around the use of it.
 //
 // The second factor of a product is packed in panels of up to PANEL columns: [k / KP][columns][KP],
-// the inner dimension k filled up with zeros to a multiple of KP. Keys are the columns of panels
-// with the head dimension as k; a head's dimensions are the columns with the keys as k for values.
+// the inner dimension k filled up with zeros to a multiple of K_STEP, the columns to one of VL.
+// Keys are the columns of panels with the head dimension as k; a head's dimensions are the columns
+// with the keys as k for values.
 //
 // The softmax is the online one (Milakov & Gimelshein 2018; Dao et al. 2022, FlashAttention).
-
-// c[MR][vectors * VL] = or += a[MR][steps * KP] b, b a packed panel.
-ALWAYS_INLINE void FN(product)(const T *a, int64_t lda, const T *b, int64_t steps, int vectors,
-                               float *c, int64_t ldc, bool add)
-{
-    vf sums[MR][NV];
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++)
-            sums[i][j] = add ? vf_load(c + i * ldc + j * VL) : (vf){0};
-    int64_t s = 0;
-    do { // at least one step, so that GCC keeps the sums in registers around the loop
-        FN(operand) column[NV];
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++)
-            column[j] = FN(group)(b + j * VL * KP);
-        b += vectors * VL * KP;
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; i++) {
-            FN(operand) row = FN(broadcast)(a + i * lda + s * KP);
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++)
-                sums[i][j] = FN(multiply_add)(sums[i][j], row, column[j]);
-        }
-    } while (++s < steps);
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++)
-            vf_store(c + i * ldc + j * VL, sums[i][j]);
-}
-
-// The same for `rows` rows, a multiple of MR, and a panel of `columns` columns, a multiple of VL.
-static void FN(panel_product)(const T *a, int64_t lda, const T *b, int64_t steps, int64_t columns,
-                              int64_t rows, float *c, int64_t ldc, bool add)
-{
-    for (int64_t r = 0; r < rows; r += MR) {
-        const T *row = a + r * lda;
-        float *to = c + r * ldc;
-        switch (columns / VL) {
-        case 1:
-            FN(product)(row, lda, b, steps, 1, to, ldc, add);
-            break;
-        case 2:
-            FN(product)(row, lda, b, steps, 2, to, ldc, add);
-            break;
-#if NV > 2
-        case 3:
-            FN(product)(row, lda, b, steps, 3, to, ldc, add);
-            break;
-        default:
-            FN(product)(row, lda, b, steps, 4, to, ldc, add);
-            break;
-#endif
-        }
-    }
-}
 
 // Columns of a panel of which `left` columns or more are left.
 static int64_t FN(panel_columns)(int64_t left)
@@ -78,12 +20,12 @@ static int64_t FN(panel_columns)(int64_t left)
 
 static size_t FN(keys_bytes)(int64_t n, int64_t dim)
 {
-    return (size_t)round_up(n, VL) * (size_t)round_up(dim, KP) * sizeof(T);
+    return (size_t)round_up(n, VL) * (size_t)round_up(dim, K_STEP) * sizeof(T);
 }
 
 static size_t FN(values_bytes)(int64_t n, int64_t dim)
 {
-    return (size_t)round_up(n, KP) * (size_t)round_up(dim, VL) * sizeof(T);
+    return (size_t)round_up(n, K_STEP) * (size_t)round_up(dim, VL) * sizeof(T);
 }
 
 static void FN(pack_keys)(const void *k, int64_t stride, int64_t n, int64_t dim, void *packed)
@@ -92,14 +34,14 @@ static void FN(pack_keys)(const void *k, int64_t stride, int64_t n, int64_t dim,
     for (int64_t j0 = 0; j0 < n; j0 += PANEL) {
         int64_t columns = FN(panel_columns)(n - j0), width = n - j0 < columns ? n - j0 : columns;
         const T *rows = (const T *)k + j0 * stride;
-        for (int64_t d = 0; d < dim; d += KP, to += columns * KP) {
+        for (int64_t d = 0; d < round_up(dim, K_STEP); d += KP, to += columns * KP) {
             int64_t group = dim - d < KP ? dim - d : KP;
             if (group < KP || width < columns)
                 memset(to, 0, (size_t)(columns * KP) * sizeof(T));
             if (group == KP) // a constant size, which compiles to one move
                 for (int64_t j = 0; j < width; j++)
                     memcpy(to + j * KP, rows + j * stride + d, KP * sizeof(T));
-            else
+            else if (group > 0)
                 for (int64_t j = 0; j < width; j++)
                     to[j * KP] = rows[j * stride + d];
         }
@@ -112,7 +54,7 @@ static void FN(pack_values)(const void *v, int64_t stride, int64_t n, int64_t di
     for (int64_t d0 = 0; d0 < dim; d0 += PANEL) {
         int64_t columns = FN(panel_columns)(dim - d0);
         int64_t width = dim - d0 < columns ? dim - d0 : columns;
-        for (int64_t j = 0; j < n; j += KP, to += columns * KP) {
+        for (int64_t j = 0; j < round_up(n, K_STEP); j += KP, to += columns * KP) {
             int64_t group = n - j < KP ? n - j : KP;
             if (group < KP || width < columns)
                 memset(to, 0, (size_t)(columns * KP) * sizeof(T));
@@ -127,7 +69,7 @@ static void FN(pack_values)(const void *v, int64_t stride, int64_t n, int64_t di
 
 // Working memory of one task.
 typedef struct FN(work) {
-    T *q;        // [ATEDM_VEC_QUERY_ROWS, dim up to a multiple of KP]
+    T *q;        // [ATEDM_VEC_QUERY_ROWS, dim up to a multiple of K_STEP]
     float *s;    // [ATEDM_VEC_QUERY_ROWS, KEY_TILE] logits of a tile
     T *p;        // the same: their exponentials
     float *o;    // [ATEDM_VEC_QUERY_ROWS, dim up to a multiple of VL]
@@ -163,22 +105,23 @@ static size_t FN(work_bytes)(int64_t dim)
     return FN(divide_work)(base, dim).bytes;
 }
 
-// Dense rows of q, filled up with zeros: [rows up to a multiple of MR, dim up to one of KP].
+// Dense rows of q, filled up with zeros: [rows up to a multiple of ROW_STEP, dim up to one of
+// K_STEP].
 static void FN(copy_queries)(const T *q, int64_t stride, int64_t rows, int64_t dim, T *to)
 {
-    int64_t width = round_up(dim, KP);
-    memset(to, 0, (size_t)(round_up(rows, MR) * width) * sizeof(T));
+    int64_t width = round_up(dim, K_STEP);
+    memset(to, 0, (size_t)(round_up(rows, ROW_STEP) * width) * sizeof(T));
     for (int64_t r = 0; r < rows; r++)
         memcpy(to + r * width, q + r * stride, (size_t)dim * sizeof(T));
 }
 
-// One row's tile of products s[0 .. n) to exponentials p[0 .. n up to a multiple of VL), zeros from
-// `valid` on, in powers of 2: `scale` has the factor log2(e). Returns the factor that older sums of
-// the row must be multiplied by.
+// One row's tile of products s[0 .. n) to exponentials p[0 .. n up to a multiple of VL and K_STEP),
+// zeros from `valid` on, in powers of 2: `scale` has the factor log2(e). Returns the factor that
+// older sums of the row must be multiplied by.
 static float FN(soften)(float *s, T *p, int64_t n, int64_t valid, float scale, float *most,
                         float *sum)
 {
-    int64_t end = round_up(n, VL);
+    int64_t end = round_up(n, K_STEP > VL ? K_STEP : VL);
     for (int64_t j = valid > 0 ? valid : 0; j < end; j++)
         s[j] = -INFINITY;
     vf largest = vf_load(s);
@@ -202,7 +145,7 @@ static float FN(soften)(float *s, T *p, int64_t n, int64_t valid, float scale, f
 static void FN(logits)(const atedm_vec_head *head, const FN(work) * w, int64_t rows, int64_t k0,
                        int64_t n)
 {
-    int64_t width = round_up(head->dim, KP);
+    int64_t width = round_up(head->dim, K_STEP);
     for (int64_t j = 0; j < n; j += PANEL) {
         const T *panel = (const T *)head->keys + (k0 + j) * width;
         int64_t columns = FN(panel_columns)(head->n - k0 - j);
@@ -215,12 +158,12 @@ static void FN(logits)(const atedm_vec_head *head, const FN(work) * w, int64_t r
 static void FN(add_values)(const atedm_vec_head *head, const FN(work) * w, int64_t rows, int64_t k0,
                            int64_t n)
 {
-    int64_t o_stride = round_up(head->dim, VL), keys = round_up(head->n, KP);
+    int64_t o_stride = round_up(head->dim, VL), keys = round_up(head->n, K_STEP);
     const T *panel = head->values;
     for (int64_t d = 0; d < o_stride; d += PANEL) {
         int64_t columns = FN(panel_columns)(o_stride - d);
         FN(panel_product)
-        (w->p, KEY_TILE, panel + k0 * columns, round_up(n, KP) / KP, columns, rows, w->o + d,
+        (w->p, KEY_TILE, panel + k0 * columns, round_up(n, K_STEP) / KP, columns, rows, w->o + d,
          o_stride, true);
         panel += keys * columns;
     }
@@ -231,7 +174,8 @@ static void FN(attention)(const atedm_vec_head *head, const void *q, int64_t q_s
                           void *work)
 {
     FN(work) w = FN(divide_work)(work, head->dim);
-    int64_t all_rows = round_up(rows, MR), width = round_up(head->dim, VL);
+    int64_t all_rows = round_up(rows, ROW_STEP), width = round_up(head->dim, VL);
+    FN(begin)();
     FN(copy_queries)(q, q_stride, rows, head->dim, w.q);
     memset(w.o, 0, (size_t)(all_rows * width) * sizeof *w.o);
     for (int64_t r = 0; r < all_rows; r++) {
@@ -253,6 +197,7 @@ static void FN(attention)(const atedm_vec_head *head, const void *q, int64_t q_s
         }
         FN(add_values)(head, &w, all_rows, k0, tile);
     }
+    FN(end)();
     for (int64_t r = 0; r < rows; r++) {
         T *to = (T *)o + r * o_stride;
         float factor = 1 / w.sum[r];
@@ -290,8 +235,9 @@ static void FN(map)(const atedm_vec_head *head, const void *q, int64_t q_stride,
                     const float *lse, float *map, int64_t map_stride, bool add, void *work)
 {
     FN(work) w = FN(divide_work)(work, head->dim);
-    int64_t all_rows = round_up(rows, MR);
+    int64_t all_rows = round_up(rows, ROW_STEP);
     float scale = lse ? head->scale * LOG2_E : head->scale;
+    FN(begin)();
     FN(copy_queries)(q, q_stride, rows, head->dim, w.q);
     for (int64_t r = 0; lse && r < rows; r++)
         w.most[r] = (float)((double)lse[r] / LN_2);
@@ -300,7 +246,6 @@ static void FN(map)(const atedm_vec_head *head, const void *q, int64_t q_stride,
         FN(logits)(head, &w, all_rows, k0, tile);
         for (int64_t r = 0; r < rows; r++)
             FN(map_row)
-            (w.s + r * KEY_TILE, tile, scale, lse ? &w.most[r] : NULL, add,
-             map + r * map_stride + k0);
+        (w.s + r * KEY_TILE, tile, scale, lse ? &w.most[r] : NULL, add, map + r * map_stride + k0);
     }
 }
