@@ -4,14 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-static double dot(const float *a, const float *b, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)a[i] * (double)b[i];
-    return sum;
-}
-
 void ref_linear(atedm_stream *s, const atedm_linear_args *args)
 {
     const ref_weight *w = (const ref_weight *)args->weight;
@@ -22,7 +14,7 @@ void ref_linear(atedm_stream *s, const atedm_linear_args *args)
     for (int64_t r = 0; r < args->rows; r++) {
         ref_load_row(s->act, args->x, r * in, x, in);
         for (int64_t o = 0; o < out; o++) {
-            double y = dot(x, w->values + o * in, in) + (w->bias ? (double)w->bias[o] : 0);
+            double y = ref_dot(x, w->values + o * in, in) + (w->bias ? (double)w->bias[o] : 0);
             y = ref_activate_value(args->activation, y);
             if (args->residual)
                 y += (double)ref_load(s->act, args->residual, r * out + o);
@@ -52,7 +44,8 @@ static void conv_pixel(atedm_stream *s, const atedm_conv_args *args, int64_t n, 
         }
     int64_t length = (int64_t)k * k * in, first = ((n * ho + oy) * wo + ox) * out;
     for (int64_t o = 0; o < out; o++) {
-        double y = dot(window, w->values + o * length, length) + (w->bias ? (double)w->bias[o] : 0);
+        double y =
+            ref_dot(window, w->values + o * length, length) + (w->bias ? (double)w->bias[o] : 0);
         if (args->channel_add)
             y += (double)ref_load(s->act, args->channel_add, n * out + o);
         if (args->residual)

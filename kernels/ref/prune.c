@@ -5,22 +5,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Rows of one head's queries or keys as f32 [n, head_dim]: row `first` + i, or `first` + list[i].
+static float *load_rows(atedm_stream *s, const void *data, int64_t stride, int head,
+                        int64_t head_dim, int64_t first, const int32_t *list, int64_t n)
+{
+    float *rows = ref_scratch(s, (size_t)(n * head_dim), sizeof *rows);
+    for (int64_t i = 0; rows && i < n; i++)
+        ref_load_row(s->act, data, (first + (list ? list[i] : i)) * stride + head * head_dim,
+                     rows + i * head_dim, head_dim);
+    return rows;
+}
+
 // A(i, j) = exp(scale q_i . k_j - lse_i) of one head, rows from q0, keys from k0.
-static void attention_map(const atedm_stream *s, const atedm_source_map *map, int head, int64_t q0,
+static void attention_map(atedm_stream *s, const atedm_source_map *map, int head, int64_t q0,
                           int64_t nq, int64_t k0, int64_t nk, double *a)
 {
     int64_t d = map->head_dim;
     double scale = 1 / sqrt((double)d);
-    for (int64_t i = 0; i < nq; i++) {
+    float *queries = load_rows(s, map->q, map->q_stride, head, d, q0, NULL, nq);
+    float *keys = load_rows(s, map->k, map->k_stride, head, d, k0, NULL, nk);
+    for (int64_t i = 0; !s->status && i < nq; i++) {
         double lse = (double)map->lse[head * map->lse_stride + q0 + i];
-        for (int64_t j = 0; j < nk; j++) {
-            double dot = 0;
-            for (int64_t c = 0; c < d; c++)
-                dot += (double)ref_load(s->act, map->q, (q0 + i) * map->q_stride + head * d + c) *
-                       (double)ref_load(s->act, map->k, (k0 + j) * map->k_stride + head * d + c);
-            a[i * nk + j] = exp(dot * scale - lse);
-        }
+        for (int64_t j = 0; j < nk; j++)
+            a[i * nk + j] = exp(ref_dot(queries + i * d, keys + j * d, d) * scale - lse);
     }
+    free(queries);
+    free(keys);
 }
 
 // y = A^T x, A [rows, columns].
@@ -169,62 +179,65 @@ static int32_t best_slot(const double *similarity, int64_t n)
     return (int32_t)best;
 }
 
+// Adds one head's A(i, kept[j]) of every token i without a slot to similarity [n, keep].
+static void add_similarity(atedm_stream *s, const atedm_source_args *args,
+                           const atedm_source_map *map, const atedm_prune_span *span, int head,
+                           double *similarity)
+{
+    int64_t d = map->head_dim;
+    double scale = 1 / sqrt((double)d);
+    const float *lse = map->lse + head * map->lse_stride + span->first;
+    float *queries = load_rows(s, map->q, map->q_stride, head, d, span->first, NULL, span->n);
+    float *keys = load_rows(s, map->k, map->k_stride, head, d, span->first,
+                            args->kept + span->kept_first, span->keep);
+    for (int64_t i = 0; !s->status && i < span->n; i++)
+        for (int64_t j = 0; args->source[span->first + i] < 0 && j < span->keep; j++)
+            similarity[i * span->keep + j] +=
+                exp(ref_dot(queries + i * d, keys + j * d, d) * scale - (double)lse[i]);
+    free(queries);
+    free(keys);
+}
+
 void ref_source_attention(atedm_stream *s, const atedm_source_args *args,
                           const atedm_source_map *map)
 {
-    for (int64_t k = 0; k < args->n_spans; k++) {
+    for (int64_t k = 0; k < args->n_spans && !s->status; k++) {
         const atedm_prune_span *span = &args->spans[k];
-        const int32_t *kept = args->kept + span->kept_first;
-        double *similarity = ref_scratch(s, (size_t)span->keep, sizeof *similarity);
-        if (!similarity)
-            return;
+        double *similarity = ref_scratch(s, (size_t)(span->n * span->keep), sizeof *similarity);
         own_slots(args, span);
-        for (int64_t i = 0; i < span->n; i++) {
-            if (args->source[span->first + i] >= 0)
-                continue;
-            memset(similarity, 0, (size_t)span->keep * sizeof *similarity);
-            for (int head = 0; head < map->heads; head++)
-                for (int64_t j = 0; j < span->keep; j++) {
-                    double a;
-                    attention_map(s, map, head, span->first + i, 1, span->first + kept[j], 1, &a);
-                    similarity[j] += a / map->heads;
-                }
-            args->source[span->first + i] = best_slot(similarity, span->keep);
-        }
+        for (int head = 0; head < map->heads && !s->status; head++)
+            add_similarity(s, args, map, span, head, similarity);
+        for (int64_t i = 0; i < span->n && !s->status; i++)
+            if (args->source[span->first + i] < 0) // the sum has the same order as the mean
+                args->source[span->first + i] = best_slot(similarity + i * span->keep, span->keep);
         free(similarity);
     }
 }
 
-static double cosine(atedm_dtype act, const void *x, int64_t c, int64_t a, int64_t b)
+// Cosine similarity; 0 where a row has no direction.
+static double cosine(const float *a, const float *b, int64_t c)
 {
-    double dot = 0, aa = 0, bb = 0;
-    for (int64_t i = 0; i < c; i++) {
-        double u = (double)ref_load(act, x, a * c + i), v = (double)ref_load(act, x, b * c + i);
-        dot += u * v;
-        aa += u * u;
-        bb += v * v;
-    }
-    double norms = sqrt(aa) * sqrt(bb);
-    return norms == 0 ? 0 : dot / norms;
+    double norms = sqrt(ref_dot(a, a, c)) * sqrt(ref_dot(b, b, c));
+    return norms == 0 ? 0 : ref_dot(a, b, c) / norms;
 }
 
 void ref_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c)
 {
-    for (int64_t k = 0; k < args->n_spans; k++) {
+    for (int64_t k = 0; k < args->n_spans && !s->status; k++) {
         const atedm_prune_span *span = &args->spans[k];
         const int32_t *kept = args->kept + span->kept_first;
         double *similarity = ref_scratch(s, (size_t)span->keep, sizeof *similarity);
-        if (!similarity)
-            return;
+        float *rows = load_rows(s, x, c, 0, c, span->first, NULL, span->n);
         own_slots(args, span);
-        for (int64_t i = 0; i < span->n; i++) {
+        for (int64_t i = 0; !s->status && i < span->n; i++) {
             if (args->source[span->first + i] >= 0)
                 continue;
             for (int64_t j = 0; j < span->keep; j++)
-                similarity[j] = cosine(s->act, x, c, span->first + i, span->first + kept[j]);
+                similarity[j] = cosine(rows + i * c, rows + kept[j] * c, c);
             args->source[span->first + i] = best_slot(similarity, span->keep);
         }
         free(similarity);
+        free(rows);
     }
 }
 

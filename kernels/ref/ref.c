@@ -28,6 +28,23 @@ void ref_load_row(atedm_dtype dtype, const void *data, int64_t first, float *row
     atedm_convert(from, dtype, row, ATEDM_F32, (size_t)count);
 }
 
+// Partial sums of a dot product: one after the other they would wait for each other's addition.
+#define LANES 8
+
+double ref_dot(const float *a, const float *b, int64_t n)
+{
+    double sums[LANES] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int lane = 0; lane < LANES; lane++)
+            sums[lane] += (double)a[i + lane] * (double)b[i + lane];
+    for (; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    for (int lane = 0; lane < LANES; lane++)
+        sum += sums[lane];
+    return sum;
+}
+
 void *ref_scratch(atedm_stream *s, size_t count, size_t size)
 {
     void *memory = calloc(count ? count : 1, size);

@@ -19,6 +19,8 @@ void ref_store(atedm_dtype dtype, void *data, int64_t i, double value);
 // `count` elements from element `first` on, as f32.
 void ref_load_row(atedm_dtype dtype, const void *data, int64_t first, float *row, int64_t count);
 
+double ref_dot(const float *a, const float *b, int64_t n);
+
 // Scratch of the host; NULL after failing the stream.
 void *ref_scratch(atedm_stream *s, size_t count, size_t size);
 
