@@ -391,3 +391,36 @@ Test(tokenizer, missing_files_are_named)
         cr_assert_not_null(strstr(err.message, names[i]), "%s", err.message);
     }
 }
+
+Test(tokenizer, limits_of_files_and_special_tokens)
+{
+    write_small();
+    char path[128];
+    atedm_tokenizer *t = NULL;
+    snprintf(path, sizeof path, "%s/merges.txt", dir);
+    cr_assert_eq(truncate(path, (off_t)ATEDM_TOKENIZER_MAX_FILE + 1), 0); // sparse
+    cr_assert_eq(atedm_tokenizer_open(dir, &t, &err), ATEDM_ERR_LIMIT);
+    cr_assert_not_null(strstr(err.message, "merges.txt: 67108865 bytes"), "%s", err.message);
+    write_text("merges.txt", "#version: 0.2\na b\n");
+    cr_assert_eq(truncate(path, 30), 0); // NUL bytes behind the text
+    cr_assert_eq(atedm_tokenizer_open(dir, &t, &err), ATEDM_ERR_FORMAT);
+    cr_assert_not_null(strstr(err.message, "contains a NUL byte"), "%s", err.message);
+
+    write_small();
+    char vocab[4096] = SMALL_VOCAB, config[8192];
+    size_t v = strlen(vocab) - 1; // over the closing brace
+    size_t c = (size_t)snprintf(config, sizeof config, "{\"added_tokens_decoder\": {");
+    for (int i = 8; i < 8 + 65; i++) {
+        v += (size_t)snprintf(vocab + v, sizeof vocab - v, ",\"t%d\":%d", i, i);
+        c += (size_t)snprintf(config + c, sizeof config - c, "%s\"%d\": {\"content\": \"t%d\"}",
+                              i > 8 ? ", " : "", i, i);
+    }
+    snprintf(vocab + v, sizeof vocab - v, "}");
+    snprintf(config + c, sizeof config - c, "}}");
+    write_text("vocab.json", vocab);
+    write_text("tokenizer_config.json", config);
+    cr_assert_eq(atedm_tokenizer_open(dir, &t, &err), ATEDM_ERR_LIMIT);
+    cr_assert_not_null(strstr(err.message, "more special tokens than the limit of 64"), "%s",
+                       err.message);
+    cr_assert_null(t);
+}
