@@ -10,12 +10,14 @@
 #include "kernels/cpu/vec.h"
 
 #include <oneapi/dnnl/dnnl.h>
+#include <pthread.h>
 
 typedef struct atedm_cpu_cache atedm_cpu_cache; // primitive.h
 
 typedef struct atedm_cpu_device {
     atedm_device head;
     dnnl_engine_t engine;
+    bool linear_as_conv; // run linear layers as 1x1 convolutions: see backend.c
     const atedm_vec *vec;
 } atedm_cpu_device;
 
@@ -42,12 +44,29 @@ typedef struct atedm_cpu_stream {
     size_t scratch_bytes[ATEDM_SCRATCH_COUNT];
 } atedm_cpu_stream;
 
+// A weight's data in one more layout.
+typedef struct atedm_cpu_packed {
+    struct atedm_cpu_packed *next;
+    dnnl_memory_desc_t layout;
+    dnnl_memory_t memory;
+    void *data;
+} atedm_cpu_packed;
+
+typedef struct atedm_cpu_others {
+    pthread_mutex_t mutex; // guards `first`
+    atedm_cpu_packed *first;
+} atedm_cpu_others;
+
 typedef struct atedm_cpu_weight {
     atedm_weight head;
     void *data;                // linear, conv: packed as oneDNN wants; norm: F32 scale; table: act
     float *bias;               // linear, conv: [out], zeros where there is none; norm: shift
     dnnl_memory_desc_t layout; // of data: linear [in, out], conv [out, in, k, k]
     dnnl_memory_t memory;      // around data
+    // oneDNN's fast convolutions want other layouts for other sizes of the feature map, and fall
+    // back to a reference implementation where they do not get it: these are made when first
+    // needed.
+    atedm_cpu_others *others;
 } atedm_cpu_weight;
 
 static inline atedm_cpu_stream *atedm_cpu_stream_of(atedm_stream *s)
@@ -95,6 +114,13 @@ atedm_status atedm_cpu_norm_weight_create(const atedm_weight *head, const atedm_
 atedm_status atedm_cpu_table_weight_create(const atedm_weight *head, const atedm_host_tensor *table,
                                            atedm_weight **ret_weight, atedm_error *err);
 void atedm_cpu_weight_destroy(atedm_weight *weight);
+// The weight of a linear layer or convolution in `layout`, packed now where it is new. NULL when
+// memory is out.
+dnnl_memory_t atedm_cpu_weight_memory(const atedm_cpu_weight *weight,
+                                      const dnnl_memory_desc_t *layout);
+
+// Copies with all threads.
+void atedm_cpu_copy(const void *from, void *to, size_t bytes); // elementwise.c
 
 // linear.c, conv.c
 void atedm_cpu_linear(atedm_stream *s, const atedm_linear_args *args);

@@ -18,6 +18,7 @@ typedef struct cache_entry {
     atedm_cpu_key key;
     dnnl_primitive_t primitive; // NULL: free
     dnnl_memory_t memory[MEMORIES];
+    dnnl_memory_desc_t layout; // of the weight
     size_t scratchpad_bytes;
     uint64_t used; // when, in runs of the stream
 } cache_entry;
@@ -131,8 +132,9 @@ dnnl_status_t atedm_cpu_primitive_describe(dnnl_engine_t engine, const atedm_cpu
                                            const dnnl_memory_desc_t *weights,
                                            dnnl_primitive_desc_t *ret_desc)
 {
-    return key->kind == ATEDM_WEIGHT_CONV ? describe_conv(engine, key, weights, ret_desc)
-                                          : describe_linear(engine, key, weights, ret_desc);
+    if (key->kind == ATEDM_WEIGHT_CONV || key->as_conv)
+        return describe_conv(engine, key, weights, ret_desc);
+    return describe_linear(engine, key, weights, ret_desc);
 }
 
 // ---- cache
@@ -167,7 +169,7 @@ static bool same_key(const atedm_cpu_key *a, const atedm_cpu_key *b)
 {
     return a->kind == b->kind && a->act == b->act && a->in == b->in && a->out == b->out &&
            a->kernel == b->kernel && a->stride == b->stride && a->h == b->h && a->w == b->w &&
-           a->activation == b->activation && a->residual == b->residual;
+           a->as_conv == b->as_conv && a->activation == b->activation && a->residual == b->residual;
 }
 
 static size_t hash_key(const atedm_cpu_key *key)
@@ -204,13 +206,39 @@ static dnnl_status_t make_memories(dnnl_engine_t engine, dnnl_primitive_desc_t d
     return dnnl_success;
 }
 
+// oneDNN's reference implementations are a hundred times slower than its others.
+static bool is_reference(dnnl_primitive_desc_t desc)
+{
+    const char *name = "";
+    dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
+    return !strncmp(name, "ref", 3);
+}
+
+// The weight's own layout where that runs fast, else the one that oneDNN wants for this key.
+static dnnl_status_t describe_fast(dnnl_engine_t engine, const atedm_cpu_key *key,
+                                   const dnnl_memory_desc_t *weights,
+                                   dnnl_primitive_desc_t *ret_desc)
+{
+    dnnl_primitive_desc_t desc, other;
+    dnnl_status_t status = atedm_cpu_primitive_describe(engine, key, weights, &desc);
+    if (status)
+        return status;
+    if (is_reference(desc) && !atedm_cpu_primitive_describe(engine, key, NULL, &other)) {
+        dnnl_primitive_desc_destroy(desc);
+        desc = other;
+    }
+    *ret_desc = desc;
+    return dnnl_success;
+}
+
 static dnnl_status_t make_entry(dnnl_engine_t engine, const atedm_cpu_key *key,
                                 const dnnl_memory_desc_t *weights, cache_entry *entry)
 {
     dnnl_primitive_desc_t desc;
-    dnnl_status_t status = atedm_cpu_primitive_describe(engine, key, weights, &desc);
+    dnnl_status_t status = describe_fast(engine, key, weights, &desc);
     if (status)
         return status;
+    entry->layout = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
     status = make_memories(engine, desc, entry);
     if (!status)
         status = dnnl_primitive_create(&entry->primitive, desc);
@@ -277,14 +305,15 @@ static void run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key, const a
         [BIAS] = writable(run->bias), [RESIDUAL] = writable(run->residual),
         [SCRATCHPAD] = scratchpad,
     };
-    dnnl_status_t status = dnnl_success;
+    dnnl_memory_t weight = atedm_cpu_weight_memory(run->weight, &entry->layout);
+    dnnl_status_t status = weight ? dnnl_success : dnnl_out_of_memory;
     for (int i = 0; i < MEMORIES && !status; i++)
         if (data[i])
             status = dnnl_memory_set_data_handle_v2(entry->memory[i], data[i], s->stream);
     int residual_arg = key->activation == ATEDM_ACT_NONE ? 0 : 1; // its place among the post-ops
     dnnl_exec_arg_t args[] = {
         {DNNL_ARG_SRC, entry->memory[SRC]},
-        {DNNL_ARG_WEIGHTS, run->weight->memory},
+        {DNNL_ARG_WEIGHTS, weight},
         {DNNL_ARG_BIAS, entry->memory[BIAS]},
         {DNNL_ARG_DST, entry->memory[DST]},
         {DNNL_ARG_SCRATCHPAD, entry->memory[SCRATCHPAD]},

@@ -3,6 +3,7 @@
 
 #include "core/base/memory.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ static void convert(const atedm_host_tensor *from, void *to, atedm_dtype dtype)
     size_t count = (size_t)atedm_host_tensor_count(from);
     size_t from_size = atedm_dtype_size(from->dtype), to_size = atedm_dtype_size(dtype);
     int64_t pieces = (int64_t)((count + CONVERT_PIECE - 1) / CONVERT_PIECE);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(atedm_cpu_threads((int64_t)count))
     for (int64_t i = 0; i < pieces; i++) {
         size_t first = (size_t)i * CONVERT_PIECE;
         size_t n = count - first < CONVERT_PIECE ? count - first : CONVERT_PIECE;
@@ -44,11 +45,26 @@ static void *allocate(size_t bytes)
     return memory;
 }
 
+static void packed_destroy(atedm_cpu_packed *packed)
+{
+    if (packed->memory)
+        dnnl_memory_destroy(packed->memory);
+    free(packed->data);
+    free(packed);
+}
+
 void atedm_cpu_weight_destroy(atedm_weight *head)
 {
     if (!head)
         return;
     atedm_cpu_weight *weight = (atedm_cpu_weight *)head;
+    while (weight->others->first) {
+        atedm_cpu_packed *packed = weight->others->first;
+        weight->others->first = packed->next;
+        packed_destroy(packed);
+    }
+    pthread_mutex_destroy(&weight->others->mutex);
+    free(weight->others);
     if (weight->memory)
         dnnl_memory_destroy(weight->memory);
     free(weight->data);
@@ -60,8 +76,15 @@ void atedm_cpu_weight_destroy(atedm_weight *head)
 static atedm_cpu_weight *weight_new(const atedm_weight *head)
 {
     atedm_cpu_weight *weight = calloc(1, sizeof *weight);
-    if (weight)
-        weight->head = *head;
+    atedm_cpu_others *others = calloc(1, sizeof *others);
+    if (!weight || !others) {
+        free(weight);
+        free(others);
+        return NULL;
+    }
+    pthread_mutex_init(&others->mutex, NULL);
+    weight->head = *head;
+    weight->others = others;
     return weight;
 }
 
@@ -83,7 +106,7 @@ static float *make_vector(const atedm_host_tensor *parts, size_t n_parts, int64_
 }
 
 // The layout that oneDNN prefers for the weight.
-static dnnl_status_t choose_layout(dnnl_engine_t engine, atedm_cpu_weight *weight)
+static dnnl_status_t choose_layout(const atedm_cpu_device *device, atedm_cpu_weight *weight)
 {
     bool conv = weight->head.kind == ATEDM_WEIGHT_CONV;
     const atedm_cpu_key key = {
@@ -95,9 +118,10 @@ static dnnl_status_t choose_layout(dnnl_engine_t engine, atedm_cpu_weight *weigh
         .stride = weight->head.stride,
         .h = conv ? LAYOUT_EDGE : LAYOUT_ROWS,
         .w = conv ? LAYOUT_EDGE : 1,
+        .as_conv = !conv && device->linear_as_conv,
     };
     dnnl_primitive_desc_t desc;
-    dnnl_status_t status = atedm_cpu_primitive_describe(engine, &key, NULL, &desc);
+    dnnl_status_t status = atedm_cpu_primitive_describe(device->engine, &key, NULL, &desc);
     if (status)
         return status;
     weight->layout = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
@@ -105,38 +129,88 @@ static dnnl_status_t choose_layout(dnnl_engine_t engine, atedm_cpu_weight *weigh
     return dnnl_success;
 }
 
+static dnnl_status_t reorder(dnnl_engine_t engine, dnnl_memory_t from, dnnl_memory_t to)
+{
+    const dnnl_memory_desc_t *from_layout, *to_layout;
+    dnnl_stream_t stream = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_t primitive = NULL;
+    dnnl_memory_get_memory_desc(from, &from_layout);
+    dnnl_memory_get_memory_desc(to, &to_layout);
+    int all = omp_get_max_threads();
+    omp_set_num_threads(atedm_cpu_threads((int64_t)dnnl_memory_desc_get_size(to_layout)));
+    dnnl_status_t status = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
+    if (!status)
+        status =
+            dnnl_reorder_primitive_desc_create(&desc, from_layout, engine, to_layout, engine, NULL);
+    if (!status)
+        status = dnnl_primitive_create(&primitive, desc);
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+    if (!status)
+        status = dnnl_primitive_execute(primitive, stream, 2, args);
+    if (!status)
+        status = dnnl_stream_wait(stream);
+    omp_set_num_threads(all);
+    if (primitive)
+        dnnl_primitive_destroy(primitive);
+    if (desc)
+        dnnl_primitive_desc_destroy(desc);
+    if (stream)
+        dnnl_stream_destroy(stream);
+    return status;
+}
+
 // weight->data from `plain`, the same tensor in the layout `plain_desc`.
 static dnnl_status_t pack(dnnl_engine_t engine, atedm_cpu_weight *weight, void *plain,
                           const dnnl_memory_desc_t *plain_desc)
 {
-    dnnl_stream_t stream = NULL;
     dnnl_memory_t from = NULL;
-    dnnl_primitive_desc_t desc = NULL;
-    dnnl_primitive_t reorder = NULL;
-    dnnl_status_t status = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
-    if (!status)
-        status = dnnl_memory_create(&from, plain_desc, engine, plain);
+    dnnl_status_t status = dnnl_memory_create(&from, plain_desc, engine, plain);
     if (!status)
         status = dnnl_memory_create(&weight->memory, &weight->layout, engine, weight->data);
     if (!status)
-        status = dnnl_reorder_primitive_desc_create(&desc, plain_desc, engine, &weight->layout,
-                                                    engine, NULL);
-    if (!status)
-        status = dnnl_primitive_create(&reorder, desc);
-    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, weight->memory}};
-    if (!status)
-        status = dnnl_primitive_execute(reorder, stream, 2, args);
-    if (!status)
-        status = dnnl_stream_wait(stream);
-    if (reorder)
-        dnnl_primitive_destroy(reorder);
-    if (desc)
-        dnnl_primitive_desc_destroy(desc);
+        status = reorder(engine, from, weight->memory);
     if (from)
         dnnl_memory_destroy(from);
-    if (stream)
-        dnnl_stream_destroy(stream);
     return status;
+}
+
+static atedm_cpu_packed *packed_create(const atedm_cpu_weight *weight,
+                                       const dnnl_memory_desc_t *layout)
+{
+    const atedm_cpu_device *device = (const atedm_cpu_device *)weight->head.device;
+    atedm_cpu_packed *packed = calloc(1, sizeof *packed);
+    if (!packed)
+        return NULL;
+    packed->layout = *layout;
+    packed->data = allocate(dnnl_memory_desc_get_size(layout));
+    if (packed->data &&
+        !dnnl_memory_create(&packed->memory, layout, device->engine, packed->data) &&
+        !reorder(device->engine, weight->memory, packed->memory))
+        return packed;
+    packed_destroy(packed);
+    return NULL;
+}
+
+dnnl_memory_t atedm_cpu_weight_memory(const atedm_cpu_weight *weight,
+                                      const dnnl_memory_desc_t *layout)
+{
+    if (dnnl_memory_desc_equal(layout, &weight->layout))
+        return weight->memory;
+    atedm_cpu_others *others = weight->others;
+    pthread_mutex_lock(&others->mutex);
+    atedm_cpu_packed *packed = others->first;
+    while (packed && !dnnl_memory_desc_equal(layout, &packed->layout))
+        packed = packed->next;
+    if (!packed) {
+        packed = packed_create(weight, layout);
+        if (packed) {
+            packed->next = others->first;
+            others->first = packed;
+        }
+    }
+    pthread_mutex_unlock(&others->mutex);
+    return packed ? packed->memory : NULL;
 }
 
 // Fills `weight` from dense matrices [out, in * kernel^2] stacked along out; `plain_desc` describes
@@ -147,7 +221,7 @@ static atedm_status fill(atedm_cpu_weight *weight, const atedm_host_tensor *part
     const atedm_cpu_device *device = (const atedm_cpu_device *)weight->head.device;
     size_t element = atedm_dtype_size(weight->head.act);
     int64_t area = (int64_t)weight->head.kernel * weight->head.kernel;
-    dnnl_status_t status = choose_layout(device->engine, weight);
+    dnnl_status_t status = choose_layout(device, weight);
     size_t bytes = status ? 0 : dnnl_memory_desc_get_size(&weight->layout);
     char *plain = allocate(atedm_cpu_bytes(weight->head.in * area, weight->head.out, element));
     weight->data = allocate(bytes);
@@ -196,9 +270,14 @@ atedm_status atedm_cpu_linear_weight_create(const atedm_weight *head,
                                             const atedm_host_tensor *biases, size_t n_parts,
                                             atedm_weight **ret_weight, atedm_error *err)
 {
-    dnnl_memory_desc_t plain; // [in, out] whose columns are the rows of the parts
-    dnnl_memory_desc_init_by_tag(&plain, 2, (dnnl_dims_t){head->in, head->out},
-                                 atedm_cpu_dnnl_type(head->act), dnnl_ba);
+    const atedm_cpu_device *device = (const atedm_cpu_device *)head->device;
+    dnnl_data_type_t type = atedm_cpu_dnnl_type(head->act);
+    dnnl_memory_desc_t plain; // the parts are the rows of [out, in]
+    if (device->linear_as_conv)
+        dnnl_memory_desc_init_by_tag(&plain, 4, (dnnl_dims_t){head->out, head->in, 1, 1}, type,
+                                     dnnl_oihw);
+    else
+        dnnl_memory_desc_init_by_tag(&plain, 2, (dnnl_dims_t){head->in, head->out}, type, dnnl_ba);
     return dense_weight(head, parts, biases, n_parts, &plain, ret_weight, err);
 }
 
