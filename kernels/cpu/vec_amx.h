@@ -1,7 +1,7 @@
-// The product of rows with a packed panel on AMX tiles, bf16: what vec_product.h is for vector
-// registers. A tile holds 16 rows of 64 bytes: 16 x 16 sums, 16 x 32 elements of the first factor,
-// or 16 pairs of rows x 16 columns of the second, which is how panels are packed. A block of 32 x
-// 32 sums keeps all eight tiles busy.
+// The product of rows with a packed panel on AMX tiles, for bf16: a template like vec_product.h,
+// which does it on vector registers, and in its place. A tile holds 16 rows of 64 bytes: 16 x 16
+// sums, 16 x 32 elements of the first factor, or 16 pairs of rows x 16 columns of the second, which
+// is how panels are packed. A block of 32 x 32 sums keeps all eight tiles busy.
 //
 // GCC 12's tile intrinsics do not tell the compiler what memory they touch: no other memory access
 // may stand between the two barriers of the product.
