@@ -3,6 +3,7 @@
 #include "config/config.h"
 
 #include "core/json_read.h"
+#include "core/sampler.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -46,22 +47,24 @@ static const option options[] = {
      "what computes: auto (the best that is there), cpu (oneDNN), ref (plain C, slow)"},
     {"dtype", OPTION_CHOICE, FIELD(dtype), "auto", 0, 0, "auto|f32|bf16|f16", "NAME",
      "type of activations: auto (the fastest on this machine), f32, bf16, f16"},
-    {"pruning", OPTION_PRUNING, FIELD(pruning), "at-edm", 0, 0, NULL, "NAME|JSON",
+    {"default_pruning", OPTION_PRUNING, FIELD(default_pruning), "at-edm", 0, 0, NULL, "NAME|JSON",
      "pruning of a request that names none: a preset, off, or a JSON object"},
-    {"max_queue", OPTION_INTEGER, FIELD(max_queue), "64", 1, 100000, NULL, "N",
+    {"queue_limit", OPTION_INTEGER, FIELD(queue_limit), "64", 1, 100000, NULL, "N",
      "requests that may wait; further ones get 503"},
-    {"max_area", OPTION_INTEGER, FIELD(max_area), "2097152", 64, 268435456, NULL, "PIXELS",
+    {"max_area", OPTION_INTEGER, FIELD(max_area), "2359296", 64, 268435456, NULL, "PIXELS",
      "pixels of one image"},
     {"max_images", OPTION_INTEGER, FIELD(max_images), "8", 1, 256, NULL, "N",
      "images of one request"},
-    {"max_body", OPTION_INTEGER, FIELD(max_body), "1048576", 1024, 67108864, NULL, "BYTES",
-     "bytes of a request's body; longer ones get 413"},
-    {"max_connections", OPTION_INTEGER, FIELD(max_connections), "256", 1, 100000, NULL, "N",
+    {"max_steps", OPTION_INTEGER, FIELD(max_steps), "150", 1, ATEDM_MAX_STEPS, NULL, "N",
+     "denoising steps of one request"},
+    {"max_body_bytes", OPTION_INTEGER, FIELD(max_body_bytes), "1048576", 1024, 67108864, NULL,
+     "BYTES", "bytes of a request's body; longer ones get 413"},
+    {"max_connections", OPTION_INTEGER, FIELD(max_connections), "1024", 1, 100000, NULL, "N",
      "open connections; further ones wait to be accepted"},
     {"connection_timeout_s", OPTION_REAL, FIELD(connection_timeout_s), "60", 1, 86400, NULL,
      "SECONDS", "a silent connection is closed after so long; a request has to be in by then"},
-    {"log_format", OPTION_CHOICE, FIELD(log_format), "plain", 0, 0, "plain|json", "NAME",
-     "lines on standard error: plain or json"},
+    {"log_format", OPTION_CHOICE, FIELD(log_format), "text", 0, 0, "text|json", "NAME",
+     "lines on standard error: text or json"},
     {"log_level", OPTION_CHOICE, FIELD(log_level), "info", 0, 0, "debug|info|warning|error", "NAME",
      "least severity that is logged"},
 };
@@ -321,7 +324,8 @@ atedm_status atedm_config_load(int argc, char *const *argv, char *const *environ
                                atedm_config *ret_config, atedm_config_action *ret_action,
                                atedm_error *err)
 {
-    atedm_config config = {.max_queue = 0};
+    atedm_config config;
+    memset(&config, 0, sizeof config);
     atedm_config_action action = ATEDM_CONFIG_RUN;
     const char *file = variable(environment, "ATEDM_CONFIG");
     atedm_status status = read_flags(argc, argv, NULL, &file, &action, err);

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define ATEDM_CONFIG_PATH_MAX 4096
-#define ATEDM_CONFIG_PRUNING_MAX 4096 // bytes of "pruning" as JSON text
+#define ATEDM_CONFIG_PRUNING_MAX 4096 // bytes of "default_pruning" as JSON text
 #define ATEDM_CONFIG_ADDRESS_MAX 280
 #define ATEDM_CONFIG_WORD_MAX 16
 
@@ -18,14 +18,15 @@ typedef struct atedm_config {
     char listen[ATEDM_CONFIG_ADDRESS_MAX]; // ADDRESS:PORT
     char backend[ATEDM_CONFIG_WORD_MAX];
     char dtype[ATEDM_CONFIG_WORD_MAX];
-    char pruning[ATEDM_CONFIG_PRUNING_MAX]; // a preset's name, or a JSON object's text
-    int64_t max_queue;                      // waiting requests
-    int64_t max_area;                       // pixels of one image
-    int64_t max_images;                     // of one request
-    int64_t max_body;                       // bytes
+    char default_pruning[ATEDM_CONFIG_PRUNING_MAX]; // a preset's name, or a JSON object's text
+    int64_t queue_limit;                            // waiting requests
+    int64_t max_area;                               // pixels of one image
+    int64_t max_images;                             // of one request
+    int64_t max_steps;
+    int64_t max_body_bytes; // bytes
     int64_t max_connections;
     double connection_timeout_s;
-    char log_format[ATEDM_CONFIG_WORD_MAX]; // "json" or "plain"
+    char log_format[ATEDM_CONFIG_WORD_MAX]; // "text" or "json"
     char log_level[ATEDM_CONFIG_WORD_MAX];  // "debug", "info", "warning", "error"
 } atedm_config;
 

@@ -141,7 +141,7 @@ static atedm_response refuse(void *app, const atedm_exchange *x, atedm_refusal r
         return response;
     case ATEDM_REFUSE_TOO_LARGE:
         return atedm_problem_response(ATEDM_PROBLEM_TOO_LARGE, id, "more than %" PRId64 " bytes",
-                                      d->config->max_body);
+                                      d->config->max_body_bytes);
     case ATEDM_REFUSE_MEDIA_TYPE:
         return atedm_problem_response(ATEDM_PROBLEM_MEDIA_TYPE, id,
                                       "send Content-Type: application/json (in UTF-8)");
@@ -161,7 +161,7 @@ atedm_response atedm_daemon_refuse_busy(atedm_daemon *d, const char *id, bool qu
     else if (queue_full)
         response =
             atedm_problem_response(ATEDM_PROBLEM_QUEUE_FULL, id,
-                                   "%" PRId64 " requests wait already", d->config->max_queue);
+                                   "%" PRId64 " requests wait already", d->config->queue_limit);
     else
         response =
             atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id, "the model is being loaded");
@@ -200,10 +200,10 @@ static int fail(const char *what, const atedm_error *err, int exit_status)
     return exit_status;
 }
 
-// The configured default of "pruning": has to be well-formed, and the model able to do it.
+// The option "default_pruning": has to be well-formed, and the model able to do it.
 static atedm_status read_default_prune(atedm_daemon *d, atedm_error *err)
 {
-    const char *text = d->config->pruning;
+    const char *text = d->config->default_pruning;
     json_error_t parse = {.text = "not valid UTF-8"};
     json_t *value =
         *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, &parse) : json_string(text);
@@ -239,7 +239,7 @@ static int prepare(atedm_daemon *d)
         .size_multiple = atedm_model_config_scale(&d->model),
         .max_area = config->max_area,
         .max_images = (int)config->max_images,
-        .max_steps = ATEDM_MAX_STEPS,
+        .max_steps = (int)config->max_steps,
     };
     if (native * native > config->max_area) {
         fprintf(stderr,
@@ -249,7 +249,7 @@ static int prepare(atedm_daemon *d)
         return EXIT_USAGE;
     }
     if (read_default_prune(d, &err))
-        return fail("pruning", &err, EXIT_USAGE);
+        return fail("default_pruning", &err, EXIT_USAGE);
     return 0;
 }
 
@@ -259,7 +259,7 @@ static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
         &(atedm_dispatch_options){
             .loop = &d->loop,
             .metrics = d->metrics,
-            .max_queue = (size_t)d->config->max_queue,
+            .max_queue = (size_t)d->config->queue_limit,
             .worker = {.model = d->config->model,
                        .backend = d->config->backend,
                        .dtype = d->config->dtype},
@@ -279,7 +279,7 @@ static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
             .loop = &d->loop,
             .listen_fd = listen_fd,
             .routes = atedm_routes,
-            .max_body = (size_t)d->config->max_body,
+            .max_body = (size_t)d->config->max_body_bytes,
             .max_connections = (unsigned)d->config->max_connections,
             .connection_timeout_s = d->config->connection_timeout_s,
             .app = d,

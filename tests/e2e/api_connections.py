@@ -110,14 +110,8 @@ class Connections(unittest.TestCase):
             s.sendall(http_request({**SMALL, "seed": 1}) + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" +
                       http_request({**SMALL, "seed": 2}) + http_request({"x": 1}) +
                       http_request({**SMALL, "seed": 3}))
-            stream = s.makefile("rb")
-
-            class Shared:  # one buffer for all responses
-                @staticmethod
-                def makefile(mode):
-                    return NotClosing(stream)
-
-            answers = [read_response(Shared) for _ in range(5)]
+            with s.makefile("rb") as stream:
+                answers = [read_response(Shared(stream)) for _ in range(5)]
         self.assertEqual([answer.status for answer in answers], [200, 200, 200, 422, 200])
         seeds = [answers[i].json()["images"][0]["seed"] for i in (0, 2, 4)]
         self.assertEqual(seeds, [1, 2, 3])
@@ -150,11 +144,14 @@ class Connections(unittest.TestCase):
             self.assertEqual(s.recv(1), b"")
 
 
-class NotClosing:
-    """A stream that survives the close of one response."""
+class Shared:
+    """Stands for a socket: all responses that are read from it share one buffered stream."""
 
     def __init__(self, stream):
         self.stream = stream
+
+    def makefile(self, mode):
+        return self
 
     def __getattr__(self, name):
         return getattr(self.stream, name)

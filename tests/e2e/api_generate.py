@@ -158,7 +158,7 @@ class Estimate(unittest.TestCase):
 class Info(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.daemon = enter_class(cls, Daemon(max_images=3, pruning="at-edm-b"))
+        cls.daemon = enter_class(cls, Daemon(max_images=3, default_pruning="at-edm-b"))
 
     def test_models(self):
         model, = self.daemon.get("/v1/models").json()["models"]

@@ -28,7 +28,7 @@ class Start(unittest.TestCase):
     def test_help_and_version(self):
         status, text, _ = run("--help")
         self.assertEqual(status, 0)
-        self.assertIn("--max-queue N", text)
+        self.assertIn("--queue-limit N", text)
         status, text, _ = run("--version")
         self.assertEqual((status, text.split()[0]), (0, "atedmd"))
 
@@ -41,19 +41,19 @@ class Start(unittest.TestCase):
 
     def test_wrong_options(self):
         self.check_refused(2, 'no option "--nonsense"', "--nonsense", "1")
-        self.check_refused(2, "--max-queue: 0 is not within", "--max-queue", "0")
+        self.check_refused(2, "--queue-limit: 0 is not within", "--queue-limit", "0")
         self.check_refused(2, "ATEDM_MAX_AREA", ATEDM_MAX_AREA="x")
         self.check_refused(2, "not ADDRESS:PORT", "--model", MODEL, "--listen", "8080")
-        self.check_refused(2, "pruning: ", "--model", MODEL, "--pruning", "at-edm-z")
-        self.check_refused(2, "/pruning/ratio", "--model", MODEL, "--pruning", '{"ratio": 7}')
-        self.check_refused(2, "floor", "--model", MODEL, "--pruning", '{"flops_budget": 0.001}')
+        self.check_refused(2, "default_pruning: ", "--model", MODEL, "--default-pruning", "at-edm-z")
+        self.check_refused(2, "/pruning/ratio", "--model", MODEL, "--default-pruning", '{"ratio": 7}')
+        self.check_refused(2, "floor", "--model", MODEL, "--default-pruning", '{"flops_budget": 0.001}')
         self.check_refused(2, "max_area", "--model", MODEL, "--max-area", "64")
 
     def test_configuration_file(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            file.write('{"max_que": 1}')
+            file.write('{"queue_limi": 1}')
             file.flush()
-            self.check_refused(2, 'no option "max_que"', "--config", file.name)
+            self.check_refused(2, 'no option "queue_limi"', "--config", file.name)
         self.check_refused(2, "/nonexistent", "--config", "/nonexistent")
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump({"model": MODEL, "max_images": 2}, file)
@@ -176,7 +176,7 @@ class Stop(unittest.TestCase):
 
 class Queue(unittest.TestCase):
     def test_full(self):
-        with Daemon(max_queue=2) as d:
+        with Daemon(queue_limit=2) as d:
             with d.start():
                 wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
                 waiting = [d.in_background(SMALL) for _ in range(2)]

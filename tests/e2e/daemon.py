@@ -53,7 +53,7 @@ class Answer:
 
 
 class Daemon:
-    """`with Daemon(max_queue=1) as d:`; options are those of the command line."""
+    """`with Daemon(queue_limit=1) as d:`; options are those of the command line."""
 
     def __init__(self, wait=True, model=MODEL, **options):
         self.wait = wait

@@ -67,9 +67,9 @@ Test(config, defaults)
     cr_assert_str_eq(o.config.listen, "127.0.0.1:8080");
     cr_assert_str_eq(o.config.model, "models/bundled");
     cr_assert_str_eq(o.config.backend, "auto");
-    cr_assert_str_eq(o.config.pruning, "at-edm");
-    cr_assert_eq(o.config.max_queue, 64);
-    cr_assert_eq(o.config.max_body, 1048576);
+    cr_assert_str_eq(o.config.default_pruning, "at-edm");
+    cr_assert_eq(o.config.queue_limit, 64);
+    cr_assert_eq(o.config.max_body_bytes, 1048576);
     cr_assert_float_eq(o.config.connection_timeout_s, 60, 0);
 }
 
@@ -87,46 +87,47 @@ Test(config, the_default_file_says_the_defaults)
 
 Test(config, flags_over_environment_over_file)
 {
-    char *path = make_file("{\"max_queue\": 1, \"max_images\": 1, \"listen\": \"a:1\"}");
+    char *path = make_file("{\"queue_limit\": 1, \"max_images\": 1, \"listen\": \"a:1\"}");
     outcome o = load(FLAGS("--listen=c:3", "--config", path),
                      FLAGS("ATEDM_MAX_IMAGES=2", "ATEDM_LISTEN=b:2", "ATEDM_MAX_AREA=", "OTHER=1"));
     unlink(path);
     cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
-    cr_assert_eq(o.config.max_queue, 1);
+    cr_assert_eq(o.config.queue_limit, 1);
     cr_assert_eq(o.config.max_images, 2);
     cr_assert_str_eq(o.config.listen, "c:3");
-    cr_assert_eq(o.config.max_area, 2097152, "an empty variable counts as absent");
+    cr_assert_eq(o.config.max_area, 2359296, "an empty variable counts as absent");
 }
 
 Test(config, file_named_by_the_environment)
 {
-    char *path = make_file("{\"max_queue\": 7, \"connection_timeout_s\": 2.5}");
+    char *path = make_file("{\"queue_limit\": 7, \"connection_timeout_s\": 2.5}");
     char variable[128];
     snprintf(variable, sizeof variable, "ATEDM_CONFIG=%s", path);
     outcome o = load(NULL, FLAGS(variable));
     unlink(path);
     cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
-    cr_assert_eq(o.config.max_queue, 7);
+    cr_assert_eq(o.config.queue_limit, 7);
     cr_assert_float_eq(o.config.connection_timeout_s, 2.5, 0);
 }
 
-Test(config, pruning_as_text_or_object)
+Test(config, default_pruning_as_text_or_object)
 {
-    outcome o = load_file("{\"pruning\": \"off\"}");
+    outcome o = load_file("{\"default_pruning\": \"off\"}");
     cr_assert_eq(o.status, ATEDM_OK);
-    cr_assert_str_eq(o.config.pruning, "off");
-    o = load_file("{\"pruning\": {\"ratio\": 0.5}}");
+    cr_assert_str_eq(o.config.default_pruning, "off");
+    o = load_file("{\"default_pruning\": {\"ratio\": 0.5}}");
     cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
-    cr_assert_str_eq(o.config.pruning, "{\"ratio\":0.5}");
-    expect_error(load_file("{\"pruning\": 1}"), "pruning: is not a string or an object");
+    cr_assert_str_eq(o.config.default_pruning, "{\"ratio\":0.5}");
+    expect_error(load_file("{\"default_pruning\": 1}"),
+                 "default_pruning: is not a string or an object");
 }
 
 Test(config, wrong_files)
 {
-    expect_error(load_file("{\"max_queue\": 0}"), "max_queue: 0 is not within 1..100000");
-    expect_error(load_file("{\"max_queue\": 100001}"), "not within");
-    expect_error(load_file("{\"max_queue\": \"4\"}"), "max_queue: is not an integer");
-    expect_error(load_file("{\"max_queue\": 4.0}"), "max_queue: is not an integer");
+    expect_error(load_file("{\"queue_limit\": 0}"), "queue_limit: 0 is not within 1..100000");
+    expect_error(load_file("{\"queue_limit\": 100001}"), "not within");
+    expect_error(load_file("{\"queue_limit\": \"4\"}"), "queue_limit: is not an integer");
+    expect_error(load_file("{\"queue_limit\": 4.0}"), "queue_limit: is not an integer");
     expect_error(load_file("{\"connection_timeout_s\": true}"), "is not a number");
     expect_error(load_file("{\"connection_timeout_s\": 0}"), "not within");
     expect_error(load_file("{\"listen\": 8080}"), "listen: is not a string");
@@ -134,9 +135,9 @@ Test(config, wrong_files)
     expect_error(load_file("{\"dtype\": \"f64\"}"), "dtype: \"f64\" is not one of auto|f32|bf16");
     expect_error(load_file("{\"dtype\": \"f3\"}"), "not one of");
     expect_error(load_file("{\"dtype\": \"auto|f32\"}"), "not one of");
-    expect_error(load_file("{\"max_que\": 4}"), "no option \"max_que\"");
+    expect_error(load_file("{\"queue_limi\": 4}"), "no option \"queue_limi\"");
     expect_error(load_file("{\"config\": \"x\"}"), "no option \"config\"");
-    expect_error(load_file("{\"max_queue\": 4, \"max_queue\": 5}"), "duplicate");
+    expect_error(load_file("{\"queue_limit\": 4, \"queue_limit\": 5}"), "duplicate");
     expect_error(load_file("[]"), "/tmp/atedm-config-");
     expect_error(load_file("{"), "/tmp/atedm-config-");
     expect_error(load(FLAGS("--config", "/nonexistent/file"), NULL), "/nonexistent/file");
@@ -153,14 +154,14 @@ Test(config, too_long_a_value)
 
 Test(config, wrong_variables_and_flags)
 {
-    expect_error(load(NULL, FLAGS("ATEDM_MAX_QUEUE=x")),
-                 "ATEDM_MAX_QUEUE: \"x\" is not an integer");
-    expect_error(load(NULL, FLAGS("ATEDM_MAX_QUEUE=99999999999999999999")), "ATEDM_MAX_QUEUE");
-    expect_error(load(FLAGS("--max-queue", "0"), NULL), "--max-queue: 0 is not within");
-    expect_error(load(FLAGS("--max-queue="), NULL), "--max-queue");
+    expect_error(load(NULL, FLAGS("ATEDM_QUEUE_LIMIT=x")),
+                 "ATEDM_QUEUE_LIMIT: \"x\" is not an integer");
+    expect_error(load(NULL, FLAGS("ATEDM_QUEUE_LIMIT=99999999999999999999")), "ATEDM_QUEUE_LIMIT");
+    expect_error(load(FLAGS("--queue-limit", "0"), NULL), "--queue-limit: 0 is not within");
+    expect_error(load(FLAGS("--queue-limit="), NULL), "--queue-limit");
     expect_error(load(FLAGS("--connection-timeout-s", "nan"), NULL), "not a number");
-    expect_error(load(FLAGS("--max-queue"), NULL), "--max-queue needs a value");
-    expect_error(load(FLAGS("--max_queue", "3"), NULL), "no option \"--max_queue\"");
+    expect_error(load(FLAGS("--queue-limit"), NULL), "--queue-limit needs a value");
+    expect_error(load(FLAGS("--queue_limit", "3"), NULL), "no option \"--queue_limit\"");
     expect_error(load(FLAGS("--nonsense", "3"), NULL), "no option \"--nonsense\"");
     expect_error(load(FLAGS("model"), NULL), "no option \"model\"");
     expect_error(load(FLAGS("--log-level", "loud"), NULL), "--log-level: \"loud\" is not one of");
@@ -169,12 +170,12 @@ Test(config, wrong_variables_and_flags)
 Test(config, help_and_version)
 {
     cr_assert_eq(load(FLAGS("--help"), NULL).action, ATEDM_CONFIG_HELP);
-    cr_assert_eq(load(FLAGS("--max-queue", "5", "--version"), NULL).action, ATEDM_CONFIG_VERSION);
+    cr_assert_eq(load(FLAGS("--queue-limit", "5", "--version"), NULL).action, ATEDM_CONFIG_VERSION);
     atedm_buffer text;
     atedm_buffer_init(&text, 1U << 20);
     cr_assert_eq(atedm_config_help(&text), ATEDM_OK);
-    const char *const parts[] = {"--config FILE", "--max-queue N", "ATEDM_MAX_QUEUE",
-                                 "\"max_queue\"", "default 64"};
+    const char *const parts[] = {"--config FILE", "--queue-limit N", "ATEDM_QUEUE_LIMIT",
+                                 "\"queue_limit\"", "default 64"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         cr_assert_not_null(strstr(text.data, parts[i]), "%s", parts[i]);
     atedm_buffer_finish(&text);
