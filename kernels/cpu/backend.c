@@ -7,6 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Threads from which oneDNN 2.6's matmul may share out the inner dimension on AMX.
+#define AMX_SPLIT_THREADS 16
+
+// Whether oneDNN's matmul may compute a row differently for another number of rows, which would
+// make a sample depend on its batch: without AVX-512 (its GEMM unrolls by row), and on AMX with
+// many threads (it splits the inner dimension or not). Its 1x1 convolutions do neither.
+static bool matmul_mixes_rows(void)
+{
+    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    unsigned avx512 = dnnl_cpu_isa_avx512_core, amx = dnnl_cpu_isa_avx512_core_amx;
+    if ((isa & avx512) != avx512)
+        return true;
+    return (isa & amx) == amx && omp_get_max_threads() >= AMX_SPLIT_THREADS;
+}
+
 static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
 {
     atedm_cpu_device *device = calloc(1, sizeof *device);
@@ -18,6 +33,7 @@ static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
         return atedm_error_set(err, ATEDM_ERR_DEVICE, "oneDNN: status %d on creating an engine",
                                (int)status);
     }
+    device->linear_as_conv = matmul_mixes_rows();
     device->vec = atedm_vec_choose();
     *ret_device = &device->head;
     return ATEDM_OK;

@@ -2,8 +2,6 @@
 // many there are, and its channel_add goes into the bias.
 #include "kernels/cpu/primitive.h"
 
-#include <string.h>
-
 // The bias of one sample: the weight's plus its row of channel_add. NULL when memory is out.
 static const float *sample_bias(atedm_cpu_stream *s, const atedm_cpu_weight *weight,
                                 const char *channel_add)
@@ -17,19 +15,6 @@ static const float *sample_bias(atedm_cpu_stream *s, const atedm_cpu_weight *wei
     for (int64_t i = 0; i < out; i++)
         bias[i] += weight->bias[i];
     return bias;
-}
-
-#define COPY_PIECE ((size_t)64 << 10) // bytes that a thread copies in one go
-
-static void copy_residual(const void *residual, void *y, size_t bytes)
-{
-    int64_t pieces = (int64_t)((bytes + COPY_PIECE - 1) / COPY_PIECE);
-#pragma omp parallel for schedule(static) if (pieces > 2)
-    for (int64_t i = 0; i < pieces; i++) {
-        size_t first = (size_t)i * COPY_PIECE;
-        size_t length = bytes - first < COPY_PIECE ? bytes - first : COPY_PIECE;
-        memcpy((char *)y + first, (const char *)residual + first, length);
-    }
 }
 
 void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
@@ -64,7 +49,7 @@ void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
         }
         char *y = (char *)args->y + (size_t)i * y_bytes;
         if (args->residual && args->residual != args->y)
-            copy_residual((const char *)args->residual + (size_t)i * y_bytes, y, y_bytes);
+            atedm_cpu_copy((const char *)args->residual + (size_t)i * y_bytes, y, y_bytes);
         const atedm_cpu_run run = {
             .weight = weight,
             .bias = bias,

@@ -13,6 +13,19 @@ static int64_t piece_length(int64_t count, int64_t first)
     return count - first < PIECE ? count - first : PIECE;
 }
 
+#define COPY_PIECE ((size_t)64 << 10) // bytes that a thread copies in one go
+
+void atedm_cpu_copy(const void *from, void *to, size_t bytes)
+{
+    int64_t pieces = (int64_t)((bytes + COPY_PIECE - 1) / COPY_PIECE);
+#pragma omp parallel for schedule(static) if (pieces > 4)
+    for (int64_t i = 0; i < pieces; i++) {
+        size_t first = (size_t)i * COPY_PIECE;
+        size_t length = bytes - first < COPY_PIECE ? bytes - first : COPY_PIECE;
+        memcpy((char *)to + first, (const char *)from + first, length);
+    }
+}
+
 void atedm_cpu_geglu(atedm_stream *stream, const void *x, void *y, int64_t rows, int64_t f)
 {
     const atedm_vec_act *act = atedm_cpu_stream_of(stream)->act;

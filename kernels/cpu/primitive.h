@@ -20,6 +20,7 @@ typedef struct atedm_cpu_key {
     int64_t in, out;
     int kernel, stride;
     int64_t h, w; // convolution: input size of one sample; linear: rows, 1
+    bool as_conv; // linear: run as a 1x1 convolution (atedm_cpu_device.linear_as_conv)
     atedm_activation activation;
     atedm_cpu_residual residual;
 } atedm_cpu_key;
