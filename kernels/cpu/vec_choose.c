@@ -2,17 +2,24 @@
 #include "kernels/cpu/vec.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+// Leaf 7 of cpuid, register edx.
+#define AMX_BF16 (1u << 22)
+#define AMX_TILE (1u << 24)
 
 // From Linux's asm/prctl.h: asks for a state component of the processor that is off by default.
 #define REQUEST_PERMISSION 0x1023
 #define TILE_DATA 18
 
-// Whether this process may use AMX's tiles. oneDNN asks for the same.
+// Whether the processor has AMX's tiles and the kernel lets this process use them. oneDNN asks for
+// the same.
 static bool tiles_allowed(void)
 {
-    return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && edx & AMX_BF16 && edx & AMX_TILE &&
            syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 #endif
