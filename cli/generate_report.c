@@ -35,8 +35,8 @@ static json_t *pruning_json(const atedm_generate_report *report)
     const atedm_plan *plan = atedm_generation_plan(report->generation);
     const atedm_request_cost *cost = atedm_generation_cost(report->generation);
     if (!plan)
-        return json_pack("{s:s, s:f, s:f}", "preset", "off", "ratio", 0.0, "mean_unet_flops_ratio",
-                         1.0);
+        return json_pack("{s:s, s:f, s:f, s:[]}", "preset", "off", "ratio", 0.0,
+                         "mean_unet_flops_ratio", 1.0, "phases");
     atedm_phase phases[ATEDM_MAX_PHASES];
     size_t n_phases = atedm_prune_phases(&plan->spec, phases);
     json_t *list = json_array();
@@ -48,7 +48,8 @@ static json_t *pruning_json(const atedm_generate_report *report)
         json_array_append_new(list, json_pack("{s:f, s:f, s:o}", "until", phases[i].until, "ratio",
                                               ratio, "skip", skip));
     }
-    return json_pack("{s:s, s:f, s:f, s:o}", "preset", plan->spec.preset, "ratio", plan->ratio,
+    return json_pack("{s:s?, s:f, s:f, s:o}", "preset",
+                     *plan->spec.preset ? plan->spec.preset : NULL, "ratio", plan->ratio,
                      "mean_unet_flops_ratio", cost->mean_unet_flops_ratio, "phases", list);
 }
 
