@@ -34,8 +34,8 @@ static atedm_status read_activation(const json_t *object, const char *path, ated
     else if (!strcmp(name, "gelu"))
         *ret = ATEDM_ACT_GELU;
     else
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: hidden_act \"%s\" is not supported",
-                               path, name);
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "%s: hidden_act \"%.64s\" is not supported", path, name);
     return ATEDM_OK;
 }
 
@@ -50,7 +50,7 @@ static atedm_status read_architecture(const json_t *object, const char *path, bo
         *ret_projection = false;
     else
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "%s: \"architectures\" names %s, not CLIPTextModel or "
+                               "%s: \"architectures\" names %.64s, not CLIPTextModel or "
                                "CLIPTextModelWithProjection",
                                path, name ? name : "nothing");
     return ATEDM_OK;

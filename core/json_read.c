@@ -125,7 +125,7 @@ atedm_status atedm_json_ints(const json_t *object, const char *path, const char 
     atedm_status status = find(object, path, key, false, &item, err);
     if (status)
         return status;
-    if (json_is_integer(item)) {
+    if (json_is_integer(item) && min_count == max_count) {
         int64_t value = 0;
         status = int_element(item, path, key, min, max, &value, err);
         if (status)

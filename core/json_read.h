@@ -16,8 +16,7 @@ ATEDM_MUST_CHECK atedm_status atedm_json_load(const char *path, json_t **ret_obj
                                               atedm_error *err);
 
 // Each reads `key` of `object` into *ret_value: `path` is only for messages. A missing or null key
-// takes
-// `*ret_value` as it is where `optional`, else it is an error. Bounds are inclusive.
+// leaves `*ret_value` as it is where `optional`, else it is an error. Bounds are inclusive.
 ATEDM_MUST_CHECK atedm_status atedm_json_int(const json_t *object, const char *path,
                                              const char *key, bool optional, int64_t min,
                                              int64_t max, int64_t *ret_value, atedm_error *err);
@@ -31,9 +30,9 @@ ATEDM_MUST_CHECK atedm_status atedm_json_bool(const json_t *object, const char *
 ATEDM_MUST_CHECK atedm_status atedm_json_string(const json_t *object, const char *path,
                                                 const char *key, bool optional,
                                                 const char **ret_value, atedm_error *err);
-// An array of `min_count`..`max_count` integers in [min, max]. A single integer stands for an array
-// of `max_count` equal ones (as diffusers has it for attention_head_dim and the like). *ret_count
-// gets the number.
+// An array of `min_count`..`max_count` integers in [min, max]. Where the number is fixed, a single
+// integer stands for an array of equal ones (as diffusers has it for attention_head_dim and the
+// like). *ret_count gets the number.
 ATEDM_MUST_CHECK atedm_status atedm_json_ints(const json_t *object, const char *path,
                                               const char *key, size_t min_count, size_t max_count,
                                               int64_t min, int64_t max, int64_t *ret_values,

@@ -3,6 +3,7 @@
 #include "core/model.h"
 
 #include "core/json_read.h"
+#include "core/request.h"
 #include "core/weights.h"
 
 #include <limits.h>
@@ -46,7 +47,8 @@ static atedm_status read_index(const char *dir, atedm_model_config *config, ated
     status = atedm_json_string(object, path, "_class_name", false, &class_name, err);
     if (!status && strcmp(class_name, "StableDiffusionXLPipeline"))
         status = atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                                 "%s: a %s, not a StableDiffusionXLPipeline", path, class_name);
+                                 "%s: _class_name is %.64s, not StableDiffusionXLPipeline", path,
+                                 class_name);
     if (!status)
         status = atedm_json_bool(object, path, "force_zeros_for_empty_prompt", true,
                                  &config->force_zeros_for_empty_prompt, err);
@@ -63,26 +65,36 @@ static atedm_status check_agreement(const char *dir, const atedm_model_config *c
     const atedm_vae_config *vae = &config->parts.vae;
     if (clip[0].has_projection || !clip[1].has_projection)
         return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                               "%s: text_encoder must be a CLIPTextModel and text_encoder_2 a "
-                               "CLIPTextModelWithProjection",
+                               "%s: \"architectures\" must be CLIPTextModel in "
+                               "text_encoder/config.json and CLIPTextModelWithProjection in "
+                               "text_encoder_2/config.json",
                                dir);
     if (clip[0].width + clip[1].width != unet->cross_attention_dim)
         return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                               "%s: text encoders of width %lld and %lld, but the UNet's "
-                               "cross_attention_dim is %lld",
+                               "%s: the text encoders' hidden_size %lld and %lld do not add up to "
+                               "the UNet's cross_attention_dim %lld",
                                dir, (long long)clip[0].width, (long long)clip[1].width,
                                (long long)unet->cross_attention_dim);
     int64_t condition = clip[1].projection + ATEDM_UNET_TIME_IDS * unet->addition_time_embed_dim;
     if (condition != unet->projection_input_dim)
         return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                               "%s: pooled text and time ids make %lld values, but the UNet's "
+                               "%s: text_encoder_2's projection_dim and %d times the UNet's "
+                               "addition_time_embed_dim make %lld, but its "
                                "projection_class_embeddings_input_dim is %lld",
-                               dir, (long long)condition, (long long)unet->projection_input_dim);
+                               dir, ATEDM_UNET_TIME_IDS, (long long)condition,
+                               (long long)unet->projection_input_dim);
     if (unet->in_channels != vae->latent_channels || unet->out_channels != vae->latent_channels)
         return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                               "%s: UNet from %lld to %lld channels, VAE of %lld latent channels",
+                               "%s: the UNet's in_channels %lld and out_channels %lld are not the "
+                               "VAE's latent_channels %lld",
                                dir, (long long)unet->in_channels, (long long)unet->out_channels,
                                (long long)vae->latent_channels);
+    int64_t native = atedm_model_config_native_size(config);
+    if (native > ATEDM_SIZE_MAX)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT,
+                               "%s: the UNet's sample_size makes a picture of %lld pixels a side, "
+                               "more than the limit of %d",
+                               dir, (long long)native, ATEDM_SIZE_MAX);
     return ATEDM_OK;
 }
 
@@ -206,7 +218,10 @@ static atedm_status load_tokens(atedm_model *model, const char *dir, atedm_error
 {
     model->context_tokens = atedm_tokenizer_length(model->tokenizer[0]);
     if (atedm_tokenizer_length(model->tokenizer[1]) != model->context_tokens)
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s: the tokenizers' lengths differ", dir);
+        return atedm_error_set(err, ATEDM_ERR_FORMAT,
+                               "%s: model_max_length is %lld in tokenizer and %lld in tokenizer_2",
+                               dir, (long long)model->context_tokens,
+                               (long long)atedm_tokenizer_length(model->tokenizer[1]));
     return ATEDM_OK;
 }
 

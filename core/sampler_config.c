@@ -51,7 +51,7 @@ static atedm_status refuse_unsupported(const json_t *object, const char *path, a
         return status;
     if (strcmp(name, "EulerDiscreteScheduler") != 0)
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "%s: scheduler \"%.64s\" is not supported", path, name);
+                               "%s: _class_name \"%.64s\" is not supported", path, name);
     for (size_t i = 0; i < sizeof unset / sizeof unset[0]; i++) {
         const json_t *item = json_object_get(object, unset[i]);
         if (item && !json_is_null(item))

@@ -47,14 +47,17 @@ static const char *const must_be_null[] = {
 static atedm_status check_fixed(const json_t *object, const char *path, atedm_error *err)
 {
     for (size_t i = 0; i < sizeof fixed_strings / sizeof *fixed_strings; i++) {
-        const char *value = fixed_strings[i].value;
-        atedm_status status =
-            atedm_json_string(object, path, fixed_strings[i].key, true, &value, err);
+        const char *key = fixed_strings[i].key, *value = fixed_strings[i].value;
+        // Absent is diffusers' default, but null is a kind of its own ("no mid block").
+        if (json_is_null(json_object_get(object, key)))
+            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: %s null is not supported", path,
+                                   key);
+        atedm_status status = atedm_json_string(object, path, key, true, &value, err);
         if (status)
             return status;
         if (strcmp(value, fixed_strings[i].value))
-            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: %s \"%s\" is not supported",
-                                   path, fixed_strings[i].key, value);
+            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: %s \"%.64s\" is not supported",
+                                   path, key, value);
     }
     for (size_t i = 0; i < sizeof fixed_bools / sizeof *fixed_bools; i++) {
         bool value = fixed_bools[i].value;
@@ -100,9 +103,9 @@ static atedm_status read_stages(const json_t *object, const char *path, const ch
         else if (name && !strcmp(name, plain))
             ret_attention[i] = false;
         else
-            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: \"%s\" holds %s, not %s or %s",
-                                   path, key, name ? name : "something else than names", plain,
-                                   attention);
+            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                                   "%s: \"%s\" holds %.64s, not %s or %s", path, key,
+                                   name ? name : "something else than names", plain, attention);
     }
     return ATEDM_OK;
 }
@@ -198,27 +201,26 @@ static atedm_status check_consistency(const atedm_unet_config *c, const char *pa
                 err, ATEDM_ERR_FORMAT,
                 "%s: block_out_channels %lld is not a multiple of norm_num_groups %d", path,
                 (long long)c->channels[i], c->norm_groups);
-        if (c->attention[i] && c->channels[i] % c->heads[i])
+        // The mid block attends at the last level, whatever that level itself does.
+        bool attends = c->attention[i] || i == c->levels - 1;
+        if (attends && c->channels[i] % c->heads[i])
             return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                                   "%s: block_out_channels %lld is not a multiple of its %d heads",
+                                   "%s: block_out_channels %lld is not a multiple of its %d heads "
+                                   "(attention_head_dim or num_attention_heads)",
                                    path, (long long)c->channels[i], c->heads[i]);
-        // The channels of a skip connection and of the path below it are normed together.
-        if (i > 0 && (c->channels[i] + c->channels[i - 1]) % c->norm_groups)
-            return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s: channels do not divide into groups",
-                                   path);
     }
-    int last = c->levels - 1;
-    if (c->channels[last] % c->heads[last])
-        return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                               "%s: the mid block's channels do not divide into heads", path);
     if (c->channels[0] % 2 || c->addition_time_embed_dim % 2)
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s: sinusoidal embeddings need even widths",
-                               path);
+        return atedm_error_set(err, ATEDM_ERR_FORMAT,
+                               "%s: block_out_channels begins with %lld and "
+                               "addition_time_embed_dim is %lld, which both have to be even",
+                               path, (long long)c->channels[0],
+                               (long long)c->addition_time_embed_dim);
     if (c->projection_input_dim <= ATEDM_UNET_TIME_IDS * c->addition_time_embed_dim)
         return atedm_error_set(err, ATEDM_ERR_FORMAT,
                                "%s: projection_class_embeddings_input_dim %lld leaves no room for "
-                               "pooled text beside %d time ids",
-                               path, (long long)c->projection_input_dim, ATEDM_UNET_TIME_IDS);
+                               "pooled text beside %d times addition_time_embed_dim %lld",
+                               path, (long long)c->projection_input_dim, ATEDM_UNET_TIME_IDS,
+                               (long long)c->addition_time_embed_dim);
     return ATEDM_OK;
 }
 
@@ -247,8 +249,9 @@ atedm_status atedm_unet_config_read(const char *path, atedm_unet_config *ret_con
         goto fail;
     if (count_blocks(&c) > ATEDM_MAX_BLOCKS) {
         status = atedm_error_set(err, ATEDM_ERR_LIMIT,
-                                 "%s: %d attention blocks, more than the limit of %d", path,
-                                 count_blocks(&c), ATEDM_MAX_BLOCKS);
+                                 "%s: layers_per_block and down_block_types make %d attention "
+                                 "blocks, more than the limit of %d",
+                                 path, count_blocks(&c), ATEDM_MAX_BLOCKS);
         goto fail;
     }
     *ret_config = c;

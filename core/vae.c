@@ -41,7 +41,7 @@ static atedm_status check_kinds(const json_t *object, const char *path, int leve
     if (status)
         return status;
     if (strcmp(act, "silu"))
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: act_fn \"%s\" is not supported",
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: act_fn \"%.64s\" is not supported",
                                path, act);
     const json_t *list = json_object_get(object, "up_block_types");
     if (!json_is_array(list) || json_array_size(list) != (size_t)levels)
