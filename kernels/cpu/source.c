@@ -33,12 +33,12 @@ static void list_span(const atedm_source_args *args, int64_t span, int32_t *prun
     *ret_lists = lists;
 }
 
-// Position of the largest value, the lowest one of equals.
+// Position of the largest value, the lowest one of equals. NaN comes after every number.
 static int32_t argmax(const float *values, int64_t n)
 {
     int64_t best = 0;
     for (int64_t j = 1; j < n; j++)
-        if (values[j] > values[best])
+        if (values[j] > values[best] || (isnan(values[best]) && !isnan(values[j])))
             best = j;
     return (int32_t)best;
 }

@@ -106,22 +106,25 @@ static void FN(geglu)(const void *x, void *y, int64_t f)
     }
 }
 
-// Sum over the row of x, or of (x - mean)^2; the lanes past the end count nothing.
-ALWAYS_INLINE float FN(row_sum)(const T *x, int64_t c, bool squares, float mean)
+// Sums over the row of x - center and of its square.
+ALWAYS_INLINE void FN(row_sums)(const T *x, int64_t c, float center, float *sum, float *squares)
 {
-    vf sum = {0}, other = {0};
+    vf sums[2] = {0}, products[2] = {0};
     int64_t i = 0;
     for (; i + 2 * VL <= c; i += 2 * VL) {
-        vf a = FN(load)(x + i) - mean, b = FN(load)(x + i + VL) - mean;
-        sum += squares ? a * a : a;
-        other += squares ? b * b : b;
+        vf a = FN(load)(x + i) - center, b = FN(load)(x + i + VL) - center;
+        sums[0] += a;
+        sums[1] += b;
+        products[0] += a * a;
+        products[1] += b * b;
     }
-    float total = vf_sum(sum + other);
+    *sum = vf_sum(sums[0] + sums[1]);
+    *squares = vf_sum(products[0] + products[1]);
     for (; i < c; i++) {
-        float v = FN(load_one)(x + i) - mean;
-        total += squares ? v * v : v;
+        float v = FN(load_one)(x + i) - center;
+        *sum += v;
+        *squares += v * v;
     }
-    return total;
 }
 
 static void FN(layer_norm)(const void *x, void *y, const float *scale, const float *shift,
@@ -129,16 +132,19 @@ static void FN(layer_norm)(const void *x, void *y, const float *scale, const flo
 {
     const T *from = x;
     T *to = y;
-    float mean = FN(row_sum)(from, c, false, 0) / (float)c;
-    float variance = FN(row_sum)(from, c, true, mean) / (float)c;
-    float factor = 1 / sqrtf(variance + epsilon);
+    float sum, squares;
+    FN(row_sums)(from, c, 0, &sum, &squares);
+    float mean = sum / (float)c;
+    FN(row_sums)(from, c, mean, &sum, &squares);
+    float rest = sum / (float)c; // what rounding left in the mean, which matters where it is large
+    float factor = 1 / sqrtf(squares / (float)c - rest * rest + epsilon);
     int64_t i = 0;
     for (; i + VL <= c; i += VL) {
-        vf v = (FN(load)(from + i) - mean) * factor;
+        vf v = (FN(load)(from + i) - mean - rest) * factor;
         FN(store)(to + i, v * vf_load(scale + i) + vf_load(shift + i));
     }
     if (i < c) {
-        vf v = (FN(load_part)(from + i, c - i) - mean) * factor;
+        vf v = (FN(load_part)(from + i, c - i) - mean - rest) * factor;
         v = v * f32_load_part(scale + i, c - i) + f32_load_part(shift + i, c - i);
         FN(store_part)(to + i, v, c - i);
     }
@@ -147,21 +153,25 @@ static void FN(layer_norm)(const void *x, void *y, const float *scale, const flo
 // Rows that column_sums adds in F32 before it goes on in double.
 #define FLOAT_ROWS 32
 
+// The plain sums are of differences to the first row, so that large means lose no digits.
 ALWAYS_INLINE void FN(column_block)(const T *x, int64_t rows, int64_t c, int64_t width,
                                     const float *center, double *sums)
 {
-    vf middle = {0}, sum = {0};
+    vf middle, sum = {0};
     if (center)
         middle = width == VL ? vf_load(center) : f32_load_part(center, width);
+    else
+        middle = width == VL ? FN(load)(x) : FN(load_part)(x, width);
     for (int64_t r = 0; r < rows; r++) {
         vf v = width == VL ? FN(load)(x + r * c) : FN(load_part)(x + r * c, width);
         v -= middle;
         sum += center ? v * v : v;
     }
-    float lanes[VL];
+    float lanes[VL], middles[VL];
     vf_store(lanes, sum);
+    vf_store(middles, middle);
     for (int64_t j = 0; j < width; j++)
-        sums[j] += (double)lanes[j];
+        sums[j] += (double)lanes[j] + (center ? 0 : (double)rows * (double)middles[j]);
 }
 
 static void FN(column_sums)(const void *x, int64_t rows, int64_t c, const float *center,
