@@ -1,6 +1,7 @@
 // Calls that an operation has to refuse: the stream fails with a message, the next sync reports it,
-// and after that the stream works as before. And what else every backend owes: a call over nothing
-// does nothing; a failure is kept until the sync, and later calls do nothing.
+// and after that the stream works as before. Each refused call is an accepted one with one mistake,
+// and the accepted one is made too. And what else every backend owes: a call over nothing does
+// nothing; a failure is kept until the sync, and later calls do nothing.
 #include "tests/parity/parity.h"
 
 #include <math.h>
@@ -14,11 +15,11 @@ typedef struct fixture {
     atedm_stream *s;
     atedm_weight *linear, *conv, *norm, *table; // [4, 4], [4, 4, 3, 3], [4], [4, 4]
     atedm_weight *long_norm, *long_table;       // [5], [4, 5]
-    void *memory[7];
-    void *x, *y;            // act [COUNT]
-    float *f, *g;           // [COUNT]
-    int32_t *kept, *source; // [COUNT]
-    uint8_t *bytes;         // [COUNT]
+    void *memory[8];
+    void *x, *y;                    // act [COUNT]
+    float *f, *g;                   // [COUNT]
+    int32_t *kept, *source, *place; // [COUNT]
+    uint8_t *bytes;                 // [COUNT]
     int failed;
 } fixture;
 
@@ -50,26 +51,28 @@ static void expect_refused(fixture *f, const char *call)
         expect_refused(f, #__VA_ARGS__);                                                           \
     } while (0)
 
-// Does nothing, and is no failure.
-static void expect_nothing(fixture *f, const char *call)
+// Is no failure.
+static void expect_accepted(fixture *f, const char *call)
 {
     atedm_error err = {{0}};
     if (!atedm_stream_sync(f->s, &err))
         return;
-    printf("FAIL %s should do nothing: %s\n", call, err.message);
+    printf("FAIL %s was refused: %s\n", call, err.message);
     f->failed++;
 }
 
-#define NOTHING(...)                                                                               \
+// A call that does something, or one that does nothing.
+#define ACCEPTED(...)                                                                              \
     do {                                                                                           \
         __VA_ARGS__;                                                                               \
-        expect_nothing(f, #__VA_ARGS__);                                                           \
+        expect_accepted(f, #__VA_ARGS__);                                                          \
     } while (0)
 
 static void linear_calls(fixture *f)
 {
     const atedm_linear_args good = {.weight = f->linear, .x = f->x, .y = f->y, .rows = 2};
     atedm_linear_args a;
+    ACCEPTED(a = good, atedm_linear(f->s, &a));
     REFUSED(a = good, a.weight = NULL, atedm_linear(f->s, &a));
     REFUSED(a = good, a.weight = f->conv, atedm_linear(f->s, &a));
     REFUSED(a = good, a.x = NULL, atedm_linear(f->s, &a));
@@ -80,13 +83,14 @@ static void linear_calls(fixture *f)
     REFUSED(a = good, a.rows = INT64_MAX, atedm_linear(f->s, &a));
     REFUSED(a = good, a.rows = INT64_MAX / 4 + 2, atedm_linear(f->s, &a));
     REFUSED(a = good, a.activation = (atedm_activation)99, atedm_linear(f->s, &a));
-    NOTHING(a = good, a.rows = 0, atedm_linear(f->s, &a));
+    ACCEPTED(a = good, a.rows = 0, atedm_linear(f->s, &a));
 }
 
 static void conv_calls(fixture *f)
 {
     const atedm_conv_args good = {.weight = f->conv, .x = f->x, .y = f->y, .n = 1, .h = 2, .w = 2};
     atedm_conv_args a;
+    ACCEPTED(a = good, atedm_conv(f->s, &a));
     REFUSED(a = good, a.weight = NULL, atedm_conv(f->s, &a));
     REFUSED(a = good, a.weight = f->linear, atedm_conv(f->s, &a));
     REFUSED(a = good, a.x = NULL, atedm_conv(f->s, &a));
@@ -98,7 +102,7 @@ static void conv_calls(fixture *f)
     REFUSED(a = good, a.h = 0, atedm_conv(f->s, &a));
     REFUSED(a = good, a.w = INT64_MAX, atedm_conv(f->s, &a));
     REFUSED(a = good, a.h = (int64_t)1 << 32, a.w = (int64_t)1 << 32, atedm_conv(f->s, &a));
-    NOTHING(a = good, a.n = 0, atedm_conv(f->s, &a));
+    ACCEPTED(a = good, a.n = 0, atedm_conv(f->s, &a));
 }
 
 static void norm_calls(fixture *f)
@@ -109,6 +113,8 @@ static void norm_calls(fixture *f)
         .weight = f->norm, .x = f->x, .y = f->y, .rows = 4, .epsilon = 1e-5f};
     atedm_group_norm_args a;
     atedm_layer_norm_args b;
+    ACCEPTED(a = good, atedm_group_norm(f->s, &a));
+    ACCEPTED(a = good, a.y = f->x, atedm_group_norm(f->s, &a));
     REFUSED(a = good, a.weight = f->linear, atedm_group_norm(f->s, &a));
     REFUSED(a = good, a.weight = f->long_norm, atedm_group_norm(f->s, &a)); // 5 channels, 2 groups
     REFUSED(a = good, a.x = NULL, atedm_group_norm(f->s, &a));
@@ -119,55 +125,65 @@ static void norm_calls(fixture *f)
     REFUSED(a = good, a.n = -1, atedm_group_norm(f->s, &a));
     REFUSED(a = good, a.epsilon = NAN, atedm_group_norm(f->s, &a));
     REFUSED(a = good, a.epsilon = -1, atedm_group_norm(f->s, &a));
-    NOTHING(a = good, a.n = 0, atedm_group_norm(f->s, &a));
+    ACCEPTED(a = good, a.n = 0, atedm_group_norm(f->s, &a));
+    ACCEPTED(b = fine, atedm_layer_norm(f->s, &b));
     REFUSED(b = fine, b.weight = f->table, atedm_layer_norm(f->s, &b));
     REFUSED(b = fine, b.y = NULL, atedm_layer_norm(f->s, &b));
     REFUSED(b = fine, b.rows = -1, atedm_layer_norm(f->s, &b));
     REFUSED(b = fine, b.rows = INT64_MAX, atedm_layer_norm(f->s, &b));
     REFUSED(b = fine, b.epsilon = NAN, atedm_layer_norm(f->s, &b));
-    NOTHING(b = fine, b.rows = 0, atedm_layer_norm(f->s, &b));
+    ACCEPTED(b = fine, b.rows = 0, atedm_layer_norm(f->s, &b));
 }
 
 static void elementwise_calls(fixture *f)
 {
+    ACCEPTED(atedm_geglu(f->s, f->x, f->y, 2, 4));
     REFUSED(atedm_geglu(f->s, NULL, f->y, 2, 4));
     REFUSED(atedm_geglu(f->s, f->x, f->x, 2, 4));
     REFUSED(atedm_geglu(f->s, f->x, f->y, 2, 0));
     REFUSED(atedm_geglu(f->s, f->x, f->y, -2, 4));
     REFUSED(atedm_geglu(f->s, f->x, f->y, 2, INT64_MAX));
-    NOTHING(atedm_geglu(f->s, f->x, f->y, 0, 4));
+    ACCEPTED(atedm_geglu(f->s, f->x, f->y, 0, 4));
+    ACCEPTED(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, f->y, 4));
     REFUSED(atedm_activate(f->s, (atedm_activation)-1, f->x, f->y, 4));
     REFUSED(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, NULL, 4));
     REFUSED(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, f->y, -4));
-    NOTHING(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, f->y, 0));
+    ACCEPTED(atedm_activate(f->s, ATEDM_ACT_SILU, f->x, f->y, 0));
+    ACCEPTED(atedm_add(f->s, f->x, f->y, f->y, 4));
     REFUSED(atedm_add(f->s, f->x, NULL, f->y, 4));
     REFUSED(atedm_add(f->s, f->x, f->x, (char *)f->x + 4, 4));
     REFUSED(atedm_add(f->s, f->x, f->x, f->y, INT64_MAX));
-    NOTHING(atedm_add(f->s, f->x, f->x, f->y, 0));
+    ACCEPTED(atedm_add(f->s, f->x, f->x, f->y, 0));
+    ACCEPTED(atedm_upsample2(f->s, f->x, f->y, 1, 4, 4, 4));
     REFUSED(atedm_upsample2(f->s, f->x, f->x, 1, 4, 4, 4));
     REFUSED(atedm_upsample2(f->s, f->x, f->y, 1, 4, -4, 4));
     REFUSED(atedm_upsample2(f->s, f->x, f->y, 1, 4, 4, 0));
     REFUSED(atedm_upsample2(f->s, f->x, f->y, 1, INT64_MAX, 4, 4));
-    NOTHING(atedm_upsample2(f->s, f->x, f->y, 0, 4, 4, 4));
+    ACCEPTED(atedm_upsample2(f->s, f->x, f->y, 0, 4, 4, 4));
+    ACCEPTED(atedm_concat(f->s, f->x, 2, f->x, 2, f->y, 2));
     REFUSED(atedm_concat(f->s, f->x, 2, f->x, 2, NULL, 2));
     REFUSED(atedm_concat(f->s, f->x, 0, f->x, 2, f->y, 2));
     REFUSED(atedm_concat(f->s, f->x, 2, f->x, INT64_MAX, f->y, 2));
     REFUSED(atedm_concat(f->s, f->x, 2, f->y, 2, f->y, 2));
-    NOTHING(atedm_concat(f->s, f->x, 2, f->x, 2, f->y, 0));
+    ACCEPTED(atedm_concat(f->s, f->x, 2, f->x, 2, f->y, 0));
+    ACCEPTED(atedm_to_f32(f->s, f->x, f->f, 4));
+    ACCEPTED(atedm_from_f32(f->s, f->f, f->y, 4));
     REFUSED(atedm_to_f32(f->s, f->x, NULL, 4));
     REFUSED(atedm_to_f32(f->s, f->x, f->f, -4));
     REFUSED(atedm_from_f32(f->s, NULL, f->y, 4));
     REFUSED(atedm_from_f32(f->s, f->f, f->y, INT64_MIN));
+    ACCEPTED(atedm_copy(f->s, f->x, f->y, 4));
     REFUSED(atedm_copy(f->s, NULL, f->y, 4));
     REFUSED(atedm_upload(f->s, f->failed ? NULL : &f->failed, NULL, 4));
     REFUSED(atedm_download(f->s, NULL, &f->failed, 4));
-    NOTHING(atedm_copy(f->s, NULL, NULL, 0));
+    ACCEPTED(atedm_copy(f->s, NULL, NULL, 0));
 }
 
 static void embedding_calls(fixture *f)
 {
     const int64_t ids[4] = {0, 1, 2, 3}, negative[4] = {0, 1, -2, 3}, beyond[4] = {0, 1, 2, 4};
     const double values[2] = {1, 2};
+    ACCEPTED(atedm_embed_tokens(f->s, f->table, f->table, ids, 4, 2, f->y));
     REFUSED(atedm_embed_tokens(f->s, f->table, f->table, negative, 4, 2, f->y));
     REFUSED(atedm_embed_tokens(f->s, f->table, f->table, beyond, 4, 2, f->y));
     REFUSED(atedm_embed_tokens(f->s, f->table, f->table, NULL, 4, 2, f->y));
@@ -177,12 +193,13 @@ static void embedding_calls(fixture *f)
     REFUSED(atedm_embed_tokens(f->s, f->table, NULL, ids, 4, 2, f->y));
     REFUSED(atedm_embed_tokens(f->s, f->linear, f->table, ids, 4, 2, f->y));
     REFUSED(atedm_embed_tokens(f->s, f->table, f->table, ids, -4, 2, f->y));
-    NOTHING(atedm_embed_tokens(f->s, f->table, f->table, ids, 0, 2, f->y));
+    ACCEPTED(atedm_embed_tokens(f->s, f->table, f->table, ids, 0, 2, f->y));
+    ACCEPTED(atedm_sinusoid(f->s, values, 2, 8, f->y));
     REFUSED(atedm_sinusoid(f->s, values, 2, 7, f->y));
     REFUSED(atedm_sinusoid(f->s, values, 2, 0, f->y));
     REFUSED(atedm_sinusoid(f->s, NULL, 2, 8, f->y));
     REFUSED(atedm_sinusoid(f->s, values, -2, 8, f->y));
-    NOTHING(atedm_sinusoid(f->s, values, 0, 8, f->y));
+    ACCEPTED(atedm_sinusoid(f->s, values, 0, 8, f->y));
 }
 
 static void attention_calls(fixture *f)
@@ -203,6 +220,7 @@ static void attention_calls(fixture *f)
                                        .heads = 2,
                                        .head_dim = 2};
     atedm_attention_args a;
+    ACCEPTED(a = good, atedm_attention(f->s, &a));
     REFUSED(a = good, a.q = NULL, atedm_attention(f->s, &a));
     REFUSED(a = good, a.v = NULL, atedm_attention(f->s, &a));
     REFUSED(a = good, a.o = NULL, atedm_attention(f->s, &a));
@@ -220,7 +238,7 @@ static void attention_calls(fixture *f)
     REFUSED(a = good, a.spans = &huge, atedm_attention(f->s, &a));
     REFUSED(a = good, a.causal = true, a.spans = &uneven, atedm_attention(f->s, &a));
     REFUSED(a = good, a.n_spans = -1, atedm_attention(f->s, &a));
-    NOTHING(a = good, a.n_spans = 0, atedm_attention(f->s, &a));
+    ACCEPTED(a = good, a.n_spans = 0, atedm_attention(f->s, &a));
 }
 
 static void rank_calls(fixture *f)
@@ -241,6 +259,7 @@ static void rank_calls(fixture *f)
                                   .heads = 2,
                                   .head_dim = 2};
     atedm_rank_args a;
+    ACCEPTED(p = params, a = good, atedm_rank_tokens(f->s, &a));
     REFUSED(p = params, a = good, a.k = NULL, atedm_rank_tokens(f->s, &a));
     REFUSED(p = params, a = good, a.lse = NULL, atedm_rank_tokens(f->s, &a));
     REFUSED(p = params, a = good, a.scores = NULL, atedm_rank_tokens(f->s, &a));
@@ -255,13 +274,14 @@ static void rank_calls(fixture *f)
     REFUSED(a = good, p = params, p.tolerance = -1, atedm_rank_tokens(f->s, &a));
     REFUSED(a = good, p = params, p.tolerance = NAN, atedm_rank_tokens(f->s, &a));
     REFUSED(a = good, p = params, p.heads = (atedm_head_combine)7, atedm_rank_tokens(f->s, &a));
-    NOTHING(p = params, a = good, a.n_spans = 0, atedm_rank_tokens(f->s, &a));
+    ACCEPTED(p = params, a = good, a.n_spans = 0, atedm_rank_tokens(f->s, &a));
 }
 
 static void prune_calls(fixture *f)
 {
     const atedm_prune_span good = {.first = 0, .n = 4, .kept_first = 0, .keep = 2};
     atedm_prune_span p;
+    ACCEPTED(p = good, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
     REFUSED(p = good, atedm_select_tokens(f->s, NULL, f->kept, &p, 1));
     REFUSED(p = good, atedm_select_tokens(f->s, f->f, NULL, &p, 1));
     REFUSED(p = good, atedm_select_tokens(f->s, f->f, f->kept, NULL, 1));
@@ -272,28 +292,33 @@ static void prune_calls(fixture *f)
     REFUSED(p = good, p.n = (int64_t)1 << 31, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
     REFUSED(p = good, p.first = -1, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
     REFUSED(p = good, p.kept_first = INT64_MAX, atedm_select_tokens(f->s, f->f, f->kept, &p, 1));
-    NOTHING(p = good, atedm_select_tokens(f->s, f->f, f->kept, &p, 0));
+    ACCEPTED(p = good, atedm_select_tokens(f->s, f->f, f->kept, &p, 0));
     const atedm_source_args fine = {
         .kept = f->kept, .source = f->source, .spans = &good, .n_spans = 1};
     const atedm_source_map map = {f->x, f->x, 4, 4, f->f, 4, 2, 2};
     atedm_source_args a;
     atedm_source_map m;
+    ACCEPTED(m = map, a = fine, atedm_source_attention(f->s, &a, &m));
     REFUSED(m = map, a = fine, a.kept = NULL, atedm_source_attention(f->s, &a, &m));
     REFUSED(m = map, a = fine, a.source = f->kept, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.lse = NULL, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.lse_stride = 3, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.k_stride = 3, atedm_source_attention(f->s, &a, &m));
-    NOTHING(a = fine, m = map, a.n_spans = 0, atedm_source_attention(f->s, &a, &m));
+    ACCEPTED(a = fine, m = map, a.n_spans = 0, atedm_source_attention(f->s, &a, &m));
+    ACCEPTED(a = fine, atedm_source_cosine(f->s, &a, f->x, 4));
+    ACCEPTED(a = fine, atedm_source_nearest(f->s, &a, f->place, 4));
+    ACCEPTED(a = fine, atedm_source_zero(f->s, &a));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, NULL, 4));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, 0));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, INT64_MAX));
     REFUSED(a = fine, atedm_source_nearest(f->s, &a, NULL, 4));
-    REFUSED(a = fine, atedm_source_nearest(f->s, &a, f->kept, 0));
+    REFUSED(a = fine, atedm_source_nearest(f->s, &a, f->place, 0));
     REFUSED(a = fine, a.spans = NULL, atedm_source_zero(f->s, &a));
     REFUSED(a = fine, a.n_spans = -1, atedm_source_zero(f->s, &a));
-    NOTHING(a = fine, a.n_spans = 0, atedm_source_zero(f->s, &a));
+    ACCEPTED(a = fine, a.n_spans = 0, atedm_source_zero(f->s, &a));
     const atedm_gather_span rows = {0, 0, 0, 2};
     atedm_gather_span g;
+    ACCEPTED(g = rows, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
     REFUSED(g = rows, atedm_gather_rows(f->s, f->x, f->kept, f->x, 8, &g, 1));
     REFUSED(g = rows, atedm_gather_rows(f->s, f->x, NULL, f->y, 8, &g, 1));
     REFUSED(g = rows, atedm_gather_rows(f->s, f->x, f->kept, f->y, 0, &g, 1));
@@ -301,7 +326,7 @@ static void prune_calls(fixture *f)
     REFUSED(g = rows, g.n = -1, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
     REFUSED(g = rows, g.from = -1, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
     REFUSED(g = rows, g.to = INT64_MAX, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
-    NOTHING(g = rows, g.n = 0, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
+    ACCEPTED(g = rows, g.n = 0, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
 }
 
 static void sampler_calls(fixture *f)
@@ -310,19 +335,22 @@ static void sampler_calls(fixture *f)
     const atedm_step_args good = {
         .cond = f->x, .x = f->f, .count = 4, .guidance_scale = 7, .a = 1, .b = -1};
     atedm_step_args a;
+    ACCEPTED(atedm_scale_input(f->s, f->f, scales, f->y, 2, 4));
     REFUSED(atedm_scale_input(f->s, f->f, NULL, f->y, 2, 4));
     REFUSED(atedm_scale_input(f->s, f->f, scales, f->y, -2, 4));
     REFUSED(atedm_scale_input(f->s, f->f, scales, f->y, 2, INT64_MAX));
-    NOTHING(atedm_scale_input(f->s, f->f, scales, f->y, 0, 4));
+    ACCEPTED(atedm_scale_input(f->s, f->f, scales, f->y, 0, 4));
+    ACCEPTED(a = good, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.cond = NULL, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.x = NULL, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.count = -4, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.guidance_scale = NAN, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.b = INFINITY, atedm_sampler_step(f->s, &a));
-    NOTHING(a = good, a.count = 0, atedm_sampler_step(f->s, &a));
+    ACCEPTED(a = good, a.count = 0, atedm_sampler_step(f->s, &a));
+    ACCEPTED(atedm_image_finish(f->s, f->x, f->bytes, 4));
     REFUSED(atedm_image_finish(f->s, f->x, NULL, 4));
     REFUSED(atedm_image_finish(f->s, f->x, f->bytes, -4));
-    NOTHING(atedm_image_finish(f->s, f->x, f->bytes, 0));
+    ACCEPTED(atedm_image_finish(f->s, f->x, f->bytes, 0));
 }
 
 // The first failure is kept, operations after it neither run nor count, and sync clears it.
@@ -427,6 +455,7 @@ static void fixture_init(fixture *f, atedm_stream *s)
     f->kept = f->memory[4];
     f->source = f->memory[5];
     f->bytes = f->memory[6];
+    f->place = f->memory[7];
     const atedm_status made[] = {
         atedm_linear_weight_create(f->device, act, &matrix, NULL, 1, &f->linear, &err),
         atedm_conv_weight_create(f->device, act, &cube, NULL, 1, &f->conv, &err),

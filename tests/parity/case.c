@@ -106,7 +106,8 @@ atedm_host_tensor parity_tensor(parity_case *c, int ndim, const int64_t *shape, 
 
 int64_t *parity_partition(parity_case *c, int64_t rows)
 {
-    int64_t parts = parity_range(&c->rng, 1, rows < 4 ? rows : 4);
+    int64_t least = c->bench >= 0 && rows > 1 ? 2 : 1;
+    int64_t parts = parity_range(&c->rng, least, rows < 4 ? rows : 4);
     int64_t *bounds = parity_alloc(c, (size_t)parts + 1, sizeof *bounds);
     for (int64_t i = 1; i < parts; i++) // at least one row a part
         bounds[i] = parity_range(&c->rng, bounds[i - 1] + 1, rows - (parts - i));

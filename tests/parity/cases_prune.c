@@ -19,6 +19,8 @@ void parity_build_select_tokens(parity_case *c)
         for (int64_t i = 0; i < p->spans[s].n; i++) {
             float *score = &scores->values[p->spans[s].first + i];
             *score = ties ? (float)parity_range(&c->rng, -3, 5) : parity_normal(&c->rng);
+            if (*score == 0 && parity_chance(&c->rng, 50))
+                *score = -0.0f;                       // equal to 0
             if (broken && parity_chance(&c->rng, 30)) // a model that overflowed
                 *score = NAN;
         }
@@ -49,7 +51,7 @@ void parity_build_gather_rows(parity_case *c)
     gather_params *p = c->params = parity_alloc(c, 1, sizeof *p);
     parity_type type = c->bench < 0 ? types[parity_range(&c->rng, 0, 3)] : PARITY_ACT;
     p->n_spans = c->bench < 0 ? parity_range(&c->rng, 1, 4) : 2;
-    p->row = c->bench < 0 ? parity_range(&c->rng, 1, 90) : 1280;
+    p->row = c->bench < 0 ? parity_range(&c->rng, 1, parity_chance(&c->rng, 12) ? 1500 : 90) : 1280;
     p->spans = parity_alloc(c, (size_t)p->n_spans, sizeof *p->spans);
     int64_t rows[4], x_rows = 0, y_rows = 0, entries = 0;
     for (int64_t s = 0; s < p->n_spans; s++) {

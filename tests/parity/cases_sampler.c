@@ -5,6 +5,11 @@
 #include <math.h>
 #include <stdio.h>
 
+static int64_t random_count(parity_case *c)
+{
+    return parity_range(&c->rng, 1, parity_chance(&c->rng, 12) ? 60000 : 3000);
+}
+
 typedef struct scale_params {
     int64_t n, count;
     double *a;
@@ -14,7 +19,7 @@ void parity_build_scale_input(parity_case *c)
 {
     scale_params *p = c->params = parity_alloc(c, 1, sizeof *p);
     p->n = parity_range(&c->rng, 1, 4);
-    p->count = c->bench < 0 ? parity_range(&c->rng, 1, 3000) : 65536;
+    p->count = c->bench < 0 ? random_count(c) : 65536;
     p->a = parity_alloc(c, (size_t)p->n, sizeof *p->a);
     for (int64_t i = 0; i < p->n; i++)
         p->a[i] = 0.07 + parity_uniform(&c->rng);
@@ -42,7 +47,7 @@ typedef struct step_params {
 void parity_build_sampler_step(parity_case *c)
 {
     step_params *p = c->params = parity_alloc(c, 1, sizeof *p);
-    p->count = c->bench < 0 ? parity_range(&c->rng, 1, 3000) : 65536;
+    p->count = c->bench < 0 ? random_count(c) : 65536;
     p->guided = parity_chance(&c->rng, 60);
     p->guidance_scale = (float)(30 * parity_uniform(&c->rng));
     p->a = parity_chance(&c->rng, 50) ? 1 : 2 * parity_uniform(&c->rng);
@@ -85,7 +90,7 @@ void parity_run_sampler_step(const parity_case *c, const parity_side *side, int6
 void parity_build_image_finish(parity_case *c)
 {
     int64_t *count = c->params = parity_alloc(c, 1, sizeof *count);
-    *count = c->bench < 0 ? parity_range(&c->rng, 1, 3000) : 1024 * 1024 * 3;
+    *count = c->bench < 0 ? random_count(c) : 1024 * 1024 * 3;
     parity_array *x = parity_add(c, "x", PARITY_ACT, PARITY_IN, (size_t)*count);
     parity_fill(c, x, 0, 0.8f);
     for (size_t i = 0; i < x->count; i++) { // near halfway between two bytes, and beyond both ends
@@ -94,6 +99,10 @@ void parity_build_image_finish(parity_case *c)
             x->values[i] = parity_round(c->act, (byte + 0.5f) / 127.5f - 1);
     }
     x->values[x->count / 2] = 0; // exactly halfway
+    static const float strange[] = {NAN, INFINITY, -INFINITY};
+    for (size_t i = 0; i < 3; i++)
+        if (parity_chance(&c->rng, 50))
+            x->values[parity_range(&c->rng, 0, *count - 1)] = strange[i];
     parity_add(c, "y", PARITY_U8, PARITY_OUT, (size_t)*count);
     snprintf(c->text, sizeof c->text, "count %" PRId64, *count);
 }

@@ -9,7 +9,7 @@
 // in act are right in attention, whose weights P go into a product of act matrices, and in
 // rank_tokens, which may keep its map in 16 bits; nowhere else.
 const parity_op parity_ops[] = {
-    {OP(linear), .bound = {1.01, 8, 0}, .n_bench = 5},
+    {OP(linear), .bound = {1.01, 8, 0}, .n_bench = 10},
     {OP(conv), .bound = {1.01, 8, 0}, .n_bench = 8},
     {OP(group_norm), .bound = {1.01, 8, 0}, .n_bench = 4},
     {OP(layer_norm), .bound = {1.01, 8, 0}, .n_bench = 2},

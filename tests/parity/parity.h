@@ -200,6 +200,7 @@ typedef struct parity_session {
     atedm_stream *reference; // ref backend, f32
     atedm_stream *candidate;
     parity_sabotage sabotage;
+    double yardstick; // FLOP/s that benchmarks are compared with
 } parity_session;
 
 typedef enum parity_result { PARITY_PASS, PARITY_FAIL, PARITY_NOTHING } parity_result;
@@ -207,12 +208,20 @@ typedef enum parity_result { PARITY_PASS, PARITY_FAIL, PARITY_NOTHING } parity_r
 // PARITY_NOTHING: the session's sabotage does not apply to this case.
 parity_result parity_run_case(const parity_session *session, const parity_op *op, uint64_t seed,
                               char *why, size_t size);
+// One of the benchmark sizes, where the call has several samples: each of them alone gives the bits
+// that it gives in the call, and nothing else is written.
+parity_result parity_run_full_size(const parity_session *session, const parity_op *op, int size,
+                                   char *why, size_t why_size);
+// FLOP/s of the candidate at a benchmark size.
+double parity_rate(const parity_session *session, const parity_op *op, int size);
 void parity_bench(const parity_session *session, const parity_op *op);
 
-// ---- what is not a comparison: bad_calls.c
+// ---- what is not a comparison
 
 // Calls that must be refused; returns the number of those that were not (printed).
 int parity_bad_calls(atedm_stream *stream);
+// Devices, memory and streams; returns the number of mistakes (printed).
+int parity_devices(const char *backend);
 
 // ---- the operations: cases_*.c
 

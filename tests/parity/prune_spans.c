@@ -10,7 +10,10 @@ void parity_prune_spans_draw_keep(parity_case *c, parity_prune_spans *p)
     for (int64_t s = 0; s < p->n_spans; s++) {
         atedm_prune_span *span = &p->spans[s];
         int64_t kind = parity_range(&c->rng, 0, 9);
-        span->keep = kind == 0 ? 1 : kind == 1 ? span->n : parity_range(&c->rng, 1, span->n);
+        span->keep = kind == 0                  ? 1
+                     : kind == 1                ? span->n
+                     : kind == 2 && span->n > 1 ? span->n - 1
+                                                : parity_range(&c->rng, 1, span->n);
         if (c->bench >= 0)
             span->keep = span->n * 3 / 10;
         span->kept_first = p->kept_rows + (c->bench < 0 ? parity_range(&c->rng, 0, 2) : 0);
@@ -25,6 +28,8 @@ void parity_prune_spans_build(parity_case *c, parity_prune_spans *p, int64_t mos
 {
     p->n_spans = c->bench < 0 ? parity_range(&c->rng, 1, 4) : 2;
     p->spans = parity_alloc(c, (size_t)p->n_spans, sizeof *p->spans);
+    if (parity_chance(&c->rng, 12)) // several of the blocks that backends work in
+        most_n *= 4;
     for (int64_t s = 0; s < p->n_spans; s++) {
         atedm_prune_span *span = &p->spans[s];
         span->first = p->rows + (c->bench < 0 ? parity_range(&c->rng, 0, 2) : 0);

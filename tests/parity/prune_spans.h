@@ -11,7 +11,8 @@ typedef struct parity_prune_spans {
     char text[96];
 } parity_prune_spans;
 
-// Spans with gaps, of at most most_n tokens each; two spans of bench_n in a benchmark.
+// Spans with gaps, of at most most_n tokens each, now and then four times that; two spans of
+// bench_n in a benchmark.
 void parity_prune_spans_build(parity_case *c, parity_prune_spans *p, int64_t most_n,
                               int64_t bench_n);
 // Draws each span's `keep`, and lays out the kept lists.

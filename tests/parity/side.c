@@ -141,6 +141,7 @@ void parity_side_init(parity_side *side, const parity_case *c, atedm_stream *str
         }
         memset(side->before[i], GUARD_BYTE, total);
         fill_image(side, &c->arrays[i], side->before[i] + first);
+        memcpy(side->after[i], side->before[i], total); // what a dry device leaves it at
         parity_require(atedm_device_alloc(side->device, total, &side->memory[i], &err), &err,
                        "allocating");
         side->data[i] = (char *)side->memory[i] + first;

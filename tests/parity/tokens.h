@@ -43,7 +43,8 @@ const void *parity_tokens_at(const parity_case *c, const parity_side *side,
                              const parity_operand *operand);
 // Marks the spans' query rows in an array of rows of `width` elements as written.
 void parity_tokens_mark(parity_case *c, const parity_tokens *t, parity_array *a, int64_t width);
-// Adds the array "lse" [heads, stride] as an input, right for queries and keys of the same span.
+// Adds the array "lse" [heads, stride] as an input, right for queries and keys of the same span
+// (about right in a benchmark).
 size_t parity_tokens_add_lse(parity_case *c, const parity_tokens *t, int64_t *ret_stride);
 
 #endif
