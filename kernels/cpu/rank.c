@@ -7,7 +7,7 @@
 #include <string.h>
 
 // Columns that a thread sums in one go, and rows that it sums in F32 before it goes on in double.
-#define COLUMNS 256
+#define COLUMNS 512
 #define ROWS 256
 
 // One span's work.

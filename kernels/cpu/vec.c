@@ -161,29 +161,29 @@ static const atedm_vec_act bf16_table = ACT_TABLE(bf16);
 
 // ---- attention maps, always in F32
 
+// The map is far larger than any cache: it is read row by row, four at a time.
 static void weighted_rows(const float *x, int64_t stride, const float *weights, int64_t rows,
                           int64_t n, float *sums)
 {
-    int64_t j = 0;
-    for (; j + 4 * VL <= n; j += 4 * VL) {
-        vf a = {0}, b = {0}, c = {0}, d = {0};
-        for (int64_t r = 0; r < rows; r++) {
-            const float *row = x + r * stride + j;
-            a += vf_load(row) * weights[r];
-            b += vf_load(row + VL) * weights[r];
-            c += vf_load(row + 2 * VL) * weights[r];
-            d += vf_load(row + 3 * VL) * weights[r];
+    memset(sums, 0, (size_t)n * sizeof *sums);
+    for (int64_t r = 0; r < rows; r += 4) {
+        const float *row = x + r * stride;
+        float w[4] = {0};
+        memcpy(w, weights + r, (size_t)(rows - r < 4 ? rows - r : 4) * sizeof *w);
+        // Rows past the end have weight 0: any row may stand in for them.
+        int64_t second = r + 1 < rows ? stride : 0, third = r + 2 < rows ? 2 * stride : 0;
+        int64_t fourth = r + 3 < rows ? 3 * stride : 0;
+        int64_t j = 0;
+        for (; j + VL <= n; j += VL) {
+            vf sum = vf_load(sums + j) + vf_load(row + j) * w[0];
+            sum += vf_load(row + second + j) * w[1];
+            sum += vf_load(row + third + j) * w[2];
+            sum += vf_load(row + fourth + j) * w[3];
+            vf_store(sums + j, sum);
         }
-        vf_store(sums + j, a);
-        vf_store(sums + j + VL, b);
-        vf_store(sums + j + 2 * VL, c);
-        vf_store(sums + j + 3 * VL, d);
-    }
-    for (; j < n; j++) {
-        float sum = 0;
-        for (int64_t r = 0; r < rows; r++)
-            sum += x[r * stride + j] * weights[r];
-        sums[j] = sum;
+        for (; j < n; j++)
+            sums[j] += row[j] * w[0] + row[second + j] * w[1] + row[third + j] * w[2] +
+                       row[fourth + j] * w[3];
     }
 }
 
