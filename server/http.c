@@ -16,6 +16,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+// What is reported where the connection ended before there was an answer (nginx's code).
+#define STATUS_GONE 499
+
 struct atedm_http {
     atedm_http_options options;
     struct MHD_Daemon *mhd;
@@ -197,11 +200,19 @@ static void give_up(atedm_exchange *x)
         gone(x->gone_user);
 }
 
+static void report(atedm_exchange *x, unsigned status)
+{
+    const atedm_http_options *options = &x->http->options;
+    options->answered(options->app, x, status, atedm_clock_monotonic() - x->started);
+}
+
 static void exchange_destroy(atedm_exchange *x)
 {
     atedm_http *http = x->http;
     atedm_hangup_stop(x->hangup);
     give_up(x);
+    if (!x->answered)
+        report(x, STATUS_GONE);
     atedm_buffer_finish(&x->body);
     if (x->responded && !x->answered)
         free(x->response.body);
@@ -209,12 +220,6 @@ static void exchange_destroy(atedm_exchange *x)
     http->open--;
     if (http->open == 0)
         http->options.idle(http->options.app);
-}
-
-static void report(atedm_exchange *x, unsigned status)
-{
-    const atedm_http_options *options = &x->http->options;
-    options->answered(options->app, x, status, atedm_clock_monotonic() - x->started);
 }
 
 // Hands the answer to libmicrohttpd.
@@ -310,10 +315,8 @@ static enum MHD_Result take_body(atedm_exchange *x, const char *data, size_t siz
 // The request is in, or its connection was resumed.
 static enum MHD_Result proceed(atedm_exchange *x)
 {
-    if (x->gone_away) {
-        report(x, 499);
+    if (x->gone_away)
         return MHD_NO;
-    }
     if (!x->handled) {
         x->handled = true;
         if (x->handler)

@@ -66,7 +66,7 @@ typedef struct atedm_http_options {
     double connection_timeout_s;
     void *app; // goes to the handlers and to the following
     atedm_response (*refuse)(void *app, const atedm_exchange *exchange, atedm_refusal refusal);
-    // An answer was handed over for sending; 499: the client was gone before that.
+    // An answer was handed over for sending; 499: the connection ended before that.
     void (*answered)(void *app, const atedm_exchange *exchange, unsigned status, double seconds);
     void (*idle)(void *app);                      // the last open exchange has ended
     void (*message)(void *app, const char *text); // libmicrohttpd's own messages

@@ -52,7 +52,7 @@ static int open_socket(const struct addrinfo *info)
 
 static void describe(int fd, char *ret_address, size_t size)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof address;
     char host[HOST_MAX] = "?", port[16] = "?";
     if (getsockname(fd, (struct sockaddr *)&address, &length) == 0)

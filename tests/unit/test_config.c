@@ -80,9 +80,24 @@ Test(config, the_default_file_says_the_defaults)
     char path[4096];
     snprintf(path, sizeof path, "%s/config/atedmd.json", root);
     outcome file = load(FLAGS("--config", path), NULL);
-    outcome none = load(NULL, NULL);
     cr_assert_eq(file.status, ATEDM_OK, "%s", file.err.message);
-    cr_assert_eq(memcmp(&file.config, &none.config, sizeof file.config), 0);
+    atedm_config none = load(NULL, NULL).config;
+    const char *const texts[][2] = {{file.config.model, none.model},
+                                    {file.config.listen, none.listen},
+                                    {file.config.backend, none.backend},
+                                    {file.config.dtype, none.dtype},
+                                    {file.config.default_pruning, none.default_pruning},
+                                    {file.config.log_format, none.log_format},
+                                    {file.config.log_level, none.log_level}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        cr_assert_str_eq(texts[i][0], texts[i][1]);
+    cr_assert_eq(file.config.queue_limit, none.queue_limit);
+    cr_assert_eq(file.config.max_area, none.max_area);
+    cr_assert_eq(file.config.max_images, none.max_images);
+    cr_assert_eq(file.config.max_steps, none.max_steps);
+    cr_assert_eq(file.config.max_body_bytes, none.max_body_bytes);
+    cr_assert_eq(file.config.max_connections, none.max_connections);
+    cr_assert_float_eq(file.config.connection_timeout_s, none.connection_timeout_s, 0);
 }
 
 Test(config, flags_over_environment_over_file)

@@ -287,8 +287,8 @@ Test(generate_json, prompt_of_8_kilobytes)
     char text[2 * ATEDM_PROMPT_MAX];
     for (size_t bytes = ATEDM_PROMPT_MAX; bytes <= ATEDM_PROMPT_MAX + 4; bytes += 4) {
         int size = snprintf(text, sizeof text, "{\"prompt\":\"");
-        for (size_t i = 0; i < bytes; i += 4, size += 4)
-            memcpy(text + size, "\xf0\x9f\x90\xb1", 4);
+        for (size_t i = 0; i < bytes; i += 4)
+            size += snprintf(text + size, sizeof text - (size_t)size, "\xf0\x9f\x90\xb1");
         snprintf(text + size, sizeof text - (size_t)size, "\"}");
         read_body(text, false);
         cr_assert_eq(errors.count, bytes > ATEDM_PROMPT_MAX);
