@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Many clients, slow clients, clients that hang up: each gets its own, and none holds up another."""
 import json
+import os
 import socket
 import time
 import unittest
 
-from daemon import PATIENCE, SMALL, Daemon, enter_class, images_of, read_response, wait_until
+from daemon import LONG, PATIENCE, SMALL, Daemon, enter_class, images_of, read_response, wait_until
 
 
 def http_request(fields, path=b"/generate", extra=b""):
@@ -40,6 +41,23 @@ class Connections(unittest.TestCase):
                 self.assertEqual(self.daemon.get(path).status, 200)
             estimate = self.daemon.post("/v1/estimate", SMALL).json()
             self.assertEqual(estimate["queue"]["active"], 1)
+
+    def loop_seconds(self):
+        """Processor time of the daemon's first thread, the loop's."""
+        pid = self.daemon.process.pid
+        with open(f"/proc/{pid}/task/{pid}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def test_the_loop_sleeps(self):
+        # While nothing happens, and while a connection waits that has sent more already.
+        for data in (b"", http_request(LONG) + http_request(SMALL) * 500):
+            with self.daemon.connect() as s:
+                s.sendall(data)
+                time.sleep(0.3)
+                before = self.loop_seconds()
+                time.sleep(1)
+                self.assertLess(self.loop_seconds() - before, 0.2)
 
     def test_hang_up_while_it_runs(self):
         gone = self.daemon.gauge("atedm_queue_rejected_total", reason="client_gone")

@@ -3,6 +3,8 @@
 deadlines."""
 import json
 import os
+import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -172,6 +174,25 @@ class Stop(unittest.TestCase):
     def test_requests_while_loading_are_answered(self):
         with Daemon(wait=False) as d:
             self.assertEqual(d.generate().status, 200)
+
+
+class Failure(unittest.TestCase):
+    @unittest.skipIf(b"__asan_init" in pathlib.Path(PROGRAM).read_bytes(), "ASan needs all addresses")
+    def test_no_memory(self):
+        with Daemon(max_area=16384 * 16384) as d:
+            used = d.gauge("process_virtual_memory_bytes")
+            resource.prlimit(d.process.pid, resource.RLIMIT_AS, (int(used + (1 << 30)),) * 2)
+            answer = d.generate({"width": 16384, "height": 16384, "steps": 1})
+            self.assertEqual(answer.status, 500)
+            problem = answer.json()
+            self.assertEqual(problem["type"], "urn:atedm:problem:internal")
+            self.assertEqual(problem["id"], answer.headers["X-Request-Id"])
+            line, = [line for line in d.log().splitlines()
+                     if "request failed" in line and problem["id"] in line]
+            self.assertIn("memory", line)
+            self.assertEqual(d.generate().status, 200)
+            self.assertEqual(d.gauge("atedm_active_requests"), 0)
+            self.assertEqual(d.gauge("atedm_requests_total", route="/generate", code="500"), 1)
 
 
 class Queue(unittest.TestCase):
