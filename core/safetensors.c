@@ -45,7 +45,7 @@ static atedm_status map_file(atedm_safetensors *file, atedm_error *err)
 {
     const char *path = file->path;
     atedm_status status = ATEDM_OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe is refused, not waited for
     if (fd < 0)
         return atedm_error_set(err, errno == ENOENT ? ATEDM_ERR_NOT_FOUND : ATEDM_ERR_IO, "%s: %s",
                                path, strerror(errno));

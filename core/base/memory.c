@@ -91,7 +91,8 @@ atedm_status atedm_file_read(const char *path, size_t max, char **ret_data, size
 {
     char *data = NULL;
     atedm_status status = ATEDM_OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    // Not blocking: a pipe in the file's place is refused below, not waited for.
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return atedm_error_set(err, errno == ENOENT ? ATEDM_ERR_NOT_FOUND : ATEDM_ERR_IO, "%s: %s",
                                path, strerror(errno));

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SIDE 64
@@ -306,7 +307,7 @@ Test(model_open, weights_of_nan)
 
 // ---- whole files
 
-Test(model_open, missing_files)
+Test(model_open, missing_files_and_what_is_no_file)
 {
     static const char *const files[] = {
         "model_index.json",
@@ -327,8 +328,16 @@ Test(model_open, missing_files)
         "vae/diffusion_pytorch_model.safetensors",
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char folder[MODEL_DIR_MAX], *slash;
+        char folder[MODEL_DIR_MAX], path[MODEL_DIR_MAX], *slash;
         model_dir_rename(dir, files[i], "hidden");
+        // Something else in its place: a folder, and a pipe that no one writes to.
+        model_dir_path(dir, files[i], path);
+        cr_assert_eq(mkdir(path, 0700), 0);
+        expect_refused(files[i], "not a regular file");
+        cr_assert_eq(rmdir(path), 0);
+        cr_assert_eq(mkfifo(path, 0600), 0);
+        expect_refused(files[i], "not a regular file");
+        cr_assert_eq(unlink(path), 0);
         snprintf(folder, sizeof folder, "%s", files[i]);
         slash = strchr(folder, '/');
         if (slash)
