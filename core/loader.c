@@ -63,12 +63,12 @@ static const atedm_weight *keep(atedm_loader *l, const char *name, atedm_weight 
     return weight;
 }
 
+// Writes the printf arguments after `format` into the array `buffer`.
 #define FORMAT_NAME(buffer, format)                                                                \
-    char buffer[ATEDM_PARAMETER_NAME_MAX];                                                         \
     do {                                                                                           \
         va_list args;                                                                              \
         va_start(args, format);                                                                    \
-        vsnprintf(buffer, sizeof buffer, format, args);                                            \
+        vsnprintf((buffer), sizeof(buffer), format, args);                                         \
         va_end(args);                                                                              \
     } while (0)
 
@@ -96,6 +96,7 @@ static const atedm_weight *load_linear(atedm_loader *l, int64_t out_each, int64_
 const atedm_weight *atedm_load_linear(atedm_loader *l, int64_t out, int64_t in, bool bias,
                                       const char *format, ...)
 {
+    char name[ATEDM_PARAMETER_NAME_MAX];
     FORMAT_NAME(name, format);
     return load_linear(l, out, in, bias, &name, 1);
 }
@@ -117,6 +118,7 @@ const atedm_weight *atedm_load_fused(atedm_loader *l, int64_t out_each, int64_t 
 const atedm_weight *atedm_load_conv(atedm_loader *l, int64_t out, int64_t in, int kernel,
                                     int stride, const char *format, ...)
 {
+    char name[ATEDM_PARAMETER_NAME_MAX];
     FORMAT_NAME(name, format);
     if (l->status || !reserve(l))
         return NULL;
@@ -135,6 +137,7 @@ const atedm_weight *atedm_load_conv(atedm_loader *l, int64_t out, int64_t in, in
 
 const atedm_weight *atedm_load_norm(atedm_loader *l, int64_t channels, const char *format, ...)
 {
+    char name[ATEDM_PARAMETER_NAME_MAX];
     FORMAT_NAME(name, format);
     if (l->status || !reserve(l))
         return NULL;
@@ -152,6 +155,7 @@ const atedm_weight *atedm_load_norm(atedm_loader *l, int64_t channels, const cha
 const atedm_weight *atedm_load_table(atedm_loader *l, int64_t entries, int64_t channels,
                                      const char *format, ...)
 {
+    char name[ATEDM_PARAMETER_NAME_MAX];
     FORMAT_NAME(name, format);
     if (l->status || !reserve(l))
         return NULL;
@@ -167,6 +171,7 @@ const atedm_weight *atedm_load_table(atedm_loader *l, int64_t entries, int64_t c
 
 void atedm_load_skip(atedm_loader *l, int64_t out, int64_t in, const char *format, ...)
 {
+    char name[ATEDM_PARAMETER_NAME_MAX];
     FORMAT_NAME(name, format);
     if (l->status)
         return;

@@ -127,7 +127,7 @@ static void load_all(atedm_loader *l, atedm_unet *unet)
 {
     const atedm_unet_config *c = &unet->config;
     int64_t base = c->channels[0], embedding = atedm_unet_embedding_dim(unet);
-    int64_t skips[MAX_SKIPS];
+    int64_t skips[MAX_SKIPS] = {0};
     int n_skips = 0, next = 0;
     unet->conv_in = atedm_load_conv(l, base, c->in_channels, 3, 1, "conv_in");
     unet->time1 = atedm_load_linear(l, embedding, base, true, "time_embedding.linear_1");

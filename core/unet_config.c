@@ -146,7 +146,7 @@ static atedm_status read_levels(const json_t *object, const char *path, atedm_un
 static atedm_status read_stage_types(const json_t *object, const char *path, atedm_unet_config *c,
                                      atedm_error *err)
 {
-    bool up[ATEDM_UNET_MAX_LEVELS];
+    bool up[ATEDM_UNET_MAX_LEVELS] = {false};
     atedm_status status = read_stages(object, path, "down_block_types", "DownBlock2D",
                                       "CrossAttnDownBlock2D", c->levels, c->attention, err);
     if (!status)
