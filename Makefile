@@ -9,7 +9,7 @@ INSTALL := deploy/install-deps.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
-.PHONY: help serve build check test asan bench lint format clean
+.PHONY: help serve build check test asan fuzz bench lint format clean
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make build    build into build/: build/server/atedmd, build/cli/atedm'
 	@echo 'make test     the tests of build/ only'
 	@echo 'make asan     the tests under AddressSanitizer and UBSan only, in build-asan/'
+	@echo 'make fuzz     damaged input for all that is read, much longer than make check (SEED=N)'
 	@echo 'make lint     format, clang-tidy, include directions, banned functions, file lengths'
 	@echo 'make format   lay out every C file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
@@ -62,6 +63,12 @@ test: build-with-tests
 
 asan: build-asan
 	@tests/check.sh build-asan
+
+SEED ?= 1
+fuzz: build-asan
+	@for run in 'safetensors 200000' 'configs 100000' 'vocabulary 30000' 'pruning 1000000' \
+	    'prompt 200000'; do \
+	    ATEDM_GOLDEN_DIR=tests/golden/data build-asan/tests/fuzz/fuzz $$run $(SEED) || exit 1; done
 
 lint: build-with-tests
 	@$(MESON) test -C build --no-rebuild --print-errorlogs --suite lint

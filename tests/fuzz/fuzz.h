@@ -25,6 +25,11 @@ extern const fuzz_target fuzz_prompt;      // target_texts.c
 
 // Aborts with `what` unless it holds.
 void fuzz_expect(bool holds, const char *what);
+// calloc that aborts where there is no memory.
+void *fuzz_allocate(size_t size);
+// Whether a reader that failed left the output, filled with FUZZ_FILL bytes before, as it was.
+#define FUZZ_FILL 0x5a
+bool fuzz_is_untouched(const void *output, size_t size);
 // A failure has a message, made of text that ends.
 void fuzz_expect_message(atedm_status status, const atedm_error *err);
 

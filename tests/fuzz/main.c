@@ -38,6 +38,23 @@ void fuzz_expect(bool holds, const char *what)
     abort();
 }
 
+void *fuzz_allocate(size_t size)
+{
+    void *memory = calloc(1, size);
+    if (!memory)
+        abort();
+    return memory;
+}
+
+bool fuzz_is_untouched(const void *output, size_t size)
+{
+    const unsigned char *bytes = output;
+    size_t i = 0;
+    while (i < size && bytes[i] == FUZZ_FILL)
+        i++;
+    return i == size;
+}
+
 void fuzz_expect_message(atedm_status status, const atedm_error *err)
 {
     if (status == ATEDM_OK)

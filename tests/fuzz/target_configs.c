@@ -23,8 +23,7 @@ typedef struct config_state {
 
 static void *setup(void)
 {
-    config_state *state = calloc(1, sizeof *state);
-    fuzz_expect(state != NULL, "there is memory");
+    config_state *state = fuzz_allocate(sizeof *state);
     model_dir_copy("a", false, state->dir);
     for (size_t i = 0; i < N_FILES; i++)
         state->good[i] = model_dir_read(state->dir, files[i], NULL);
@@ -138,17 +137,16 @@ static void run_estimate(const atedm_model_config *config, fuzz_rng *rng, int64_
 static bool run(void *user, fuzz_rng *rng)
 {
     const config_state *state = user;
-    atedm_model_config config, untouched;
+    atedm_model_config config;
     atedm_error err = {.message = ""};
     size_t which = fuzz_below(rng, N_FILES);
     fuzz_bytes damaged = fuzz_mutate_json_text(rng, state->good[which]);
     model_dir_write(state->dir, files[which], damaged.data, damaged.size);
-    memset(&config, 0x5a, sizeof config);
-    memcpy(&untouched, &config, sizeof config);
+    memset(&config, FUZZ_FILL, sizeof config);
     atedm_status status = atedm_model_config_read(state->dir, &config, &err);
     fuzz_expect_message(status, &err);
     if (status) {
-        fuzz_expect(memcmp(&config, &untouched, sizeof config) == 0, "output is untouched");
+        fuzz_expect(fuzz_is_untouched(&config, sizeof config), "output is untouched");
         fuzz_expect(strstr(err.message, state->dir) != NULL, "the message names the file");
     } else {
         int64_t scale = atedm_model_config_scale(&config);

@@ -15,8 +15,7 @@ typedef struct model_state {
 
 static void *setup_model(void)
 {
-    model_state *state = calloc(1, sizeof *state);
-    fuzz_expect(state != NULL, "there is memory");
+    model_state *state = fuzz_allocate(sizeof *state);
     model_dir_copy("a", false, state->dir);
     return state;
 }
@@ -42,8 +41,7 @@ static const char header[] =
 // Length, header and data, one after the other.
 static fuzz_bytes join(const void *head, size_t head_size, size_t data_size)
 {
-    fuzz_bytes file = {calloc(1, 8 + head_size + data_size + 1), 8 + head_size + data_size};
-    fuzz_expect(file.data != NULL, "there is memory");
+    fuzz_bytes file = {fuzz_allocate(8 + head_size + data_size + 1), 8 + head_size + data_size};
     for (int i = 0; i < 8; i++)
         file.data[i] = (unsigned char)((uint64_t)head_size >> (8 * i));
     memcpy(file.data + 8, head, head_size);

@@ -16,8 +16,8 @@
 
 static void *setup_pruning(void)
 {
-    atedm_model_config *config = calloc(1, sizeof *config);
-    fuzz_expect(config && atedm_model_config_from_arch("sdxl-base", config, NULL) == ATEDM_OK,
+    atedm_model_config *config = fuzz_allocate(sizeof *config);
+    fuzz_expect(atedm_model_config_from_arch("sdxl-base", config, NULL) == ATEDM_OK,
                 "there is an architecture");
     return config;
 }
@@ -70,7 +70,7 @@ static bool run_pruning(void *user, fuzz_rng *rng)
         "{\"flops_budget\": 0.6, \"schedule\": \"phases\", \"phases\": [{\"until\": 0.3,"
         " \"ratio\": 0.2, \"skip\": [\"down.1.0\", \"up.last\"]}, {\"until\": 1}]}",
         "\"at-edm\"", "[]"};
-    atedm_prune_spec spec, untouched;
+    atedm_prune_spec spec;
     atedm_field_errors errors = {.count = 0};
     fuzz_bytes text = fuzz_mutate_json_text(rng, good[fuzz_below(rng, sizeof good / sizeof *good)]);
     json_t *value = json_loadb((const char *)text.data, text.size,
@@ -78,12 +78,11 @@ static bool run_pruning(void *user, fuzz_rng *rng)
     free(text.data);
     if (!value)
         return false;
-    memset(&spec, 0x5a, sizeof spec);
-    memcpy(&untouched, &spec, sizeof spec);
+    memset(&spec, FUZZ_FILL, sizeof spec);
     atedm_prune_spec_from_json(value, "/pruning", &spec, &errors);
     check_errors(&errors);
     if (errors.count)
-        fuzz_expect(memcmp(&spec, &untouched, sizeof spec) == 0, "output is untouched");
+        fuzz_expect(fuzz_is_untouched(&spec, sizeof spec), "output is untouched");
     else
         use_spec(user, &spec, rng);
     json_decref(value);

@@ -474,13 +474,12 @@ Test(model_configs, too_many_attention_blocks)
         " \"norm_num_groups\": 8, \"transformer_layers_per_block\": 1, \"attention_head_dim\": 1,"
         " \"cross_attention_dim\": 64, \"addition_time_embed_dim\": 16,"
         " \"projection_class_embeddings_input_dim\": 120, \"sample_size\": 16,"
-        " \"down_block_types\": [%s], \"up_block_types\": [%s]}";
-    char down[400] = "", up[400] = "", whole[2048];
-    for (int i = 0; i < 8; i++) {
-        strcat(down, i ? ", \"CrossAttnDownBlock2D\"" : "\"CrossAttnDownBlock2D\"");
-        strcat(up, i ? ", \"CrossAttnUpBlock2D\"" : "\"CrossAttnUpBlock2D\"");
-    }
-    snprintf(whole, sizeof whole, text, down, up);
+        " \"down_block_types\": [%s, %s], \"up_block_types\": [%s, %s]}";
+#define FOUR(x) x ", " x ", " x ", " x
+    static const char down[] = FOUR("\"CrossAttnDownBlock2D\""),
+                      up[] = FOUR("\"CrossAttnUpBlock2D\"");
+    char whole[2048];
+    snprintf(whole, sizeof whole, text, down, down, up, up);
     write_text("unet/config.json", whole);
     atedm_model_config config;
     cr_expect_eq(read_all(&config), ATEDM_ERR_LIMIT, "%s", err.message);
