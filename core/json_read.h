@@ -9,7 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ATEDM_JSON_FILE_MAX (64u * 1024 * 1024) // bytes of a JSON file of a model
+// Bytes of a JSON file of a model; CLIP's vocabulary, the largest real one, is under 1 MiB. Parsed,
+// a hostile file takes up to 50 times its size.
+#define ATEDM_JSON_FILE_MAX (16u * 1024 * 1024)
 
 // Parses the object in `path` (duplicate keys refused). json_decref the result.
 ATEDM_MUST_CHECK atedm_status atedm_json_load(const char *path, json_t **ret_object,
