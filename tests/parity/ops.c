@@ -5,12 +5,13 @@
 
 // What the bounds mean stands in parity.h. Results are rounded once (1.01). Sums in f32 on the way
 // may err by twice what a plain loop in f32 does: over 1e5 random dot products of 8 to 3000 terms
-// its largest error is 3.5 to 5.7 units of the sum of absolute terms, hence 8. Intermediate values
-// in act are right in attention, whose weights P go into a product of act matrices, and in
-// rank_tokens, which may keep its map in 16 bits; nowhere else.
+// its largest error is 3.5 to 5.7 units of the sum of absolute terms, hence 8; twice that where a
+// residual may be the sum's first term, which then carries every rounding (10 units seen of oneDNN
+// on AVX2). Intermediate values in act are right in attention, whose weights P go into a product of
+// act matrices, and in rank_tokens, which may keep its map in 16 bits; nowhere else.
 const parity_op parity_ops[] = {
-    {OP(linear), .bound = {1.01, 8, 0}, .n_bench = 10},
-    {OP(conv), .bound = {1.01, 8, 0}, .n_bench = 8},
+    {OP(linear), .bound = {1.01, 16, 0}, .n_bench = 10},
+    {OP(conv), .bound = {1.01, 16, 0}, .n_bench = 8},
     {OP(group_norm), .bound = {1.01, 8, 0}, .n_bench = 4},
     {OP(layer_norm), .bound = {1.01, 8, 0}, .n_bench = 2},
     {OP(geglu), .bound = {1.01, 4, 0}, .n_bench = 2},

@@ -7,9 +7,12 @@
 static void random_heads(parity_case *c, parity_tokens *t, bool large)
 {
     static const int dims[] = {64, 64, 64, 64, 8, 16, 32, 40, 80, 128, 160};
-    t->heads = (int)parity_range(&c->rng, 1, large ? 2 : 5);
-    t->head_dim = parity_chance(&c->rng, 25) ? (int)parity_range(&c->rng, 1, 100)
-                                             : dims[parity_range(&c->rng, 0, 10)];
+    t->heads = large ? 1 : (int)parity_range(&c->rng, 1, 5);
+    if (large)
+        t->head_dim = (int)parity_range(&c->rng, 1, 40);
+    else
+        t->head_dim = parity_chance(&c->rng, 25) ? (int)parity_range(&c->rng, 1, 100)
+                                                 : dims[parity_range(&c->rng, 0, 10)];
 }
 
 // Backends work in tiles of some hundred rows and keys: a large case has several of them.
@@ -20,8 +23,8 @@ static void random_size(parity_case *c, const parity_tokens_wish *wish, bool lar
         span->nq = wish->bench_nq;
         span->nk = wish->bench_nk;
     } else if (large) {
-        span->nq = parity_range(&c->rng, 90, 400);
-        span->nk = parity_range(&c->rng, 200, 700);
+        span->nq = parity_range(&c->rng, 90, 800);
+        span->nk = parity_range(&c->rng, 200, 1200);
     } else {
         span->nq = parity_range(&c->rng, 1, small ? 9 : wish->most_nq);
         span->nk = parity_range(&c->rng, 1, parity_chance(&c->rng, 50) ? 90 : 9);
