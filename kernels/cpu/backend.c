@@ -10,16 +10,20 @@
 // Threads from which oneDNN 2.6's matmul may share out the inner dimension on AMX.
 #define AMX_SPLIT_THREADS 16
 
+// Whether oneDNN uses this instruction set: the machine has it and ONEDNN_MAX_CPU_ISA allows it.
+static bool onednn_has(dnnl_cpu_isa_t isa)
+{
+    return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)isa) == (unsigned)isa;
+}
+
 // Whether oneDNN's matmul may compute a row differently for another number of rows, which would
 // make a sample depend on its batch: without AVX-512 (its GEMM unrolls by row), and on AMX with
 // many threads (it splits the inner dimension or not). Its 1x1 convolutions do neither.
 static bool matmul_mixes_rows(void)
 {
-    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
-    unsigned avx512 = dnnl_cpu_isa_avx512_core, amx = dnnl_cpu_isa_avx512_core_amx;
-    if ((isa & avx512) != avx512)
+    if (!onednn_has(dnnl_cpu_isa_avx512_core))
         return true;
-    return (isa & amx) == amx && omp_get_max_threads() >= AMX_SPLIT_THREADS;
+    return onednn_has(dnnl_cpu_isa_avx512_core_amx) && omp_get_max_threads() >= AMX_SPLIT_THREADS;
 }
 
 static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
@@ -49,7 +53,8 @@ static void device_destroy(atedm_device *head)
 static bool supports(const atedm_device *head, atedm_dtype dtype)
 {
     const atedm_cpu_device *device = (const atedm_cpu_device *)head;
-    return dtype == ATEDM_F32 || (dtype == ATEDM_BF16 && device->vec->bf16);
+    return dtype == ATEDM_F32 ||
+           (dtype == ATEDM_BF16 && device->vec->bf16 && onednn_has(dnnl_cpu_isa_avx512_core_bf16));
 }
 
 static atedm_dtype best_dtype(const atedm_device *head)
