@@ -73,8 +73,11 @@ fuzz: build-asan
 lint: build-with-tests
 	@$(MESON) test -C build --no-rebuild --print-errorlogs --suite lint
 
-bench: build
-	@build/cli/atedm bench step --model '$(MODEL)'
+# BENCH is anything that `atedm bench step` takes, for example '--arch sdxl-base'.
+BENCH ?= --model '$(MODEL)'
+bench: build-with-tests
+	@build/tests/parity/parity --backend cpu --bench
+	@build/cli/atedm bench step $(BENCH)
 
 # ---- housekeeping
 

