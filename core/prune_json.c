@@ -332,7 +332,8 @@ static void wrong_preset(atedm_field_errors *errors, const char *pointer, const 
 // What the other fields start from.
 static void read_preset(const scope *s, atedm_prune_spec *spec)
 {
-    atedm_status status = atedm_prune_preset("at-edm", spec);
+    if (atedm_prune_preset("at-edm", spec) != ATEDM_OK)
+        return; // never: it is built in
     spec->preset[0] = '\0';
     const json_t *item = json_object_get(s->object, "preset");
     if (!item)
@@ -342,8 +343,7 @@ static void read_preset(const scope *s, atedm_prune_spec *spec)
         wrong(s, "preset", "is not a string");
         return;
     }
-    status = atedm_prune_preset(name, spec);
-    if (status) {
+    if (atedm_prune_preset(name, spec) != ATEDM_OK) {
         char pointer[sizeof s->pointer + sizeof "/preset"];
         snprintf(pointer, sizeof pointer, "%s/preset", s->pointer);
         wrong_preset(s->errors, pointer, name);
