@@ -66,6 +66,10 @@ atedm_dtype atedm_device_best_dtype(const atedm_device *device)
 atedm_status atedm_device_alloc(atedm_device *device, size_t bytes, void **ret_memory,
                                 atedm_error *err)
 {
+    if (bytes > ATEDM_MAX_DEVICE_BYTES)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM,
+                               "no memory for %zu bytes: more than the limit of %zu", bytes,
+                               ATEDM_MAX_DEVICE_BYTES);
     return device->backend->alloc(device, bytes, ret_memory, err);
 }
 

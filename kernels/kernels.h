@@ -60,6 +60,10 @@ atedm_dtype atedm_device_best_dtype(const atedm_device *device);
 // element for speed (not needed for correctness beyond the element's own alignment).
 #define ATEDM_DEVICE_ALIGN 64
 
+// Bytes of one piece of device memory: 512 GiB.
+#define ATEDM_MAX_DEVICE_BYTES ((size_t)1 << 39)
+
+// ATEDM_ERR_NOMEM where there is no such memory. 0 bytes have an address too.
 ATEDM_MUST_CHECK atedm_status atedm_device_alloc(atedm_device *device, size_t bytes,
                                                  void **ret_memory, atedm_error *err);
 void atedm_device_free(atedm_device *device, void *memory); // NULL allowed
