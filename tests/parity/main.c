@@ -9,8 +9,9 @@
 
 #define SKIPPED 77 // Meson's exit status for it
 
-// Cases of each kind of sabotage, and how many of them may go unseen: an element's fault can hide
-// within the tolerance of an ill-conditioned case. All other faults have to be seen every time.
+// Most cases of each kind of sabotage, and how many of them may go unseen: an element's fault can
+// hide within the tolerance of an ill-conditioned case. All other faults have to be seen every
+// time.
 #define SABOTAGE_CASES 10
 #define SABOTAGE_UNSEEN 1
 // Seeds tried until a fault applies to a case.
@@ -142,7 +143,8 @@ static void test_sabotage(const parity_session *given, parity_sabotage kind, con
     with.sabotage = kind;
     char why[1024] = "";
     int cases = 0, seen = 0;
-    for (uint64_t i = 0; i < SABOTAGE_SEEDS && cases < SABOTAGE_CASES; i++) {
+    int wanted = o->iterations < SABOTAGE_CASES ? (int)o->iterations : SABOTAGE_CASES;
+    for (uint64_t i = 0; i < SABOTAGE_SEEDS && cases < wanted; i++) {
         parity_result result = parity_run_case(&with, op, o->seed + i, why, sizeof why);
         cases += result != PARITY_NOTHING;
         seen += result == PARITY_FAIL &&
