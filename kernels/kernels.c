@@ -6,9 +6,7 @@
 
 static const atedm_backend *const backends[] = {
     &atedm_backend_ref,
-#ifdef ATEDM_HAVE_CPU
     &atedm_backend_cpu,
-#endif
     &atedm_backend_dry,
 };
 

@@ -25,7 +25,7 @@ PATIENCE = 60
 # The smallest request: as fast as it gets.
 SMALL = {"prompt": "a red circle", "width": 32, "height": 32, "steps": 2, "seed": 7}
 # One that keeps the worker busy until it is given up.
-LONG = {"prompt": "a red circle", "width": 128, "height": 128, "steps": 150, "num_images": 4}
+LONG = {"prompt": "a red circle", "width": 256, "height": 256, "steps": 150, "num_images": 4}
 
 
 def wait_until(condition, what):
