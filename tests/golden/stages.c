@@ -62,17 +62,19 @@ static int check(const stage_run *r, const char *label, const float *device,
     float *golden = malloc(count * sizeof *golden);
     atedm_error err = {0};
     atedm_download(r->s, device, ours, count * sizeof *ours);
+    int bad = 1;
     if (atedm_stream_sync(r->s, &err)) {
         printf("not ok %s: %s\n", label, err.message);
-        return 1;
+        goto fail;
     }
     int64_t c = t->shape[1], pixels = t->shape[2] * t->shape[3];
     for (int64_t i = 0; i < (int64_t)count; i++)
         planar[i] = ours[(i / (c * pixels) * pixels + i % pixels) * c + i / pixels % c];
     memcpy(golden, t->data, count * sizeof *golden);
     double error = compare_relative_l2(planar, golden, count);
-    int bad = !(error <= MAX_RELATIVE_L2);
+    bad = !(error <= MAX_RELATIVE_L2);
     printf("%s %s: relative L2 %.2g\n", bad ? "not ok" : "ok", label, error);
+fail:
     free(ours);
     free(planar);
     free(golden);
