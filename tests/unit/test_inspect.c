@@ -36,9 +36,8 @@ static int run(const char *const *args, char **ret_output, char **ret_errors)
     for (int i = 0; i < 2; i++) {
         dup2(saved[i], STDOUT_FILENO + i);
         close(saved[i]);
-        long size = ftell(files[i]);
         fseek(files[i], 0, SEEK_END);
-        size = ftell(files[i]);
+        long size = ftell(files[i]);
         rewind(files[i]);
         *texts[i] = calloc((size_t)size + 1, 1);
         cr_assert_eq(fread(*texts[i], 1, (size_t)size, files[i]), (size_t)size);
