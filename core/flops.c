@@ -54,9 +54,15 @@ static uint64_t rank_overhead(const atedm_prune_spec *spec, int64_t heads, int64
                               int64_t n, int64_t context_tokens)
 {
     int64_t iterations = spec->rank.max_iterations;
-    if (spec->cross_map)
+    switch (spec->score_map) {
+    case ATEDM_SCORE_SELF:
+        return product(heads * n, n, head_dim + iterations);
+    case ATEDM_SCORE_CROSS:
         return product(heads * n, context_tokens, head_dim + 2 * iterations);
-    return product(heads * n, n, head_dim + iterations);
+    case ATEDM_SCORE_RANDOM:
+        break;
+    }
+    return 0;
 }
 
 static uint64_t source_overhead(const atedm_prune_spec *spec, int64_t channels, int64_t n,

@@ -356,7 +356,7 @@ fail:
 // -------------------------------------------------------------------------------------
 
 void atedm_generation_forward(const atedm_generation *g, const atedm_unet *unet, atedm_stream *s,
-                              atedm_arena *arena, int step, int64_t images,
+                              atedm_arena *arena, int step, int64_t first, int64_t images,
                               atedm_prune_trace_fn trace, void *trace_user)
 {
     atedm_unet_sample samples[2 * ATEDM_PIPELINE_BATCH];
@@ -366,6 +366,9 @@ void atedm_generation_forward(const atedm_generation *g, const atedm_unet *unet,
             .timestep = g->schedule.timesteps[step],
             .prune = g->plan ? &g->plan->spec : NULL,
             .rho = g->plan ? atedm_plan_step(g->plan, step) : NULL,
+            // Of both halves of guidance: a random selection is to keep the same tokens of them.
+            .draw = atedm_rng_key(g->request->seed + (uint64_t)(first + i / g->samples),
+                                  (uint64_t)step),
         };
     atedm_unet_forward(unet, s, arena,
                        &(atedm_unet_args){
@@ -393,7 +396,7 @@ static void step_images(atedm_generation *g, int64_t first, int64_t images)
     for (int64_t i = 0; i < images * g->samples; i++)
         atedm_scale_input(s, g->latents + (size_t)(first + i / g->samples) * latent, &scale,
                           (char *)g->x + (size_t)i * bytes, 1, (int64_t)latent);
-    atedm_generation_forward(g, g->p->model->unet, s, &g->p->scratch, g->step, images,
+    atedm_generation_forward(g, g->p->model->unet, s, &g->p->scratch, g->step, first, images,
                              g->dump.call ? atedm_pipeline_dump_trace : NULL, g);
     atedm_pipeline_dump_noise(g, images);
     for (int64_t i = 0; i < images; i++) {

@@ -58,7 +58,7 @@ atedm_status atedm_generation_measure(const atedm_generation *g, size_t *ret_byt
     measure_encode(g, s, &arena);
     for (int k = 0; k < g->schedule.n; k++)
         if (!same_as_before(g->plan, k))
-            atedm_generation_forward(g, m->unet, s, &arena, k, g->batch, NULL, NULL);
+            atedm_generation_forward(g, m->unet, s, &arena, k, 0, g->batch, NULL, NULL);
     measure_decode(g, vae, &arena);
     status = atedm_stream_sync(s, err);
     if (!status)

@@ -43,10 +43,10 @@ struct atedm_generation {
     float *staging;     // [host] [images, h, w, channels]: uploads stay valid until synced
 };
 
-// One UNet evaluation of `images` images of the batch at `step`, on any device (a dry one to
-// measure).
+// One UNet evaluation of `images` images of the request from image `first` on, which are in the
+// batch's memory, at `step`, on any device (a dry one to measure).
 void atedm_generation_forward(const atedm_generation *g, const atedm_unet *unet, atedm_stream *s,
-                              atedm_arena *arena, int step, int64_t images,
+                              atedm_arena *arena, int step, int64_t first, int64_t images,
                               atedm_prune_trace_fn trace, void *trace_user);
 
 // Bytes of scratch memory that the request's stages need at most.

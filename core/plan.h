@@ -31,6 +31,13 @@ typedef enum atedm_recovery {
     ATEDM_RECOVER_ZERO,
 } atedm_recovery;
 
+// What says which tokens are kept.
+typedef enum atedm_score_map {
+    ATEDM_SCORE_SELF,   // G-WPR of the self-attention map
+    ATEDM_SCORE_CROSS,  // G-WPR of the cross-attention map
+    ATEDM_SCORE_RANDOM, // chance: what a ranking is held against
+} atedm_score_map;
+
 // One attention block of a UNet, in execution order.
 typedef struct atedm_block_info {
     char name[ATEDM_BLOCK_NAME_MAX]; // "down.1.0", "mid", "up.0.2"
@@ -64,8 +71,8 @@ typedef struct atedm_prune_spec {
     int prune_after[ATEDM_MAX_PRUNE_LAYERS]; // ascending layer indexes; a block ignores those that
                                              // it does not have
     size_t n_prune_after;
-    bool cross_map; // scores from the cross-attention map
-    atedm_rank_params rank;
+    atedm_score_map score_map;
+    atedm_rank_params rank; // of no meaning with ATEDM_SCORE_RANDOM
     atedm_recovery recovery;
 } atedm_prune_spec;
 

@@ -1,6 +1,8 @@
 // AT-EDM inside an attention block: see prune.h.
 #include "core/prune.h"
 
+#include "core/rng.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,8 +44,11 @@ atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int in
     for (int64_t i = 0; i < state->packing.n; i++) {
         if (kept_after(state, i, index) == state->packing.count[i])
             continue;
+        const atedm_prune_spec *spec = state->run->args->samples[i].prune;
         wants.any = true;
-        wants.cross |= state->run->args->samples[i].prune->cross_map;
+        wants.self |=
+            spec->score_map == ATEDM_SCORE_SELF || spec->recovery == ATEDM_RECOVER_ATTENTION;
+        wants.cross |= spec->score_map == ATEDM_SCORE_CROSS;
     }
     return wants;
 }
@@ -69,16 +74,17 @@ static atedm_prune_level *begin_level(atedm_prune_state *state, int index)
     return level;
 }
 
-static void rank(const atedm_prune_state *state, const atedm_prune_level *level,
-                 const atedm_layer_maps *maps, bool cross)
+static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level *level,
+                        const atedm_layer_maps *maps, atedm_score_map which)
 {
+    bool cross = which == ATEDM_SCORE_CROSS;
     const atedm_transformer_run *run = state->run;
     atedm_span spans[ATEDM_UNET_MAX_SAMPLES];
     atedm_rank_params params[ATEDM_UNET_MAX_SAMPLES];
     int64_t n = 0;
     for (int64_t i = 0; i < level->before.n; i++) {
         const atedm_prune_spec *spec = run->args->samples[i].prune;
-        if (!level->pruned[i] || spec->cross_map != cross)
+        if (!level->pruned[i] || spec->score_map != which)
             continue;
         int64_t first = level->before.first[i], count = level->before.count[i];
         int64_t text = run->args->context_tokens;
@@ -103,6 +109,26 @@ static void rank(const atedm_prune_state *state, const atedm_prune_level *level,
                                       .head_dim = map->head_dim,
                                       .cross = cross,
                                   });
+}
+
+// A function of the sample's image and step, the block, the layer and the token's position in its
+// sample, and of nothing else.
+static void rank_at_random(const atedm_prune_state *state, const atedm_prune_level *level,
+                           int index)
+{
+    const atedm_transformer_run *run = state->run;
+    atedm_random_span spans[ATEDM_UNET_MAX_SAMPLES];
+    int64_t n = 0;
+    for (int64_t i = 0; i < level->before.n; i++) {
+        const atedm_unet_sample *sample = &run->args->samples[i];
+        if (!level->pruned[i] || sample->prune->score_map != ATEDM_SCORE_RANDOM)
+            continue;
+        uint64_t block = atedm_rng_key(sample->draw, (uint64_t)run->block);
+        spans[n++] = (atedm_random_span){.first = level->before.first[i],
+                                         .n = level->before.count[i],
+                                         .key = atedm_rng_key(block, (uint64_t)index)};
+    }
+    atedm_random_scores(run->s, level->scores, spans, n);
 }
 
 // The spans of the samples that `wanted` picks.
@@ -211,8 +237,9 @@ void atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_ma
                        const void *x, void *y)
 {
     atedm_prune_level *level = begin_level(state, index);
-    rank(state, level, maps, false);
-    rank(state, level, maps, true);
+    rank_by_map(state, level, maps, ATEDM_SCORE_SELF);
+    rank_by_map(state, level, maps, ATEDM_SCORE_CROSS);
+    rank_at_random(state, level, index);
     select_tokens(state, level);
     find_places(state, level);
     find_sources(state, level, maps, x);

@@ -1,7 +1,7 @@
-// AT-EDM inside an attention block: after a pruning layer, rank the tokens (G-WPR), keep the best,
-// remember where the others will take their value from; before the block ends, recover them (Wang
-// et al., CVPR 2024, sections 3.1 and 3.2). Samples of a batch prune each by their own plan; tokens
-// stay packed throughout.
+// AT-EDM inside an attention block: after a pruning layer, rank the tokens (G-WPR; or at random, to
+// have something to hold it against), keep the best, remember where the others will take their
+// value from; before the block ends, recover them (Wang et al., CVPR 2024, sections 3.1 and 3.2).
+// Samples of a batch prune each by their own plan; tokens stay packed throughout.
 #ifndef ATEDM_PRUNE_H
 #define ATEDM_PRUNE_H
 
@@ -41,7 +41,8 @@ void atedm_prune_begin(atedm_prune_state *state, const atedm_transformer *block,
 
 // What layer `index` has to provide for pruning after it.
 typedef struct atedm_prune_wants {
-    bool any;   // some sample loses tokens after this layer: self-attention's lse is needed
+    bool any;   // some sample loses tokens after this layer
+    bool self;  // some of them ranks or recovers by the self-attention map: its lse is needed
     bool cross; // some of them ranks by the cross-attention map: its lse too
 } atedm_prune_wants;
 atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int index);

@@ -285,11 +285,25 @@ static void read_lists(const scope *s, atedm_prune_spec *spec)
     }
 }
 
+// How the iterations over an attention map go.
+static void read_rank(const scope *s, atedm_rank_params *rank)
+{
+    static const char *const heads[] = {"rms", "mean"};
+    int place = rank->heads == ATEDM_HEADS_MEAN;
+    read_name(s, "heads", heads, N_NAMES(heads), &place);
+    rank->heads = place == 1 ? ATEDM_HEADS_MEAN : ATEDM_HEADS_RMS;
+    const json_t *iterations = json_object_get(s->object, "max_iterations");
+    if (iterations && check_int(s, "max_iterations", iterations, 1, ATEDM_MAX_RANK_ITERATIONS))
+        rank->max_iterations = (int)json_integer_value(iterations);
+    double tolerance = (double)rank->tolerance;
+    read_real(s, "tolerance", 0, ATEDM_TOLERANCE_MAX, false, &tolerance);
+    rank->tolerance = (float)tolerance;
+}
+
 static void read_score(const scope *outer, atedm_prune_spec *spec)
 {
     static const char *const known[] = {"map", "heads", "max_iterations", "tolerance"};
-    static const char *const maps[] = {"self", "cross"};
-    static const char *const heads[] = {"rms", "mean"};
+    static const char *const maps[] = {"self", "cross", "random"}; // atedm_score_map
     scope s = {.object = json_object_get(outer->object, "score"), .errors = outer->errors};
     if (!s.object)
         return;
@@ -299,18 +313,16 @@ static void read_score(const scope *outer, atedm_prune_spec *spec)
     }
     snprintf(s.pointer, sizeof s.pointer, "%.24s/score", outer->pointer);
     refuse_unknown(&s, known, N_NAMES(known));
-    int place = spec->cross_map;
+    int place = (int)spec->score_map;
     read_name(&s, "map", maps, N_NAMES(maps), &place);
-    spec->cross_map = place == 1;
-    place = spec->rank.heads == ATEDM_HEADS_MEAN;
-    read_name(&s, "heads", heads, N_NAMES(heads), &place);
-    spec->rank.heads = place == 1 ? ATEDM_HEADS_MEAN : ATEDM_HEADS_RMS;
-    const json_t *iterations = json_object_get(s.object, "max_iterations");
-    if (iterations && check_int(&s, "max_iterations", iterations, 1, ATEDM_MAX_RANK_ITERATIONS))
-        spec->rank.max_iterations = (int)json_integer_value(iterations);
-    double tolerance = (double)spec->rank.tolerance;
-    read_real(&s, "tolerance", 0, ATEDM_TOLERANCE_MAX, false, &tolerance);
-    spec->rank.tolerance = (float)tolerance;
+    spec->score_map = (atedm_score_map)place;
+    if (spec->score_map != ATEDM_SCORE_RANDOM) {
+        read_rank(&s, &spec->rank);
+        return;
+    }
+    for (size_t i = 1; i < N_NAMES(known); i++)
+        if (has(&s, known[i]))
+            wrong(&s, known[i], "has no meaning with the map \"random\"");
 }
 
 static void read_recovery(const scope *s, atedm_prune_spec *spec)

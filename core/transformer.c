@@ -134,7 +134,7 @@ static void run_layer(const layer_run *r, void *t, atedm_prune_wants wants,
     size_t column = (size_t)c * r->element;
     void *o = take(r, rows, c);
 
-    atedm_source_map self = make_map(r, wants.any);
+    atedm_source_map self = make_map(r, wants.self);
     const char *qkv = linear(r, layer->qkv, layer_norm(r, layer->norm1, t), rows);
     self.q = qkv;
     self.k = qkv + column;

@@ -297,6 +297,23 @@ typedef struct atedm_rank_args {
 } atedm_rank_args;
 void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
 
+// Scores that make a selection a uniformly random one: those of `n` tokens from row `first` on,
+// drawn from `key`.
+typedef struct atedm_random_span {
+    int64_t first, n;
+    uint64_t key;
+} atedm_random_span;
+
+// scores[first + i] = 2^-24 floor(2^-40 v), with v output i = 0, 1, .. of SplitMix64 started at key
+// (Steele, Lea & Flood, OOPSLA 2014; with the constants of Java's SplittableRandom and Vigna's
+// splitmix64.c): z = key + (i + 1) 0x9e3779b97f4a7c15, z = (z xor z >> 30) 0xbf58476d1ce4e5b9,
+// z = (z xor z >> 27) 0x94d049bb133111eb, v = z xor z >> 31. Exact: the same in every bit on every
+// backend, whatever the stream's dtype. Uniform over the multiples of 2^-24 in [0, 1); 4096 tokens
+// have half an equal pair on average, which atedm_select_tokens takes by position. scores [device]
+// by row.
+void atedm_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
+                         int64_t n_spans);
+
 // One sample's part in a pruning: `n` tokens from row `first` of which `keep` stay. Its kept list
 // has `keep` entries from `kept_first` on.
 typedef struct atedm_prune_span {

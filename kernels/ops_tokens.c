@@ -173,6 +173,21 @@ void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
     BACKEND(s)->rank_tokens(s, args);
 }
 
+void atedm_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
+                         int64_t n_spans)
+{
+    static const char op[] = "random_scores";
+    int64_t rows = 0;
+    atedm_region out;
+    if (s->status || n_spans == 0 || !check_list(s, op, spans, n_spans))
+        return;
+    for (int64_t i = 0; i < n_spans; i++)
+        if (!check_rows(s, op, i, spans[i].first, spans[i].n, &rows))
+            return;
+    if (atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &out))
+        BACKEND(s)->random_scores(s, scores, spans, n_spans);
+}
+
 // Rows and kept lists of the spans within bounds.
 static bool check_prune_spans(atedm_stream *s, const char *op, const atedm_prune_span *spans,
                               int64_t n_spans, int64_t *ret_rows, int64_t *ret_kept)

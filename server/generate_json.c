@@ -340,6 +340,23 @@ json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cos
                      "phases", phases_json(spec, plan->ratio));
 }
 
+static json_t *score_json(const atedm_prune_spec *spec)
+{
+    static const char *const maps[] = {
+        [ATEDM_SCORE_SELF] = "self",
+        [ATEDM_SCORE_CROSS] = "cross",
+        [ATEDM_SCORE_RANDOM] = "random",
+    };
+    const char *map = maps[spec->score_map];
+    if (spec->score_map == ATEDM_SCORE_RANDOM)
+        return json_pack("{s:s, s:n, s:n, s:n}", "map", map, "heads", "max_iterations",
+                         "tolerance");
+    return json_pack("{s:s, s:s, s:i, s:f}", "map", map, "heads",
+                     spec->rank.heads == ATEDM_HEADS_RMS ? "rms" : "mean", "max_iterations",
+                     spec->rank.max_iterations, "tolerance",
+                     round((double)spec->rank.tolerance * 1e9) / 1e9);
+}
+
 json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
 {
     static const char *const recoveries[] = {
@@ -355,17 +372,13 @@ json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
     }
     for (size_t i = 0; i < spec->n_prune_after; i++)
         json_array_append_new(layers, json_integer(spec->prune_after[i]));
-    json_t *score = json_pack("{s:s, s:s, s:i, s:f}", "map", spec->cross_map ? "cross" : "self",
-                              "heads", spec->rank.heads == ATEDM_HEADS_RMS ? "rms" : "mean",
-                              "max_iterations", spec->rank.max_iterations, "tolerance",
-                              round((double)spec->rank.tolerance * 1e9) / 1e9);
     return json_pack("{s:s?, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "preset",
                      spec->preset[0] ? spec->preset : NULL, "ratio", number_or_null(spec->ratio),
                      "flops_budget", number_or_null(spec->flops_budget), "schedule", spec->schedule,
                      "tau",
                      number_or_null(strcmp(spec->schedule, "dsap") == 0 ? spec->tau : (double)NAN),
                      "phases", phases_json(spec, spec->ratio), "skip_levels", levels, "prune_after",
-                     layers, "score", score, "recovery", recoveries[spec->recovery]);
+                     layers, "score", score_json(spec), "recovery", recoveries[spec->recovery]);
 }
 
 json_t *atedm_cost_json(const atedm_request_cost *cost)

@@ -180,6 +180,7 @@ const atedm_backend atedm_backend_cpu = {
     .from_f32 = atedm_cpu_from_f32,
     .attention = atedm_cpu_attention,
     .rank_tokens = atedm_cpu_rank_tokens,
+    .random_scores = atedm_cpu_random_scores,
     .select_tokens = atedm_cpu_select_tokens,
     .source_attention = atedm_cpu_source_attention,
     .source_cosine = atedm_cpu_source_cosine,

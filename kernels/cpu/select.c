@@ -1,7 +1,27 @@
-// Which tokens stay: selection of the cpu backend.
+// Which tokens stay: selection of the cpu backend, and the scores that make it a random one.
 #include "kernels/cpu/cpu.h"
 
 #include <string.h>
+
+// Output i of SplitMix64 started at `key`; the loop over i has no order and is left to the compiler
+// to vectorise.
+static uint64_t draw(uint64_t key, uint64_t i)
+{
+    uint64_t z = key + (i + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+void atedm_cpu_random_scores(atedm_stream *stream, float *scores, const atedm_random_span *spans,
+                             int64_t n_spans)
+{
+    for (int64_t k = 0; k < n_spans; k++) {
+        float *to = scores + spans[k].first;
+        for (int64_t i = 0; i < spans[k].n; i++)
+            to[i] = (float)(int32_t)(draw(spans[k].key, (uint64_t)i) >> 40) * 0x1p-24f;
+    }
+}
 
 // An integer that orders as the score does; 0 for NaN, below every number. -0 equals 0.
 static uint32_t order_of(float score)

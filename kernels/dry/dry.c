@@ -206,6 +206,11 @@ static void rank_tokens(atedm_stream *s, const atedm_rank_args *args)
 {
 }
 
+static void random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
+                          int64_t n_spans)
+{
+}
+
 static void select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
                           const atedm_prune_span *spans, int64_t n_spans)
 {
@@ -281,6 +286,7 @@ const atedm_backend atedm_backend_dry = {
     .from_f32 = from_f32,
     .attention = attention,
     .rank_tokens = rank_tokens,
+    .random_scores = random_scores,
     .select_tokens = select_tokens,
     .source_attention = source_attention,
     .source_cosine = source_cosine,

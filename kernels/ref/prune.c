@@ -1,4 +1,5 @@
-// AT-EDM's operations of the reference backend: G-WPR, selection, similarity sources, gathering.
+// AT-EDM's operations of the reference backend: G-WPR, random scores, selection, similarity
+// sources, gathering.
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -131,6 +132,25 @@ void ref_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
 {
     for (int64_t i = 0; i < args->n_spans && !s->status; i++)
         rank_span(s, args, &args->spans[i], &args->params[i]);
+}
+
+// The next output of SplitMix64.
+static uint64_t split_mix(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+void ref_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
+                       int64_t n_spans)
+{
+    for (int64_t k = 0; k < n_spans; k++) {
+        uint64_t state = spans[k].key;
+        for (int64_t i = 0; i < spans[k].n; i++)
+            scores[spans[k].first + i] = (float)(split_mix(&state) >> 40) * 0x1p-24f;
+    }
 }
 
 // Whether a is better than b: larger, or a number where b is none.

@@ -155,6 +155,7 @@ const atedm_backend atedm_backend_ref = {
     .from_f32 = ref_from_f32,
     .attention = ref_attention,
     .rank_tokens = ref_rank_tokens,
+    .random_scores = ref_random_scores,
     .select_tokens = ref_select_tokens,
     .source_attention = ref_source_attention,
     .source_cosine = ref_source_cosine,

@@ -200,6 +200,9 @@ class BadInput(unittest.TestCase):
         for name, value in (("map", "x"), ("heads", "x"), ("max_iterations", 0),
                             ("max_iterations", 65), ("tolerance", -1), ("unknown", 1)):
             self.check_field({"pruning": {"score": {name: value}}}, "/pruning/score/" + name)
+        for name, value in (("heads", "rms"), ("max_iterations", 8), ("tolerance", 0)):
+            self.check_field({"pruning": {"score": {"map": "random", name: value}}},
+                             "/pruning/score/" + name)
         self.check_field({"pruning": {"phases": [{"until": 1, "ratio": 0.5, "skip": ["up.9.9"]}]}},
                          "/pruning/phases")
 

@@ -69,6 +69,7 @@ static bool run_pruning(void *user, fuzz_rng *rng)
         " \"recovery\": \"cosine\"}",
         "{\"flops_budget\": 0.6, \"schedule\": \"phases\", \"phases\": [{\"until\": 0.3,"
         " \"ratio\": 0.2, \"skip\": [\"down.1.0\", \"up.last\"]}, {\"until\": 1}]}",
+        "{\"ratio\": 0.5, \"score\": {\"map\": \"random\"}, \"recovery\": \"nearest\"}",
         "\"at-edm\"", "[]"};
     atedm_prune_spec spec;
     atedm_field_errors errors = {.count = 0};

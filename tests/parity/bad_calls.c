@@ -277,6 +277,20 @@ static void rank_calls(fixture *f)
     ACCEPTED(p = params, a = good, a.n_spans = 0, atedm_rank_tokens(f->s, &a));
 }
 
+static void random_calls(fixture *f)
+{
+    const atedm_random_span good = {.first = 1, .n = 4, .key = 7};
+    atedm_random_span p;
+    ACCEPTED(p = good, atedm_random_scores(f->s, f->f, &p, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, NULL, &p, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, f->f, NULL, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, f->f, &p, -1));
+    REFUSED(p = good, p.n = 0, atedm_random_scores(f->s, f->f, &p, 1));
+    REFUSED(p = good, p.first = -1, atedm_random_scores(f->s, f->f, &p, 1));
+    REFUSED(p = good, p.n = INT64_MAX, atedm_random_scores(f->s, f->f, &p, 1));
+    ACCEPTED(p = good, atedm_random_scores(f->s, f->f, &p, 0));
+}
+
 static void prune_calls(fixture *f)
 {
     const atedm_prune_span good = {.first = 0, .n = 4, .kept_first = 0, .keep = 2};
@@ -489,6 +503,7 @@ int parity_bad_calls(atedm_stream *stream)
     embedding_calls(&f);
     attention_calls(&f);
     rank_calls(&f);
+    random_calls(&f);
     prune_calls(&f);
     sampler_calls(&f);
     sticky_failure(&f);

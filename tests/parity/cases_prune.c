@@ -1,9 +1,41 @@
-// Cases of selection and gathering: exact operations on token lists.
+// Cases of random scores, selection and gathering: exact operations on token lists.
 #include "tests/parity/prune_spans.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+
+// ---- random scores
+
+typedef struct random_params {
+    atedm_random_span *spans;
+    int64_t n_spans;
+} random_params;
+
+void parity_build_random_scores(parity_case *c)
+{
+    parity_prune_spans rows = {0};
+    parity_prune_spans_build(c, &rows, parity_chance(&c->rng, 15) ? 3000 : 150, 4096);
+    random_params *p = c->params = parity_alloc(c, 1, sizeof *p);
+    p->n_spans = rows.n_spans;
+    p->spans = parity_alloc(c, (size_t)p->n_spans, sizeof *p->spans);
+    for (int64_t s = 0; s < p->n_spans; s++)
+        p->spans[s] = (atedm_random_span){rows.spans[s].first, rows.spans[s].n,
+                                          parity_chance(&c->rng, 20)
+                                              ? UINT64_MAX * (uint64_t)parity_range(&c->rng, 0, 1)
+                                              : parity_random(&c->rng)};
+    parity_array *scores = parity_add(c, "scores", PARITY_F32, PARITY_OUT, (size_t)rows.rows);
+    parity_prune_spans_mark_rows(c, &rows, scores);
+    c->n_parts = (size_t)p->n_spans;
+    snprintf(c->text, sizeof c->text, "%s", rows.text);
+}
+
+void parity_run_random_scores(const parity_case *c, const parity_side *side, int64_t part)
+{
+    const random_params *p = c->params;
+    atedm_random_scores(side->stream, side->data[0], part < 0 ? p->spans : p->spans + part,
+                        part < 0 ? p->n_spans : 1);
+}
 
 // ---- select
 

@@ -273,6 +273,8 @@ void parity_run_rank_tokens(const parity_case *c, const parity_side *side, int64
 bool parity_check_rank_tokens(const parity_case *c, const parity_side *reference,
                               const parity_side *candidate, char *why, size_t size);
 
+void parity_build_random_scores(parity_case *c);
+void parity_run_random_scores(const parity_case *c, const parity_side *side, int64_t part);
 void parity_build_select_tokens(parity_case *c);
 void parity_run_select_tokens(const parity_case *c, const parity_side *side, int64_t part);
 void parity_build_source_attention(parity_case *c);

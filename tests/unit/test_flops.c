@@ -255,9 +255,18 @@ Test(flops, pruned_block_by_hand)
     cr_assert_eq(atedm_unet_cost_block(&cost, 1, &spec, 0.4F).overhead, rank);
     spec.recovery = ATEDM_RECOVER_NEAREST;
     cr_assert_eq(atedm_unet_cost_block(&cost, 1, &spec, 0.4F).overhead, rank);
-    spec.cross_map = true;
+    spec.score_map = ATEDM_SCORE_CROSS;
     rank = heads * (N * T * head_dim + 3 * 2 * N * T);
     cr_assert_eq(atedm_unet_cost_block(&cost, 1, &spec, 0.4F).overhead, rank);
+
+    // Chance costs nothing, looking for sources what it always does.
+    spec.score_map = ATEDM_SCORE_RANDOM;
+    cr_assert_eq(atedm_unet_cost_block(&cost, 1, &spec, 0.4F).overhead, 0);
+    spec.recovery = ATEDM_RECOVER_ATTENTION;
+    counts = atedm_unet_cost_block(&cost, 1, &spec, 0.4F);
+    cr_assert_eq(counts.linear, linear);
+    cr_assert_eq(counts.attention, attention);
+    cr_assert_eq(counts.overhead, source);
 }
 
 Test(flops, several_pruning_layers)

@@ -374,6 +374,8 @@ static const char *const prunings[] = {
     "{\"ratio\": 0.5, \"prune_after\": [1], \"recovery\": \"nearest\"}",
     "{\"ratio\": 0.5, \"score\": {\"map\": \"cross\", \"max_iterations\": 5}}",
     "{\"ratio\": 0.5, \"score\": {\"map\": \"cross\"}, \"recovery\": \"zero\"}",
+    "{\"ratio\": 0.5, \"prune_after\": [0, 2], \"score\": {\"map\": \"random\"}}",
+    "{\"ratio\": 0.5, \"score\": {\"map\": \"random\"}, \"recovery\": \"nearest\"}",
     "{\"flops_budget\": 0.999, \"score\": {\"max_iterations\": 1}}",
     "{\"phases\": [{\"until\": 0.5, \"ratio\": 0.2, \"skip\": [\"mid\"]}, {\"until\": 1}]}",
 };

@@ -362,6 +362,32 @@ Test(text, clean)
     cr_assert_str_eq(text, "a?? b\xc3\xa9??");
 }
 
+// ---- pruning
+
+// The fields of a spec that have no meaning with its score map are null.
+static void expect_score(const char *body, const char *map, bool iterations)
+{
+    read_body(body, false);
+    cr_assert_eq(errors.count, 0);
+    json_t *spec = atedm_prune_spec_json(&request.prune);
+    json_t *score = json_object_get(spec, "score");
+    cr_assert_str_eq(json_string_value(json_object_get(score, "map")), map);
+    cr_assert_eq(json_object_size(score), 4);
+    cr_assert_eq(json_is_string(json_object_get(score, "heads")), iterations);
+    cr_assert_eq(json_is_integer(json_object_get(score, "max_iterations")), iterations);
+    cr_assert_eq(json_is_real(json_object_get(score, "tolerance")), iterations);
+    json_decref(spec);
+    atedm_request_finish(&request);
+}
+
+Test(generate_json, score_of_a_spec)
+{
+    expect_score("{\"prompt\":\"a\"}", "self", true);
+    expect_score("{\"prompt\":\"a\",\"pruning\":{\"score\":{\"map\":\"cross\"}}}", "cross", true);
+    expect_score("{\"prompt\":\"a\",\"pruning\":{\"score\":{\"map\":\"random\"}}}", "random",
+                 false);
+}
+
 // What a log line becomes.
 static char *log_line(bool json, const char *value)
 {

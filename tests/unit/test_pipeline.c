@@ -112,6 +112,14 @@ Test(pipeline, ratio_zero_is_bit_identical_to_off)
     everywhere(ratio_zero_is_off);
 }
 
+// A preset with random scores.
+static atedm_request make_random(const char *preset)
+{
+    atedm_request request = make_request(preset);
+    request.prune.score_map = ATEDM_SCORE_RANDOM;
+    return request;
+}
+
 static void pruning_matters(const bench *b)
 {
     atedm_request off = make_request("off"), pruned = make_request("at-edm-a");
@@ -129,17 +137,19 @@ Test(pipeline, pruning_changes_the_picture)
 }
 
 // Six images run in two batches; each is the picture that its seed gives alone.
-static void images_are_independent(const bench *b)
+static void images_are_independent(const bench *b, atedm_score_map map)
 {
     atedm_request many = make_request("at-edm-a");
+    many.prune.score_map = map;
     many.num_images = 6;
     uint8_t *all = generate(b, &many);
     for (int i = 0; i < 6; i++) {
         atedm_request one = make_request("at-edm-a");
+        one.prune.score_map = map;
         one.seed = many.seed + (uint64_t)i;
         uint8_t *alone = generate(b, &one);
-        cr_expect(!memcmp(all + (size_t)i * BYTES, alone, BYTES), "image %d differs, %s %s", i,
-                  atedm_device_backend(b->device), atedm_dtype_name(b->model->dtype));
+        cr_expect(!memcmp(all + (size_t)i * BYTES, alone, BYTES), "image %d differs, %s %s, map %d",
+                  i, atedm_device_backend(b->device), atedm_dtype_name(b->model->dtype), (int)map);
         free(alone);
         atedm_request_finish(&one);
     }
@@ -147,25 +157,248 @@ static void images_are_independent(const bench *b)
     atedm_request_finish(&many);
 }
 
+static void ranked_images_are_independent(const bench *b)
+{
+    images_are_independent(b, ATEDM_SCORE_SELF);
+}
+
 Test(pipeline, an_image_does_not_depend_on_its_batch)
 {
-    everywhere(images_are_independent);
+    everywhere(ranked_images_are_independent);
+}
+
+static void random_images_are_independent(const bench *b)
+{
+    images_are_independent(b, ATEDM_SCORE_RANDOM);
+}
+
+Test(pipeline, a_randomly_pruned_image_does_not_depend_on_its_batch)
+{
+    everywhere(random_images_are_independent);
 }
 
 static void repeatable(const bench *b)
 {
-    atedm_request request = make_request("at-edm");
-    uint8_t *x = generate(b, &request), *y = generate(b, &request);
-    cr_expect(!memcmp(x, y, BYTES));
-    free(x);
-    free(y);
-    atedm_request_finish(&request);
+    atedm_request requests[2] = {make_request("at-edm"), make_random("at-edm")};
+    uint8_t *pictures[2];
+    for (int i = 0; i < 2; i++) {
+        pictures[i] = generate(b, &requests[i]);
+        uint8_t *again = generate(b, &requests[i]);
+        cr_expect(!memcmp(pictures[i], again, BYTES));
+        free(again);
+    }
+    cr_expect(memcmp(pictures[0], pictures[1], BYTES), "chance is as good as a ranking");
+    for (int i = 0; i < 2; i++) {
+        free(pictures[i]);
+        atedm_request_finish(&requests[i]);
+    }
 }
 
 Test(pipeline, the_same_request_gives_the_same_bytes)
 {
     everywhere(repeatable);
 }
+
+// A recovery without a map, behind scores without one: no attention map is asked for.
+static void mapless(const bench *b)
+{
+    static const atedm_recovery recoveries[] = {ATEDM_RECOVER_ATTENTION, ATEDM_RECOVER_COSINE,
+                                                ATEDM_RECOVER_NEAREST, ATEDM_RECOVER_ZERO};
+    uint8_t *pictures[4];
+    for (int i = 0; i < 4; i++) {
+        atedm_request request = make_random("at-edm-a");
+        request.prune.recovery = recoveries[i];
+        pictures[i] = generate(b, &request);
+        for (int k = 0; k < i; k++)
+            cr_expect(memcmp(pictures[i], pictures[k], BYTES), "recoveries %d and %d", i, k);
+        atedm_request_finish(&request);
+    }
+    for (int i = 0; i < 4; i++)
+        free(pictures[i]);
+}
+
+Test(pipeline, random_scores_go_with_every_recovery)
+{
+    everywhere(mapless);
+}
+
+// ---- random masks: the "kept" of a dump
+
+#define MAX_MASKS 64 // blocks x steps of model b
+
+typedef struct mask {
+    char name[ATEDM_BLOCK_NAME_MAX + 16]; // "kept.STEP.BLOCK"
+    int64_t rows, kept, tokens;           // rows: negative samples first, then positive ones
+    int64_t *places;                      // [rows, kept]
+} mask;
+
+typedef struct masks {
+    mask items[MAX_MASKS];
+    size_t n;
+} masks;
+
+static void collect(void *user, const char *name, const atedm_host_tensor *tensor)
+{
+    masks *m = user;
+    if (strncmp(name, "kept.", 5) == 0) {
+        cr_assert_lt(m->n, MAX_MASKS);
+        mask *item = &m->items[m->n++];
+        size_t count = (size_t)atedm_host_tensor_count(tensor);
+        *item = (mask){.rows = tensor->shape[0], .kept = tensor->shape[1]};
+        snprintf(item->name, sizeof item->name, "%s", name);
+        item->places = malloc(count * sizeof *item->places);
+        memcpy(item->places, tensor->data, count * sizeof *item->places);
+    } else if (strncmp(name, "scores.", 7) == 0) { // comes behind the block's "kept"
+        const float *scores = tensor->data;
+        for (int64_t i = 0; i < atedm_host_tensor_count(tensor); i++)
+            cr_assert(scores[i] >= 0 && scores[i] < 1);
+        m->items[m->n - 1].tokens = tensor->shape[1];
+    }
+}
+
+static masks collect_masks(const bench *b, const atedm_request *request)
+{
+    masks m = {.n = 0};
+    uint8_t *rgb = malloc(BYTES * (size_t)request->num_images), *images[8];
+    for (int i = 0; i < request->num_images; i++)
+        images[i] = rgb + (size_t)i * BYTES;
+    atedm_generation *g = NULL;
+    atedm_timing timing;
+    atedm_error err = {0};
+    cr_assert_eq(atedm_generation_create(b->pipeline, request, NULL, collect, &m, &g, &err),
+                 ATEDM_OK, "%s", err.message);
+    cr_assert_eq(atedm_generation_run(g, NULL, NULL, images, &timing, &err), ATEDM_OK, "%s",
+                 err.message);
+    atedm_generation_destroy(g);
+    free(rgb);
+    cr_assert_geq(m.n, 20);
+    return m;
+}
+
+static void free_masks(masks *m)
+{
+    for (size_t i = 0; i < m->n; i++)
+        free(m->items[i].places);
+}
+
+static bool same_rows(const mask *a, int64_t i, const mask *b, int64_t k)
+{
+    return a->kept == b->kept && !memcmp(a->places + i * a->kept, b->places + k * b->kept,
+                                         (size_t)a->kept * sizeof *a->places);
+}
+
+// All subsets of the first sample are those of `other`'s sample `row`.
+static void expect_same_masks(const masks *m, const masks *other, int64_t row, const char *what)
+{
+    cr_assert_eq(m->n, other->n);
+    for (size_t i = 0; i < m->n; i++)
+        cr_expect(same_rows(&m->items[i], 0, &other->items[i], row), "%s: %s", what,
+                  m->items[i].name);
+}
+
+static atedm_request make_half(int images)
+{
+    atedm_request request = make_random("at-edm-a");
+    request.prune.ratio = 0.5;
+    request.num_images = images;
+    return request;
+}
+
+Test(pipeline, random_masks_differ_but_for_the_halves_of_guidance)
+{
+    bench b = open_bench("cpu", ATEDM_F32);
+    atedm_request request = make_half(2);
+    masks m = collect_masks(&b, &request);
+    size_t large = 0;
+    for (size_t i = 0; i < m.n; i++) {
+        const mask *x = &m.items[i];
+        cr_expect_eq(x->rows, 4);
+        cr_expect_eq(x->kept, atedm_prune_keep(0.5, x->tokens));
+        cr_expect(same_rows(x, 0, x, 2) && same_rows(x, 1, x, 3), "%s: halves", x->name);
+        if (x->kept < 8) // few subsets: chance may well draw one twice
+            continue;
+        large++;
+        cr_expect(!same_rows(x, 0, x, 1), "%s: images", x->name);
+        for (size_t k = 0; k < i; k++) // of another step, another block, or both
+            cr_expect(!same_rows(x, 0, &m.items[k], 0) && !same_rows(x, 0, &m.items[k], 1),
+                      "%s and %s", x->name, m.items[k].name);
+    }
+    cr_expect_gt(large, 15);
+    free_masks(&m);
+    atedm_request_finish(&request);
+    close_bench(&b);
+}
+
+// Of what a request says, only the seed counts; of where the image stands, nothing.
+Test(pipeline, random_masks_are_the_seed_s)
+{
+    bench b = open_bench("cpu", ATEDM_F32);
+    atedm_request many = make_half(2), one = make_half(1);
+    masks batch = collect_masks(&b, &many), alone = collect_masks(&b, &one);
+    expect_same_masks(&alone, &batch, 0, "first of two");
+    free_masks(&alone);
+    one.seed++;
+    alone = collect_masks(&b, &one);
+    expect_same_masks(&alone, &batch, 1, "second of two");
+    one.prompt[0] = 'b';
+    one.guidance_scale = 1;
+    one.prune.recovery = ATEDM_RECOVER_NEAREST;
+    masks other = collect_masks(&b, &one);
+    expect_same_masks(&other, &alone, 0, "another request");
+    free_masks(&batch);
+    free_masks(&alone);
+    free_masks(&other);
+    atedm_request_finish(&many);
+    atedm_request_finish(&one);
+    close_bench(&b);
+}
+
+static masks reference;
+
+static void has_the_reference_s_masks(const bench *b)
+{
+    atedm_request request = make_half(1);
+    masks m = collect_masks(b, &request);
+    if (!reference.n) {
+        reference = m;
+    } else {
+        expect_same_masks(&m, &reference, 0, atedm_device_backend(b->device));
+        free_masks(&m);
+    }
+    atedm_request_finish(&request);
+}
+
+Test(pipeline, random_masks_are_the_same_everywhere)
+{
+    check_backend("ref", ATEDM_F32, has_the_reference_s_masks);
+    check_backend("ref", ATEDM_F16, has_the_reference_s_masks);
+    check_backend("cpu", ATEDM_F32, has_the_reference_s_masks);
+    check_backend("cpu", ATEDM_BF16, has_the_reference_s_masks);
+    free_masks(&reference);
+}
+
+Test(pipeline, random_masks_depend_on_the_layer)
+{
+    bench b = open_bench("cpu", ATEDM_F32);
+    atedm_request request = make_half(1);
+    masks first = collect_masks(&b, &request);
+    request.prune.prune_after[0] = 1;
+    masks second = collect_masks(&b, &request);
+    size_t compared = 0;
+    for (size_t i = 0; i < second.n; i++) // blocks of one layer are not among them
+        for (size_t k = 0; k < first.n; k++)
+            if (!strcmp(second.items[i].name, first.items[k].name) && second.items[i].kept >= 8) {
+                cr_expect(!same_rows(&second.items[i], 0, &first.items[k], 0));
+                compared++;
+            }
+    cr_expect_gt(compared, 8);
+    free_masks(&first);
+    free_masks(&second);
+    atedm_request_finish(&request);
+    close_bench(&b);
+}
+
+// ---- progress and refusals
 
 static bool stop_after_two(void *user, int step, int steps)
 {

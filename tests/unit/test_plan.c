@@ -139,7 +139,7 @@ Test(plan, presets_of_the_paper)
         cr_assert_eq(spec.tau, 0.3);
         cr_assert_eq(spec.n_prune_after, 1);
         cr_assert_eq(spec.prune_after[0], 0);
-        cr_assert_not(spec.cross_map);
+        cr_assert_eq(spec.score_map, ATEDM_SCORE_SELF);
         cr_assert_eq(spec.rank.heads, ATEDM_HEADS_RMS);
         cr_assert_eq(spec.rank.max_iterations, 8);
         cr_assert_eq(spec.rank.tolerance, 1e-3F);

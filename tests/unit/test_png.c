@@ -290,7 +290,7 @@ static void expect_same_spec(const atedm_prune_spec *a, const atedm_prune_spec *
     cr_assert_eq(a->n_prune_after, b->n_prune_after);
     for (size_t i = 0; i < a->n_prune_after; i++)
         cr_assert_eq(a->prune_after[i], b->prune_after[i]);
-    cr_assert_eq(a->cross_map, b->cross_map);
+    cr_assert_eq(a->score_map, b->score_map);
     cr_assert_eq(a->rank.heads, b->rank.heads);
     cr_assert_eq(a->rank.max_iterations, b->rank.max_iterations);
     cr_assert_eq(a->rank.tolerance, b->rank.tolerance);
@@ -335,7 +335,7 @@ Test(png_settings, pruning_reads_back_as_the_same_plan)
     spec.prune_after[0] = 1;
     spec.prune_after[1] = 3;
     spec.n_prune_after = 2;
-    spec.cross_map = true;
+    spec.score_map = ATEDM_SCORE_CROSS;
     spec.rank = (atedm_rank_params){ATEDM_HEADS_MEAN, 17, 1.2345678e-5F};
     spec.recovery = ATEDM_RECOVER_NEAREST;
     expect_round_trip(&spec, 0.612345);
@@ -348,4 +348,7 @@ Test(png_settings, pruning_reads_back_as_the_same_plan)
     strcpy(spec.schedule, "uniform");
     spec.recovery = ATEDM_RECOVER_ZERO;
     expect_round_trip(&spec, 0);
+    cr_assert_eq(atedm_prune_preset("at-edm", &spec), ATEDM_OK);
+    spec.score_map = ATEDM_SCORE_RANDOM;
+    expect_round_trip(&spec, 0.5);
 }

@@ -85,7 +85,7 @@ Test(prune_json, every_field)
     cr_assert_eq(spec.n_prune_after, 2);
     cr_assert_eq(spec.prune_after[0], 0);
     cr_assert_eq(spec.prune_after[1], 3);
-    cr_assert(spec.cross_map);
+    cr_assert_eq(spec.score_map, ATEDM_SCORE_CROSS);
     cr_assert_eq(spec.rank.heads, ATEDM_HEADS_MEAN);
     cr_assert_eq(spec.rank.max_iterations, 64);
     cr_assert_eq(spec.rank.tolerance, 0);
@@ -107,7 +107,7 @@ Test(prune_json, what_is_left_out_comes_from_the_preset)
     spec = good("{\"score\": {\"heads\": \"mean\"}}");
     cr_assert_eq(spec.rank.max_iterations, 8);
     cr_assert_eq(spec.rank.tolerance, 1e-3F);
-    cr_assert_not(spec.cross_map);
+    cr_assert_eq(spec.score_map, ATEDM_SCORE_SELF);
     spec = good("{\"score\": {}}");
     cr_assert_eq(spec.rank.heads, ATEDM_HEADS_RMS);
     cr_assert_eq(good("{\"recovery\": \"nearest\"}").recovery, ATEDM_RECOVER_NEAREST);
@@ -175,7 +175,8 @@ Test(prune_json, names_that_are_not_known)
     bad("{\"schedule\": 1}", "/schedule", "is not one of");
     bad("{\"recovery\": \"copy\"}", "/recovery", "\"attention\", \"cosine\"");
     bad("{\"recovery\": null}", "/recovery", "is not one of");
-    bad("{\"score\": {\"map\": \"text\"}}", "/score/map", "\"self\", \"cross\"");
+    bad("{\"score\": {\"map\": \"text\"}}", "/score/map",
+        "is not one of \"self\", \"cross\", \"random\"");
     bad("{\"score\": {\"heads\": \"max\"}}", "/score/heads", "\"rms\", \"mean\"");
     bad("{\"score\": \"rms\"}", "/score", "not an object");
     bad("{\"score\": null}", "/score", "not an object");
@@ -208,6 +209,30 @@ Test(prune_json, exclusions)
     bad("{\"preset\": \"at-edm-a\", \"tau\": 0.3}", "/tau", "no meaning");
     bad("{\"flops_budget\": 0.6, \"phases\": [{\"until\": 1, \"ratio\": 0.5}]}", "/flops_budget",
         "needs a phase");
+}
+
+// What a preset says of the iterations is no mistake of the request's; what the request says is, be
+// it otherwise right or wrong.
+Test(prune_json, a_random_map_has_no_iterations)
+{
+    static const char *const none = "has no meaning with the map \"random\"";
+    atedm_prune_spec spec = good("{\"score\": {\"map\": \"random\"}}");
+    cr_assert_eq(spec.score_map, ATEDM_SCORE_RANDOM);
+    cr_assert_eq(spec.recovery, ATEDM_RECOVER_ATTENTION);
+    spec = good(
+        "{\"preset\": \"at-edm-a\", \"score\": {\"map\": \"random\"}, \"recovery\": \"zero\"}");
+    cr_assert_eq(spec.score_map, ATEDM_SCORE_RANDOM);
+    cr_assert_eq(spec.ratio, 0.937);
+    bad("{\"score\": {\"map\": \"random\", \"heads\": \"rms\"}}", "/score/heads", none);
+    bad("{\"score\": {\"map\": \"random\", \"heads\": \"max\"}}", "/score/heads", none);
+    bad("{\"score\": {\"max_iterations\": 8, \"map\": \"random\"}}", "/score/max_iterations", none);
+    bad("{\"score\": {\"map\": \"random\", \"tolerance\": 0.001}}", "/score/tolerance", none);
+    bad("{\"score\": {\"map\": \"random\", \"seed\": 1}}", "/score/seed", "not a known field");
+    atedm_field_errors errors =
+        read_text("{\"score\": {\"map\": \"random\", \"heads\": \"mean\", \"max_iterations\": 1,"
+                  " \"tolerance\": 0}}",
+                  &spec);
+    cr_assert_eq(errors.count, 3);
 }
 
 Test(prune_json, lists)
