@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from torch import nn
 from transformers import AddedToken, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from common import MODELS_DIR, use_one_thread
-from topologies import MODELS, SDXL_SCHEDULER, Model, text_config, unet_config, vae_config
-from vocabulary import write_vocabulary
+from topologies import MODELS, SDXL_SCHEDULER, VOCABULARY_TEXT, Model, text_config, unet_config, vae_config
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "models"))
+from demo_training.vocabulary import write_vocabulary  # noqa: E402
 
 # (part of the parameter's module path, gain): the first that matches wins, everything else has gain 1.
 GAINS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -88,7 +91,7 @@ def carry_latent_through(unet: UNet2DConditionModel) -> None:
 def write_tokenizer(folder: Path, merges: int, pad_token: str) -> int:
     """Writes a CLIP tokenizer as SDXL's two folders have it and returns the number of tokens."""
     with tempfile.TemporaryDirectory() as scratch:
-        size = write_vocabulary(Path(scratch), merges)
+        size = write_vocabulary(Path(scratch), VOCABULARY_TEXT, merges)
         tokenizer = CLIPTokenizer(
             f"{scratch}/vocab.json",
             f"{scratch}/merges.txt",

@@ -15,6 +15,20 @@ from typing import Any
 
 Config = dict[str, Any]
 
+# What the toy models' vocabularies are learned from.
+VOCABULARY_TEXT = """
+a photo of a red fox in the snow at night a photograph of an astronaut riding a horse on the moon
+a watercolor painting of a lighthouse on a rocky coast under a stormy sky with dramatic lighting
+portrait of an old man with a white beard and a blue hat highly detailed digital art by a great artist
+the city in the rain at sunset neon lights reflecting on wet streets cinematic photography sharp focus
+a small cottage in a green forest with a river and mountains in the background oil on canvas
+blurry low quality ugly bad anatomy deformed watermark text signature worst quality jpeg artifacts
+a bowl of fruit on a wooden table still life in the style of the dutch masters soft light
+two cats playing chess in a library it's a sunny day they're happy i've seen that we'll go i'm here he'd
+an isometric drawing of a castle trending in the gallery masterpiece best quality ultra realistic
+café über straße naïve 日本 東京 日本語 фото кот mañana … — “quoted” 2024 100
+"""
+
 SDXL_SCHEDULER: Config = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,

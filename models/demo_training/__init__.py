@@ -1,0 +1,1 @@
+"""Training of the demo model, stage by stage: see models/train_demo.py."""

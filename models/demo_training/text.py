@@ -1,0 +1,197 @@
+"""Stage 2: vocabulary, tokenizers and both text encoders.
+
+The encoders learn to keep what a caption says: classifiers read every attribute of the scene from the hidden
+states by attention, as the UNet will, and from the pooled output. The classifiers are thrown away afterwards. UNet
+training then has embeddings that mean something from its first step, and leaves the encoders as they are.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from demo_world.caption import caption, training_caption
+from demo_world.scene import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES, Scene
+from torch import nn
+from tqdm import tqdm
+from transformers import AddedToken, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from . import checkpoint
+from .architecture import POOLED_WIDTH, TEXT_WIDTH, TOKENS, text_config
+from .data import random_scenes
+from .vocabulary import write_vocabulary
+
+BATCH = 128
+RATE = 2e-3
+EMBEDDING = 0.3  # standard deviation of token embeddings at the start
+CHECKPOINT_STEPS = 500
+
+_NONE = "none"
+_ATTRIBUTES: tuple[tuple[str, ...], ...] = (
+    BACKGROUNDS,
+    tuple(COLOURS),  # first of the background
+    (*COLOURS, _NONE),  # second
+    (*POSITIONS, *RELATIONS),
+    tuple(COLOURS), SHAPES, tuple(SIZES),  # first thing
+    (*COLOURS, _NONE), (*SHAPES, _NONE), (*SIZES, _NONE),  # second
+)  # fmt: skip
+
+
+def attributes(scene: Scene) -> list[int]:
+    """The scene as one class index for each of _ATTRIBUTES."""
+    first, second = scene.things[0], scene.things[1] if len(scene.things) > 1 else None
+    values = (
+        scene.background, scene.colours[0], scene.colours[1] if len(scene.colours) > 1 else _NONE,
+        scene.position or scene.relation, first.colour, first.shape, first.size,
+        *((second.colour, second.shape, second.size) if second else (_NONE,) * 3),
+    )  # fmt: skip
+    return [names.index(value) for names, value in zip(_ATTRIBUTES, values)]
+
+
+def write_tokenizers(folder: Path, seed: int) -> int:
+    """Writes tokenizer/ and tokenizer_2/ as SDXL has them, from a vocabulary in which every word of the captions is
+    one token; returns its size."""
+    rng = random.Random(f"{seed} vocabulary")
+    text = "\n".join(caption(scene, rng) for scene in random_scenes(rng, 4000))
+    with tempfile.TemporaryDirectory() as scratch:
+        size = write_vocabulary(Path(scratch), text)
+        special = dict(normalized=True, special=True)
+        for name, pad in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
+            tokenizer = CLIPTokenizer(
+                f"{scratch}/vocab.json",
+                f"{scratch}/merges.txt",
+                bos_token=AddedToken("<|startoftext|>", **special),
+                eos_token=AddedToken("<|endoftext|>", **special),
+                unk_token=AddedToken("<|endoftext|>", **special),
+                pad_token=pad,
+                model_max_length=TOKENS,
+            )
+            tokenizer.save_pretrained(folder / name)
+    return size
+
+
+class TextEncoders(nn.Module):
+    """Both encoders with their tokenizers, as SDXL uses them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.tokenizers = [CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "tokenizer_2")]
+        size = len(self.tokenizers[0])
+        self.first = CLIPTextModel(CLIPTextConfig(**text_config(False, size)))
+        self.second = CLIPTextModelWithProjection(CLIPTextConfig(**text_config(True, size)))
+        for encoder in (self.first, self.second):
+            nn.init.normal_(encoder.text_model.embeddings.token_embedding.weight, std=EMBEDDING)
+            nn.init.normal_(encoder.text_model.embeddings.position_embedding.weight, std=EMBEDDING / 3)
+        self._words: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
+
+    def tokens(self, captions: list[str], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Padded ids by each tokenizer. Words are looked up one by one: no token spans white space, the captions have
+        few words, and the tokenizers are slow."""
+        both = []
+        for tokenizer, words in zip(self.tokenizers, self._words):
+            rows = []
+            for text in captions:
+                ids = [tokenizer.bos_token_id]
+                for word in text.split():
+                    if word not in words:
+                        words[word] = tokenizer(word, add_special_tokens=False).input_ids
+                    ids += words[word]
+                ids = ids[: TOKENS - 1] + [tokenizer.eos_token_id]
+                rows.append((ids + [tokenizer.pad_token_id] * TOKENS)[:length])
+            both.append(torch.tensor(rows))
+        return both[0], both[1]
+
+    def longest(self, captions: list[str]) -> int:
+        """Tokens of the longest caption, start and end included."""
+        ids, _ = self.tokens(captions, TOKENS)
+        return 1 + int((ids == self.tokenizers[0].eos_token_id).int().argmax(dim=1).max())
+
+    def forward(self, captions: list[str], length: int = TOKENS) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states [n, length, 2 * TEXT_WIDTH] and pooled output [n, POOLED_WIDTH]. No token behind `length`
+        changes either, as attention is causal; the end of every caption has to be within."""
+        device = next(self.parameters()).device
+        first, second = (ids.to(device) for ids in self.tokens(captions, length))
+        one = self.first(first, output_hidden_states=True).hidden_states[-2]
+        two = self.second(second, output_hidden_states=True)
+        return torch.cat([one, two.hidden_states[-2]], dim=-1), two.text_embeds
+
+
+class _Classifiers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        width, classes = 2 * TEXT_WIDTH, sum(map(len, _ATTRIBUTES))
+        self.queries = nn.Parameter(torch.randn(len(_ATTRIBUTES), width) / 8)
+        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.heads = nn.ModuleList(nn.Linear(width, len(names)) for names in _ATTRIBUTES)
+        self.pooled = nn.Sequential(nn.Linear(POOLED_WIDTH, 256), nn.GELU(), nn.Linear(256, classes))
+
+    def forward(self, hidden: torch.Tensor, pooled: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Logits of each attribute, by hidden states and by pooled output."""
+        queries = self.queries.expand(len(hidden), -1, -1)
+        read = F.scaled_dot_product_attention(queries, self.key(hidden), self.value(hidden))
+        parts = self.pooled(pooled).split([len(names) for names in _ATTRIBUTES], dim=-1)
+        return [(head(read[:, i]), parts[i]) for i, head in enumerate(self.heads)]
+
+
+@torch.no_grad()
+def _set_scale(encoder: nn.Module, factor: float) -> None:
+    """Multiplies the hidden states by a factor and changes nothing else: what is added to the residual stream is
+    scaled, and every layer reads it through a layer norm."""
+    model = encoder.text_model
+    model.embeddings.token_embedding.weight.mul_(factor)
+    model.embeddings.position_embedding.weight.mul_(factor)
+    for layer in model.encoder.layers:
+        for linear in (layer.self_attn.out_proj, layer.mlp.fc2):
+            linear.weight.mul_(factor)
+            linear.bias.mul_(factor)
+
+
+@torch.no_grad()
+def _normalise(encoders: TextEncoders, captions: list[str]) -> None:
+    """Brings hidden states and pooled output to a standard deviation of 1."""
+    hidden, pooled = encoders(captions)
+    _set_scale(encoders.first, 1 / hidden[..., :TEXT_WIDTH].std().item())
+    _set_scale(encoders.second, 1 / hidden[..., TEXT_WIDTH:].std().item())
+    encoders.second.text_projection.weight.div_(pooled.std())
+
+
+def train(folder: Path, path: Path, steps: int, seed: int) -> TextEncoders:
+    """`folder` gets the tokenizers, `path` is the checkpoint."""
+    if not (folder / "tokenizer_2" / "vocab.json").exists():
+        write_tokenizers(folder, seed)
+    torch.manual_seed(seed)
+    encoders, classifiers = TextEncoders(folder), _Classifiers()
+    both = nn.ModuleList([encoders, classifiers])
+    optimizer = torch.optim.AdamW(both.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    done = 0
+    if state := checkpoint.load(path):
+        both.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["step"]
+    bar = tqdm(range(done, steps), desc="text encoders", initial=done, total=steps, mininterval=5)
+    for step in bar:
+        rng = random.Random(f"{seed} text {step}")
+        scenes = random_scenes(rng, BATCH)
+        captions = [training_caption(scene, rng) for scene in scenes]
+        length = encoders.longest(captions)
+        wanted = torch.tensor([attributes(scene) for scene in scenes]).T
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, (step + 1) / 100) * min(1, (1 - step / steps) / 0.5)
+        logits = classifiers(*encoders(captions, length))
+        loss = sum(F.cross_entropy(a, w) + F.cross_entropy(b, w) for (a, b), w in zip(logits, wanted))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        optimizer.step()
+        if step % 20 == 0:
+            right = [sum((x[k].argmax(-1) == w).float().mean() for x, w in zip(logits, wanted)) / len(wanted) for k in (0, 1)]
+            bar.set_postfix(loss=f"{loss.item():.2f}", hidden=f"{right[0]:.3f}", pooled=f"{right[1]:.3f}")
+        last = step + 1 == steps
+        if last:
+            _normalise(encoders, captions)
+        if last or (step + 1) % CHECKPOINT_STEPS == 0:
+            checkpoint.save(path, {"model": both.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
+    return encoders.eval()

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Makes the demo model: draws its world, trains autoencoder, text encoders and UNet, writes models/demo.
+
+    python3 -m venv .venv && .venv/bin/pip install -r models/requirements.txt
+    .venv/bin/python models/train_demo.py --work /tmp/demo-training --out models/demo
+
+Runs on a GPU where there is one, else on all cores (in bf16 where the processor multiplies matrices of it). It can
+be stopped at any time and goes on where it was: every stage keeps a checkpoint in the work folder. Seeds fix what is
+drawn and in which order; sums depend on the machine in their last bits, so weights do too.
+
+Stages may be longer the second time: the number of steps is only how far the learning rate's fall is away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from demo_training import sample, text, unet, vae  # noqa: E402
+from demo_training.architecture import NATIVE_SIZE  # noqa: E402
+from demo_training.write import write_model  # noqa: E402
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than f32 there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and previews")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets the model")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--vae-steps", type=int, default=1500)
+    parser.add_argument("--text-steps", type=int, default=1200)
+    parser.add_argument("--unet-steps", type=int, nargs=3, default=(3600, 900, 500), metavar=("SMALL", "NATIVE", "MIXED"))
+    parser.add_argument("--stages", nargs="+", default=["vae", "text", "unet", "write"], choices=["vae", "text", "unet", "write"],
+                        help="which to run; what is left out has to have run before")
+    return parser.parse_args()  # fmt: skip
+
+
+def main() -> None:
+    args = parse()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = computes_bf16(device)
+    print(f"{device.type}, {'bf16' if half else 'f32'}, {torch.get_num_threads()} threads", flush=True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    autoencoder = vae.train(args.work / "vae.pt", args.vae_steps if "vae" in args.stages else 0, args.seed)
+    encoders = text.train(args.work / "model", args.work / "text.pt", args.text_steps if "text" in args.stages else 0, args.seed)
+    trainer = unet.Trainer(encoders, device, half, args.seed)
+    autoencoder.to(device)
+    small, native, mixed = args.unet_steps
+
+    def look(state: unet.Trainer) -> None:
+        size = NATIVE_SIZE // 2 if state.done <= small else NATIVE_SIZE
+        sample.look(state.average, encoders, autoencoder, args.work / f"look-{state.done:06}.png", size)
+
+    plan = unet.phases(small, native, mixed) if "unet" in args.stages else []
+    average = unet.train(trainer, autoencoder, plan, args.work / "unet.pt", look)
+    if "write" in args.stages:
+        write_model(args.out, args.work / "model", autoencoder, encoders, average)
+
+
+if __name__ == "__main__":
+    main()
