@@ -1,7 +1,7 @@
 # The front door. Everything here is a few lines around Meson: build/ is a Meson build folder, and
 # all of Meson's own commands work on it.
 
-MODEL ?= models/bundled
+MODEL ?= models/demo
 LISTEN ?= 127.0.0.1:8080
 MESON ?= meson
 # Where something is missing, installs it (with apt, as root or through sudo), or says what to do.
@@ -9,7 +9,7 @@ INSTALL := deploy/install-deps.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
-.PHONY: help serve build check test asan fuzz bench lint format clean
+.PHONY: help serve build check test asan fuzz bench quality lint format clean
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -22,6 +22,7 @@ help:
 	@echo 'make lint     format, clang-tidy, include directions, banned functions, file lengths'
 	@echo 'make format   lay out every C file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
+	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
 	@echo 'make clean    remove build/ and build-asan/'
 
 # ---- build and run
@@ -78,6 +79,13 @@ BENCH ?= --model '$(MODEL)'
 bench: build-with-tests
 	@build/tests/parity/parity --backend cpu --bench
 	@build/cli/atedm bench step $(BENCH)
+
+# Everything that tests/quality/quality.py takes, for example '--prompts 20 --arms off at-edm-c'.
+QUALITY ?=
+quality: build
+	@$(INSTALL) quality
+	@ATEDMD=build/server/atedmd ATEDM_TEST_MODEL='$(MODEL)' OMP_WAIT_POLICY=passive \
+	    /usr/bin/python3 tests/quality/quality.py --out build/quality $(QUALITY)
 
 # ---- housekeeping
 

@@ -46,7 +46,7 @@ void atedm_cli_parse_pruning(const char *text, atedm_prune_spec *ret_spec,
 // the exit status.
 int atedm_cli_field_errors(const char *command, const atedm_field_errors *errors);
 
-// The pruning of a request that names none.
+// The pruning that bench and inspect show where none is named.
 #define ATEDM_CLI_PRUNING "at-edm"
 
 // What a model allows in this process: its sizes, and the limits of ATEDM_CLI_MAX_*.

@@ -1,11 +1,13 @@
 #!/bin/sh
-# Installs what is missing to build and run atedmd ("run"), or to run every test as well ("check"),
-# with apt. Does nothing, and needs no rights, where nothing is missing.
+# Installs what is missing to build and run atedmd ("run"), to run every test as well ("check"), or
+# to measure the demo model's quality too ("quality"), with apt. Does nothing, and needs no rights,
+# where nothing is missing.
 #
-# usage: deploy/install-deps.sh [run|check]
+# usage: deploy/install-deps.sh [run|check|quality]
 set -eu
 
-# package            minimum  how its presence shows: a program, a pkg-config module, or a header
+# package            minimum  how its presence shows: a program, a pkg-config module, a header, or a module
+#                             of Debian's python3 (which need not be the first python3 on PATH)
 run_list='
 build-essential      12.9     program cc
 make                 4.3      program make
@@ -26,13 +28,19 @@ libcriterion-dev     2.4      module  criterion
 clang-format-14      14       program clang-format-14
 clang-tidy-14        14       program clang-tidy-14
 libomp-14-dev        14       file    /usr/lib/llvm-14/lib/libomp.so
+python3-numpy        1.24     python  numpy
+python3-pil          9.4      python  PIL
+'
+quality_list='
+python3-matplotlib   3.6      python  matplotlib
 '
 
 case "${1:-run}" in
 run) list=$run_list ;;
 check) list="$run_list$check_list" ;;
+quality) list="$run_list$check_list$quality_list" ;;
 *)
-    echo "usage: $0 [run|check]" >&2
+    echo "usage: $0 [run|check|quality]" >&2
     exit 2
     ;;
 esac
@@ -43,6 +51,7 @@ have() { # have KIND THING MINIMUM
     module) pkg-config --exists "$2 >= $3" >/dev/null 2>&1 ;;
     header) echo "#include <$2>" | cc -E -x c - >/dev/null 2>&1 ;;
     file) [ -e "$2" ] ;;
+    python) /usr/bin/python3 -c "import $2" >/dev/null 2>&1 ;;
     esac
 }
 

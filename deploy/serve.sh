@@ -15,7 +15,8 @@ hint() {
 atedmd answers on http://$listen with the model $model. Try, in another terminal:
 
     curl -s http://$listen/generate -H 'Accept: image/png' -H 'Content-Type: application/json' \\
-        -d '{"prompt": "a red circle", "steps": 20, "seed": 1, "pruning": "at-edm"}' -o circle.png
+        -d '{"prompt": "a small red star left of a big blue circle on a white background",
+             "steps": 20, "guidance_scale": 4, "seed": 1}' -o star.png
 
 Ctrl-C stops the daemon, once it has finished what it is working on.
 

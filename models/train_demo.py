@@ -8,7 +8,10 @@ Runs on a GPU where there is one, else on all cores (in bf16 where the processor
 be stopped at any time and goes on where it was: every stage keeps a checkpoint in the work folder. Seeds fix what is
 drawn and in which order; sums depend on the machine in their last bits, so weights do too.
 
-Stages may be longer the second time: the number of steps is only how far the learning rate's fall is away.
+Stages may be longer the second time: the number of steps is only how far the learning rate's fall is away. To train a
+finished model further, start from its folder: the encoders stay, VAE decoder and UNet go on.
+
+    .venv/bin/python models/train_demo.py --work /tmp/further --start models/demo --out models/demo --unet-steps 0 4000 800
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and previews")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model")
+    parser.add_argument("--start", type=Path, help="model folder to start from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--vae-steps", type=int, default=1500)
     parser.add_argument("--text-steps", type=int, default=1200)
@@ -53,10 +57,14 @@ def main() -> None:
     half = computes_bf16(device)
     print(f"{device.type}, {'bf16' if half else 'f32'}, {torch.get_num_threads()} threads", flush=True)
     args.work.mkdir(parents=True, exist_ok=True)
-    autoencoder = vae.train(args.work / "vae.pt", args.vae_steps if "vae" in args.stages else 0, args.seed)
-    encoders = text.train(args.work / "model", args.work / "text.pt", args.text_steps if "text" in args.stages else 0, args.seed)
-    trainer = unet.Trainer(encoders, device, half, args.seed)
-    autoencoder.to(device)
+    vae_steps = args.vae_steps if "vae" in args.stages else 0
+    autoencoder = vae.train(args.work / "vae.pt", vae_steps, args.seed, device, args.start)
+    if args.start:
+        encoders = text.load(args.start)
+    else:
+        steps = args.text_steps if "text" in args.stages else 0
+        encoders = text.train(args.work / "model", args.work / "text.pt", steps, args.seed, device)
+    trainer = unet.Trainer(encoders, device, half, args.seed, args.start)
     small, native, mixed = args.unet_steps
 
     def look(state: unet.Trainer) -> None:
@@ -66,7 +74,7 @@ def main() -> None:
     plan = unet.phases(small, native, mixed) if "unet" in args.stages else []
     average = unet.train(trainer, autoencoder, plan, args.work / "unet.pt", look)
     if "write" in args.stages:
-        write_model(args.out, args.work / "model", autoencoder, encoders, average)
+        write_model(args.out, args.start or args.work / "model", autoencoder, encoders, average)
 
 
 if __name__ == "__main__":

@@ -158,13 +158,21 @@ def _normalise(encoders: TextEncoders, captions: list[str]) -> None:
     encoders.second.text_projection.weight.div_(pooled.std())
 
 
-def train(folder: Path, path: Path, steps: int, seed: int) -> TextEncoders:
+def load(folder: Path) -> TextEncoders:
+    """Those of a model folder."""
+    encoders = TextEncoders(folder)
+    encoders.first = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+    encoders.second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", torch_dtype=torch.float32)
+    return encoders.eval()
+
+
+def train(folder: Path, path: Path, steps: int, seed: int, device: torch.device) -> TextEncoders:
     """`folder` gets the tokenizers, `path` is the checkpoint."""
     if not (folder / "tokenizer_2" / "vocab.json").exists():
         write_tokenizers(folder, seed)
     torch.manual_seed(seed)
     encoders, classifiers = TextEncoders(folder), _Classifiers()
-    both = nn.ModuleList([encoders, classifiers])
+    both = nn.ModuleList([encoders, classifiers]).to(device)
     optimizer = torch.optim.AdamW(both.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     done = 0
     if state := checkpoint.load(path):
@@ -177,7 +185,7 @@ def train(folder: Path, path: Path, steps: int, seed: int) -> TextEncoders:
         scenes = random_scenes(rng, BATCH)
         captions = [training_caption(scene, rng) for scene in scenes]
         length = encoders.longest(captions)
-        wanted = torch.tensor([attributes(scene) for scene in scenes]).T
+        wanted = torch.tensor([attributes(scene) for scene in scenes], device=device).T
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 100) * min(1, (1 - step / steps) / 0.5)
         logits = classifiers(*encoders(captions, length))

@@ -105,7 +105,7 @@ class Latents:
 
 def new_unet() -> UNet2DConditionModel:
     """Every residual branch starts at zero, so that the network starts as a short path."""
-    unet = UNet2DConditionModel(**UNET).to(memory_format=torch.channels_last)
+    unet = UNet2DConditionModel(**UNET)
     for name, module in unet.named_modules():
         if name.endswith(("conv2", "to_out.0", "ff.net.2", "proj_out", "conv_out")):
             nn.init.zeros_(module.weight)
@@ -114,10 +114,14 @@ def new_unet() -> UNet2DConditionModel:
 
 
 class Trainer:
-    def __init__(self, text: TextEncoders, device: torch.device, half: bool, seed: int) -> None:
+    def __init__(
+        self, text: TextEncoders, device: torch.device, half: bool, seed: int, start: Path | None
+    ) -> None:
+        """From the UNet of the model folder `start`, or from nothing."""
         torch.manual_seed(seed)
         self.text, self.device, self.half, self.seed = text.to(device), device, half, seed
-        self.unet = new_unet().to(device)
+        unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32) if start else new_unet()
+        self.unet = unet.to(device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.unet).eval()
         self.optimizers = make_optimizers(self.unet, RATE)
         self.alphas = EulerDiscreteScheduler(**SCHEDULER).alphas_cumprod.to(device)

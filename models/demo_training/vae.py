@@ -7,6 +7,7 @@ map. The fourth channel is free: the decoder puts edges back where averages leav
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -50,17 +51,23 @@ def _loss(vae: AutoencoderKL, batch: torch.Tensor, frozen: bool) -> torch.Tensor
     if frozen:
         return loss
     off = posterior.mean[:, :3] - anchor(batch)
-    spread = posterior.logvar - 2 * torch.log(torch.tensor(POSTERIOR))  # so that the file tells the truth
+    spread = posterior.logvar - 2 * math.log(POSTERIOR)  # so that the file tells the truth
     return loss + ANCHOR * off.square().mean() + 0.01 * posterior.mean[:, 3:].square().mean() + 1e-3 * spread.square().mean()
 
 
-def train(path: Path, steps: int, seed: int) -> AutoencoderKL:
-    """Trains for `steps` steps in all."""
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(**VAE).to(memory_format=torch.channels_last)
+def _new_vae() -> AutoencoderKL:
+    vae = AutoencoderKL(**VAE)
     for name, module in vae.named_modules():
         if name.endswith(("conv2", "to_out.0")):  # residual branches start at zero
             nn.init.zeros_(module.weight)
+    return vae
+
+
+def train(path: Path, steps: int, seed: int, device: torch.device, start: Path | None) -> AutoencoderKL:
+    """Trains for `steps` steps in all; from the model folder `start`, whose latents stay, where one is given."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32) if start else _new_vae()
+    vae.to(device, memory_format=torch.channels_last)
     optimizers = make_optimizers(vae, RATE)
     done = 0
     if state := checkpoint.load(path):
@@ -73,9 +80,9 @@ def train(path: Path, steps: int, seed: int) -> AutoencoderKL:
     for step in bar:
         rng = random.Random(f"{seed} vae {step}")
         torch.manual_seed(seed * 1_000_003 + step)
-        frozen = step >= ENCODER_STEPS
+        frozen = start is not None or step >= ENCODER_STEPS
         size, count = (rng.choice(DECODER_SIZES), DECODER_BATCH) if frozen else (rng.choice(SIZES), BATCH)
-        batch = pictures(random_scenes(rng, count), size, size).contiguous(memory_format=torch.channels_last)
+        batch = pictures(random_scenes(rng, count), size, size).to(device, memory_format=torch.channels_last)
         loss = _loss(vae, batch, frozen)
         optimize(vae, optimizers, loss, RATE * min(1, (step + 1) / 50) * min(1, (1 - step / steps) / 0.7))
         average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()

@@ -31,7 +31,7 @@ def write_model(
 ) -> None:
     """Replaces the folder's parts; other files in it (the model card) stay."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer", "tokenizer_2"):
+    for name in ("tokenizer", "tokenizer_2") if tokenizers != out else ():
         shutil.copytree(tokenizers / name, out / name, dirs_exist_ok=True)
     parts = {"vae": vae, "text_encoder": text.first, "text_encoder_2": text.second, "unet": unet}
     for name, module in parts.items():

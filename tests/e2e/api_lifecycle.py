@@ -133,7 +133,7 @@ class Stop(unittest.TestCase):
                 try:
                     d.connect().close()
                     return False
-                except ConnectionRefusedError:
+                except ConnectionError:  # refused, or reset: the socket was closed just then
                     return True
 
             wait_until(refused, "no new connections")

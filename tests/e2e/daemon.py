@@ -57,7 +57,8 @@ class Daemon:
 
     def __init__(self, wait=True, model=MODEL, **options):
         self.wait = wait
-        flags = {"model": model, "listen": "127.0.0.1:0", "log_level": "debug", **options}
+        flags = {"model": model, "listen": "127.0.0.1:0", "log_level": "debug",
+                 "default_pruning": "at-edm", **options}
         self.command = [PROGRAM]
         for name, value in flags.items():
             self.command += ["--" + name.replace("_", "-"), str(value)]

@@ -1,0 +1,89 @@
+"""Pictures from the daemon, kept on disk: <out>/pictures/<set>/<arm>/<number>.png, and .json with what the answer
+said about it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prompts import Prompt
+
+KEPT = ("pruning", "flops", "latency")  # parts of an answer that the evaluation needs
+
+
+class Refused(Exception):
+    """The daemon does not know such a way to prune."""
+
+
+def ask(daemon, prompt: Prompt, pruning, steps: int, guidance: float) -> tuple[bytes, dict]:
+    """The PNG file, and the answer without it."""
+    fields = {"prompt": prompt.text, "seed": prompt.seed, "steps": steps, "guidance_scale": guidance,
+              "pruning": pruning}  # fmt: skip
+    answer = daemon.post("/generate", fields)
+    if answer.status == 422:
+        raise Refused("; ".join(f"{e['pointer']} {e['detail']}" for e in answer.json()["errors"]))
+    if answer.status != 200:
+        raise RuntimeError(f"{answer.status} for {fields}: {answer.body!r}")
+    body = answer.json()
+    return base64.b64decode(body["images"][0]["b64_json"]), {key: body[key] for key in KEPT}
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """U8 [height, width, 3]."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def place(out: Path, set_name: str, arm: str, number: int) -> Path:
+    """Without the suffix."""
+    return out / "pictures" / set_name / arm / f"{number:04}"
+
+
+def load(out: Path, set_name: str, arm: str, number: int) -> tuple[np.ndarray, dict]:
+    path = place(out, set_name, arm, number)
+    return pixels(path.with_suffix(".png").read_bytes()), json.loads(path.with_suffix(".json").read_text())
+
+
+class Progress:
+    """A line on a terminal, nothing elsewhere."""
+
+    def __init__(self, total: int):
+        self.total, self.done, self.shown = total, 0, sys.stderr.isatty()
+
+    def step(self, what: str):
+        self.done += 1
+        if self.shown:
+            end = "\n" if self.done == self.total else ""
+            print(f"\r{self.done}/{self.total} {what:<40}", end=end, file=sys.stderr, flush=True)
+
+
+def generate_all(daemon, sets: dict[str, list[Prompt]], arms: dict, out: Path, steps: int, guidance: float,
+                 resume: bool) -> dict[str, str]:  # fmt: skip
+    """Fills `out`; the arms that were refused, and why. With `resume`, what is there stays."""
+    refused = {}
+    progress = Progress(sum(map(len, sets.values())) * len(arms))
+    for set_name, prompts in sets.items():
+        for arm, pruning in arms.items():
+            for prompt in prompts:
+                progress.step(f"{set_name} {arm}")
+                path = place(out, set_name, arm, prompt.number)
+                if arm in refused or (resume and path.with_suffix(".json").exists()):
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
+                try:
+                    png, said = ask(daemon, prompt, pruning, steps, guidance)
+                except Refused as error:
+                    refused[arm] = str(error)
+                    continue
+                path.with_suffix(".png").write_bytes(png)
+                # Last, and at once: its presence says that the picture is whole.
+                part = path.with_suffix(".part")
+                part.write_text(json.dumps({"prompt": prompt.text, "seed": prompt.seed, **said}))
+                part.rename(path.with_suffix(".json"))
+    return refused

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""A small slice of the quality evaluation, for every run of the tests: a few prompts through a live daemon, pruned
+and not, with bounds that a working build keeps with room to spare. `quality.py` is the real measurement.
+"""
+
+import sys
+import unittest
+
+import numpy as np
+
+from arms import ARMS
+from distance import feature_table, frechet, psnr
+from generate import ask, pixels
+from pictures import drawn
+from prompts import fresh_scenes, prompts
+from read_picture import read_picture
+from verdict import judge
+
+from daemon import Daemon, enter_class  # isort: skip  (world.py, imported above, says where it is)
+
+STEPS = 12
+GUIDANCE = 4.0
+PROMPTS = {"held_out_one": 12, "two": 8}  # of each set
+ARM = "cosine@dagger"  # what this model bears: models/demo/README.md
+
+# Bounds. The figures that they are about are printed by every run; in brackets those of an AVX2 machine in f32.
+LEAST_AGREEMENT = {"held_out_one": 11, "two": 6}  # of the prompts of a set (12 and 8, both arms)
+LEAST_SCORE = 0.6  # mean over all prompts (0.68, both arms)
+LEAST_PSNR = 30.0  # dB, mean, pruned against unpruned (43.8)
+MOST_FRECHET = 30.0  # to drawn pictures (19.5, both arms); so few drawn ones are 8 from each other
+REFERENCE = 100  # drawn pictures of each set
+
+
+class Slice(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        daemon = enter_class(cls, Daemon())
+        cls.pictures, cls.verdicts, cls.said = {}, {}, {}
+        for arm in ("off", ARM):
+            for name, count in PROMPTS.items():
+                answers = [ask(daemon, p, ARMS[arm], STEPS, GUIDANCE) for p in prompts(name, count)]
+                shown = [pixels(png) for png, _ in answers]
+                cls.said[arm, name] = [said for _, said in answers]
+                cls.pictures[arm, name] = shown
+                cls.verdicts[arm, name] = [judge(p.scene, read_picture(s)) for p, s in zip(prompts(name, count), shown)]
+
+    def all_of(self, table: dict, arm: str) -> list:
+        return [entry for name in PROMPTS for entry in table[arm, name]]
+
+    def figure(self, what: str, value: float) -> float:
+        print(f"{what}: {value:.3f}", file=sys.stderr)
+        return value
+
+    def test_agreement(self):
+        for (arm, name), verdicts in self.verdicts.items():
+            right = self.figure(f"agreement of {arm}, {name}", sum(v.agrees for v in verdicts))
+            with self.subTest(arm=arm, set=name):
+                self.assertGreaterEqual(right, LEAST_AGREEMENT[name])
+
+    def test_score(self):
+        for arm in ("off", ARM):
+            score = self.figure(f"score of {arm}", np.mean([v.score for v in self.all_of(self.verdicts, arm)]))
+            with self.subTest(arm=arm):
+                self.assertGreaterEqual(score, LEAST_SCORE)
+
+    def test_pruned_is_like_unpruned(self):
+        pairs = zip(self.all_of(self.pictures, "off"), self.all_of(self.pictures, ARM))
+        decibels = [psnr(unpruned, pruned) for unpruned, pruned in pairs]
+        self.assertGreaterEqual(self.figure("PSNR", np.mean(decibels)), LEAST_PSNR)
+
+    def test_frechet_distance(self):
+        height, width = self.all_of(self.pictures, "off")[0].shape[:2]
+        reference = feature_table([drawn(s, width, height) for name in PROMPTS for s in fresh_scenes(name, REFERENCE)])
+        for arm in ("off", ARM):
+            distance = frechet(feature_table(self.all_of(self.pictures, arm)), reference)
+            with self.subTest(arm=arm):
+                self.assertLessEqual(self.figure(f"Frechet distance of {arm}", distance), MOST_FRECHET)
+
+    def test_pruning_happened(self):
+        self.assertTrue(all(said["flops"]["overhead"] == 0 for said in self.all_of(self.said, "off")))
+        for said in self.all_of(self.said, ARM):
+            self.assertLess(said["pruning"]["mean_unet_flops_ratio"], 0.95)
+            self.assertLess(said["flops"]["executed"], said["flops"]["baseline"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,87 @@
+"""Compares what was read from a picture with what it should show."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from read_picture import Found, Reading, relation_of
+from world import scene
+
+COLOUR_REACH = 120  # sRGB distance at which a colour is worth nothing in `score`
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is right. Position is judged for one thing, relation for two; the other one is None."""
+
+    count: bool
+    colour: bool  # of everything wanted
+    shape: bool
+    background: bool
+    size: bool
+    position: bool | None
+    relation: bool | None
+    score: float  # 0..1: overlap with the wanted shape x closeness to the wanted colour, mean of the things
+
+    @property
+    def agrees(self) -> bool:
+        """The verdict proper: the right number of things, colours, shapes, background, and the relation of two.
+        Size and position are reported beside it."""
+        return self.count and self.colour and self.shape and self.background and self.relation is not False
+
+
+COMPONENTS = ("count", "colour", "shape", "background", "size", "position", "relation")
+
+
+def _pair_up(wanted: scene.Scene, things: tuple[Found, ...]) -> list[tuple[scene.Thing, Found | None]]:
+    """Each wanted thing with the found one that is meant by it: as many colours and shapes as can be, then place."""
+    candidates = list(things) + [None] * max(0, len(wanted.things) - len(things))
+
+    def worth(found: tuple[Found | None, ...]) -> tuple[int, float]:
+        pairs = [(w, f) for w, f in zip(wanted.things, found) if f]
+        alike = sum((f.colour == w.colour) + (f.shape == w.shape) for w, f in pairs)
+        return alike, -sum(math.dist((w.x, w.y), (f.x, f.y)) for w, f in pairs)
+
+    best = max(itertools.permutations(candidates, len(wanted.things)), key=worth)
+    return list(zip(wanted.things, best))
+
+
+def _same_background(wanted: scene.Scene, read: Reading) -> bool:
+    """Stripes of two colours are the same stripes in either order; a gradient has a top."""
+    if wanted.background != read.background:
+        return False
+    if wanted.background == "striped":
+        return set(wanted.colours) == set(read.colours)
+    return wanted.colours == read.colours
+
+
+def _score(wanted: scene.Thing, found: Found | None) -> float:
+    if found is None:
+        return 0.0
+    distance = math.dist(found.rgb, scene.COLOURS[wanted.colour])
+    return found.overlaps[wanted.shape] * max(0.0, 1 - distance / COLOUR_REACH)
+
+
+def _meant(pair: tuple[scene.Thing, Found | None]) -> bool:
+    """Whether the found thing has anything of the wanted one but its place; otherwise any two blobs would do."""
+    wanted, found = pair
+    return found is not None and (found.colour == wanted.colour or found.shape == wanted.shape)
+
+
+def judge(wanted: scene.Scene, read: Reading) -> Verdict:
+    # A torn picture may hold many things; only the first few can be meant.
+    pairs = _pair_up(wanted, read.things[:6])
+    single = len(wanted.things) == 1
+    found = [f for _, f in pairs]
+    return Verdict(
+        count=len(read.things) == len(wanted.things),
+        colour=all(f is not None and f.colour == w.colour for w, f in pairs),
+        shape=all(f is not None and f.shape == w.shape for w, f in pairs),
+        background=_same_background(wanted, read),
+        size=all(f is not None and f.size == w.size for w, f in pairs),
+        position=(found[0] is not None and found[0].position == wanted.position) if single else None,
+        relation=None if single else all(map(_meant, pairs)) and relation_of(*found) == wanted.relation,
+        score=sum(_score(w, f) for w, f in pairs) / len(pairs),
+    )
