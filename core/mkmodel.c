@@ -8,6 +8,7 @@
 // neither uniform nor one token wide.
 #include "core/mkmodel.h"
 
+#include "core/base/splitmix.h"
 #include "core/mkmodel_files.h"
 #include "core/safetensors.h"
 #include "core/weights.h"
@@ -61,20 +62,11 @@ static atedm_status no_memory(const maker *m)
 
 // ---- values
 
-// One step of splitmix64 (Steele, Lea & Flood 2014).
-static uint64_t mix(uint64_t z)
-{
-    z += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 static uint64_t add_text(uint64_t key, const char *text)
 {
     for (; *text; text++)
-        key = mix(key ^ (unsigned char)*text);
-    return mix(key);
+        key = atedm_splitmix(key ^ (unsigned char)*text, 0);
+    return atedm_splitmix(key, 0);
 }
 
 // Values number first.. of the tensor: the sum of four uniform 16-bit numbers, which is close to
@@ -85,7 +77,7 @@ static void make_values(uint64_t key, uint64_t first, size_t count, float mean, 
 {
     const float scale = deviation / 37837.2266F; // sqrt(4 (65536^2 - 1) / 12)
     for (size_t i = 0; i < count; i++) {
-        uint64_t z = mix(key + first + i);
+        uint64_t z = atedm_splitmix(key + first + i, 0);
         int32_t sum = (int32_t)((z & 0xffff) + (z >> 16 & 0xffff) + (z >> 32 & 0xffff) + (z >> 48));
         float value = (float)(sum - 2 * 65535) * scale;
         out[i] = mean + value;
@@ -192,7 +184,8 @@ static atedm_status record_all(maker *m)
 static atedm_status put_tensor(maker *m, component_kind kind, const atedm_recorded *entry,
                                atedm_safetensors_writer *writer)
 {
-    uint64_t key = add_text(add_text(mix(m->seed), components[kind].folder), entry->name);
+    uint64_t key =
+        add_text(add_text(atedm_splitmix(m->seed, 0), components[kind].folder), entry->name);
     uint64_t count = count_values(entry);
     float mean = 0, deviation = 0;
     scale_of(entry, &mean, &deviation);

@@ -4,6 +4,7 @@
 #include "core/pipeline.h"
 
 #include "core/base/clock.h"
+#include "core/base/splitmix.h"
 #include "core/pipeline_private.h"
 #include "core/rng.h"
 
@@ -367,8 +368,8 @@ void atedm_generation_forward(const atedm_generation *g, const atedm_unet *unet,
             .prune = g->plan ? &g->plan->spec : NULL,
             .rho = g->plan ? atedm_plan_step(g->plan, step) : NULL,
             // Of both halves of guidance: a random selection is to keep the same tokens of them.
-            .draw = atedm_rng_key(g->request->seed + (uint64_t)(first + i / g->samples),
-                                  (uint64_t)step),
+            .draw = atedm_splitmix(g->request->seed + (uint64_t)(first + i / g->samples),
+                                   (uint64_t)step),
         };
     atedm_unet_forward(unet, s, arena,
                        &(atedm_unet_args){

@@ -1,7 +1,7 @@
 // AT-EDM inside an attention block: see prune.h.
 #include "core/prune.h"
 
-#include "core/rng.h"
+#include "core/base/splitmix.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -123,10 +123,10 @@ static void rank_at_random(const atedm_prune_state *state, const atedm_prune_lev
         const atedm_unet_sample *sample = &run->args->samples[i];
         if (!level->pruned[i] || sample->prune->score_map != ATEDM_SCORE_RANDOM)
             continue;
-        uint64_t block = atedm_rng_key(sample->draw, (uint64_t)run->block);
+        uint64_t block = atedm_splitmix(sample->draw, (uint64_t)run->block);
         spans[n++] = (atedm_random_span){.first = level->before.first[i],
                                          .n = level->before.count[i],
-                                         .key = atedm_rng_key(block, (uint64_t)index)};
+                                         .key = atedm_splitmix(block, (uint64_t)index)};
     }
     atedm_random_scores(run->s, level->scores, spans, n);
 }

@@ -1,4 +1,4 @@
-// PyTorch's CPU generator, and keys: see rng.h.
+// PyTorch's CPU generator: see rng.h.
 //
 // The values are equal in every bit to those of PyTorch's x86-64 builds on machines with AVX2 (or
 // AVX-512). For blocks of 16 those builds use the single-precision logarithm, sine and cosine of
@@ -180,12 +180,4 @@ void atedm_rng_normal(uint64_t seed, float *out, size_t count)
         fill_blocks(&engine, out, count);
     else
         fill_scalar(&engine, out, count);
-}
-
-uint64_t atedm_rng_key(uint64_t key, uint64_t number)
-{
-    uint64_t z = key + (number + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
 }

@@ -1,5 +1,4 @@
-// PyTorch's CPU generator: mt19937, and normal deviates exactly as torch.randn draws them. And keys
-// for draws of our own.
+// PyTorch's CPU generator: mt19937, and normal deviates exactly as torch.randn draws them.
 #ifndef ATEDM_RNG_H
 #define ATEDM_RNG_H
 
@@ -12,10 +11,5 @@
 // scalar path with a cached second deviate (ATen/native/cpu/DistributionTemplates.h: normal_fill;
 // ATen/core/DistributionsHelper.h).
 void atedm_rng_normal(uint64_t seed, float *out, size_t count);
-
-// Output `number` = 0, 1, .. of SplitMix64 started at `key` (kernels.h, atedm_random_scores, has
-// the formula and its source): the key of the number-th thing of those that `key` stands for, say
-// of a step of an image. Keys of keys go as deep as needed.
-uint64_t atedm_rng_key(uint64_t key, uint64_t number);
 
 #endif

@@ -74,7 +74,7 @@ typedef struct atedm_unet_sample {
     double timestep;
     const atedm_prune_spec *prune; // NULL: off
     const float *rho;              // [n_blocks], with prune
-    uint64_t draw; // key (rng.h) of the image and the step, where prune's scores are random
+    uint64_t draw; // key (splitmix.h) of the image and the step, where prune's scores are random
 } atedm_unet_sample;
 
 typedef struct atedm_unet_args {

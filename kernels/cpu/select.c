@@ -1,17 +1,9 @@
 // Which tokens stay: selection of the cpu backend, and the scores that make it a random one.
 #include "kernels/cpu/cpu.h"
 
-#include <string.h>
+#include "core/base/splitmix.h"
 
-// Output i of SplitMix64 started at `key`; the loop over i has no order and is left to the compiler
-// to vectorise.
-static uint64_t draw(uint64_t key, uint64_t i)
-{
-    uint64_t z = key + (i + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
+#include <string.h>
 
 void atedm_cpu_random_scores(atedm_stream *stream, float *scores, const atedm_random_span *spans,
                              int64_t n_spans)
@@ -19,7 +11,7 @@ void atedm_cpu_random_scores(atedm_stream *stream, float *scores, const atedm_ra
     for (int64_t k = 0; k < n_spans; k++) {
         float *to = scores + spans[k].first;
         for (int64_t i = 0; i < spans[k].n; i++)
-            to[i] = (float)(int32_t)(draw(spans[k].key, (uint64_t)i) >> 40) * 0x1p-24f;
+            to[i] = (float)(int32_t)(atedm_splitmix(spans[k].key, (uint64_t)i) >> 40) * 0x1p-24f;
     }
 }
 

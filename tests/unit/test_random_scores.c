@@ -1,6 +1,6 @@
 // Random selection: known values of the generator, the same on every backend, and no token, pair of
 // draws or number in a key that it favours.
-#include "core/rng.h"
+#include "core/base/splitmix.h"
 #include "kernels/kernels.h"
 
 #include <criterion/criterion.h>
@@ -73,13 +73,13 @@ Test(random_scores, have_the_known_values_everywhere)
     known_values("ref", ATEDM_F16);
     known_values("cpu", ATEDM_F32);
     for (size_t i = 0; i < N_KNOWN; i++)
-        cr_expect_eq(atedm_rng_key(1234567, i), known[i]);
+        cr_expect_eq(atedm_splitmix(1234567, i), known[i]);
 }
 
 // As core/prune.c makes it.
 static uint64_t key_of(uint64_t seed, uint64_t step, uint64_t block, uint64_t layer)
 {
-    return atedm_rng_key(atedm_rng_key(atedm_rng_key(seed, step), block), layer);
+    return atedm_splitmix(atedm_splitmix(atedm_splitmix(seed, step), block), layer);
 }
 
 typedef struct statistics {
