@@ -47,10 +47,9 @@ def contact_sheet(pictures: np.ndarray, columns: int) -> Image.Image:
     return Image.fromarray(np.concatenate(rows, axis=0))
 
 
-def look(unet, text, vae, file: Path, size: int) -> list[str]:
-    """Writes a sheet of 16 fixed prompts, half of them with held-out pairs, and returns the prompts."""
+def look(unet, text, vae, file: Path, size: int) -> None:
+    """Writes a sheet of 16 fixed prompts, half of those with one thing held-out pairs."""
     rng = random.Random("look")
     scenes = [random_scene(rng, 1, held_out=i % 2 == 1) for i in range(8)] + [random_scene(rng, 2) for _ in range(8)]
     prompts = [caption(scene, rng) for scene in scenes]
     contact_sheet(sample(unet, text, vae, prompts, size, size), 8).save(file)
-    return prompts

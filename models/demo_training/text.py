@@ -8,7 +8,6 @@ training then has embeddings that mean something from its first step, and leaves
 from __future__ import annotations
 
 import random
-import tempfile
 from pathlib import Path
 
 import torch
@@ -17,12 +16,12 @@ from demo_world.caption import caption, training_caption
 from demo_world.scene import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES, Scene
 from torch import nn
 from tqdm import tqdm
-from transformers import AddedToken, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from . import checkpoint
 from .architecture import POOLED_WIDTH, TEXT_WIDTH, TOKENS, text_config
 from .data import random_scenes
-from .vocabulary import write_vocabulary
+from .layout import TOKENIZERS, write_tokenizers
 
 BATCH = 128
 RATE = 2e-3
@@ -51,26 +50,10 @@ def attributes(scene: Scene) -> list[int]:
     return [names.index(value) for names, value in zip(_ATTRIBUTES, values)]
 
 
-def write_tokenizers(folder: Path, seed: int) -> int:
-    """Writes tokenizer/ and tokenizer_2/ as SDXL has them, from a vocabulary in which every word of the captions is
-    one token; returns its size."""
+def _write_tokenizers(folder: Path, seed: int) -> None:
+    """From a vocabulary in which every word of the captions is one token."""
     rng = random.Random(f"{seed} vocabulary")
-    text = "\n".join(caption(scene, rng) for scene in random_scenes(rng, 4000))
-    with tempfile.TemporaryDirectory() as scratch:
-        size = write_vocabulary(Path(scratch), text)
-        special = dict(normalized=True, special=True)
-        for name, pad in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
-            tokenizer = CLIPTokenizer(
-                f"{scratch}/vocab.json",
-                f"{scratch}/merges.txt",
-                bos_token=AddedToken("<|startoftext|>", **special),
-                eos_token=AddedToken("<|endoftext|>", **special),
-                unk_token=AddedToken("<|endoftext|>", **special),
-                pad_token=pad,
-                model_max_length=TOKENS,
-            )
-            tokenizer.save_pretrained(folder / name)
-    return size
+    write_tokenizers(folder, "\n".join(caption(scene, rng) for scene in random_scenes(rng, 4000)))
 
 
 class TextEncoders(nn.Module):
@@ -78,7 +61,7 @@ class TextEncoders(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.tokenizers = [CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "tokenizer_2")]
+        self.tokenizers = [CLIPTokenizer.from_pretrained(folder / name) for name in TOKENIZERS]
         size = len(self.tokenizers[0])
         self.first = CLIPTextModel(CLIPTextConfig(**text_config(False, size)))
         self.second = CLIPTextModelWithProjection(CLIPTextConfig(**text_config(True, size)))
@@ -169,7 +152,7 @@ def load(folder: Path) -> TextEncoders:
 def train(folder: Path, path: Path, steps: int, seed: int, device: torch.device) -> TextEncoders:
     """`folder` gets the tokenizers, `path` is the checkpoint."""
     if not (folder / "tokenizer_2" / "vocab.json").exists():
-        write_tokenizers(folder, seed)
+        _write_tokenizers(folder, seed)
     torch.manual_seed(seed)
     encoders, classifiers = TextEncoders(folder), _Classifiers()
     both = nn.ModuleList([encoders, classifiers]).to(device)

@@ -7,24 +7,22 @@ uniform (a ranking by G-WPR means something) and the decoded image stays inside 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AddedToken, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from common import MODELS_DIR, use_one_thread
 from topologies import MODELS, SDXL_SCHEDULER, VOCABULARY_TEXT, Model, text_config, unet_config, vae_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "models"))
-from demo_training.vocabulary import write_vocabulary  # noqa: E402
+from demo_training.layout import write_index, write_tokenizers  # noqa: E402
 
 # (part of the parameter's module path, gain): the first that matches wins, everything else has gain 1.
 GAINS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -88,23 +86,6 @@ def carry_latent_through(unet: UNet2DConditionModel) -> None:
                 conv_out[channel, row, 1, 1] += sign
 
 
-def write_tokenizer(folder: Path, merges: int, pad_token: str) -> int:
-    """Writes a CLIP tokenizer as SDXL's two folders have it and returns the number of tokens."""
-    with tempfile.TemporaryDirectory() as scratch:
-        size = write_vocabulary(Path(scratch), VOCABULARY_TEXT, merges)
-        tokenizer = CLIPTokenizer(
-            f"{scratch}/vocab.json",
-            f"{scratch}/merges.txt",
-            bos_token=AddedToken("<|startoftext|>", normalized=True, special=True),
-            eos_token=AddedToken("<|endoftext|>", normalized=True, special=True),
-            unk_token=AddedToken("<|endoftext|>", normalized=True, special=True),
-            pad_token=pad_token,
-            model_max_length=77,
-        )
-        tokenizer.save_pretrained(folder)
-    return size
-
-
 def save_text_encoder(model: Model, folder: Path, which: int, vocab_size: int) -> None:
     name = "text_encoder" if which == 1 else "text_encoder_2"
     config = CLIPTextConfig(**text_config(model.text_1 if which == 1 else model.text_2, vocab_size))
@@ -138,33 +119,16 @@ def add_position_ids(file: Path) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-def write_index(model: Model, folder: Path) -> None:
-    index = {
-        "_class_name": "StableDiffusionXLPipeline",
-        "_diffusers_version": "0.35.2",
-        "force_zeros_for_empty_prompt": model.force_zeros,
-        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "tokenizer_2": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
 def write_model(model: Model, folder: Path) -> None:
     """Writes one model, replacing the folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    vocab_size = write_tokenizer(folder / "tokenizer", model.merges, pad_token="<|endoftext|>")
-    write_tokenizer(folder / "tokenizer_2", model.merges, pad_token="!")
+    vocab_size = write_tokenizers(folder, VOCABULARY_TEXT, model.merges)
     save_text_encoder(model, folder, 1, vocab_size)
     save_text_encoder(model, folder, 2, vocab_size)
     save_unet(model, folder)
     save_vae(model, folder)
     EulerDiscreteScheduler(**{**SDXL_SCHEDULER, **model.scheduler}).save_pretrained(folder / "scheduler")
-    write_index(model, folder)
+    write_index(folder, model.force_zeros)
     if model.name == "b":
         add_position_ids(folder / "text_encoder" / "model.fp16.safetensors")
 
