@@ -40,7 +40,7 @@ def _thing(thing: Thing, rng: random.Random, sized: bool = True, article: bool =
 def _background(scene: Scene, rng: random.Random) -> str:
     """Words that stand behind "on" or "with"."""
     if scene.background == "plain":
-        return f"a {rng.choice(('', '', 'plain '))}{scene.colours[0]} background".replace("a orange", "an orange")
+        return _article(f"{rng.choice(('', '', 'plain '))}{scene.colours[0]} background")
     first, second = scene.colours
     if scene.background == "striped":
         return _article(f"{first} and {second} striped background")

@@ -8,7 +8,7 @@ import numpy as np
 
 from .scene import COLOURS, SIZES, STRIPE, Scene
 
-Points = np.ndarray  # x, y: two arrays of the same shape; shapes have radius 1 around 0, y points down
+# Shapes have radius 1 around 0; y points down.
 
 
 def _polygon(corners: list[tuple[float, float]], x: np.ndarray, y: np.ndarray) -> np.ndarray:
