@@ -38,6 +38,12 @@ typedef enum atedm_score_map {
     ATEDM_SCORE_RANDOM, // chance: what a ranking is held against
 } atedm_score_map;
 
+// What requests and answers call them, by value.
+#define ATEDM_N_RECOVERIES 4
+#define ATEDM_N_SCORE_MAPS 3
+extern const char *const atedm_recovery_names[ATEDM_N_RECOVERIES];
+extern const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS];
+
 // One attention block of a UNet, in execution order.
 typedef struct atedm_block_info {
     char name[ATEDM_BLOCK_NAME_MAX]; // "down.1.0", "mid", "up.0.2"

@@ -1,10 +1,24 @@
-// The named pruning presets: see plan.h. Ratios and schedules are those of the models that Wang et
-// al. (CVPR 2024) call AT-EDM a to d and AT-EDM-dagger; the rest is common to all.
+// The named pruning presets, and the names of what they choose from: see plan.h. Ratios and
+// schedules are those of the models that Wang et al. (CVPR 2024) call AT-EDM a to d and
+// AT-EDM-dagger; the rest is common to all.
 #include "core/plan.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+const char *const atedm_recovery_names[ATEDM_N_RECOVERIES] = {
+    [ATEDM_RECOVER_ATTENTION] = "attention",
+    [ATEDM_RECOVER_COSINE] = "cosine",
+    [ATEDM_RECOVER_NEAREST] = "nearest",
+    [ATEDM_RECOVER_ZERO] = "zero",
+};
+
+const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS] = {
+    [ATEDM_SCORE_SELF] = "self",
+    [ATEDM_SCORE_CROSS] = "cross",
+    [ATEDM_SCORE_RANDOM] = "random",
+};
 
 #define LEVEL_1 (1U << 1)
 

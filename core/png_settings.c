@@ -175,23 +175,22 @@ static bool set_schedule(json_t *pruning, const atedm_prune_spec *spec)
 // What has no meaning with the map is left out: requests may not have it then.
 static json_t *score_json(const atedm_prune_spec *spec)
 {
-    static const char *const maps[] = {"self", "cross", "random"};
+    const char *map = atedm_score_map_names[spec->score_map];
     if (spec->score_map == ATEDM_SCORE_RANDOM)
-        return json_pack("{s:s}", "map", maps[spec->score_map]);
-    return json_pack("{s:s, s:s, s:i, s:f}", "map", maps[spec->score_map], "heads",
+        return json_pack("{s:s}", "map", map);
+    return json_pack("{s:s, s:s, s:i, s:f}", "map", map, "heads",
                      spec->rank.heads == ATEDM_HEADS_MEAN ? "mean" : "rms", "max_iterations",
                      spec->rank.max_iterations, "tolerance", plain_double(spec->rank.tolerance));
 }
 
 static json_t *pruning_json(const atedm_plan *plan)
 {
-    static const char *const recoveries[] = {"attention", "cosine", "nearest", "zero"};
     if (!plan)
         return json_string("off");
     const atedm_prune_spec *spec = &plan->spec;
     json_t *pruning = json_pack("{s:f, s:o, s:o, s:o, s:s}", "ratio", plan->ratio, "skip_levels",
                                 levels_json(spec), "prune_after", layers_json(spec), "score",
-                                score_json(spec), "recovery", recoveries[spec->recovery]);
+                                score_json(spec), "recovery", atedm_recovery_names[spec->recovery]);
     bool complete = pruning && set_schedule(pruning, spec) &&
                     (!spec->preset[0] || set(pruning, "preset", json_string(spec->preset)));
     return whole(pruning, complete);

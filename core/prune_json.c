@@ -303,7 +303,6 @@ static void read_rank(const scope *s, atedm_rank_params *rank)
 static void read_score(const scope *outer, atedm_prune_spec *spec)
 {
     static const char *const known[] = {"map", "heads", "max_iterations", "tolerance"};
-    static const char *const maps[] = {"self", "cross", "random"}; // atedm_score_map
     scope s = {.object = json_object_get(outer->object, "score"), .errors = outer->errors};
     if (!s.object)
         return;
@@ -314,7 +313,7 @@ static void read_score(const scope *outer, atedm_prune_spec *spec)
     snprintf(s.pointer, sizeof s.pointer, "%.24s/score", outer->pointer);
     refuse_unknown(&s, known, N_NAMES(known));
     int place = (int)spec->score_map;
-    read_name(&s, "map", maps, N_NAMES(maps), &place);
+    read_name(&s, "map", atedm_score_map_names, ATEDM_N_SCORE_MAPS, &place);
     spec->score_map = (atedm_score_map)place;
     if (spec->score_map != ATEDM_SCORE_RANDOM) {
         read_rank(&s, &spec->rank);
@@ -327,9 +326,8 @@ static void read_score(const scope *outer, atedm_prune_spec *spec)
 
 static void read_recovery(const scope *s, atedm_prune_spec *spec)
 {
-    static const char *const names[] = {"attention", "cosine", "nearest", "zero"}; // atedm_recovery
     int place = (int)spec->recovery;
-    read_name(s, "recovery", names, N_NAMES(names), &place);
+    read_name(s, "recovery", atedm_recovery_names, ATEDM_N_RECOVERIES, &place);
     spec->recovery = (atedm_recovery)place;
 }
 

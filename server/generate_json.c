@@ -342,12 +342,7 @@ json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cos
 
 static json_t *score_json(const atedm_prune_spec *spec)
 {
-    static const char *const maps[] = {
-        [ATEDM_SCORE_SELF] = "self",
-        [ATEDM_SCORE_CROSS] = "cross",
-        [ATEDM_SCORE_RANDOM] = "random",
-    };
-    const char *map = maps[spec->score_map];
+    const char *map = atedm_score_map_names[spec->score_map];
     if (spec->score_map == ATEDM_SCORE_RANDOM)
         return json_pack("{s:s, s:n, s:n, s:n}", "map", map, "heads", "max_iterations",
                          "tolerance");
@@ -359,12 +354,6 @@ static json_t *score_json(const atedm_prune_spec *spec)
 
 json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
 {
-    static const char *const recoveries[] = {
-        [ATEDM_RECOVER_ATTENTION] = "attention",
-        [ATEDM_RECOVER_COSINE] = "cosine",
-        [ATEDM_RECOVER_NEAREST] = "nearest",
-        [ATEDM_RECOVER_ZERO] = "zero",
-    };
     json_t *levels = json_array(), *layers = json_array();
     for (int i = 0; i < ATEDM_MAX_LEVELS; i++) {
         if (spec->skip_levels >> i & 1)
@@ -372,13 +361,13 @@ json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
     }
     for (size_t i = 0; i < spec->n_prune_after; i++)
         json_array_append_new(layers, json_integer(spec->prune_after[i]));
-    return json_pack("{s:s?, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "preset",
-                     spec->preset[0] ? spec->preset : NULL, "ratio", number_or_null(spec->ratio),
-                     "flops_budget", number_or_null(spec->flops_budget), "schedule", spec->schedule,
-                     "tau",
-                     number_or_null(strcmp(spec->schedule, "dsap") == 0 ? spec->tau : (double)NAN),
-                     "phases", phases_json(spec, spec->ratio), "skip_levels", levels, "prune_after",
-                     layers, "score", score_json(spec), "recovery", recoveries[spec->recovery]);
+    return json_pack(
+        "{s:s?, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "preset",
+        spec->preset[0] ? spec->preset : NULL, "ratio", number_or_null(spec->ratio), "flops_budget",
+        number_or_null(spec->flops_budget), "schedule", spec->schedule, "tau",
+        number_or_null(strcmp(spec->schedule, "dsap") == 0 ? spec->tau : (double)NAN), "phases",
+        phases_json(spec, spec->ratio), "skip_levels", levels, "prune_after", layers, "score",
+        score_json(spec), "recovery", atedm_recovery_names[spec->recovery]);
 }
 
 json_t *atedm_cost_json(const atedm_request_cost *cost)
