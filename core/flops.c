@@ -270,6 +270,14 @@ atedm_op_counts atedm_vae_cost(const atedm_vae_config *config, int64_t h, int64_
     return counts;
 }
 
+void atedm_op_counts_add(atedm_op_counts *sum, const atedm_op_counts *counts)
+{
+    sum->conv += counts->conv;
+    sum->linear += counts->linear;
+    sum->attention += counts->attention;
+    sum->overhead += counts->overhead;
+}
+
 uint64_t atedm_op_counts_flops(const atedm_op_counts *counts)
 {
     return 2 * (counts->conv + counts->linear + counts->attention + counts->overhead);

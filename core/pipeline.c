@@ -1,10 +1,10 @@
 // One request from prompt to pixels: see pipeline.h. What it leaves to others: the modules
-// themselves, plans (plan.c), costs (flops.c), collecting dumps of pruning (pipeline_dump.c), how
-// much scratch memory a request needs (pipeline_measure.c).
+// themselves, plans (plan.c), costs (flops.c), the denoising steps (pipeline_step.c), pixels
+// (pipeline_decode.c), dumps (pipeline_dump.c), how much scratch memory a request needs
+// (pipeline_measure.c).
 #include "core/pipeline.h"
 
 #include "core/base/clock.h"
-#include "core/base/splitmix.h"
 #include "core/pipeline_private.h"
 #include "core/rng.h"
 
@@ -23,6 +23,8 @@ atedm_status atedm_pipeline_create(const atedm_model *model, atedm_pipeline **re
     atedm_status status = atedm_stream_create(model->device, model->dtype, &p->stream, err);
     if (!status)
         status = atedm_stream_create(model->device, model->vae_dtype, &p->vae_stream, err);
+    if (!status)
+        status = atedm_stream_create(model->dry->device, model->dtype, &p->dry_stream, err);
     if (status) {
         atedm_pipeline_destroy(p);
         return status;
@@ -36,26 +38,34 @@ void atedm_pipeline_destroy(atedm_pipeline *p)
     if (!p)
         return;
     atedm_arena_finish(&p->scratch);
+    atedm_arena_finish(&p->vae_scratch);
     atedm_stream_destroy(p->stream);
     atedm_stream_destroy(p->vae_stream);
+    atedm_stream_destroy(p->dry_stream);
     free(p);
 }
 
 size_t atedm_pipeline_device_memory(const atedm_pipeline *p)
 {
-    return p->model->weight_bytes + p->scratch.capacity;
+    return p->model->weight_bytes + p->scratch.capacity + p->vae_scratch.capacity;
 }
 
-// Scratch memory for the request: grown between requests, never while one runs.
-static atedm_status reserve_scratch(atedm_pipeline *p, const atedm_generation *g, atedm_error *err)
+atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena, size_t need,
+                                    atedm_error *err)
 {
-    size_t need = 0;
-    atedm_status status = atedm_generation_measure(g, &need, err);
-    if (status || need <= p->scratch.capacity)
-        return status;
-    atedm_arena_finish(&p->scratch);
-    status = atedm_arena_init(&p->scratch, p->model->device, need, err);
+    if (need <= arena->capacity)
+        return ATEDM_OK;
+    atedm_arena_finish(arena);
+    atedm_status status = atedm_arena_init(arena, p->model->device, need, err);
     return atedm_error_context(err, status, "scratch memory of %zu bytes", need);
+}
+
+void atedm_generation_count(atedm_generation *g, int stage, atedm_stream *s)
+{
+    atedm_op_counts counts = atedm_stream_counts(s);
+    atedm_op_counts_add(&g->counts[stage], &counts);
+    atedm_op_counts_add(&g->p->counts[stage], &counts);
+    atedm_stream_reset_counts(s);
 }
 
 // ---- creating
@@ -121,15 +131,13 @@ static void lay_out(atedm_generation *g, atedm_arena *arena)
 {
     const atedm_model *m = g->p->model;
     atedm_stream *s = g->p->stream;
-    size_t element = atedm_dtype_size(m->dtype), pixels = (size_t)(g->h * g->w);
-    size_t batch = (size_t)(g->batch * g->samples), latent = pixels * (size_t)g->channels;
+    size_t element = atedm_dtype_size(m->dtype), samples = (size_t)g->samples;
+    size_t latents = (size_t)(g->images * g->h * g->w * g->channels);
     size_t context = (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim);
-    size_t embedding = (size_t)atedm_unet_embedding_dim(m->unet);
-    g->latents = atedm_arena_take(arena, s, (size_t)g->images * latent * sizeof(float));
-    g->context = atedm_arena_take(arena, s, batch * context * element);
-    g->condition = atedm_arena_take(arena, s, batch * embedding * element);
-    g->x = atedm_arena_take(arena, s, batch * latent * element);
-    g->y = atedm_arena_take(arena, s, batch * latent * element);
+    g->latents = atedm_arena_take(arena, s, latents * sizeof(float));
+    g->context = atedm_arena_take(arena, s, samples * context * element);
+    g->condition =
+        atedm_arena_take(arena, s, samples * (size_t)atedm_unet_embedding_dim(m->unet) * element);
 }
 
 static atedm_status allocate(atedm_generation *g, atedm_error *err)
@@ -142,9 +150,25 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
         return status;
     lay_out(g, &g->memory);
     g->staging = malloc((size_t)(g->images * g->channels * g->h * g->w) * sizeof *g->staging);
-    if (!g->staging)
+    g->steps_done = calloc((size_t)g->images, sizeof *g->steps_done);
+    g->step_counts = calloc((size_t)g->schedule.n, sizeof *g->step_counts);
+    if (!g->staging || !g->steps_done || !g->step_counts)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for latents");
     return ATEDM_OK;
+}
+
+// What each step of one image costs.
+static void cost_steps(atedm_generation *g)
+{
+    atedm_unet_cost cost;
+    atedm_unet_cost_init(&cost, &g->p->model->config.parts.unet, g->h, g->w,
+                         g->p->model->context_tokens);
+    for (int k = 0; k < g->schedule.n; k++) {
+        atedm_op_counts counts = atedm_unet_cost_eval(&cost, g->plan ? &g->plan->spec : NULL,
+                                                      g->plan ? atedm_plan_step(g->plan, k) : NULL);
+        for (int64_t i = 0; i < g->samples; i++)
+            atedm_op_counts_add(&g->step_counts[k], &counts);
+    }
 }
 
 static void init(atedm_generation *g, atedm_pipeline *p, const atedm_request *request)
@@ -157,7 +181,6 @@ static void init(atedm_generation *g, atedm_pipeline *p, const atedm_request *re
     g->w = request->width / scale;
     g->channels = config->parts.vae.latent_channels;
     g->images = request->num_images;
-    g->batch = g->images < ATEDM_PIPELINE_BATCH ? g->images : ATEDM_PIPELINE_BATCH;
     g->samples = request->guidance_scale > 1 ? 2 : 1;
     g->zero_negative = !request->negative_prompt && config->force_zeros_for_empty_prompt;
 }
@@ -182,11 +205,12 @@ atedm_status atedm_generation_create(atedm_pipeline *p, const atedm_request *req
     if (!status)
         status = allocate(g, err);
     if (!status)
-        status = reserve_scratch(p, g, err);
+        status = atedm_generation_measure(g, err);
     if (status) {
         atedm_generation_destroy(g);
         return status;
     }
+    cost_steps(g);
     *ret_generation = g;
     return ATEDM_OK;
 }
@@ -199,21 +223,13 @@ void atedm_generation_destroy(atedm_generation *g)
     atedm_plan_destroy(g->plan);
     atedm_pipeline_dump_finish(&g->dump);
     free(g->staging);
+    free(g->steps_done);
+    free(g->step_counts);
     free(g);
 }
 
 // ---- encoding
 // --------------------------------------------------------------------------------------
-
-static void count(atedm_generation *g, int stage, atedm_stream *s)
-{
-    atedm_op_counts counts = atedm_stream_counts(s), *sum = &g->counts[stage];
-    sum->conv += counts.conv;
-    sum->linear += counts.linear;
-    sum->attention += counts.attention;
-    sum->overhead += counts.overhead;
-    atedm_stream_reset_counts(s);
-}
 
 // Token ids of one prompt for both encoders.
 static atedm_status tokenize(atedm_generation *g, const char *prompt, int which, int64_t *ids[2],
@@ -254,14 +270,6 @@ static void encode_prompts(atedm_generation *g, int64_t *const ids[2], int64_t p
     atedm_concat(s, hidden[0], m->config.parts.clip[0].width, hidden[1],
                  m->config.parts.clip[1].width, context, rows);
     atedm_arena_release(arena, mark);
-}
-
-// Repeats the first image's rows for the other images of a batch: each image has its own negative
-// and positive row, side by side.
-static void repeat(atedm_generation *g, char *rows, size_t bytes_an_image)
-{
-    for (int64_t i = 1; i < g->batch; i++)
-        atedm_copy(g->p->stream, rows, rows + (size_t)i * bytes_an_image, bytes_an_image);
 }
 
 static void make_latents(atedm_generation *g)
@@ -316,11 +324,11 @@ atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err)
     size_t pooled_bytes = (size_t)m->config.parts.clip[1].projection * element;
     int64_t *memory = calloc(4 * (size_t)tokens, sizeof *memory);
     char *zeros = calloc(1, context_bytes > pooled_bytes ? context_bytes : pooled_bytes);
-    atedm_status status = ATEDM_OK;
-    if (!memory || !zeros) {
+    atedm_status status = atedm_pipeline_reserve(g->p, arena, g->need.steps, err);
+    if (!status && (!memory || !zeros))
         status = atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for tokens");
+    if (status)
         goto fail;
-    }
     // Rows of a guided request: negative, positive. ids[e] holds both for encoder e.
     int64_t *ids[2] = {memory, memory + 2 * tokens};
     int64_t *positive[2] = {ids[0] + (g->samples - 1) * tokens, ids[1] + (g->samples - 1) * tokens};
@@ -329,6 +337,7 @@ atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err)
         status = tokenize(g, g->request->negative_prompt, 1, ids, err);
     if (status)
         goto fail;
+    atedm_stream_reset_counts(s);
     char *pooled = atedm_arena_take(arena, s, 2 * pooled_bytes);
     char *context = g->context;
     if (g->samples == 2 && g->zero_negative) {
@@ -338,13 +347,11 @@ atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err)
     } else {
         encode_prompts(g, ids, g->samples, context, pooled);
     }
-    count(g, 0, s);
+    atedm_generation_count(g, 0, s);
     embed_condition(g, pooled);
-    repeat(g, context, (size_t)g->samples * context_bytes);
-    repeat(g, g->condition, (size_t)(g->samples * atedm_unet_embedding_dim(m->unet)) * element);
     make_latents(g);
     atedm_pipeline_dump_encoded(g, ids, pooled);
-    count(g, 1, s);
+    atedm_generation_count(g, 1, s);
     status = atedm_stream_sync(s, err);
 fail:
     atedm_arena_release(arena, mark);
@@ -353,116 +360,18 @@ fail:
     return status;
 }
 
-// ---- denoising
-// -------------------------------------------------------------------------------------
-
-void atedm_generation_forward(const atedm_generation *g, const atedm_unet *unet, atedm_stream *s,
-                              atedm_arena *arena, int step, int64_t first, int64_t images,
-                              atedm_prune_trace_fn trace, void *trace_user)
-{
-    atedm_unet_sample samples[2 * ATEDM_PIPELINE_BATCH];
-    int64_t n = images * g->samples;
-    for (int64_t i = 0; i < n; i++)
-        samples[i] = (atedm_unet_sample){
-            .timestep = g->schedule.timesteps[step],
-            .prune = g->plan ? &g->plan->spec : NULL,
-            .rho = g->plan ? atedm_plan_step(g->plan, step) : NULL,
-            // Of both halves of guidance: a random selection is to keep the same tokens of them.
-            .draw = atedm_splitmix(g->request->seed + (uint64_t)(first + i / g->samples),
-                                   (uint64_t)step),
-        };
-    atedm_unet_forward(unet, s, arena,
-                       &(atedm_unet_args){
-                           .x = g->x,
-                           .context = g->context,
-                           .context_tokens = g->p->model->context_tokens,
-                           .condition = g->condition,
-                           .samples = samples,
-                           .n = n,
-                           .h = g->h,
-                           .w = g->w,
-                           .y = g->y,
-                           .trace = trace,
-                           .trace_user = trace_user,
-                       });
-}
-
-static void step_images(atedm_generation *g, int64_t first, int64_t images)
-{
-    atedm_stream *s = g->p->stream;
-    size_t latent = (size_t)(g->h * g->w * g->channels);
-    size_t bytes = latent * atedm_dtype_size(g->p->model->dtype);
-    double scale = atedm_schedule_input_scale(&g->schedule, g->step), a, b;
-    atedm_schedule_euler(&g->schedule, g->step, &a, &b);
-    for (int64_t i = 0; i < images * g->samples; i++)
-        atedm_scale_input(s, g->latents + (size_t)(first + i / g->samples) * latent, &scale,
-                          (char *)g->x + (size_t)i * bytes, 1, (int64_t)latent);
-    atedm_generation_forward(g, g->p->model->unet, s, &g->p->scratch, g->step, first, images,
-                             g->dump.call ? atedm_pipeline_dump_trace : NULL, g);
-    atedm_pipeline_dump_noise(g, images);
-    for (int64_t i = 0; i < images; i++) {
-        const char *uncond = (const char *)g->y + (size_t)(i * g->samples) * bytes;
-        atedm_sampler_step(s, &(atedm_step_args){
-                                  .cond = g->samples == 2 ? uncond + bytes : uncond,
-                                  .uncond = g->samples == 2 ? uncond : NULL,
-                                  .x = g->latents + (size_t)(first + i) * latent,
-                                  .count = (int64_t)latent,
-                                  .guidance_scale = (float)g->request->guidance_scale,
-                                  .a = a,
-                                  .b = b,
-                              });
-    }
-}
-
-atedm_status atedm_generation_step(atedm_generation *g, atedm_error *err)
-{
-    if (g->step >= g->schedule.n)
-        return atedm_error_set(err, ATEDM_ERR_INVALID, "all %d steps are done", g->schedule.n);
-    for (int64_t first = 0; first < g->images; first += g->batch) {
-        int64_t left = g->images - first;
-        step_images(g, first, left < g->batch ? left : g->batch);
-    }
-    atedm_pipeline_dump_latents(g);
-    count(g, 1, g->p->stream);
-    atedm_status status = atedm_stream_sync(g->p->stream, err);
-    if (status)
-        return status;
-    g->step++;
-    return ATEDM_OK;
-}
-
-int atedm_generation_steps_done(const atedm_generation *g)
-{
-    return g->step;
-}
-
-// ---- decoding
-// --------------------------------------------------------------------------------------
-
-atedm_status atedm_generation_decode(atedm_generation *g, int image, uint8_t *rgb, atedm_error *err)
-{
-    const atedm_model *m = g->p->model;
-    atedm_stream *s = g->p->vae_stream;
-    atedm_arena *arena = &g->p->scratch;
-    if (image < 0 || image >= g->images)
-        return atedm_error_set(err, ATEDM_ERR_INVALID, "image %d of %lld", image,
-                               (long long)g->images);
-    size_t mark = atedm_arena_mark(arena);
-    size_t values = (size_t)(g->request->width * g->request->height) * 3;
-    void *y = atedm_arena_take(arena, s, values * atedm_dtype_size(m->vae_dtype));
-    uint8_t *bytes = atedm_arena_take(arena, s, values);
-    const float *latents = g->latents + (size_t)image * (size_t)(g->h * g->w * g->channels);
-    atedm_vae_decode(m->vae, s, arena, latents, g->h, g->w, y);
-    atedm_image_finish(s, y, bytes, (int64_t)values);
-    atedm_download(s, bytes, rgb, values);
-    atedm_pipeline_dump_image(g, image, y);
-    atedm_arena_release(arena, mark);
-    count(g, 2, s);
-    return atedm_stream_sync(s, err);
-}
-
 // ---- the whole
 // -------------------------------------------------------------------------------------
+
+void atedm_pipeline_counts(const atedm_pipeline *p, atedm_op_counts ret_counts[3])
+{
+    memcpy(ret_counts, p->counts, sizeof p->counts);
+}
+
+int atedm_generation_steps_done(const atedm_generation *g, int image)
+{
+    return g->steps_done[image];
+}
 
 const atedm_plan *atedm_generation_plan(const atedm_generation *g)
 {
@@ -472,6 +381,16 @@ const atedm_plan *atedm_generation_plan(const atedm_generation *g)
 const atedm_request_cost *atedm_generation_cost(const atedm_generation *g)
 {
     return &g->cost;
+}
+
+size_t atedm_generation_memory(const atedm_generation *g)
+{
+    return g->memory.capacity;
+}
+
+atedm_scratch_need atedm_generation_scratch(const atedm_generation *g)
+{
+    return g->need;
 }
 
 void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[3])
@@ -494,18 +413,19 @@ atedm_status atedm_generation_run(atedm_generation *g, atedm_progress_fn progres
     if (status)
         return status;
     timing.text_encoder_s = atedm_clock_monotonic() - start;
-    while (g->step < g->schedule.n) {
-        if (progress && !progress(user, g->step, g->schedule.n))
-            return atedm_error_set(err, ATEDM_ERR_CANCELED, "canceled after %d of %d steps",
-                                   g->step, g->schedule.n);
+    const int steps = g->schedule.n;
+    for (int k = 0; k < steps; k++) {
+        if (progress && !progress(user, k, steps))
+            return atedm_error_set(err, ATEDM_ERR_CANCELED, "canceled after %d of %d steps", k,
+                                   steps);
         double began = atedm_clock_monotonic();
         status = atedm_generation_step(g, err);
         if (status)
             return status;
-        timing.steps_s[g->step - 1] = atedm_clock_monotonic() - began;
-        timing.denoise_s += timing.steps_s[g->step - 1];
+        timing.steps_s[k] = atedm_clock_monotonic() - began;
+        timing.denoise_s += timing.steps_s[k];
     }
-    if (progress && !progress(user, g->step, g->schedule.n))
+    if (progress && !progress(user, steps, steps))
         return atedm_error_set(err, ATEDM_ERR_CANCELED, "canceled before decoding");
     start = atedm_clock_monotonic();
     for (int i = 0; i < g->images; i++) {

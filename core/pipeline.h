@@ -39,18 +39,52 @@ ATEDM_MUST_CHECK atedm_status atedm_generation_create(
 void atedm_generation_destroy(atedm_generation *generation); // NULL allowed
 
 ATEDM_MUST_CHECK atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err);
-// Images that one UNet evaluation takes at a time; more run in turns.
+// Images that one UNet evaluation of atedm_generation_step takes; more run in turns.
 #define ATEDM_PIPELINE_BATCH 4
-// The next denoising step of all images of the request.
+// The next denoising step of all images of the request, which are at the same one.
 ATEDM_MUST_CHECK atedm_status atedm_generation_step(atedm_generation *g, atedm_error *err);
-int atedm_generation_steps_done(const atedm_generation *g);
+int atedm_generation_steps_done(const atedm_generation *g, int image);
 // Image i as RGB, [height, width, 3], into `rgb` (caller's, 3 * width * height bytes).
 ATEDM_MUST_CHECK atedm_status atedm_generation_decode(atedm_generation *g, int image, uint8_t *rgb,
                                                       atedm_error *err);
 
+// One image of an encoded request, in an evaluation that it shares with others.
+typedef struct atedm_lane {
+    atedm_generation *generation;
+    int image;
+} atedm_lane;
+
+// The next denoising step of `n` images in one UNet evaluation. They are of one size, may be of
+// different requests and at different steps, and have at most ATEDM_UNET_MAX_SAMPLES samples (two
+// an image with guidance). None of them notices the others, not in one bit. On failure all stay
+// where they were; ATEDM_ERR_NOMEM: fewer at a time may do.
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_step(atedm_pipeline *pipeline, const atedm_lane *lanes,
+                                                  size_t n, atedm_error *err);
+// Decoding in pieces of at most one VAE block each, so that steps can run between them; one image
+// at a time. The request must not end before: advance to the end, or abort. Failures end it.
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_decode_begin(atedm_pipeline *pipeline,
+                                                          const atedm_lane *lane, atedm_error *err);
+// Where *ret_done comes back true, `rgb` [height, width, 3] has the picture.
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_decode_advance(atedm_pipeline *pipeline, uint8_t *rgb,
+                                                            bool *ret_done, atedm_error *err);
+void atedm_pipeline_decode_abort(atedm_pipeline *pipeline);
+
+// What the operations counted themselves, for all requests so far: [0] text encoders, [1] UNet, [2]
+// VAE.
+void atedm_pipeline_counts(const atedm_pipeline *pipeline, atedm_op_counts ret_counts[3]);
+
 const atedm_plan *atedm_generation_plan(const atedm_generation *g); // NULL: pruning off
 const atedm_request_cost *atedm_generation_cost(const atedm_generation *g);
-// What the operations really counted so far, by stage: [0] text encoders, [1] UNet, [2] VAE.
+// Device bytes that the request holds from create to destroy.
+size_t atedm_generation_memory(const atedm_generation *g);
+// Bytes of scratch memory that the request needs at most where it is alone: for text encoders and
+// steps, which many share, and for decoding one image.
+typedef struct atedm_scratch_need {
+    size_t steps, vae;
+} atedm_scratch_need;
+atedm_scratch_need atedm_generation_scratch(const atedm_generation *g);
+// What ran so far, by stage: [0] text encoders, [1] UNet, [2] VAE. As the operations counted
+// themselves, but for steps, whose evaluations are shared: those by the cost model (flops.h).
 void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[3]);
 // Bytes of `prompt` (which = 0) or `negative_prompt` (1) that were encoded; less than its length
 // where it was cut.

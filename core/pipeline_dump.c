@@ -117,7 +117,7 @@ void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], con
               (int64_t[]){g->h, g->w, g->channels});
 }
 
-void atedm_pipeline_dump_noise(atedm_generation *g, int64_t images)
+void atedm_pipeline_dump_noise(atedm_generation *g, int64_t images, const void *y)
 {
     if (!g->dump.call)
         return;
@@ -125,8 +125,8 @@ void atedm_pipeline_dump_noise(atedm_generation *g, int64_t images)
     for (int64_t i = 0; i < n; i++)
         order[i] = (i % images) * g->samples + i / images;
     char name[NAME_MAX_BYTES];
-    snprintf(name, sizeof name, "noise_pred.%d", g->step);
-    dump_maps(g, g->p->stream, name, g->p->model->dtype, g->y, n, order,
+    snprintf(name, sizeof name, "noise_pred.%d", g->steps_done[0]);
+    dump_maps(g, g->p->stream, name, g->p->model->dtype, y, n, order,
               (int64_t[]){g->h, g->w, g->channels});
 }
 
@@ -136,7 +136,7 @@ void atedm_pipeline_dump_latents(atedm_generation *g)
         return;
     int64_t order[ATEDM_PIPELINE_BATCH] = {0, 1, 2, 3};
     char name[NAME_MAX_BYTES];
-    snprintf(name, sizeof name, "latents.%d", g->step);
+    snprintf(name, sizeof name, "latents.%d", g->steps_done[0] - 1);
     dump_maps(g, g->p->stream, name, ATEDM_F32, g->latents, g->images, order,
               (int64_t[]){g->h, g->w, g->channels});
 }
@@ -193,11 +193,11 @@ void atedm_pipeline_dump_trace(void *user, const atedm_prune_trace *trace)
     if (trace->sample < n - 1)
         return;
     char name[NAME_MAX_BYTES];
-    snprintf(name, sizeof name, "kept.%d.%s", g->step, trace->block);
+    snprintf(name, sizeof name, "kept.%d.%s", g->steps_done[0], trace->block);
     call(g, name, ATEDM_I64, g->dump.kept, 2, (int64_t[]){n, trace->n_kept});
-    snprintf(name, sizeof name, "source.%d.%s", g->step, trace->block);
+    snprintf(name, sizeof name, "source.%d.%s", g->steps_done[0], trace->block);
     call(g, name, ATEDM_I64, g->dump.source, 2, (int64_t[]){n, trace->tokens});
-    snprintf(name, sizeof name, "scores.%d.%s", g->step, trace->block);
+    snprintf(name, sizeof name, "scores.%d.%s", g->steps_done[0], trace->block);
     call(g, name, ATEDM_F32, g->dump.scores, 2, (int64_t[]){n, trace->tokens});
 }
 

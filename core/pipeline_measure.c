@@ -33,7 +33,7 @@ static bool same_as_before(const atedm_plan *plan, int step)
                             (size_t)plan->n_blocks * sizeof *plan->rho);
 }
 
-static void measure_decode(const atedm_generation *g, atedm_stream *s, atedm_arena *arena)
+static void measure_decode(atedm_generation *g, atedm_stream *s, atedm_arena *arena)
 {
     const atedm_model *m = g->p->model->dry;
     size_t values = (size_t)(g->request->width * g->request->height) * 3;
@@ -43,30 +43,29 @@ static void measure_decode(const atedm_generation *g, atedm_stream *s, atedm_are
     atedm_arena_take(arena, s, values * sizeof(float)); // the f32 image of a dump
 }
 
-atedm_status atedm_generation_measure(const atedm_generation *g, size_t *ret_bytes,
-                                      atedm_error *err)
+atedm_status atedm_generation_measure(atedm_generation *g, atedm_error *err)
 {
     const atedm_model *m = g->p->model->dry;
-    atedm_stream *s = NULL, *vae = NULL;
-    atedm_arena arena;
+    atedm_stream *s = g->p->dry_stream, *vae = NULL;
+    atedm_arena arena, vae_arena;
     atedm_arena_init_measuring(&arena);
-    atedm_status status = atedm_stream_create(m->device, m->dtype, &s, err);
-    if (!status)
-        status = atedm_stream_create(m->device, m->vae_dtype, &vae, err);
+    atedm_arena_init_measuring(&vae_arena);
+    atedm_status status = atedm_stream_create(m->device, m->vae_dtype, &vae, err);
     if (status)
-        goto fail;
+        return status;
     measure_encode(g, s, &arena);
-    for (int k = 0; k < g->schedule.n; k++)
+    for (int k = 0; k < g->schedule.n; k++) {
+        g->steps_done[0] = k;
         if (!same_as_before(g->plan, k))
-            atedm_generation_forward(g, m->unet, s, &arena, k, 0, g->batch, NULL, NULL);
-    measure_decode(g, vae, &arena);
+            atedm_lanes_step(m, s, &arena, &(atedm_lane){g, 0}, 1);
+    }
+    g->steps_done[0] = 0;
+    measure_decode(g, vae, &vae_arena);
     status = atedm_stream_sync(s, err);
     if (!status)
         status = atedm_stream_sync(vae, err);
     if (!status)
-        *ret_bytes = arena.peak;
-fail:
-    atedm_stream_destroy(s);
+        g->need = (atedm_scratch_need){.steps = arena.peak, .vae = vae_arena.peak};
     atedm_stream_destroy(vae);
     return status;
 }

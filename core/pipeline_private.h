@@ -1,13 +1,26 @@
-// What pipeline.c, pipeline_dump.c and pipeline_measure.c share; nobody else includes it.
+// What the files of the pipeline share; nobody else includes it.
 #ifndef ATEDM_PIPELINE_PRIVATE_H
 #define ATEDM_PIPELINE_PRIVATE_H
 
 #include "core/pipeline.h"
 
+// The image that is being decoded.
+typedef struct atedm_pipeline_decoding {
+    atedm_generation *generation; // NULL: none
+    int image;
+    size_t values; // of the picture
+    void *y;       // act [height, width, 3]
+    uint8_t *bytes;
+    atedm_vae_decoding vae;
+} atedm_pipeline_decoding;
+
 struct atedm_pipeline {
     const atedm_model *model;
     atedm_stream *stream, *vae_stream;
-    atedm_arena scratch;
+    atedm_arena scratch, vae_scratch;
+    atedm_stream *dry_stream;  // of the model's dry twin
+    atedm_op_counts counts[3]; // as the operations counted themselves, by stage
+    atedm_pipeline_decoding decoding;
 };
 
 // Pruning traces come sample by sample; a dump tensor has all samples of a block side by side.
@@ -26,38 +39,44 @@ struct atedm_generation {
     atedm_plan *plan; // NULL: off
     atedm_request_cost cost;
     int64_t h, w, channels; // of the latents
-    int64_t images, batch;  // all, and at most so many at a time
-    int64_t samples;        // an image: 2 with guidance (negative, positive), else 1
-    bool zero_negative;     // negative embeddings are zeros
+    int64_t images;
+    int64_t samples;    // an image: 2 with guidance (negative, positive), else 1
+    bool zero_negative; // negative embeddings are zeros
     const atedm_host_tensor *latents_given;
-    int step; // steps done
+    int *steps_done;              // [images]
+    atedm_op_counts *step_counts; // [steps] of one image, by the cost model
+    atedm_scratch_need need;
     size_t encoded[2];
     atedm_op_counts counts[3];
     atedm_pipeline_dump dump;
 
     atedm_arena memory; // holds the following
     float *latents;     // [images, h, w, channels]
-    void *context;      // act [batch * samples * tokens, cross_attention_dim]
-    void *condition;    // act [batch * samples, embedding_dim]
-    void *x, *y;        // act [batch * samples, h, w, channels]
+    void *context;      // act [samples * tokens, cross_attention_dim]
+    void *condition;    // act [samples, embedding_dim]
     float *staging;     // [host] [images, h, w, channels]: uploads stay valid until synced
 };
 
-// One UNet evaluation of `images` images of the request from image `first` on, which are in the
-// batch's memory, at `step`, on any device (a dry one to measure).
-void atedm_generation_forward(const atedm_generation *g, const atedm_unet *unet, atedm_stream *s,
-                              atedm_arena *arena, int step, int64_t first, int64_t images,
-                              atedm_prune_trace_fn trace, void *trace_user);
+// One UNet evaluation and the sampler's step behind it, for lanes that go together, on the
+// pipeline's device or on its dry twin (which is how scratch memory is measured).
+void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *arena,
+                      const atedm_lane *lanes, size_t n);
 
-// Bytes of scratch memory that the request's stages need at most.
-ATEDM_MUST_CHECK atedm_status atedm_generation_measure(const atedm_generation *g, size_t *ret_bytes,
-                                                       atedm_error *err);
+// Makes sure that `arena` has at least `need` bytes, between two evaluations.
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena,
+                                                     size_t need, atedm_error *err);
+
+// Finds out `need`.
+ATEDM_MUST_CHECK atedm_status atedm_generation_measure(atedm_generation *g, atedm_error *err);
+
+// Moves what the stream's operations counted to a stage of the request.
+void atedm_generation_count(atedm_generation *g, int stage, atedm_stream *s);
 
 // Each does nothing without a dump callback.
 void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], const void *pooled);
 void atedm_pipeline_dump_doubles(atedm_generation *g, const char *name, const double *values,
                                  int ndim, const int64_t *shape);
-void atedm_pipeline_dump_noise(atedm_generation *g, int64_t images);
+void atedm_pipeline_dump_noise(atedm_generation *g, int64_t images, const void *y);
 void atedm_pipeline_dump_latents(atedm_generation *g);
 void atedm_pipeline_dump_image(atedm_generation *g, int image, const void *y);
 void atedm_pipeline_dump_trace(void *user, const atedm_prune_trace *trace); // user: the generation

@@ -165,7 +165,7 @@ static void gather(const atedm_prune_state *state, const void *x, const atedm_pa
 static bool needs_places(const atedm_prune_state *state)
 {
     const atedm_unet_args *args = state->run->args;
-    bool needed = args->trace != NULL;
+    bool needed = args->traced;
     for (int64_t i = 0; i < args->n; i++)
         needed |=
             args->samples[i].prune && args->samples[i].prune->recovery == ATEDM_RECOVER_NEAREST;

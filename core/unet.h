@@ -84,9 +84,9 @@ typedef struct atedm_unet_args {
     const void *condition; // [device] act [n, embedding_dim], from atedm_unet_embed_condition
     const atedm_unet_sample *samples; // [host] [n], n <= ATEDM_UNET_MAX_SAMPLES
     int64_t n, h, w;
-    void *y; // [device] act [n, h, w, out_channels]: the prediction
-    atedm_prune_trace_fn
-        trace; // NULL: none; otherwise called for each pruned sample of each block (and syncs)
+    void *y;     // [device] act [n, h, w, out_channels]: the prediction
+    bool traced; // take the scratch memory that a trace needs, also where none is called
+    atedm_prune_trace_fn trace; // NULL, or called for each pruned sample of each block (and syncs)
     void *trace_user;
 } atedm_unet_args;
 

@@ -205,45 +205,36 @@ const atedm_vae_config *atedm_vae_get_config(const atedm_vae *vae)
 // ---- decoding
 // --------------------------------------------------------------------------------------
 
-typedef struct vae_run {
-    const atedm_vae *vae;
-    atedm_stream *s;
-    atedm_arena *arena;
-    size_t element;
-    int64_t h, w; // of the current feature map
-    // Two scratch maps take turns; each is as large as any map of the decoder.
-    void *x, *y;
-} vae_run;
-
-static void swap(vae_run *r)
+static void swap(atedm_vae_decoding *r)
 {
     void *x = r->x;
     r->x = r->y;
     r->y = x;
 }
 
-static void conv(vae_run *r, const atedm_weight *weight)
+static void conv(atedm_vae_decoding *r, const atedm_weight *weight)
 {
     atedm_conv(r->s, &(atedm_conv_args){
                          .weight = weight, .x = r->x, .y = r->y, .n = 1, .h = r->h, .w = r->w});
     swap(r);
 }
 
-static void resnet(vae_run *r, const atedm_resnet *block)
+static void resnet(atedm_vae_decoding *r, const atedm_resnet *block)
 {
     atedm_resnet_forward(block, r->s, r->arena, r->x, NULL, 1, r->h, r->w, r->y);
     swap(r);
 }
 
 // x += attention(group_norm(x)): one head over all pixels.
-static void attention(vae_run *r)
+static void attention(atedm_vae_decoding *r)
 {
     const vae_attention *a = &r->vae->attention;
     int64_t rows = r->h * r->w, c = atedm_weight_in(a->qkv);
-    size_t mark = atedm_arena_mark(r->arena), bytes = (size_t)(rows * c) * r->element;
+    size_t element = atedm_dtype_size(atedm_stream_dtype(r->s));
+    size_t mark = atedm_arena_mark(r->arena), bytes = (size_t)(rows * c) * element;
     char *qkv = atedm_arena_take(r->arena, r->s, 3 * bytes);
     void *o = atedm_arena_take(r->arena, r->s, bytes);
-    size_t column = (size_t)c * r->element;
+    size_t column = (size_t)c * element;
     atedm_group_norm(r->s, &(atedm_group_norm_args){.weight = a->norm,
                                                     .x = r->x,
                                                     .y = o,
@@ -270,7 +261,7 @@ static void attention(vae_run *r)
     atedm_arena_release(r->arena, mark);
 }
 
-static void upsample(vae_run *r, const atedm_weight *weight)
+static void upsample(atedm_vae_decoding *r, const atedm_weight *weight)
 {
     r->h *= 2;
     r->w *= 2;
@@ -291,43 +282,89 @@ static size_t largest_map(const atedm_vae_config *c, int64_t h, int64_t w)
     return largest;
 }
 
+void atedm_vae_decoding_init(atedm_vae_decoding *r, const atedm_vae *vae, atedm_stream *s,
+                             atedm_arena *arena, const float *latents, int64_t h, int64_t w)
+{
+    *r = (atedm_vae_decoding){.vae = vae,
+                              .s = s,
+                              .arena = arena,
+                              .mark = atedm_arena_mark(arena),
+                              .latents = latents,
+                              .h = h,
+                              .w = w};
+    size_t bytes = largest_map(&vae->config, h, w) * atedm_dtype_size(atedm_stream_dtype(s));
+    r->x = atedm_arena_take(arena, s, bytes);
+    r->y = atedm_arena_take(arena, s, bytes);
+}
+
+void atedm_vae_decoding_finish(atedm_vae_decoding *r)
+{
+    atedm_arena_release(r->arena, r->mark);
+}
+
+static void enter(atedm_vae_decoding *r)
+{
+    const atedm_vae_config *c = &r->vae->config;
+    double scale = 1 / c->scaling_factor;
+    atedm_scale_input(r->s, r->latents, &scale, r->x, 1, r->h * r->w * c->latent_channels);
+    if (r->vae->post_quant)
+        conv(r, r->vae->post_quant);
+    conv(r, r->vae->conv_in);
+}
+
+static void leave(atedm_vae_decoding *r, void *y)
+{
+    atedm_group_norm(r->s, &(atedm_group_norm_args){.weight = r->vae->norm_out,
+                                                    .x = r->x,
+                                                    .y = r->x,
+                                                    .n = 1,
+                                                    .hw = r->h * r->w,
+                                                    .groups = r->vae->config.norm_groups,
+                                                    .epsilon = NORM_EPSILON,
+                                                    .silu = true});
+    atedm_conv(r->s,
+               &(atedm_conv_args){
+                   .weight = r->vae->conv_out, .x = r->x, .y = y, .n = 1, .h = r->h, .w = r->w});
+}
+
+// Pieces of a level on the way up: its residual blocks, then its upsampling where it has one.
+static void run_up(atedm_vae_decoding *r, int level, int piece)
+{
+    const vae_stage *up = &r->vae->up[level];
+    if (piece <= r->vae->config.layers_per_block)
+        resnet(r, &up->resnets[piece]);
+    else if (up->upsample)
+        upsample(r, up->upsample);
+}
+
+bool atedm_vae_decoding_advance(atedm_vae_decoding *r, void *y)
+{
+    enum { ENTER, MID_FIRST, MID_ATTENTION, MID_LAST, UP };
+    const atedm_vae_config *c = &r->vae->config;
+    int piece = r->piece++, pieces_a_level = c->layers_per_block + 2;
+    int up = piece - UP, level = up / pieces_a_level;
+    if (piece == ENTER)
+        enter(r);
+    else if (piece == MID_FIRST)
+        resnet(r, &r->vae->mid[0]);
+    else if (piece == MID_ATTENTION && c->mid_attention)
+        attention(r);
+    else if (piece == MID_LAST)
+        resnet(r, &r->vae->mid[1]);
+    else if (piece >= UP && level < c->levels)
+        run_up(r, level, up % pieces_a_level);
+    if (piece < UP || level < c->levels)
+        return true;
+    leave(r, y);
+    atedm_vae_decoding_finish(r);
+    return false;
+}
+
 void atedm_vae_decode(const atedm_vae *vae, atedm_stream *s, atedm_arena *arena,
                       const float *latents, int64_t h, int64_t w, void *y)
 {
-    const atedm_vae_config *c = &vae->config;
-    size_t mark = atedm_arena_mark(arena);
-    vae_run r = {.vae = vae,
-                 .s = s,
-                 .arena = arena,
-                 .element = atedm_dtype_size(atedm_stream_dtype(s)),
-                 .h = h,
-                 .w = w};
-    r.x = atedm_arena_take(arena, s, largest_map(c, h, w) * r.element);
-    r.y = atedm_arena_take(arena, s, largest_map(c, h, w) * r.element);
-    double scale = 1 / c->scaling_factor;
-    atedm_scale_input(s, latents, &scale, r.x, 1, h * w * c->latent_channels);
-    if (vae->post_quant)
-        conv(&r, vae->post_quant);
-    conv(&r, vae->conv_in);
-    resnet(&r, &vae->mid[0]);
-    if (c->mid_attention)
-        attention(&r);
-    resnet(&r, &vae->mid[1]);
-    for (int i = 0; i < c->levels; i++) {
-        for (int k = 0; k <= c->layers_per_block; k++)
-            resnet(&r, &vae->up[i].resnets[k]);
-        if (vae->up[i].upsample)
-            upsample(&r, vae->up[i].upsample);
-    }
-    atedm_group_norm(s, &(atedm_group_norm_args){.weight = vae->norm_out,
-                                                 .x = r.x,
-                                                 .y = r.x,
-                                                 .n = 1,
-                                                 .hw = r.h * r.w,
-                                                 .groups = c->norm_groups,
-                                                 .epsilon = NORM_EPSILON,
-                                                 .silu = true});
-    atedm_conv(s, &(atedm_conv_args){
-                      .weight = vae->conv_out, .x = r.x, .y = y, .n = 1, .h = r.h, .w = r.w});
-    atedm_arena_release(arena, mark);
+    atedm_vae_decoding decoding;
+    atedm_vae_decoding_init(&decoding, vae, s, arena, latents, h, w);
+    while (atedm_vae_decoding_advance(&decoding, y))
+        ;
 }

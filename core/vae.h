@@ -41,4 +41,25 @@ const atedm_vae_config *atedm_vae_get_config(const atedm_vae *vae);
 void atedm_vae_decode(const atedm_vae *vae, atedm_stream *s, atedm_arena *arena,
                       const float *latents, int64_t h, int64_t w, void *y);
 
+// The same in pieces of one residual block, attention or upsampling each, so that others' steps can
+// run between them. Its feature maps stay on the arena until the last piece.
+typedef struct atedm_vae_decoding {
+    const atedm_vae *vae;
+    atedm_stream *s;
+    atedm_arena *arena;
+    size_t mark;
+    const float *latents;
+    int64_t h, w; // of the current feature map
+    // Two scratch maps take turns; each is as large as any map of the decoder.
+    void *x, *y;
+    int piece;
+} atedm_vae_decoding;
+
+void atedm_vae_decoding_init(atedm_vae_decoding *decoding, const atedm_vae *vae, atedm_stream *s,
+                             atedm_arena *arena, const float *latents, int64_t h, int64_t w);
+// Enqueues the next piece. False behind the last one: y has the picture, the arena is as before.
+bool atedm_vae_decoding_advance(atedm_vae_decoding *decoding, void *y);
+// Gives the arena back before the end.
+void atedm_vae_decoding_finish(atedm_vae_decoding *decoding);
+
 #endif

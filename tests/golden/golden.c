@@ -139,10 +139,11 @@ static void compare_image(golden_run *run, const uint8_t *rgb, const uint8_t *pl
 }
 
 // What the operations counted is what the cost model says, stage by stage, to the last one.
-static void compare_counts(golden_run *run, const atedm_generation *g)
+static void compare_counts(golden_run *run, const atedm_pipeline *pipeline,
+                           const atedm_generation *g)
 {
     atedm_op_counts counts[3];
-    atedm_generation_counts(g, counts);
+    atedm_pipeline_counts(pipeline, counts); // which has served this request only
     const atedm_request_cost *cost = atedm_generation_cost(g);
     const uint64_t expected[3] = {cost->text_encoder, cost->unet, cost->vae};
     static const char *const names[3] = {"text encoders", "UNet", "VAE"};
@@ -223,7 +224,7 @@ static atedm_status generate(golden_run *run, atedm_pipeline *pipeline,
     if (!status)
         status = atedm_generation_run(g, NULL, NULL, images, &timing, err);
     if (!status)
-        compare_counts(run, g);
+        compare_counts(run, pipeline, g);
     atedm_generation_destroy(g);
     const atedm_host_tensor *picture = atedm_safetensors_find(run->golden, "image_u8");
     for (int i = 0; !status && picture && i < request->num_images; i++)

@@ -1,105 +1,18 @@
 // The pipeline as a whole, on a toy model of the goldens: what must not change a picture does not,
 // down to the last bit, and what is wrong is refused. The model is model b of ATEDM_GOLDEN_DIR.
-#include "core/pipeline.h"
-
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SIDE 64
-#define BYTES ((size_t)3 * SIDE * SIDE)
+#include "tests/unit/pipeline_bench.h"
 
-typedef struct bench {
-    atedm_device *device;
-    atedm_model *model;
-    atedm_pipeline *pipeline;
-} bench;
-
-static bench open_bench(const char *backend, atedm_dtype dtype)
+static void ratio_zero_is_off(const pipeline_bench *b)
 {
-    bench b = {0};
-    atedm_error err = {0};
-    char dir[4096];
-    const char *goldens = getenv("ATEDM_GOLDEN_DIR");
-    cr_assert_not_null(goldens);
-    snprintf(dir, sizeof dir, "%s/models/b", goldens);
-    cr_assert_eq(atedm_device_create(backend, &b.device, &err), ATEDM_OK, "%s", err.message);
-    cr_assert_eq(atedm_model_open(dir, b.device, dtype, &b.model, &err), ATEDM_OK, "%s",
-                 err.message);
-    cr_assert_eq(atedm_pipeline_create(b.model, &b.pipeline, &err), ATEDM_OK, "%s", err.message);
-    return b;
-}
-
-static void close_bench(bench *b)
-{
-    atedm_pipeline_destroy(b->pipeline);
-    atedm_model_close(b->model);
-    atedm_device_destroy(b->device);
-}
-
-static atedm_request make_request(const char *preset)
-{
-    atedm_request_limits limits = {.native_width = SIDE,
-                                   .native_height = SIDE,
-                                   .size_multiple = 8,
-                                   .max_area = SIDE * SIDE,
-                                   .max_images = 8,
-                                   .max_steps = 50};
-    atedm_prune_spec spec;
-    cr_assert_eq(atedm_prune_preset(preset, &spec), ATEDM_OK);
-    atedm_request request;
-    atedm_request_init(&request, &limits, &spec);
-    request.prompt = strdup("a red fox in the snow");
-    request.negative_prompt = strdup("blurry");
-    request.steps = 4;
-    request.seed = 7;
-    return request;
-}
-
-// All images of the request, side by side; the caller frees.
-static uint8_t *generate(const bench *b, const atedm_request *request)
-{
-    uint8_t *rgb = malloc(BYTES * (size_t)request->num_images), *images[8];
-    atedm_generation *g = NULL;
-    atedm_timing timing;
-    atedm_error err = {0};
-    for (int i = 0; i < request->num_images; i++)
-        images[i] = rgb + (size_t)i * BYTES;
-    cr_assert_eq(atedm_generation_create(b->pipeline, request, NULL, NULL, NULL, &g, &err),
-                 ATEDM_OK, "%s", err.message);
-    cr_assert_eq(atedm_generation_run(g, NULL, NULL, images, &timing, &err), ATEDM_OK, "%s",
-                 err.message);
-    atedm_generation_destroy(g);
-    return rgb;
-}
-
-static void check_backend(const char *backend, atedm_dtype dtype, void (*check)(const bench *b))
-{
-    atedm_device *device = NULL;
-    cr_assert_eq(atedm_device_create(backend, &device, NULL), ATEDM_OK);
-    bool supported = atedm_device_supports(device, dtype);
-    atedm_device_destroy(device);
-    if (!supported) // bf16 needs a processor that has it
-        return;
-    bench b = open_bench(backend, dtype);
-    check(&b);
-    close_bench(&b);
-}
-
-static void everywhere(void (*check)(const bench *b))
-{
-    check_backend("ref", ATEDM_F32, check);
-    check_backend("cpu", ATEDM_F32, check);
-    check_backend("cpu", ATEDM_BF16, check);
-}
-
-static void ratio_zero_is_off(const bench *b)
-{
-    atedm_request off = make_request("off"), zero = make_request("at-edm-a");
+    atedm_request off = pipeline_bench_request("off"), zero = pipeline_bench_request("at-edm-a");
     zero.prune.ratio = 0;
-    uint8_t *x = generate(b, &off), *y = generate(b, &zero);
+    uint8_t *x = pipeline_bench_generate(b, &off), *y = pipeline_bench_generate(b, &zero);
     cr_expect(!memcmp(x, y, BYTES));
     free(x);
     free(y);
@@ -109,21 +22,21 @@ static void ratio_zero_is_off(const bench *b)
 
 Test(pipeline, ratio_zero_is_bit_identical_to_off)
 {
-    everywhere(ratio_zero_is_off);
+    pipeline_bench_everywhere(ratio_zero_is_off);
 }
 
 // A preset with random scores.
 static atedm_request make_random(const char *preset)
 {
-    atedm_request request = make_request(preset);
+    atedm_request request = pipeline_bench_request(preset);
     request.prune.score_map = ATEDM_SCORE_RANDOM;
     return request;
 }
 
-static void pruning_matters(const bench *b)
+static void pruning_matters(const pipeline_bench *b)
 {
-    atedm_request off = make_request("off"), pruned = make_request("at-edm-a");
-    uint8_t *x = generate(b, &off), *y = generate(b, &pruned);
+    atedm_request off = pipeline_bench_request("off"), pruned = pipeline_bench_request("at-edm-a");
+    uint8_t *x = pipeline_bench_generate(b, &off), *y = pipeline_bench_generate(b, &pruned);
     cr_expect(memcmp(x, y, BYTES));
     free(x);
     free(y);
@@ -133,21 +46,21 @@ static void pruning_matters(const bench *b)
 
 Test(pipeline, pruning_changes_the_picture)
 {
-    everywhere(pruning_matters);
+    pipeline_bench_everywhere(pruning_matters);
 }
 
 // Six images run in two batches; each is the picture that its seed gives alone.
-static void images_are_independent(const bench *b, atedm_score_map map)
+static void images_are_independent(const pipeline_bench *b, atedm_score_map map)
 {
-    atedm_request many = make_request("at-edm-a");
+    atedm_request many = pipeline_bench_request("at-edm-a");
     many.prune.score_map = map;
     many.num_images = 6;
-    uint8_t *all = generate(b, &many);
+    uint8_t *all = pipeline_bench_generate(b, &many);
     for (int i = 0; i < 6; i++) {
-        atedm_request one = make_request("at-edm-a");
+        atedm_request one = pipeline_bench_request("at-edm-a");
         one.prune.score_map = map;
         one.seed = many.seed + (uint64_t)i;
-        uint8_t *alone = generate(b, &one);
+        uint8_t *alone = pipeline_bench_generate(b, &one);
         cr_expect(!memcmp(all + (size_t)i * BYTES, alone, BYTES), "image %d differs, %s %s, map %d",
                   i, atedm_device_backend(b->device), atedm_dtype_name(b->model->dtype), (int)map);
         free(alone);
@@ -157,33 +70,33 @@ static void images_are_independent(const bench *b, atedm_score_map map)
     atedm_request_finish(&many);
 }
 
-static void ranked_images_are_independent(const bench *b)
+static void ranked_images_are_independent(const pipeline_bench *b)
 {
     images_are_independent(b, ATEDM_SCORE_SELF);
 }
 
 Test(pipeline, an_image_does_not_depend_on_its_batch)
 {
-    everywhere(ranked_images_are_independent);
+    pipeline_bench_everywhere(ranked_images_are_independent);
 }
 
-static void random_images_are_independent(const bench *b)
+static void random_images_are_independent(const pipeline_bench *b)
 {
     images_are_independent(b, ATEDM_SCORE_RANDOM);
 }
 
 Test(pipeline, a_randomly_pruned_image_does_not_depend_on_its_batch)
 {
-    everywhere(random_images_are_independent);
+    pipeline_bench_everywhere(random_images_are_independent);
 }
 
-static void repeatable(const bench *b)
+static void repeatable(const pipeline_bench *b)
 {
-    atedm_request requests[2] = {make_request("at-edm"), make_random("at-edm")};
+    atedm_request requests[2] = {pipeline_bench_request("at-edm"), make_random("at-edm")};
     uint8_t *pictures[2];
     for (int i = 0; i < 2; i++) {
-        pictures[i] = generate(b, &requests[i]);
-        uint8_t *again = generate(b, &requests[i]);
+        pictures[i] = pipeline_bench_generate(b, &requests[i]);
+        uint8_t *again = pipeline_bench_generate(b, &requests[i]);
         cr_expect(!memcmp(pictures[i], again, BYTES));
         free(again);
     }
@@ -196,11 +109,11 @@ static void repeatable(const bench *b)
 
 Test(pipeline, the_same_request_gives_the_same_bytes)
 {
-    everywhere(repeatable);
+    pipeline_bench_everywhere(repeatable);
 }
 
 // A recovery without a map, behind scores without one: no attention map is asked for.
-static void mapless(const bench *b)
+static void mapless(const pipeline_bench *b)
 {
     static const atedm_recovery recoveries[] = {ATEDM_RECOVER_ATTENTION, ATEDM_RECOVER_COSINE,
                                                 ATEDM_RECOVER_NEAREST, ATEDM_RECOVER_ZERO};
@@ -208,7 +121,7 @@ static void mapless(const bench *b)
     for (int i = 0; i < 4; i++) {
         atedm_request request = make_random("at-edm-a");
         request.prune.recovery = recoveries[i];
-        pictures[i] = generate(b, &request);
+        pictures[i] = pipeline_bench_generate(b, &request);
         for (int k = 0; k < i; k++)
             cr_expect(memcmp(pictures[i], pictures[k], BYTES), "recoveries %d and %d", i, k);
         atedm_request_finish(&request);
@@ -219,7 +132,7 @@ static void mapless(const bench *b)
 
 Test(pipeline, random_scores_go_with_every_recovery)
 {
-    everywhere(mapless);
+    pipeline_bench_everywhere(mapless);
 }
 
 // ---- random masks: the "kept" of a dump
@@ -256,7 +169,7 @@ static void collect(void *user, const char *name, const atedm_host_tensor *tenso
     }
 }
 
-static masks collect_masks(const bench *b, const atedm_request *request)
+static masks collect_masks(const pipeline_bench *b, const atedm_request *request)
 {
     masks m = {.n = 0};
     uint8_t *rgb = malloc(BYTES * (size_t)request->num_images), *images[8];
@@ -306,7 +219,7 @@ static atedm_request make_half(int images)
 
 Test(pipeline, random_masks_differ_but_for_the_halves_of_guidance)
 {
-    bench b = open_bench("cpu", ATEDM_F32);
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
     atedm_request request = make_half(2);
     masks m = collect_masks(&b, &request);
     size_t large = 0;
@@ -326,13 +239,13 @@ Test(pipeline, random_masks_differ_but_for_the_halves_of_guidance)
     cr_expect_gt(large, 15);
     free_masks(&m);
     atedm_request_finish(&request);
-    close_bench(&b);
+    pipeline_bench_close(&b);
 }
 
 // Of what a request says, only the seed counts; of where the image stands, nothing.
 Test(pipeline, random_masks_are_the_seed_s)
 {
-    bench b = open_bench("cpu", ATEDM_F32);
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
     atedm_request many = make_half(2), one = make_half(1);
     masks batch = collect_masks(&b, &many), alone = collect_masks(&b, &one);
     expect_same_masks(&alone, &batch, 0, "first of two");
@@ -350,12 +263,12 @@ Test(pipeline, random_masks_are_the_seed_s)
     free_masks(&other);
     atedm_request_finish(&many);
     atedm_request_finish(&one);
-    close_bench(&b);
+    pipeline_bench_close(&b);
 }
 
 static masks reference;
 
-static void has_the_reference_s_masks(const bench *b)
+static void has_the_reference_s_masks(const pipeline_bench *b)
 {
     atedm_request request = make_half(1);
     masks m = collect_masks(b, &request);
@@ -370,16 +283,16 @@ static void has_the_reference_s_masks(const bench *b)
 
 Test(pipeline, random_masks_are_the_same_everywhere)
 {
-    check_backend("ref", ATEDM_F32, has_the_reference_s_masks);
-    check_backend("ref", ATEDM_F16, has_the_reference_s_masks);
-    check_backend("cpu", ATEDM_F32, has_the_reference_s_masks);
-    check_backend("cpu", ATEDM_BF16, has_the_reference_s_masks);
+    pipeline_bench_on("ref", ATEDM_F32, has_the_reference_s_masks);
+    pipeline_bench_on("ref", ATEDM_F16, has_the_reference_s_masks);
+    pipeline_bench_on("cpu", ATEDM_F32, has_the_reference_s_masks);
+    pipeline_bench_on("cpu", ATEDM_BF16, has_the_reference_s_masks);
     free_masks(&reference);
 }
 
 Test(pipeline, random_masks_depend_on_the_layer)
 {
-    bench b = open_bench("cpu", ATEDM_F32);
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
     atedm_request request = make_half(1);
     masks first = collect_masks(&b, &request);
     request.prune.prune_after[0] = 1;
@@ -395,7 +308,7 @@ Test(pipeline, random_masks_depend_on_the_layer)
     free_masks(&first);
     free_masks(&second);
     atedm_request_finish(&request);
-    close_bench(&b);
+    pipeline_bench_close(&b);
 }
 
 // ---- progress and refusals
@@ -408,8 +321,8 @@ static bool stop_after_two(void *user, int step, int steps)
 
 Test(pipeline, a_canceled_request_stops_between_steps)
 {
-    bench b = open_bench("cpu", ATEDM_F32);
-    atedm_request request = make_request("off");
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    atedm_request request = pipeline_bench_request("off");
     atedm_generation *g = NULL;
     atedm_timing timing;
     atedm_error err = {0};
@@ -420,14 +333,14 @@ Test(pipeline, a_canceled_request_stops_between_steps)
     cr_expect_eq(atedm_generation_run(g, stop_after_two, &last, &rgb, &timing, &err),
                  ATEDM_ERR_CANCELED);
     cr_expect_eq(last, 2);
-    cr_expect_eq(atedm_generation_steps_done(g), 2);
+    cr_expect_eq(atedm_generation_steps_done(g, 0), 2);
     atedm_generation_destroy(g);
     free(rgb);
     atedm_request_finish(&request);
-    close_bench(&b);
+    pipeline_bench_close(&b);
 }
 
-static void expect_refused(const bench *b, const atedm_request *request, const char *word)
+static void expect_refused(const pipeline_bench *b, const atedm_request *request, const char *word)
 {
     atedm_generation *g = NULL;
     atedm_error err = {0};
@@ -439,8 +352,8 @@ static void expect_refused(const bench *b, const atedm_request *request, const c
 
 Test(pipeline, wrong_requests_are_refused)
 {
-    bench b = open_bench("cpu", ATEDM_F32);
-    atedm_request request = make_request("off");
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    atedm_request request = pipeline_bench_request("off");
     request.width = 60;
     expect_refused(&b, &request, "multiples of 8");
     request.width = SIDE;
@@ -450,19 +363,19 @@ Test(pipeline, wrong_requests_are_refused)
     snprintf(request.sampler, sizeof request.sampler, "ddim");
     expect_refused(&b, &request, "ddim");
     atedm_request_finish(&request);
-    request = make_request("at-edm");
+    request = pipeline_bench_request("at-edm");
     request.prune.ratio = NAN;
     request.prune.flops_budget = 0.01;
     expect_refused(&b, &request, "budget");
     atedm_request_finish(&request);
-    close_bench(&b);
+    pipeline_bench_close(&b);
 }
 
 // A long text is cut, and the caller learns where.
 Test(pipeline, a_long_prompt_is_cut)
 {
-    bench b = open_bench("cpu", ATEDM_F32);
-    atedm_request request = make_request("off");
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    atedm_request request = pipeline_bench_request("off");
     free(request.prompt);
     request.prompt = malloc(4001);
     for (int i = 0; i < 4000; i++)
@@ -478,5 +391,5 @@ Test(pipeline, a_long_prompt_is_cut)
     cr_expect_eq(atedm_generation_encoded(g, 1), strlen("blurry"));
     atedm_generation_destroy(g);
     atedm_request_finish(&request);
-    close_bench(&b);
+    pipeline_bench_close(&b);
 }

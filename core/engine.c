@@ -1,0 +1,479 @@
+// Continuous batching: see engine.h.
+#include "core/engine.h"
+
+#include "core/base/clock.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Time for texts and pixels between two evaluations, in terms of the last one's, unless a single
+// piece takes longer.
+#define PIECES_SHARE 0.25
+
+// What the images of one size had of the device. Exists while requests of that size do.
+typedef struct size_class {
+    int64_t width, height;
+    size_t jobs;
+    double served; // FLOPs
+    size_t most;   // images that fit into one evaluation, as far as is known
+    struct size_class *next;
+} size_class;
+
+typedef struct job {
+    uint64_t id;
+    atedm_request request;
+    atedm_generation *generation;
+    size_class *size;
+    bool encoded;
+    int stepped;  // steps that all images have done
+    int pictures; // that are out; images are decoded in order
+    atedm_engine_report report;
+    struct job *next; // in order of admission
+} job;
+
+struct atedm_engine {
+    atedm_engine_options options;
+    atedm_engine_hooks hooks;
+    const atedm_model *model;
+    atedm_pipeline *pipeline;
+    job *jobs, **jobs_end;
+    size_t n_jobs;
+    size_class *classes;
+    job *decoding; // whose image `pictures` is being decoded; NULL: none
+    uint8_t *rgb;
+    double evaluation_s; // of the last one
+};
+
+// ---- life
+// ------------------------------------------------------------------------------------------
+
+atedm_status atedm_engine_create(const atedm_model *model, const atedm_engine_options *options,
+                                 const atedm_engine_hooks *hooks, atedm_engine **ret_engine,
+                                 atedm_error *err)
+{
+    if (options->max_batch < 1 || options->max_batch > ATEDM_ENGINE_MAX_BATCH ||
+        options->max_requests < 1)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "an engine of %zu images and %zu requests",
+                               options->max_batch, options->max_requests);
+    atedm_engine *e = calloc(1, sizeof *e);
+    if (!e)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for an engine");
+    e->options = *options;
+    e->hooks = *hooks;
+    e->model = model;
+    e->jobs_end = &e->jobs;
+    atedm_status status = atedm_pipeline_create(model, &e->pipeline, err);
+    if (status) {
+        free(e);
+        return status;
+    }
+    *ret_engine = e;
+    return ATEDM_OK;
+}
+
+static void free_job(job *j)
+{
+    atedm_generation_destroy(j->generation);
+    atedm_request_finish(&j->request);
+    free(j);
+}
+
+void atedm_engine_destroy(atedm_engine *e)
+{
+    if (!e)
+        return;
+    if (e->decoding)
+        atedm_pipeline_decode_abort(e->pipeline);
+    while (e->jobs) {
+        job *j = e->jobs;
+        e->jobs = j->next;
+        free_job(j);
+    }
+    while (e->classes) {
+        size_class *c = e->classes;
+        e->classes = c->next;
+        free(c);
+    }
+    free(e->rgb);
+    atedm_pipeline_destroy(e->pipeline);
+    free(e);
+}
+
+uint64_t atedm_engine_flops(const atedm_engine *e)
+{
+    atedm_op_counts counts[3];
+    atedm_pipeline_counts(e->pipeline, counts);
+    uint64_t flops = 0;
+    for (int i = 0; i < 3; i++)
+        flops += atedm_op_counts_flops(&counts[i]);
+    return flops;
+}
+
+size_t atedm_engine_requests(const atedm_engine *e)
+{
+    return e->n_jobs;
+}
+
+size_t atedm_engine_memory(const atedm_engine *e)
+{
+    size_t bytes = atedm_pipeline_device_memory(e->pipeline);
+    for (const job *j = e->jobs; j; j = j->next)
+        bytes += atedm_generation_memory(j->generation);
+    return bytes;
+}
+
+// ---- sizes
+// -----------------------------------------------------------------------------------------
+
+static size_class *class_of(const atedm_engine *e, const atedm_request *request)
+{
+    size_class *c = e->classes;
+    while (c && (c->width != request->width || c->height != request->height))
+        c = c->next;
+    return c;
+}
+
+// The class of the request's size with one more job; NULL where there is no memory. A new one
+// starts level with the least served, so that it has no claim on the past.
+static size_class *join_class(atedm_engine *e, const atedm_request *request)
+{
+    size_class *c = class_of(e, request);
+    if (!c) {
+        if (!(c = calloc(1, sizeof *c)))
+            return NULL;
+        c->width = request->width;
+        c->height = request->height;
+        c->most = e->options.max_batch;
+        for (const size_class *other = e->classes; other; other = other->next)
+            c->served = c->served > 0 ? fmin(c->served, other->served) : other->served;
+        c->next = e->classes;
+        e->classes = c;
+    }
+    c->jobs++;
+    return c;
+}
+
+static void leave_class(atedm_engine *e, size_class *c)
+{
+    if (--c->jobs)
+        return;
+    size_class **place = &e->classes;
+    while (*place && *place != c)
+        place = &(*place)->next;
+    *place = c->next;
+    free(c);
+}
+
+// ---- jobs come and go
+// ------------------------------------------------------------------------------
+
+// Scratch memory that evaluations of the class may come to need: that of as many of its images as
+// go into one.
+static size_t class_scratch(const atedm_engine *e, const size_class *c)
+{
+    size_t images = 0, bytes = 0, largest = 0;
+    for (const job *j = e->jobs; j; j = j->next) {
+        if (j->size != c)
+            continue;
+        size_t need = atedm_generation_scratch(j->generation).steps;
+        largest = need > largest ? need : largest;
+        images += (size_t)j->request.num_images;
+        bytes += need * (size_t)j->request.num_images;
+    }
+    return images > e->options.max_batch ? largest * e->options.max_batch : bytes;
+}
+
+// Device memory that all jobs together may come to need.
+static size_t memory_needed(const atedm_engine *e)
+{
+    size_t bytes = e->model->weight_bytes, steps = 0, vae = 0;
+    for (const size_class *c = e->classes; c; c = c->next) {
+        size_t need = class_scratch(e, c);
+        steps = need > steps ? need : steps;
+    }
+    for (const job *j = e->jobs; j; j = j->next) {
+        size_t need = atedm_generation_scratch(j->generation).vae;
+        vae = need > vae ? need : vae;
+        bytes += atedm_generation_memory(j->generation);
+    }
+    return bytes + steps + vae;
+}
+
+static void append(atedm_engine *e, job *j)
+{
+    *e->jobs_end = j;
+    e->jobs_end = &j->next;
+    e->n_jobs++;
+}
+
+// Takes the job out and frees it.
+static void leave(atedm_engine *e, job *j)
+{
+    job **place = &e->jobs;
+    while (*place && *place != j)
+        place = &(*place)->next;
+    if (!*place)
+        return;
+    *place = j->next;
+    if (!j->next)
+        e->jobs_end = place;
+    e->n_jobs--;
+    if (e->decoding == j) {
+        atedm_pipeline_decode_abort(e->pipeline);
+        free(e->rgb);
+        e->rgb = NULL;
+        e->decoding = NULL;
+    }
+    leave_class(e, j->size);
+    free_job(j);
+}
+
+atedm_status atedm_engine_admit(atedm_engine *e, uint64_t id, atedm_request *take_request,
+                                atedm_error *err)
+{
+    if (e->n_jobs >= e->options.max_requests)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%zu requests run already", e->n_jobs);
+    atedm_status refusal = e->n_jobs ? ATEDM_ERR_LIMIT : ATEDM_ERR_NOMEM; // may fit later
+    job *j = calloc(1, sizeof *j);
+    if (!j)
+        return atedm_error_set(err, refusal, "no memory for a request");
+    j->id = id;
+    j->request = *take_request; // given back unless all goes well
+    atedm_status status =
+        atedm_generation_create(e->pipeline, &j->request, NULL, NULL, NULL, &j->generation, err);
+    if (!status && !(j->size = join_class(e, &j->request)))
+        status = atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a request");
+    if (status) {
+        atedm_generation_destroy(j->generation);
+        free(j);
+        return status == ATEDM_ERR_NOMEM ? refusal : status;
+    }
+    append(e, j);
+    if (memory_needed(e) <= e->options.memory_limit) {
+        *take_request = (atedm_request){0};
+        return ATEDM_OK;
+    }
+    j->request = (atedm_request){0};
+    leave(e, j);
+    return atedm_error_set(err, refusal, "the request does not fit into %zu bytes of device memory",
+                           e->options.memory_limit);
+}
+
+bool atedm_engine_cancel(atedm_engine *e, uint64_t id)
+{
+    for (job *j = e->jobs; j; j = j->next)
+        if (j->id == id) {
+            leave(e, j);
+            return true;
+        }
+    return false;
+}
+
+static void fail(atedm_engine *e, job *j, atedm_status status, const atedm_error *error)
+{
+    e->hooks.failed(e->hooks.user, j->id, status, error);
+    leave(e, j);
+}
+
+// ---- texts and pixels
+// ------------------------------------------------------------------------------
+
+static void encode(atedm_engine *e, job *j)
+{
+    atedm_error error = {0};
+    double start = atedm_clock_monotonic();
+    atedm_status status = atedm_generation_encode(j->generation, &error);
+    j->report.timing.text_encoder_s = atedm_clock_monotonic() - start;
+    j->encoded = true;
+    if (status)
+        fail(e, j, status, &error);
+}
+
+static bool is_drawn(const job *j, int image)
+{
+    return atedm_generation_steps_done(j->generation, image) == j->request.steps;
+}
+
+static void finish(atedm_engine *e, job *j)
+{
+    atedm_generation_counts(j->generation, j->report.counts);
+    for (int which = 0; which < 2; which++)
+        j->report.encoded[which] = atedm_generation_encoded(j->generation, which);
+    e->hooks.done(e->hooks.user, j->id, &j->report);
+    leave(e, j);
+}
+
+// The next piece of the image that is being decoded, or the first of job j's next one.
+static void decode(atedm_engine *e, job *j)
+{
+    atedm_error error = {0};
+    atedm_status status = ATEDM_OK;
+    bool done = false;
+    double start = atedm_clock_monotonic();
+    if (!e->decoding) {
+        e->rgb = malloc(3 * (size_t)(j->request.width * j->request.height));
+        status = e->rgb ? atedm_pipeline_decode_begin(
+                              e->pipeline, &(atedm_lane){j->generation, j->pictures}, &error)
+                        : atedm_error_set(&error, ATEDM_ERR_NOMEM, "no memory for a picture");
+        if (!status)
+            e->decoding = j;
+    }
+    if (!status)
+        status = atedm_pipeline_decode_advance(e->pipeline, e->rgb, &done, &error);
+    j->report.timing.vae_s += atedm_clock_monotonic() - start;
+    if (status || done)
+        e->decoding = NULL;
+    if (!done && !status)
+        return;
+    uint8_t *rgb = e->rgb;
+    e->rgb = NULL;
+    if (status) {
+        free(rgb);
+        fail(e, j, status, &error);
+        return;
+    }
+    e->hooks.image(e->hooks.user, j->id, j->pictures++, &j->request,
+                   atedm_generation_plan(j->generation), rgb);
+    if (j->pictures == j->request.num_images)
+        finish(e, j);
+}
+
+// Texts first: they give the next evaluation more to do.
+static bool do_short_piece(atedm_engine *e)
+{
+    for (job *j = e->jobs; j; j = j->next)
+        if (!j->encoded) {
+            encode(e, j);
+            return true;
+        }
+    if (e->decoding) {
+        decode(e, e->decoding);
+        return true;
+    }
+    for (job *j = e->jobs; j; j = j->next)
+        if (is_drawn(j, j->pictures)) {
+            decode(e, j);
+            return true;
+        }
+    return false;
+}
+
+// ---- steps
+// -----------------------------------------------------------------------------------------
+
+// The images of the class that have steps left, of the first admitted requests: as many as go into
+// one evaluation.
+static size_t choose_lanes(const atedm_engine *e, const size_class *c,
+                           atedm_lane ret_lanes[ATEDM_ENGINE_MAX_BATCH],
+                           job *ret_jobs[ATEDM_ENGINE_MAX_BATCH])
+{
+    size_t n = 0;
+    for (job *j = e->jobs; j; j = j->next) {
+        if (!j->encoded || j->size != c)
+            continue;
+        for (int i = 0; i < j->request.num_images && n < c->most; i++)
+            if (!is_drawn(j, i)) {
+                ret_jobs[n] = j;
+                ret_lanes[n++] = (atedm_lane){j->generation, i};
+            }
+    }
+    return n;
+}
+
+static bool has_steps_left(const atedm_engine *e, const size_class *c)
+{
+    for (const job *j = e->jobs; j; j = j->next)
+        if (j->encoded && j->size == c && !is_drawn(j, j->request.num_images - 1))
+            return true;
+    return false;
+}
+
+static size_class *least_served(const atedm_engine *e)
+{
+    size_class *least = NULL;
+    for (size_class *c = e->classes; c; c = c->next)
+        if ((!least || c->served < least->served) && has_steps_left(e, c))
+            least = c;
+    return least;
+}
+
+// Notes what the evaluation was for the job of lanes first .. last - 1.
+static void account(atedm_engine *e, job *j, const atedm_lane *lanes, size_t first, size_t last,
+                    size_t batch, double seconds)
+{
+    atedm_engine_report *r = &j->report;
+    int step = -1;
+    for (size_t i = first; i < last; i++) {
+        int done = atedm_generation_steps_done(j->generation, lanes[i].image) - 1;
+        if (done != step) // images of a request that take turns may be at different steps
+            r->timing.steps_s[done] += seconds;
+        step = done;
+    }
+    r->timing.denoise_s += seconds;
+    r->evaluations++;
+    r->batch_images += batch;
+    r->max_batch = batch > r->max_batch ? batch : r->max_batch;
+    // Images are chosen in order: none is behind the last.
+    int all = atedm_generation_steps_done(j->generation, j->request.num_images - 1);
+    while (j->stepped < all)
+        e->hooks.stepped(e->hooks.user, j->id, ++j->stepped);
+}
+
+// The device has no room for n images at once: fewer from now on, or the request that does not even
+// fit alone ends.
+static void shrink(atedm_engine *e, size_class *c, size_t n, job *only, atedm_status status,
+                   const atedm_error *error)
+{
+    if (status == ATEDM_ERR_NOMEM && n > 1)
+        c->most = n / 2;
+    else
+        fail(e, only, status, error);
+}
+
+static void evaluate(atedm_engine *e, size_class *c)
+{
+    atedm_lane lanes[ATEDM_ENGINE_MAX_BATCH];
+    job *jobs[ATEDM_ENGINE_MAX_BATCH] = {0};
+    atedm_error error = {0};
+    size_t n = choose_lanes(e, c, lanes, jobs);
+    if (n == 0)
+        return;
+    uint64_t before = atedm_engine_flops(e);
+    double start = atedm_clock_monotonic();
+    atedm_status status = atedm_pipeline_step(e->pipeline, lanes, n, &error);
+    double seconds = atedm_clock_monotonic() - start;
+    if (status) {
+        shrink(e, c, n, jobs[0], status, &error);
+        return;
+    }
+    c->served += (double)(atedm_engine_flops(e) - before);
+    e->evaluation_s = seconds;
+    e->hooks.evaluated(e->hooks.user, n, seconds);
+    for (size_t first = 0, last; first < n; first = last) {
+        for (last = first + 1; last < n && jobs[last] == jobs[first]; last++)
+            ;
+        account(e, jobs[first], lanes, first, last, n, seconds);
+    }
+}
+
+// At least one piece, and as many as take no longer than a share of an evaluation: pictures of a
+// small size are not to wait for a large one's steps piece by piece.
+static bool do_short_pieces(atedm_engine *e)
+{
+    double end = atedm_clock_monotonic() + PIECES_SHARE * e->evaluation_s;
+    bool any = do_short_piece(e);
+    for (bool more = any; more && atedm_clock_monotonic() < end;)
+        more = do_short_piece(e);
+    return any;
+}
+
+bool atedm_engine_turn(atedm_engine *e)
+{
+    bool busy = do_short_pieces(e);
+    size_class *c = least_served(e);
+    if (!c)
+        return busy;
+    evaluate(e, c);
+    return true;
+}

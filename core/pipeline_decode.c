@@ -1,0 +1,74 @@
+// From latents to pixels, in pieces: see pipeline.h.
+#include "core/pipeline_private.h"
+
+static void finish(atedm_pipeline *p)
+{
+    p->decoding.generation = NULL;
+    atedm_arena_release(&p->vae_scratch, 0);
+}
+
+void atedm_pipeline_decode_abort(atedm_pipeline *p)
+{
+    atedm_stream_reset_counts(p->vae_stream);
+    finish(p);
+}
+
+atedm_status atedm_pipeline_decode_begin(atedm_pipeline *p, const atedm_lane *lane,
+                                         atedm_error *err)
+{
+    atedm_generation *g = lane->generation;
+    if (p->decoding.generation)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "another image is being decoded");
+    if (lane->image < 0 || lane->image >= g->images)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "image %d of %lld", lane->image,
+                               (long long)g->images);
+    atedm_arena *arena = &p->vae_scratch;
+    atedm_status status = atedm_pipeline_reserve(p, arena, g->need.vae, err);
+    if (status)
+        return status;
+    const atedm_model *m = p->model;
+    size_t values = (size_t)(g->request->width * g->request->height) * 3;
+    const float *latents = g->latents + (size_t)lane->image * (size_t)(g->h * g->w * g->channels);
+    p->decoding = (atedm_pipeline_decoding){
+        .generation = g,
+        .image = lane->image,
+        .values = values,
+        .y = atedm_arena_take(arena, p->vae_stream, values * atedm_dtype_size(m->vae_dtype)),
+        .bytes = atedm_arena_take(arena, p->vae_stream, values),
+    };
+    atedm_vae_decoding_init(&p->decoding.vae, m->vae, p->vae_stream, arena, latents, g->h, g->w);
+    return ATEDM_OK;
+}
+
+atedm_status atedm_pipeline_decode_advance(atedm_pipeline *p, uint8_t *rgb, bool *ret_done,
+                                           atedm_error *err)
+{
+    atedm_pipeline_decoding *d = &p->decoding;
+    atedm_stream *s = p->vae_stream;
+    bool done = !atedm_vae_decoding_advance(&d->vae, d->y);
+    if (done) {
+        atedm_image_finish(s, d->y, d->bytes, (int64_t)d->values);
+        atedm_download(s, d->bytes, rgb, d->values);
+        atedm_pipeline_dump_image(d->generation, d->image, d->y);
+    }
+    atedm_status status = atedm_stream_sync(s, err);
+    if (status) {
+        atedm_pipeline_decode_abort(p);
+        return status;
+    }
+    if (done) {
+        atedm_generation_count(d->generation, 2, s);
+        finish(p);
+    }
+    *ret_done = done;
+    return ATEDM_OK;
+}
+
+atedm_status atedm_generation_decode(atedm_generation *g, int image, uint8_t *rgb, atedm_error *err)
+{
+    atedm_status status = atedm_pipeline_decode_begin(g->p, &(atedm_lane){g, image}, err);
+    bool done = false;
+    while (!status && !done)
+        status = atedm_pipeline_decode_advance(g->p, rgb, &done, err);
+    return status;
+}

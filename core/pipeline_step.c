@@ -1,0 +1,207 @@
+// Denoising steps: images of one or several requests in one UNet evaluation. See pipeline.h.
+#include "core/base/splitmix.h"
+#include "core/pipeline_private.h"
+
+// One evaluation while it is put together; the buffers are scratch memory.
+typedef struct evaluation {
+    const atedm_model *model;
+    atedm_stream *s;
+    atedm_arena *arena;
+    const atedm_lane *lanes;
+    size_t n;
+    int64_t samples;          // of all lanes
+    atedm_generation *dumped; // NULL: none
+    char *x, *y, *context, *condition;
+} evaluation;
+
+static size_t latent_elements(const atedm_generation *g)
+{
+    return (size_t)(g->h * g->w * g->channels);
+}
+
+static float *latents_of(const atedm_lane *lane)
+{
+    return lane->generation->latents + (size_t)lane->image * latent_elements(lane->generation);
+}
+
+// The text and the condition of each sample, and its latents scaled for the UNet.
+static void gather(const evaluation *e)
+{
+    const atedm_model *m = e->model;
+    size_t element = atedm_dtype_size(m->dtype);
+    size_t context =
+        (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim) * element;
+    size_t condition = (size_t)atedm_unet_embedding_dim(m->unet) * element;
+    size_t at = 0; // sample
+    for (size_t i = 0; i < e->n; i++) {
+        const atedm_generation *g = e->lanes[i].generation;
+        size_t samples = (size_t)g->samples, count = latent_elements(g);
+        double scale = atedm_schedule_input_scale(&g->schedule, g->steps_done[e->lanes[i].image]);
+        atedm_copy(e->s, g->context, e->context + at * context, samples * context);
+        atedm_copy(e->s, g->condition, e->condition + at * condition, samples * condition);
+        for (size_t k = 0; k < samples; k++)
+            atedm_scale_input(e->s, latents_of(&e->lanes[i]), &scale,
+                              e->x + (at + k) * count * element, 1, (int64_t)count);
+        at += samples;
+    }
+}
+
+static bool is_dry(const evaluation *e)
+{
+    return !e->model->dry;
+}
+
+static void evaluate(const evaluation *e)
+{
+    atedm_unet_sample samples[ATEDM_UNET_MAX_SAMPLES];
+    int64_t at = 0;
+    for (size_t i = 0; i < e->n; i++) {
+        const atedm_generation *g = e->lanes[i].generation;
+        int image = e->lanes[i].image, step = g->steps_done[image];
+        for (int64_t k = 0; k < g->samples; k++)
+            samples[at++] = (atedm_unet_sample){
+                .timestep = g->schedule.timesteps[step],
+                .prune = g->plan ? &g->plan->spec : NULL,
+                .rho = g->plan ? atedm_plan_step(g->plan, step) : NULL,
+                // Of both halves of guidance: a random selection is to keep the same tokens of
+                // them.
+                .draw = atedm_splitmix(g->request->seed + (uint64_t)image, (uint64_t)step),
+            };
+    }
+    const atedm_generation *first = e->lanes[0].generation;
+    atedm_unet_forward(e->model->unet, e->s, e->arena,
+                       &(atedm_unet_args){
+                           .x = e->x,
+                           .context = e->context,
+                           .context_tokens = e->model->context_tokens,
+                           .condition = e->condition,
+                           .samples = samples,
+                           .n = e->samples,
+                           .h = first->h,
+                           .w = first->w,
+                           .y = e->y,
+                           .traced = e->dumped != NULL,
+                           .trace = e->dumped && !is_dry(e) ? atedm_pipeline_dump_trace : NULL,
+                           .trace_user = e->dumped,
+                       });
+}
+
+static void step_samplers(const evaluation *e)
+{
+    size_t at = 0, element = atedm_dtype_size(e->model->dtype);
+    for (size_t i = 0; i < e->n; i++) {
+        const atedm_generation *g = e->lanes[i].generation;
+        size_t count = latent_elements(g);
+        const char *uncond = e->y + at * count * element;
+        double a, b;
+        atedm_schedule_euler(&g->schedule, g->steps_done[e->lanes[i].image], &a, &b);
+        atedm_sampler_step(e->s, &(atedm_step_args){
+                                     .cond = g->samples == 2 ? uncond + count * element : uncond,
+                                     .uncond = g->samples == 2 ? uncond : NULL,
+                                     .x = latents_of(&e->lanes[i]),
+                                     .count = (int64_t)count,
+                                     .guidance_scale = (float)g->request->guidance_scale,
+                                     .a = a,
+                                     .b = b,
+                                 });
+        at += (size_t)g->samples;
+    }
+}
+
+void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *arena,
+                      const atedm_lane *lanes, size_t n)
+{
+    evaluation e = {.model = model, .s = s, .arena = arena, .lanes = lanes, .n = n};
+    for (size_t i = 0; i < n; i++)
+        e.samples += lanes[i].generation->samples;
+    if (lanes[0].generation->dump.call) // whoever dumps is alone
+        e.dumped = lanes[0].generation;
+    size_t mark = atedm_arena_mark(arena), element = atedm_dtype_size(model->dtype);
+    size_t samples = (size_t)e.samples, latents = samples * latent_elements(lanes[0].generation);
+    size_t context = (size_t)(model->context_tokens * model->config.parts.unet.cross_attention_dim);
+    e.x = atedm_arena_take(arena, s, latents * element);
+    e.y = atedm_arena_take(arena, s, latents * element);
+    e.context = atedm_arena_take(arena, s, samples * context * element);
+    e.condition = atedm_arena_take(
+        arena, s, samples * (size_t)atedm_unet_embedding_dim(model->unet) * element);
+    if (!atedm_stream_failed(s)) {
+        gather(&e);
+        evaluate(&e);
+        if (e.dumped && !is_dry(&e))
+            atedm_pipeline_dump_noise(e.dumped, (int64_t)n, e.y);
+        step_samplers(&e);
+    }
+    atedm_arena_release(arena, mark);
+}
+
+// Scratch memory that an evaluation of these lanes takes.
+static atedm_status measure(atedm_pipeline *p, const atedm_lane *lanes, size_t n, size_t *ret_bytes,
+                            atedm_error *err)
+{
+    atedm_arena arena;
+    atedm_arena_init_measuring(&arena);
+    atedm_lanes_step(p->model->dry, p->dry_stream, &arena, lanes, n);
+    atedm_status status = atedm_stream_sync(p->dry_stream, err);
+    if (!status)
+        *ret_bytes = arena.peak;
+    return status;
+}
+
+static atedm_status check_lanes(const atedm_lane *lanes, size_t n, atedm_error *err)
+{
+    int64_t samples = 0;
+    for (size_t i = 0; i < n; i++) {
+        const atedm_generation *g = lanes[i].generation, *first = lanes[0].generation;
+        samples += g->samples;
+        if (g->h != first->h || g->w != first->w)
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "images of two sizes in one evaluation");
+        if (g->steps_done[lanes[i].image] >= g->schedule.n)
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "all %d steps are done", g->schedule.n);
+    }
+    if (n == 0 || samples > ATEDM_UNET_MAX_SAMPLES)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%lld samples in one evaluation, not 1 to %d",
+                               (long long)samples, ATEDM_UNET_MAX_SAMPLES);
+    return ATEDM_OK;
+}
+
+atedm_status atedm_pipeline_step(atedm_pipeline *p, const atedm_lane *lanes, size_t n,
+                                 atedm_error *err)
+{
+    size_t need = 0;
+    atedm_status status = check_lanes(lanes, n, err);
+    if (!status)
+        status = measure(p, lanes, n, &need, err);
+    if (!status)
+        status = atedm_pipeline_reserve(p, &p->scratch, need, err);
+    if (status)
+        return status;
+    atedm_stream_reset_counts(p->stream);
+    atedm_lanes_step(p->model, p->stream, &p->scratch, lanes, n);
+    atedm_op_counts counted = atedm_stream_counts(p->stream);
+    status = atedm_stream_sync(p->stream, err);
+    if (status)
+        return status;
+    atedm_op_counts_add(&p->counts[1], &counted);
+    for (size_t i = 0; i < n; i++) {
+        atedm_generation *g = lanes[i].generation;
+        int *done = &g->steps_done[lanes[i].image];
+        atedm_op_counts_add(&g->counts[1], &g->step_counts[*done]);
+        ++*done;
+    }
+    return ATEDM_OK;
+}
+
+atedm_status atedm_generation_step(atedm_generation *g, atedm_error *err)
+{
+    for (int first = 0; first < g->images; first += ATEDM_PIPELINE_BATCH) {
+        atedm_lane lanes[ATEDM_PIPELINE_BATCH];
+        size_t n = 0;
+        for (int i = first; i < g->images && n < ATEDM_PIPELINE_BATCH; i++)
+            lanes[n++] = (atedm_lane){g, i};
+        atedm_status status = atedm_pipeline_step(g->p, lanes, n, err);
+        if (status)
+            return status;
+    }
+    atedm_pipeline_dump_latents(g);
+    return atedm_stream_sync(g->p->stream, err);
+}
