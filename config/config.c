@@ -2,6 +2,7 @@
 // daemon to judge; here values have the right type and range.
 #include "config/config.h"
 
+#include "core/engine.h"
 #include "core/json_read.h"
 #include "core/sampler.h"
 
@@ -51,6 +52,16 @@ static const option options[] = {
      "pruning of a request that names none: a preset, off, or a JSON object"},
     {"queue_limit", OPTION_INTEGER, FIELD(queue_limit), "64", 1, 100000, NULL, "N",
      "requests that may wait; further ones get 503"},
+    {"workers", OPTION_INTEGER, FIELD(workers), "1", 1, 64, NULL, "N",
+     "worker processes, each with the model in its memory"},
+    {"worker_timeout_s", OPTION_REAL, FIELD(worker_timeout_s), "600", 0.1, 86400, NULL, "SECONDS",
+     "a busy worker that says nothing for so long is ended and started again"},
+    {"max_active", OPTION_INTEGER, FIELD(max_active), "16", 1, 4096, NULL, "N",
+     "requests that a worker has at a time; further ones wait in the queue"},
+    {"max_batch", OPTION_INTEGER, FIELD(max_batch), "8", 1, ATEDM_ENGINE_MAX_BATCH, NULL, "N",
+     "images in one UNet evaluation"},
+    {"memory_limit", OPTION_INTEGER, FIELD(memory_limit), "0", 0, 1e15, NULL, "BYTES",
+     "device memory of a worker; 0: whatever there is"},
     {"max_area", OPTION_INTEGER, FIELD(max_area), "2359296", 64, 268435456, NULL, "PIXELS",
      "pixels of one image"},
     {"max_images", OPTION_INTEGER, FIELD(max_images), "8", 1, 256, NULL, "N",

@@ -20,6 +20,11 @@ typedef struct atedm_config {
     char dtype[ATEDM_CONFIG_WORD_MAX];
     char default_pruning[ATEDM_CONFIG_PRUNING_MAX]; // a preset's name, or a JSON object's text
     int64_t queue_limit;                            // waiting requests
+    int64_t workers;                                // processes
+    double worker_timeout_s;                        // a busy one that says nothing is ended
+    int64_t max_active;                             // requests that a worker has at a time
+    int64_t max_batch;                              // images in one UNet evaluation
+    int64_t memory_limit;                           // device bytes of a worker; 0: no limit
     int64_t max_area;                               // pixels of one image
     int64_t max_images;                             // of one request
     int64_t max_steps;

@@ -8,18 +8,20 @@ void atedm_account_start(atedm_metrics *metrics, double queue_s)
     atedm_metrics_observe(metrics, ATEDM_METRIC_STAGE_DURATION, queue_s, ATEDM_LABELS("queue"));
 }
 
-void atedm_account_step(atedm_metrics *metrics, const char *device, double step_s)
+void atedm_account_evaluation(atedm_metrics *metrics, const char *device, size_t images,
+                              double seconds)
 {
-    atedm_metrics_observe(metrics, ATEDM_METRIC_STEP_DURATION, step_s, ATEDM_LABELS(device));
+    atedm_metrics_observe(metrics, ATEDM_METRIC_STEP_DURATION, seconds, ATEDM_LABELS(device));
+    atedm_metrics_observe(metrics, ATEDM_METRIC_BATCH_SIZE, (double)images, ATEDM_LABELS(device));
 }
 
 atedm_request_cost atedm_account_cost(const atedm_job *job, const atedm_worker_result *result)
 {
     atedm_request_cost cost = job->cost;
-    cost.text_encoder = atedm_op_counts_flops(&result->counts[0]);
-    cost.unet = atedm_op_counts_flops(&result->counts[1]);
-    cost.vae = atedm_op_counts_flops(&result->counts[2]);
-    cost.overhead = 2 * result->counts[1].overhead;
+    cost.text_encoder = atedm_op_counts_flops(&result->report.counts[0]);
+    cost.unet = atedm_op_counts_flops(&result->report.counts[1]);
+    cost.vae = atedm_op_counts_flops(&result->report.counts[2]);
+    cost.overhead = 2 * result->report.counts[1].overhead;
     cost.executed = cost.text_encoder + cost.unet + cost.vae;
     cost.saved_ratio = 1 - (double)cost.executed / (double)cost.baseline;
     return cost;
@@ -75,10 +77,10 @@ static void account_tokens(atedm_metrics *metrics, const atedm_job *job)
     }
 }
 
-void atedm_account_done(atedm_metrics *metrics, const char *device, const atedm_job *job,
+void atedm_account_done(atedm_metrics *metrics, const atedm_job *job,
                         const atedm_worker_result *result)
 {
-    const atedm_timing *t = &result->timing;
+    const atedm_timing *t = &result->report.timing;
     const struct {
         const char *name;
         double seconds;
@@ -92,11 +94,6 @@ void atedm_account_done(atedm_metrics *metrics, const char *device, const atedm_
     const char *preset = job->request.prune.preset;
     atedm_metrics_count(metrics, ATEDM_METRIC_IMAGES, result->n_images,
                         ATEDM_LABELS(job->request.sampler, *preset ? preset : "custom"));
-    for (size_t images = 1; images <= ATEDM_PIPELINE_BATCH; images++) {
-        for (uint64_t i = 0; i < result->evaluations[images]; i++)
-            atedm_metrics_observe(metrics, ATEDM_METRIC_BATCH_SIZE, (double)images,
-                                  ATEDM_LABELS(device));
-    }
     atedm_request_cost cost = atedm_account_cost(job, result);
     account_flops(metrics, &cost);
     account_tokens(metrics, job);

@@ -6,8 +6,10 @@
 #include "server/metrics.h"
 
 void atedm_account_start(atedm_metrics *metrics, double queue_s);
-void atedm_account_step(atedm_metrics *metrics, const char *device, double step_s);
-void atedm_account_done(atedm_metrics *metrics, const char *device, const atedm_job *job,
+// One UNet evaluation.
+void atedm_account_evaluation(atedm_metrics *metrics, const char *device, size_t images,
+                              double seconds);
+void atedm_account_done(atedm_metrics *metrics, const atedm_job *job,
                         const atedm_worker_result *result);
 
 // FLOPs that a result's stages executed, and the cost that goes with them: the analytic baseline

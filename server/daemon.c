@@ -76,23 +76,33 @@ static void on_signal(uv_signal_t *handle, int number)
 
 // ---- what the parts tell
 
-static void set_up(atedm_daemon *d, bool up)
+static void set_up(atedm_daemon *d, const char *device, bool up)
 {
-    atedm_metrics_set(d->metrics, ATEDM_METRIC_WORKER_UP, up, ATEDM_LABELS(d->device));
+    atedm_metrics_set(d->metrics, ATEDM_METRIC_WORKER_UP, up, ATEDM_LABELS(device));
 }
 
-static void on_ready(void *user, const atedm_worker_facts *facts)
+static void on_ready(void *user, const char *device, const atedm_worker_facts *facts)
 {
     atedm_daemon *d = user;
     d->facts = *facts;
-    d->ready = true;
-    set_up(d, true);
+    d->loaded = true;
+    set_up(d, device, true);
     const char *dtype = atedm_dtype_name(facts->dtype);
     atedm_metrics_set(d->metrics, ATEDM_METRIC_MODEL_INFO, 1,
                       ATEDM_LABELS(d->model.name, dtype, facts->backend));
-    ATEDM_LOG(&d->log, ATEDM_LOG_INFO, "ready", atedm_log_text("model", d->model.name),
-              atedm_log_text("backend", facts->backend), atedm_log_text("dtype", dtype),
+    ATEDM_LOG(&d->log, ATEDM_LOG_INFO, "ready", atedm_log_text("device", device),
+              atedm_log_text("model", d->model.name), atedm_log_text("backend", facts->backend),
+              atedm_log_text("dtype", dtype),
               atedm_log_integer("parameters", (int64_t)facts->parameters));
+}
+
+static void on_worker_lost(void *user, const char *device, const atedm_error *error)
+{
+    atedm_daemon *d = user;
+    set_up(d, device, false);
+    atedm_metrics_count(d->metrics, ATEDM_METRIC_WORKER_RESTARTS, 1, ATEDM_LABELS(device));
+    ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "worker lost", atedm_log_text("device", device),
+              atedm_log_text("error", error->message));
 }
 
 static void on_worker_failed(void *user, const atedm_error *error)
@@ -188,8 +198,10 @@ void atedm_daemon_measure(atedm_daemon *d)
     };
     for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++)
         atedm_metrics_set(d->metrics, gauges[i].metric, gauges[i].value, ATEDM_NO_LABELS);
-    atedm_metrics_set(d->metrics, ATEDM_METRIC_DEVICE_MEMORY, (double)state.device_memory,
-                      ATEDM_LABELS(d->device));
+    atedm_worker_state worker;
+    for (size_t i = 0; atedm_dispatch_get_worker(d->dispatch, i, &worker); i++)
+        atedm_metrics_set(d->metrics, ATEDM_METRIC_DEVICE_MEMORY, (double)worker.device_memory,
+                          ATEDM_LABELS(worker.device));
 }
 
 // ---- starting
@@ -260,12 +272,19 @@ static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
             .loop = &d->loop,
             .metrics = d->metrics,
             .max_queue = (size_t)d->config->queue_limit,
+            .workers = (size_t)d->config->workers,
+            .worker_timeout_s = d->config->worker_timeout_s,
             .worker = {.model = d->config->model,
                        .backend = d->config->backend,
-                       .dtype = d->config->dtype},
+                       .dtype = d->config->dtype,
+                       .max_batch = (size_t)d->config->max_batch,
+                       .max_requests = (size_t)d->config->max_active,
+                       .memory_limit =
+                           d->config->memory_limit ? (size_t)d->config->memory_limit : SIZE_MAX},
             .device = d->device,
             .user = d,
             .ready = on_ready,
+            .lost = on_worker_lost,
             .failed = on_worker_failed,
             .idle = check_drained,
         },
@@ -306,8 +325,12 @@ static void start_handles(atedm_daemon *d)
 // Metrics that are there from the start, so that a first look finds them.
 static void start_metrics(atedm_daemon *d)
 {
-    set_up(d, false);
-    atedm_metrics_count(d->metrics, ATEDM_METRIC_WORKER_RESTARTS, 0, ATEDM_LABELS(d->device));
+    atedm_worker_state worker;
+    for (size_t i = 0; atedm_dispatch_get_worker(d->dispatch, i, &worker); i++) {
+        set_up(d, worker.device, false);
+        atedm_metrics_count(d->metrics, ATEDM_METRIC_WORKER_RESTARTS, 0,
+                            ATEDM_LABELS(worker.device));
+    }
     atedm_metrics_set(d->metrics, ATEDM_METRIC_BUILD_INFO, 1, ATEDM_LABELS(ATEDM_VERSION));
     atedm_metrics_set(d->metrics, ATEDM_METRIC_PROCESS_START_TIME, atedm_process_read().start_time,
                       ATEDM_NO_LABELS);
@@ -357,20 +380,17 @@ int atedm_daemon_run(const atedm_config *config)
         return fail("", &(atedm_error){"no memory or file descriptors to start"}, EXIT_FAILED);
     }
     start_handles(&d);
-    start_metrics(&d);
     status = start_http(&d, listen_fd, &err);
     if (!status)
         status = start_dispatch(&d, &err);
     if (status) {
         d.exit_status = fail("", &err, EXIT_FAILED);
     } else {
+        start_metrics(&d);
         printf("atedmd listening on http://%s\n", address);
         fflush(stdout);
         uv_run(&d.loop, UV_RUN_DEFAULT);
         ATEDM_LOG(&d.log, ATEDM_LOG_INFO, "ends", atedm_log_integer("status", d.exit_status));
-        // A model that is being loaded cannot be interrupted, and nobody waits for it any more.
-        if (!d.ready && d.exit_status == 0)
-            _exit(0);
     }
     finish(&d);
     return d.exit_status;

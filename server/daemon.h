@@ -27,7 +27,7 @@ typedef struct atedm_daemon {
     uv_timer_t grace; // runs while the last answers are sent
     atedm_http *http;
     atedm_dispatch *dispatch;
-    bool ready; // `facts` are there, requests are run
+    bool loaded; // `facts` are there
     atedm_worker_facts facts;
     bool draining, closing;
     int exit_status;

@@ -1,6 +1,5 @@
-// Jobs from admission to end: see dispatch.h. A job that is given up while it runs leaves an empty
-// place behind: the worker is told to cancel, and what it still says about that job is only
-// accounted for.
+// Jobs from admission to end: see dispatch.h. A job that is given up while a worker has it leaves
+// its place at once: the worker is told to cancel, and what it still says about the job is ignored.
 #include "server/dispatch.h"
 
 #include "core/base/clock.h"
@@ -8,31 +7,42 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Weight of the newest request in the measured rate.
-#define RATE_WEIGHT 0.3
+// Seconds of the device's work over which the measured rate forgets.
+#define RATE_WINDOW_S 10
 // Retry-After: where nothing was measured yet, and at most.
 #define RETRY_AFTER_UNKNOWN_S 5
 #define RETRY_AFTER_MAX_S 3600
+// Milliseconds between two looks for workers that hang.
+#define WATCH_MS 250
+
+// A worker and the jobs that it has.
+typedef struct atedm_seat {
+    atedm_dispatch *dispatch;
+    atedm_worker *worker;
+    char device[ATEDM_DEVICE_LABEL_MAX];
+    bool ready;
+    atedm_queue active;
+    double rate, best_rate; // FLOPs a second; NAN: nothing was measured yet
+    size_t device_memory;
+} seat;
 
 struct atedm_dispatch {
     atedm_dispatch_options options;
-    atedm_worker *worker;
-    bool ready;
+    seat seats[ATEDM_MAX_WORKERS];
+    size_t n_seats;
     atedm_queue queue;
-    atedm_job *running; // NULL: nothing, or given up
-    uint64_t busy;      // id of the job that the worker has; 0: none
     uint64_t last_id;
     uv_timer_t deadline; // the nearest one
-    double rate, best_rate;
-    size_t device_memory;
+    uv_timer_t watch;    // for workers that hang
 };
 
-static atedm_job *job_of(atedm_queue_item *place)
+static atedm_job *job_of(const atedm_queue_item *place)
 {
-    return (atedm_job *)((char *)place - offsetof(atedm_job, place));
+    return (atedm_job *)((char *)(uintptr_t)place - offsetof(atedm_job, place));
 }
 
 void atedm_job_destroy(atedm_job *job)
@@ -44,9 +54,18 @@ void atedm_job_destroy(atedm_job *job)
     free(job);
 }
 
+static size_t count_active(const atedm_dispatch *d)
+{
+    size_t active = 0;
+    for (size_t i = 0; i < d->n_seats; i++)
+        active += d->seats[i].active.depth;
+    return active;
+}
+
 // ---- ends
 
 static void watch_deadlines(atedm_dispatch *d);
+static void start_next(atedm_dispatch *d);
 
 // Tells who waits and frees the job, which is in no place any more.
 static void end(atedm_job *job, atedm_job_end how, const atedm_worker_result *result,
@@ -56,21 +75,18 @@ static void end(atedm_job *job, atedm_job_end how, const atedm_worker_result *re
     atedm_job_destroy(job);
 }
 
-// Takes the job out of its place.
+// Takes the job out of its place; a worker that has it gives it up.
 static void leave(atedm_dispatch *d, atedm_job *job)
 {
-    if (job == d->running) {
-        d->running = NULL;
-        atedm_worker_cancel(d->worker, job->id);
-    } else {
-        atedm_queue_remove(&d->queue, &job->place);
-    }
+    atedm_queue_remove(job->seat ? &job->seat->active : &d->queue, &job->place);
+    if (job->seat)
+        atedm_worker_cancel(job->seat->worker, job->place.arrival);
     watch_deadlines(d);
 }
 
 static void check_idle(const atedm_dispatch *d)
 {
-    if (d->queue.depth == 0 && !d->busy)
+    if (d->queue.depth == 0 && count_active(d) == 0)
         d->options.idle(d->options.user);
 }
 
@@ -78,63 +94,82 @@ void atedm_dispatch_give_up(atedm_dispatch *d, atedm_job *job)
 {
     leave(d, job);
     atedm_job_destroy(job);
-    check_idle(d);
+    start_next(d);
+}
+
+static void end_all(atedm_dispatch *d, const atedm_queue *queue, const atedm_error *error)
+{
+    while (queue->first) {
+        atedm_job *job = job_of(queue->first);
+        leave(d, job);
+        end(job, ATEDM_JOB_FAILED, NULL, error);
+    }
 }
 
 void atedm_dispatch_fail_all(atedm_dispatch *d, const atedm_error *error)
 {
-    while (d->queue.first) {
-        atedm_job *job = job_of(d->queue.first);
-        leave(d, job);
-        end(job, ATEDM_JOB_FAILED, NULL, error);
-    }
-    if (d->running) {
-        atedm_job *job = d->running;
-        leave(d, job);
-        end(job, ATEDM_JOB_FAILED, NULL, error);
-    }
+    end_all(d, &d->queue, error);
+    for (size_t i = 0; i < d->n_seats; i++)
+        end_all(d, &d->seats[i].active, error);
 }
 
 // ---- deadlines
 
-// Whether the job cannot be done in time, even if it starts now and runs as fast as any ever did.
+static double best_rate(const atedm_dispatch *d)
+{
+    double best = NAN;
+    for (size_t i = 0; i < d->n_seats; i++)
+        best = fmax(best, d->seats[i].best_rate); // fmax ignores NAN
+    return best;
+}
+
+// Whether the job cannot be done in time, even if it starts now and all of a worker's best rate is
+// its.
 static bool is_hopeless(const atedm_dispatch *d, const atedm_job *job)
 {
-    if (isinf(job->deadline))
+    if (isinf(job->place.deadline))
         return false;
-    double left = job->deadline - atedm_clock_monotonic();
-    double least = isnan(d->best_rate) ? 0 : (double)job->cost.executed / d->best_rate;
-    return left <= least;
+    double left = job->place.deadline - atedm_clock_monotonic(), rate = best_rate(d);
+    return left <= (isnan(rate) ? 0 : (double)job->cost.executed / rate);
+}
+
+static void end_overdue(atedm_dispatch *d, const atedm_queue *queue, double now)
+{
+    atedm_queue_item *next;
+    for (atedm_queue_item *place = queue->first; place; place = next) {
+        atedm_job *job = job_of(place);
+        next = place->after;
+        if (place->deadline > now)
+            continue;
+        leave(d, job);
+        end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
+    }
 }
 
 static void on_deadline(uv_timer_t *timer)
 {
     atedm_dispatch *d = timer->data;
     double now = atedm_clock_monotonic();
-    atedm_queue_item *next;
-    for (atedm_queue_item *place = d->queue.first; place; place = next) {
-        atedm_job *job = job_of(place);
-        next = place->after;
-        if (job->deadline > now)
-            continue;
-        leave(d, job);
-        end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
-    }
-    if (d->running && d->running->deadline <= now) {
-        atedm_job *job = d->running;
-        leave(d, job);
-        end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
-    }
-    watch_deadlines(d);
-    check_idle(d);
+    end_overdue(d, &d->queue, now);
+    for (size_t i = 0; i < d->n_seats; i++)
+        end_overdue(d, &d->seats[i].active, now);
+    start_next(d);
+}
+
+static double nearest_deadline(const atedm_queue *queue)
+{
+    double nearest = INFINITY;
+    for (const atedm_queue_item *place = queue->first; place; place = place->after)
+        nearest = fmin(nearest, place->deadline);
+    return nearest;
 }
 
 // Sets the timer to the nearest deadline.
 static void watch_deadlines(atedm_dispatch *d)
 {
-    double nearest = d->running ? d->running->deadline : INFINITY;
-    for (atedm_queue_item *place = d->queue.first; place; place = place->after)
-        nearest = fmin(nearest, job_of(place)->deadline);
+    double nearest = nearest_deadline(&d->queue);
+    for (size_t i = 0; i < d->n_seats; i++)
+        nearest = fmin(nearest, nearest_deadline(&d->seats[i].active));
     if (isinf(nearest)) {
         uv_timer_stop(&d->deadline);
         return;
@@ -146,37 +181,79 @@ static void watch_deadlines(atedm_dispatch *d)
 
 // ---- starts
 
-// Gives the job to the worker, with a copy of the request: the job's own stays for the answer.
-static atedm_status start(atedm_dispatch *d, atedm_job *job)
+static double flops_left(const atedm_job *job)
 {
-    atedm_request copy = job->request;
-    copy.prompt = strdup(job->request.prompt);
-    copy.negative_prompt =
-        job->request.negative_prompt ? strdup(job->request.negative_prompt) : NULL;
-    if (!copy.prompt || (!copy.negative_prompt && job->request.negative_prompt)) {
-        atedm_request_finish(&copy);
-        return ATEDM_ERR_NOMEM;
+    double done = (double)job->steps_done / job->request.steps;
+    return (double)job->cost.executed * (1 - done);
+}
+
+// Seconds until the worker is through with what it has; in FLOPs where it was not measured yet,
+// which then goes for all.
+static double seconds_left(const seat *s, bool measured)
+{
+    double flops = 0;
+    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+        flops += flops_left(job_of(place));
+    return measured ? flops / s->rate : flops;
+}
+
+// One that may have taken a worker down runs alone, so that it is known whose fault the next time
+// is.
+static bool takes(const seat *s, const atedm_job *job)
+{
+    if (!s->ready || s->active.depth >= s->active.limit)
+        return false;
+    const atedm_queue_item *first = s->active.first;
+    return !first || (!job->strikes && !job_of(first)->strikes);
+}
+
+// The worker for the job that has least to do; NULL: none has room.
+static seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
+{
+    bool measured = true;
+    for (size_t i = 0; i < d->n_seats; i++)
+        measured &= !isnan(d->seats[i].rate);
+    seat *chosen = NULL;
+    for (size_t i = 0; i < d->n_seats; i++) {
+        seat *s = &d->seats[i];
+        if (takes(s, job) &&
+            (!chosen || seconds_left(s, measured) < seconds_left(chosen, measured)))
+            chosen = s;
     }
-    job->started = atedm_clock_monotonic(); // from here on the worker may be at it
-    atedm_status status = atedm_worker_submit(d->worker, job->id, &copy);
+    return chosen;
+}
+
+// The worker gets a copy of the request: the job's own stays, for the answer and for another
+// worker.
+static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
+{
+    atedm_status status = atedm_worker_submit(s->worker, job->place.arrival, &job->request);
     if (status)
         return status;
-    d->busy = job->id;
-    d->running = job;
-    atedm_account_start(d->options.metrics, job->started - job->arrived);
+    job->seat = s;
+    job->steps_done = 0;
+    job->handed_over = atedm_clock_monotonic();
+    atedm_queue_push(&s->active, &job->place);
+    if (job->strikes == 0) {
+        job->started = job->handed_over;
+        atedm_account_start(d->options.metrics, job->started - job->arrived);
+    }
     return ATEDM_OK;
 }
 
-// Starts the first job that waits, where the worker is free.
+// Starts the first jobs that wait, as far as workers have room.
 static void start_next(atedm_dispatch *d)
 {
-    while (d->ready && !d->busy && d->queue.first) {
+    while (d->queue.first) {
         atedm_job *job = job_of(d->queue.first);
+        seat *s = choose_seat(d, job);
+        if (!s)
+            break;
         atedm_queue_remove(&d->queue, &job->place);
         if (is_hopeless(d, job))
             end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
-        else if (start(d, job))
-            end(job, ATEDM_JOB_FAILED, NULL, &(atedm_error){"no memory to start the request"});
+        else if (start(d, s, job))
+            end(job, ATEDM_JOB_FAILED, NULL, &(atedm_error){"the request cannot be started"});
     }
     watch_deadlines(d);
     check_idle(d);
@@ -185,13 +262,17 @@ static void start_next(atedm_dispatch *d)
 atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
 {
     double deadline_s = job->request.deadline_s;
-    job->deadline = isnan(deadline_s) ? INFINITY : job->arrived + deadline_s;
+    job->place = (atedm_queue_item){
+        .priority = job->request.priority,
+        .deadline = isnan(deadline_s) ? INFINITY : job->arrived + deadline_s,
+        .arrival = ++d->last_id,
+        .flops = job->cost.executed,
+    };
     if (is_hopeless(d, job))
         return ATEDM_ERR_CANCELED;
-    job->id = ++d->last_id;
-    job->place = (atedm_queue_item){.priority = job->request.priority, .flops = job->cost.executed};
-    if (d->ready && !d->busy) {
-        atedm_status status = start(d, job);
+    seat *s = d->queue.first ? NULL : choose_seat(d, job);
+    if (s) {
+        atedm_status status = start(d, s, job);
         if (status)
             return status;
     } else {
@@ -203,67 +284,134 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     return ATEDM_OK;
 }
 
-// ---- what the worker says
+// ---- what a worker says
 
-static void measure_rate(atedm_dispatch *d, const atedm_worker_result *result)
+// What recent evaluations ran at, and the texts and pixels between them.
+static void measure_rate(seat *s, const atedm_worker_message *message)
 {
-    const atedm_timing *t = &result->timing;
-    double seconds = t->text_encoder_s + t->denoise_s + t->vae_s + t->encode_s;
-    double flops = 0;
-    for (int i = 0; i < 3; i++)
-        flops += (double)atedm_op_counts_flops(&result->counts[i]);
-    if (!(seconds > 0))
+    if (!(message->busy_s > 0))
         return;
-    double rate = flops / seconds;
-    d->rate = isnan(d->rate) ? rate : d->rate + RATE_WEIGHT * (rate - d->rate);
-    d->best_rate = fmax(isnan(d->best_rate) ? 0 : d->best_rate, rate);
+    double rate = (double)message->flops / message->busy_s;
+    double weight = -expm1(-message->busy_s / RATE_WINDOW_S);
+    s->rate = isnan(s->rate) ? rate : s->rate + weight * (rate - s->rate);
+    s->best_rate = fmax(s->best_rate, s->rate); // fmax ignores NAN
 }
 
-// The worker is done with its job, in whatever way.
-static void finish(atedm_dispatch *d, const atedm_worker_message *message)
+// NULL where it has been given up.
+static atedm_job *find_active(const seat *s, uint64_t id)
 {
-    atedm_job *job = d->running;
-    d->running = NULL;
-    d->busy = 0;
-    d->device_memory = message->device_memory;
-    if (message->type == ATEDM_WORKER_DONE) {
-        measure_rate(d, message->result);
-        if (job)
-            atedm_account_done(d->options.metrics, d->options.device, job, message->result);
+    const atedm_queue_item *place = s->active.first;
+    while (place && place->arrival != id)
+        place = place->after;
+    return place ? job_of(place) : NULL;
+}
+
+// The worker is done with the job, in whatever way.
+static void finish(atedm_dispatch *d, atedm_job *job, const atedm_worker_message *message)
+{
+    bool done = message->type == ATEDM_WORKER_DONE;
+    atedm_queue_remove(&job->seat->active, &job->place);
+    if (done)
+        atedm_account_done(d->options.metrics, job, message->result);
+    end(job, done ? ATEDM_JOB_DONE : ATEDM_JOB_FAILED, message->result, &message->error);
+    start_next(d);
+}
+
+// Back to the queue, which may now be longer than its limit: accepted is accepted. Pictures come
+// from the seed again.
+static void requeue(atedm_dispatch *d, atedm_job *job)
+{
+    atedm_queue_remove(&job->seat->active, &job->place);
+    job->seat = NULL;
+    job->steps_done = 0;
+    if (++job->strikes < ATEDM_MAX_STRIKES)
+        atedm_queue_push(&d->queue, &job->place);
+    else
+        end(job, ATEDM_JOB_FAILED, NULL,
+            &(atedm_error){"workers ended while they had the request, and it is not tried again"});
+}
+
+static void lose(seat *s, const atedm_error *error)
+{
+    atedm_dispatch *d = s->dispatch;
+    s->ready = false;
+    s->device_memory = 0;
+    for (atedm_queue_item *place = s->active.first, *next; place; place = next) {
+        next = place->after;
+        requeue(d, job_of(place));
     }
-    if (job) {
-        bool done = message->type == ATEDM_WORKER_DONE;
-        end(job, done ? ATEDM_JOB_DONE : ATEDM_JOB_FAILED, message->result, &message->error);
-    }
+    d->options.lost(d->options.user, s->device, error);
     start_next(d);
 }
 
 static void on_message(void *user, atedm_worker_message *message)
 {
-    atedm_dispatch *d = user;
+    seat *s = user;
+    atedm_dispatch *d = s->dispatch;
+    atedm_job *job = find_active(s, message->job);
+    if (message->device_memory)
+        s->device_memory = message->device_memory;
     switch (message->type) {
     case ATEDM_WORKER_READY:
-        d->ready = true;
-        d->device_memory = message->device_memory;
-        d->options.ready(d->options.user, &message->facts);
+        s->ready = true;
+        d->options.ready(d->options.user, s->device, &message->facts);
         start_next(d);
         return;
     case ATEDM_WORKER_FAILED:
         d->options.failed(d->options.user, &message->error);
         return;
-    case ATEDM_WORKER_PROGRESS:
-        if (d->running)
-            d->running->steps_done = message->step;
-        atedm_account_step(d->options.metrics, d->options.device, message->step_s);
+    case ATEDM_WORKER_LOST:
+        lose(s, &message->error);
+        return;
+    case ATEDM_WORKER_EVALUATED:
+        measure_rate(s, message);
+        atedm_account_evaluation(d->options.metrics, s->device, message->images, message->seconds);
+        return;
+    case ATEDM_WORKER_STEPPED:
+        if (job)
+            job->steps_done = message->step;
         return;
     case ATEDM_WORKER_DONE:
     case ATEDM_WORKER_ERROR:
-        finish(d, message);
+        if (job)
+            finish(d, job, message);
         return;
     }
 }
 
+// A worker that has something to do says so with every evaluation. One with nothing to do is
+// silent, so what counts is the later of its last word and the start of what it has.
+static void on_watch(uv_timer_t *timer)
+{
+    atedm_dispatch *d = timer->data;
+    double now = atedm_clock_monotonic();
+    for (size_t i = 0; i < d->n_seats; i++) {
+        const seat *s = &d->seats[i];
+        double heard = atedm_worker_last_heard(s->worker), latest = -INFINITY;
+        for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+            latest = fmax(latest, job_of(place)->handed_over);
+        if (s->active.depth && now - fmax(heard, latest) > d->options.worker_timeout_s)
+            atedm_worker_kill(s->worker);
+    }
+}
+
 // ---- life
+
+static atedm_status add_seat(atedm_dispatch *d, atedm_error *err)
+{
+    seat *s = &d->seats[d->n_seats];
+    *s = (seat){.dispatch = d, .rate = NAN, .best_rate = NAN};
+    atedm_queue_init(&s->active, d->options.worker.max_requests);
+    if (d->n_seats == 0)
+        snprintf(s->device, sizeof s->device, "%s", d->options.device);
+    else
+        snprintf(s->device, sizeof s->device, "%s:%zu", d->options.device, d->n_seats);
+    atedm_status status =
+        atedm_worker_create(&d->options.worker, d->options.loop, on_message, s, &s->worker, err);
+    if (!status)
+        d->n_seats++;
+    return status;
+}
 
 atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
                                    atedm_dispatch **ret_dispatch, atedm_error *err)
@@ -272,26 +420,28 @@ atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
     if (!d)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the queue");
     d->options = *options;
-    d->rate = NAN;
-    d->best_rate = NAN;
     atedm_queue_init(&d->queue, options->max_queue);
-    atedm_status status =
-        atedm_worker_create(&options->worker, options->loop, on_message, d, &d->worker, err);
-    if (status) {
-        free(d);
-        return status;
-    }
-    uv_timer_init(options->loop, &d->deadline); // cannot fail
+    uv_timer_init(options->loop, &d->deadline); // these cannot fail
+    uv_timer_init(options->loop, &d->watch);
     d->deadline.data = d;
+    d->watch.data = d;
+    uv_timer_start(&d->watch, on_watch, WATCH_MS, WATCH_MS);
     *ret_dispatch = d;
+    for (size_t i = 0; i < options->workers; i++) {
+        atedm_status status = add_seat(d, err);
+        if (status)
+            return status;
+    }
     return ATEDM_OK;
 }
 
 void atedm_dispatch_close(atedm_dispatch *d)
 {
-    atedm_worker_destroy(d->worker);
-    d->worker = NULL;
+    for (size_t i = 0; i < d->n_seats; i++)
+        atedm_worker_destroy(d->seats[i].worker);
+    d->n_seats = 0;
     uv_close((uv_handle_t *)&d->deadline, NULL);
+    uv_close((uv_handle_t *)&d->watch, NULL);
 }
 
 void atedm_dispatch_destroy(atedm_dispatch *d)
@@ -301,36 +451,71 @@ void atedm_dispatch_destroy(atedm_dispatch *d)
 
 // ---- figures
 
+// Of all workers; NAN where none was measured.
+static double total_rate(const atedm_dispatch *d)
+{
+    double total = 0;
+    for (size_t i = 0; i < d->n_seats; i++)
+        total += isnan(d->seats[i].rate) ? 0 : d->seats[i].rate;
+    return total > 0 ? total : NAN;
+}
+
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
 {
+    size_t ready = 0;
+    for (size_t i = 0; i < d->n_seats; i++)
+        ready += d->seats[i].ready;
     return (atedm_dispatch_state){
         .depth = d->queue.depth,
         .queue_flops = d->queue.flops,
-        .active = d->busy != 0,
-        .rate = d->rate,
-        .device_memory = d->device_memory,
+        .active = count_active(d),
+        .ready = ready,
+        .rate = total_rate(d),
     };
 }
 
-// FLOPs that the running request still needs.
-static double running_flops(const atedm_dispatch *d)
+bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_state *ret_state)
 {
-    if (!d->running)
+    if (i >= d->n_seats)
+        return false;
+    const seat *s = &d->seats[i];
+    *ret_state = (atedm_worker_state){.device = s->device,
+                                      .ready = s->ready,
+                                      .device_memory = s->device_memory,
+                                      .pid = atedm_worker_pid(s->worker)};
+    return true;
+}
+
+// Seconds until the first of the worker's requests is done, if all go on at the same pace; 0 where
+// there is room.
+static double seconds_until_room(const seat *s)
+{
+    if (s->active.depth < s->active.limit)
         return 0;
-    double done = (double)d->running->steps_done / d->running->request.steps;
-    return (double)d->running->cost.executed * (1 - done);
+    double least = INFINITY;
+    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+        least = fmin(least, flops_left(job_of(place)));
+    return least * (double)s->active.depth / s->rate;
+}
+
+static double least_until_room(const atedm_dispatch *d)
+{
+    double least = NAN;
+    for (size_t i = 0; i < d->n_seats; i++)
+        least = fmin(least, seconds_until_room(&d->seats[i])); // fmin ignores NAN
+    return least;
 }
 
 double atedm_dispatch_expected_wait(const atedm_dispatch *d, int priority)
 {
-    double ahead = running_flops(d) + (double)atedm_queue_flops_ahead(&d->queue, priority);
-    return ahead / d->rate;
+    double ahead = (double)atedm_queue_flops_ahead(&d->queue, priority);
+    return least_until_room(d) + ahead / total_rate(d);
 }
 
 int atedm_dispatch_retry_after(const atedm_dispatch *d)
 {
-    double seconds = running_flops(d) / d->rate;
-    if (isnan(seconds))
+    double seconds = least_until_room(d);
+    if (isnan(seconds) || isnan(total_rate(d)))
         return RETRY_AFTER_UNKNOWN_S;
     return (int)fmin(fmax(1, ceil(seconds)), RETRY_AFTER_MAX_S);
 }

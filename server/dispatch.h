@@ -1,5 +1,6 @@
 // Requests between their admission and their end: waits in the queue, goes to the worker, is
-// watched for its deadline. One at a time runs; whoever waits for the end gets called once.
+// watched for its deadline. The worker has several at a time; whoever waits for the end gets called
+// once.
 #ifndef ATEDM_DISPATCH_H
 #define ATEDM_DISPATCH_H
 
@@ -38,36 +39,49 @@ struct atedm_job {
     void *user;
 
     // Dispatch's own.
-    atedm_queue_item place;
-    uint64_t id;
-    double deadline; // monotonic clock; INFINITY: none
-    double started;  // monotonic clock
+    atedm_queue_item place;  // in the queue, or among what its worker has; arrival is the job's id
+    struct atedm_seat *seat; // NULL: it waits
+    double started;          // monotonic clock, the first time
+    double handed_over;      // monotonic clock, the last time
     int steps_done;
+    int strikes; // workers that ended while they had it
 };
+
+// A request that this many workers did not survive is given up.
+#define ATEDM_MAX_STRIKES 2
+
+#define ATEDM_MAX_WORKERS 64
+#define ATEDM_DEVICE_LABEL_MAX 32
 
 typedef struct atedm_dispatch_options {
     uv_loop_t *loop;
     atedm_metrics *metrics;
     size_t max_queue;
+    size_t workers;          // 1..ATEDM_MAX_WORKERS
+    double worker_timeout_s; // a worker that has requests and says nothing for so long is ended
     atedm_worker_options worker;
-    const char *device; // the label of metrics
+    const char *device; // the label of metrics; ":1", ":2" is added for further workers
     void *user;
-    void (*ready)(void *user, const atedm_worker_facts *facts);
-    void (*failed)(void *user, const atedm_error *error); // the worker does not come up
+    // `device`: the worker's label. ready: it takes requests, again where it was lost. lost: it
+    // ended, and is started again.
+    void (*ready)(void *user, const char *device, const atedm_worker_facts *facts);
+    void (*lost)(void *user, const char *device, const atedm_error *error);
+    void (*failed)(void *user, const atedm_error *error); // a worker does not come up at all
     void (*idle)(void *user);                             // nothing waits and nothing runs
 } atedm_dispatch_options;
 
+// On failure *ret_dispatch has what was started, to be closed and destroyed too; or NULL.
 ATEDM_MUST_CHECK atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
                                                     atedm_dispatch **ret_dispatch,
                                                     atedm_error *err);
-// Nothing may wait or run. Joins the worker; the loop closes the handles afterwards, then destroy.
+// Nothing may wait or run. Ends the workers; the loop closes the handles afterwards, then destroy.
 void atedm_dispatch_close(atedm_dispatch *dispatch);
 void atedm_dispatch_destroy(atedm_dispatch *dispatch); // NULL allowed
 
 // ATEDM_ERR_LIMIT: the queue is full. ATEDM_ERR_CANCELED: the deadline cannot be met even at the
 // best rate that was measured. Takes the job unless it fails. `ended` is never called from inside.
 ATEDM_MUST_CHECK atedm_status atedm_dispatch_submit(atedm_dispatch *dispatch, atedm_job *take_job);
-// Nobody waits for it any more; its place is free at once, the worker behind the current step.
+// Nobody waits for it any more; its place is free at once, the worker behind what it is computing.
 void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
 void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed
 
@@ -77,12 +91,21 @@ void atedm_dispatch_fail_all(atedm_dispatch *dispatch, const atedm_error *error)
 typedef struct atedm_dispatch_state {
     size_t depth;         // requests that wait
     uint64_t queue_flops; // theirs
-    size_t active;        // requests that the worker has
-    double rate;          // FLOPs a second, measured over recent requests; NAN: none yet
-    size_t device_memory;
+    size_t active;        // requests that workers have
+    size_t ready;         // workers that take requests
+    double rate;          // FLOPs a second of all workers, measured lately; NAN: none yet
 } atedm_dispatch_state;
 
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);
+// Worker i: its label, whether it is ready, device memory that it holds. False past the last.
+typedef struct atedm_worker_state {
+    const char *device;
+    bool ready;
+    size_t device_memory;
+    int pid; // 0: none
+} atedm_worker_state;
+bool atedm_dispatch_get_worker(const atedm_dispatch *dispatch, size_t i,
+                               atedm_worker_state *ret_state);
 // Seconds that a newcomer of this priority would wait; NAN where no rate was measured yet.
 double atedm_dispatch_expected_wait(const atedm_dispatch *dispatch, int priority);
 // Whole seconds after which a place is likely to be free: for Retry-After.

@@ -37,7 +37,7 @@ static json_t *warnings_json(const atedm_job *job, const atedm_worker_result *re
     json_t *list = json_array();
     for (int which = 0; which < 2; which++) {
         size_t size = texts[which] ? strlen(texts[which]) : 0;
-        size_t encoded = result->encoded[which];
+        size_t encoded = result->report.encoded[which];
         if (encoded >= size || (which == 1 && job->request.guidance_scale <= 1))
             continue;
         const char *cut = texts[which] + encoded;
@@ -62,17 +62,10 @@ static json_t *latency_json(const atedm_job *job, const atedm_timing *t)
                      atedm_clock_monotonic() - job->arrived, "steps_s", steps);
 }
 
-static json_t *batch_json(const atedm_worker_result *result)
+static json_t *batch_json(const atedm_engine_report *report)
 {
-    uint64_t evaluations = 0, images = 0;
-    int max = 0;
-    for (int n = 1; n <= ATEDM_PIPELINE_BATCH; n++) {
-        evaluations += result->evaluations[n];
-        images += result->evaluations[n] * (uint64_t)n;
-        max = result->evaluations[n] ? n : max;
-    }
-    return json_pack("{s:f, s:i}", "mean_size", (double)images / (double)evaluations, "max_size",
-                     max);
+    double mean = (double)report->batch_images / (double)report->evaluations;
+    return json_pack("{s:f, s:I}", "mean_size", mean, "max_size", (json_int_t)report->max_batch);
 }
 
 // The answer but for its images.
@@ -84,8 +77,8 @@ static json_t *answer_json(const waiter *w, const atedm_worker_result *result)
                      atedm_exchange_id(w->exchange), "created", (json_int_t)atedm_clock_unix(),
                      "model", job->model->name, "pruning",
                      atedm_pruning_json(job->plan, &job->cost), "flops", atedm_cost_json(&cost),
-                     "latency", latency_json(job, &result->timing), "batch", batch_json(result),
-                     "warnings", warnings_json(job, result));
+                     "latency", latency_json(job, &result->report.timing), "batch",
+                     batch_json(&result->report), "warnings", warnings_json(job, result));
 }
 
 static atedm_status append_images(const atedm_job *job, const atedm_worker_result *result,
@@ -139,9 +132,9 @@ static atedm_response png_answer(const waiter *w, const atedm_worker_result *res
     memcpy(response.body, result->images[0].png, result->images[0].size);
     response.size = result->images[0].size;
     atedm_response_header(&response, "X-Atedm-Seed", "%" PRIu64, job->request.seed);
-    if (result->encoded[0] < strlen(job->request.prompt))
+    if (result->report.encoded[0] < strlen(job->request.prompt))
         atedm_response_header(&response, "X-Atedm-Warning", "prompt cut after byte %zu of %zu",
-                              result->encoded[0], strlen(job->request.prompt));
+                              result->report.encoded[0], strlen(job->request.prompt));
     return response;
 }
 

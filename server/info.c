@@ -16,11 +16,11 @@ void atedm_handle_models(void *app, atedm_exchange *x)
     const atedm_request_limits *limits = &d->limits;
     json_t *model = json_pack(
         "{s:s, s:b, s:I, s:I, s:I, s:s, s:{s:I, s:i, s:i, s:i}}", "name", d->model.name, "loaded",
-        d->ready, "native_width", (json_int_t)limits->native_width, "native_height",
+        d->loaded, "native_width", (json_int_t)limits->native_width, "native_height",
         (json_int_t)limits->native_height, "size_multiple", (json_int_t)limits->size_multiple,
         "device", d->device, "limits", "max_area", (json_int_t)limits->max_area, "max_images",
         limits->max_images, "max_steps", limits->max_steps, "max_prompt_bytes", ATEDM_PROMPT_MAX);
-    if (d->ready) {
+    if (d->loaded) {
         json_t *facts = json_pack("{s:s, s:s, s:s, s:I, s:I}", "backend", d->facts.backend, "dtype",
                                   atedm_dtype_name(d->facts.dtype), "storage_dtype",
                                   atedm_dtype_name(d->facts.storage_dtype), "parameters",
@@ -77,7 +77,7 @@ void atedm_handle_health(void *app, atedm_exchange *x)
 void atedm_handle_ready(void *app, atedm_exchange *x)
 {
     atedm_daemon *d = app;
-    if (d->ready && !d->draining) {
+    if (atedm_dispatch_get_state(d->dispatch).ready && !d->draining) {
         respond(x, json_pack("{s:s}", "status", "ready"));
         return;
     }

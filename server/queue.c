@@ -1,15 +1,26 @@
 // The waiting requests: see queue.h.
 #include "server/queue.h"
 
+#include <stdbool.h>
+
 void atedm_queue_init(atedm_queue *queue, size_t limit)
 {
     *queue = (atedm_queue){.limit = limit};
 }
 
+static bool goes_before(const atedm_queue_item *a, const atedm_queue_item *b)
+{
+    if (a->priority != b->priority)
+        return a->priority > b->priority;
+    if (a->deadline < b->deadline || a->deadline > b->deadline)
+        return a->deadline < b->deadline;
+    return a->arrival < b->arrival;
+}
+
 void atedm_queue_push(atedm_queue *queue, atedm_queue_item *item)
 {
     atedm_queue_item *before = queue->last;
-    while (before && before->priority < item->priority)
+    while (before && goes_before(item, before))
         before = before->before;
     item->before = before;
     item->after = before ? before->after : queue->first;

@@ -1,261 +1,367 @@
-// The worker as a thread of the daemon's process: see worker.h. This file has the thread and the
-// two mailboxes; what the thread does with a request is engine.c's.
+// The daemon's end of a worker process: see worker.h.
 //
-// Threads: the loop's thread owns the struct and its handle; the worker's thread ("atedm-worker")
-// owns the engine, that is device, model and pipeline. They share the two mailboxes, which the
-// mutex guards, and `canceled`, which is atomic because the engine looks at it between two steps.
+// A process, its pipe and the restart timer live on the loop. A process has ended when both its
+// exit was told and its pipe is read to the end; then the handles are closed, LOST goes out, and
+// the timer starts the next one.
 #include "server/worker.h"
 
-#include "server/engine.h"
+#include "core/base/clock.h"
+#include "server/frames.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-// A request on its way in.
-typedef struct order {
-    uint64_t job;
-    atedm_request request;
-    struct order *next;
-} order;
+// Seconds before a worker that ended is started again: twice as long each time, unless it lived.
+#define RESTART_FIRST_S 0.1
+#define RESTART_MOST_S 30
+#define LIVED_S 60
 
-// A message on its way out.
-typedef struct letter {
-    atedm_worker_message message;
-    struct letter *next;
-} letter;
+#define WORKER_FD 3
+#define PATH_MAX_BYTES 4096
+#define ARGUMENTS 16
 
 struct atedm_worker {
-    char *model, *backend, *dtype;
-    uv_async_t wake; // drains `letters`
+    char *arguments[ARGUMENTS]; // of the program, NULL behind the last
+    uv_loop_t *loop;
     void (*receive)(void *user, atedm_worker_message *message);
     void *user;
-    pthread_t thread;
-    pthread_mutex_t mutex; // guards what follows, up to `canceled`
-    pthread_cond_t changed;
-    order *orders, **orders_end;
-    letter *letters, **letters_end;
-    bool stop;
-    atomic_uint_fast64_t canceled; // the job to give up; 0: none
+
+    uv_process_t process;
+    uv_pipe_t pipe;
+    uv_timer_t restart;
+    atedm_frame_reader reader;
+    bool running; // a process and a pipe are open, or about to close
+    bool greeted, ready, ever_ready, failed, destroyed;
+    bool exited, read_to_end;
+    int process_handles; // that the loop has of the process
+    int handles;         // those, and the timer
+    char end[128];       // how the process ended
+    double started, heard, delay_s;
 };
 
-void atedm_worker_result_destroy(atedm_worker_result *result)
+// A frame on its way to the process.
+typedef struct parcel {
+    uv_write_t request;
+    atedm_buffer buffer;
+} parcel;
+
+static void free_worker(atedm_worker *w)
 {
-    if (!result)
+    for (size_t i = 0; i < ARGUMENTS; i++)
+        free(w->arguments[i]);
+    atedm_frame_reader_finish(&w->reader);
+    free(w);
+}
+
+// ---- the end of a process
+
+static void on_restart(uv_timer_t *timer);
+
+static void tell(atedm_worker *w, atedm_worker_message *message)
+{
+    if (!w->destroyed)
+        w->receive(w->user, message);
+    atedm_worker_result_destroy(message->result);
+}
+
+// All handles of the process are closed.
+static void gone(atedm_worker *w)
+{
+    w->running = false;
+    w->ready = false;
+    atedm_frame_reader_finish(&w->reader);
+    atedm_frame_reader_init(&w->reader);
+    if (w->destroyed || w->failed)
         return;
-    for (size_t i = 0; result->images && i < result->n_images; i++)
-        free(result->images[i].png);
-    free(result->images);
-    free(result);
-}
-
-// ---- the worker's thread
-
-// Puts a message into the mailbox; takes its result. Where there is no memory for the letter there
-// is none to go on with either.
-static void post(atedm_worker *worker, const atedm_worker_message *message)
-{
-    letter *l = malloc(sizeof *l);
-    if (!l)
-        abort();
-    *l = (letter){.message = *message};
-    pthread_mutex_lock(&worker->mutex);
-    *worker->letters_end = l;
-    worker->letters_end = &l->next;
-    pthread_mutex_unlock(&worker->mutex);
-    uv_async_send(&worker->wake);
-}
-
-static void send_progress(void *user, uint64_t job, int step, double step_s)
-{
-    post(user, &(atedm_worker_message){
-                   .type = ATEDM_WORKER_PROGRESS, .job = job, .step = step, .step_s = step_s});
-}
-
-static bool is_canceled(void *user, uint64_t job)
-{
-    atedm_worker *worker = user;
-    return atomic_load(&worker->canceled) == job;
-}
-
-// The next order, or NULL when the worker is to stop.
-static order *next_order(atedm_worker *worker)
-{
-    pthread_mutex_lock(&worker->mutex);
-    while (!worker->stop && !worker->orders)
-        pthread_cond_wait(&worker->changed, &worker->mutex);
-    order *o = worker->stop ? NULL : worker->orders;
-    if (o) {
-        worker->orders = o->next;
-        if (!worker->orders)
-            worker->orders_end = &worker->orders;
-    }
-    pthread_mutex_unlock(&worker->mutex);
-    return o;
-}
-
-static void work(atedm_worker *worker, atedm_engine *engine)
-{
-    const atedm_engine_hooks hooks = {
-        .progress = send_progress, .canceled = is_canceled, .user = worker};
-    for (order *o = next_order(worker); o; o = next_order(worker)) {
-        atedm_worker_message message = {.type = ATEDM_WORKER_DONE, .job = o->job};
-        message.status =
-            atedm_engine_run(engine, o->job, &o->request, &hooks, &message.result, &message.error);
-        if (message.status)
-            message.type = ATEDM_WORKER_ERROR;
-        message.device_memory = atedm_engine_device_memory(engine);
-        atedm_request_finish(&o->request);
-        free(o);
-        post(worker, &message);
-    }
-}
-
-static void *thread_main(void *user)
-{
-    atedm_worker *worker = user;
-    pthread_setname_np(pthread_self(), "atedm-worker");
-    atedm_engine *engine = NULL;
-    atedm_worker_message message = {.type = ATEDM_WORKER_READY};
-    message.status = atedm_engine_open(worker->model, worker->backend, worker->dtype, &engine,
-                                       &message.facts, &message.error);
-    if (message.status) {
-        message.type = ATEDM_WORKER_FAILED;
-        post(worker, &message);
-        return NULL;
-    }
-    message.device_memory = atedm_engine_device_memory(engine);
-    post(worker, &message);
-    work(worker, engine);
-    atedm_engine_close(engine);
-    return NULL;
-}
-
-// ---- the loop's thread
-
-static letter *take_letters(atedm_worker *worker)
-{
-    pthread_mutex_lock(&worker->mutex);
-    letter *letters = worker->letters;
-    worker->letters = NULL;
-    worker->letters_end = &worker->letters;
-    pthread_mutex_unlock(&worker->mutex);
-    return letters;
-}
-
-static void on_wake(uv_async_t *async)
-{
-    atedm_worker *worker = async->data;
-    letter *l = take_letters(worker);
-    while (l) {
-        letter *next = l->next;
-        worker->receive(worker->user, &l->message);
-        atedm_worker_result_destroy(l->message.result);
-        free(l);
-        l = next;
-    }
-}
-
-static void free_worker(atedm_worker *worker)
-{
-    while (worker->orders) {
-        order *o = worker->orders;
-        worker->orders = o->next;
-        atedm_request_finish(&o->request);
-        free(o);
-    }
-    for (letter *l = take_letters(worker), *next; l; l = next) {
-        next = l->next;
-        atedm_worker_result_destroy(l->message.result);
-        free(l);
-    }
-    pthread_mutex_destroy(&worker->mutex);
-    pthread_cond_destroy(&worker->changed);
-    free(worker->model);
-    free(worker->backend);
-    free(worker->dtype);
-    free(worker);
+    bool lived = atedm_clock_monotonic() - w->started > LIVED_S;
+    w->delay_s = lived ? RESTART_FIRST_S : fmin(2 * w->delay_s, RESTART_MOST_S);
+    uv_timer_start(&w->restart, on_restart, (uint64_t)(w->delay_s * 1e3), 0);
+    atedm_worker_message message = {.type = ATEDM_WORKER_LOST, .status = ATEDM_ERR_DEVICE};
+    atedm_error_set(&message.error, ATEDM_ERR_DEVICE, "the worker process ended: %s", w->end);
+    tell(w, &message);
 }
 
 static void on_closed(uv_handle_t *handle)
 {
-    free_worker(handle->data);
+    atedm_worker *w = handle->data;
+    w->handles--;
+    if (w->running && handle != (uv_handle_t *)&w->restart && --w->process_handles == 0)
+        gone(w);
+    if (w->handles == 0)
+        free_worker(w);
 }
 
-static atedm_worker *allocate(const atedm_worker_options *options)
+static void check_ended(atedm_worker *w)
 {
-    atedm_worker *worker = calloc(1, sizeof *worker);
-    if (!worker)
-        return NULL;
-    pthread_mutex_init(&worker->mutex, NULL);
-    pthread_cond_init(&worker->changed, NULL);
-    worker->orders_end = &worker->orders;
-    worker->letters_end = &worker->letters;
-    worker->model = strdup(options->model);
-    worker->backend = strdup(options->backend);
-    worker->dtype = strdup(options->dtype);
-    if (worker->model && worker->backend && worker->dtype)
-        return worker;
-    free_worker(worker);
-    return NULL;
+    if (!w->exited || !w->read_to_end)
+        return;
+    uv_close((uv_handle_t *)&w->process, on_closed);
+    uv_close((uv_handle_t *)&w->pipe, on_closed);
+}
+
+static void on_process_exit(uv_process_t *process, int64_t status, int number)
+{
+    atedm_worker *w = process->data;
+    w->exited = true;
+    if (number)
+        snprintf(w->end, sizeof w->end, "signal %d, %s", number, strsignal(number));
+    else
+        snprintf(w->end, sizeof w->end, "exit status %d", (int)status);
+    check_ended(w);
+}
+
+static void kill_process(atedm_worker *w)
+{
+    if (w->running && !w->exited)
+        uv_process_kill(&w->process, SIGKILL);
+}
+
+// ---- frames
+
+static void fail(atedm_worker *w, const atedm_error *error)
+{
+    atedm_worker_message message = {
+        .type = ATEDM_WORKER_FAILED, .status = ATEDM_ERR_UNSUPPORTED, .error = *error};
+    w->failed = true;
+    kill_process(w);
+    tell(w, &message);
+}
+
+static void receive_message(atedm_worker *w, const atedm_frame *frame)
+{
+    atedm_worker_message message;
+    if (atedm_frame_get_message(frame, &message)) {
+        kill_process(w);
+        return;
+    }
+    if (message.type == ATEDM_WORKER_READY)
+        w->ready = w->ever_ready = true;
+    if (message.type != ATEDM_WORKER_FAILED) {
+        tell(w, &message);
+        return;
+    }
+    // A device that went away may come back: only a first start fails for good.
+    if (!w->ever_ready)
+        fail(w, &message.error);
+    atedm_worker_result_destroy(message.result);
+}
+
+static void receive_frame(atedm_worker *w, const atedm_frame *frame)
+{
+    atedm_error error = {""};
+    w->heard = atedm_clock_monotonic();
+    if (w->greeted) {
+        receive_message(w, frame);
+        return;
+    }
+    w->greeted = true;
+    if (atedm_frame_check_hello(frame, &error))
+        fail(w, &error);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
+{
+    atedm_worker *w = stream->data;
+    atedm_frame frame;
+    if (size < 0) {
+        w->read_to_end = true;
+        uv_read_stop(stream);
+        kill_process(w); // of no use without its pipe
+        check_ended(w);
+    } else if (!w->failed && !w->destroyed) {
+        atedm_status status = atedm_frame_reader_feed(&w->reader, buffer->base, (size_t)size);
+        while (!status && !w->failed && !w->destroyed &&
+               !(status = atedm_frame_reader_next(&w->reader, &frame)))
+            receive_frame(w, &frame);
+        if (status && status != ATEDM_ERR_NOT_FOUND)
+            kill_process(w);
+    }
+    free(buffer->base);
+}
+
+static void on_allocate(uv_handle_t *handle, size_t size, uv_buf_t *buffer)
+{
+    (void)handle;
+    buffer->base = malloc(size);
+    buffer->len = buffer->base ? size : 0; // of no bytes on_read is told, as of an error
+}
+
+static void on_written(uv_write_t *request, int status)
+{
+    (void)status; // a pipe that is broken is read to its end too
+    parcel *p = (parcel *)request;
+    atedm_buffer_finish(&p->buffer);
+    free(p);
+}
+
+static parcel *new_parcel(void)
+{
+    parcel *p = calloc(1, sizeof *p);
+    if (p)
+        atedm_buffer_init(&p->buffer, ATEDM_FRAME_MAX);
+    return p;
+}
+
+// Takes the parcel.
+static atedm_status send_parcel(atedm_worker *w, parcel *p, atedm_status status)
+{
+    uv_buf_t buffer = uv_buf_init(p->buffer.data, (unsigned)p->buffer.size);
+    if (!status && uv_write(&p->request, (uv_stream_t *)&w->pipe, &buffer, 1, on_written))
+        status = ATEDM_ERR_IO;
+    if (status)
+        on_written(&p->request, 0);
+    return status;
+}
+
+// ---- starting
+
+// The program that stands beside this one.
+static char *find_program(void)
+{
+    char path[PATH_MAX_BYTES];
+    ssize_t size = readlink("/proc/self/exe", path, sizeof path - 1);
+    path[size > 0 ? size : 0] = '\0';
+    char *slash = strrchr(path, '/'), *program = NULL;
+    if (slash)
+        *slash = '\0';
+    return asprintf(&program, "%s/atedm-worker", slash ? path : ".") < 0 ? NULL : program;
+}
+
+static int spawn(atedm_worker *w)
+{
+    uv_stdio_container_t stdio[WORKER_FD + 1] = {
+        {.flags = UV_IGNORE},
+        {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
+        {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
+        {.flags = UV_CREATE_PIPE | UV_READABLE_PIPE | UV_WRITABLE_PIPE,
+         .data.stream = (uv_stream_t *)&w->pipe},
+    };
+    uv_process_options_t options = {.exit_cb = on_process_exit,
+                                    .file = w->arguments[0],
+                                    .args = w->arguments,
+                                    .stdio_count = WORKER_FD + 1,
+                                    .stdio = stdio};
+    uv_pipe_init(w->loop, &w->pipe, 0);
+    w->pipe.data = w->process.data = w;
+    w->greeted = w->exited = w->read_to_end = false;
+    w->started = w->heard = atedm_clock_monotonic();
+    w->running = true;
+    w->process_handles = 2;
+    w->handles += 2;
+    int result = uv_spawn(w->loop, &w->process, &options);
+    if (!result)
+        return uv_read_start((uv_stream_t *)&w->pipe, on_allocate, on_read);
+    // Nothing runs: as if it had ended at once.
+    w->exited = w->read_to_end = true;
+    snprintf(w->end, sizeof w->end, "%s: %s", w->arguments[0], uv_strerror(result));
+    check_ended(w);
+    return result;
+}
+
+static void on_restart(uv_timer_t *timer)
+{
+    spawn(timer->data);
+}
+
+static bool add_argument(atedm_worker *w, size_t *count, const char *name, const char *value)
+{
+    w->arguments[(*count)++] = strdup(name);
+    if (value)
+        w->arguments[(*count)++] = strdup(value);
+    return w->arguments[*count - 1] && (!value || w->arguments[*count - 2]);
+}
+
+static bool add_number(atedm_worker *w, size_t *count, const char *name, size_t value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%zu", value);
+    return add_argument(w, count, name, text);
+}
+
+static bool build_arguments(atedm_worker *w, const atedm_worker_options *options)
+{
+    size_t count = 1;
+    return (w->arguments[0] = find_program()) && add_number(w, &count, "--fd", WORKER_FD) &&
+           add_argument(w, &count, "--model", options->model) &&
+           add_argument(w, &count, "--backend", options->backend) &&
+           add_argument(w, &count, "--dtype", options->dtype) &&
+           add_number(w, &count, "--max-batch", options->max_batch) &&
+           add_number(w, &count, "--max-active", options->max_requests) &&
+           add_number(w, &count, "--memory-limit", options->memory_limit);
 }
 
 atedm_status atedm_worker_create(const atedm_worker_options *options, uv_loop_t *loop,
                                  void (*receive)(void *user, atedm_worker_message *message),
                                  void *user, atedm_worker **ret_worker, atedm_error *err)
 {
-    atedm_worker *worker = allocate(options);
-    if (!worker)
+    atedm_worker *w = calloc(1, sizeof *w);
+    if (!w || !build_arguments(w, options)) {
+        if (w)
+            free_worker(w);
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a worker");
-    worker->receive = receive;
-    worker->user = user;
-    int result = uv_async_init(loop, &worker->wake, on_wake);
-    if (result) {
-        free_worker(worker);
-        return atedm_error_set(err, ATEDM_ERR_IO, "libuv: %s", uv_strerror(result));
     }
-    worker->wake.data = worker;
-    result = pthread_create(&worker->thread, NULL, thread_main, worker);
+    w->loop = loop;
+    w->receive = receive;
+    w->user = user;
+    w->delay_s = RESTART_FIRST_S / 2;
+    atedm_frame_reader_init(&w->reader);
+    uv_timer_init(loop, &w->restart); // cannot fail
+    w->restart.data = w;
+    w->handles = 1;
+    int result = spawn(w);
     if (result) {
-        uv_close((uv_handle_t *)&worker->wake, on_closed);
-        return atedm_error_set(err, ATEDM_ERR_IO, "worker's thread: %s", strerror(result));
+        atedm_status status =
+            atedm_error_set(err, ATEDM_ERR_IO, "%s: %s", w->arguments[0], uv_strerror(result));
+        atedm_worker_destroy(w);
+        return status;
     }
-    *ret_worker = worker;
+    *ret_worker = w;
     return ATEDM_OK;
 }
 
-atedm_status atedm_worker_submit(atedm_worker *worker, uint64_t job, atedm_request *take_request)
+// ---- using
+
+atedm_status atedm_worker_submit(atedm_worker *w, uint64_t job, const atedm_request *request)
 {
-    order *o = malloc(sizeof *o);
-    if (!o) {
-        atedm_request_finish(take_request);
-        return ATEDM_ERR_NOMEM;
-    }
-    *o = (order){.job = job, .request = *take_request};
-    take_request->prompt = NULL;
-    take_request->negative_prompt = NULL;
-    pthread_mutex_lock(&worker->mutex);
-    *worker->orders_end = o;
-    worker->orders_end = &o->next;
-    pthread_cond_signal(&worker->changed);
-    pthread_mutex_unlock(&worker->mutex);
-    return ATEDM_OK;
+    parcel *p = new_parcel();
+    return p ? send_parcel(w, p, atedm_frame_put_submit(&p->buffer, job, request))
+             : ATEDM_ERR_NOMEM;
 }
 
-void atedm_worker_cancel(atedm_worker *worker, uint64_t job)
+void atedm_worker_cancel(atedm_worker *w, uint64_t job)
 {
-    atomic_store(&worker->canceled, job);
-}
-
-void atedm_worker_destroy(atedm_worker *worker)
-{
-    if (!worker)
+    if (!w->running || w->read_to_end)
         return;
-    pthread_mutex_lock(&worker->mutex);
-    worker->stop = true;
-    pthread_cond_signal(&worker->changed);
-    pthread_mutex_unlock(&worker->mutex);
-    pthread_join(worker->thread, NULL);
-    uv_close((uv_handle_t *)&worker->wake, on_closed);
+    parcel *p = new_parcel();
+    // Where there is no memory to tell, the worker works in vain.
+    if (p && send_parcel(w, p, atedm_frame_put_cancel(&p->buffer, job)))
+        return;
+}
+
+double atedm_worker_last_heard(const atedm_worker *w)
+{
+    return w->heard;
+}
+
+void atedm_worker_kill(atedm_worker *w)
+{
+    kill_process(w);
+}
+
+int atedm_worker_pid(const atedm_worker *w)
+{
+    return w->running && !w->exited ? w->process.pid : 0;
+}
+
+void atedm_worker_destroy(atedm_worker *w)
+{
+    if (!w)
+        return;
+    w->destroyed = true;
+    kill_process(w); // the handles of a process close behind its exit
+    uv_close((uv_handle_t *)&w->restart, on_closed);
 }

@@ -76,15 +76,15 @@ class Connections(unittest.TestCase):
         wait_until(lambda: self.daemon.gauge("atedm_active_requests") == 0, "it was canceled")
 
     def test_hang_up_while_it_waits(self):
-        with self.daemon.start():
-            wait_until(lambda: self.daemon.gauge("atedm_active_requests") == 1, "it runs")
-            waiting = [self.daemon.start(SMALL) for _ in range(5)]
-            wait_until(lambda: self.daemon.gauge("atedm_queue_depth") == 5, "five wait")
-            self.assertGreater(self.daemon.gauge("atedm_queue_flops"), 0)
+        with Daemon(max_active=1) as d, d.start():
+            wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+            waiting = [d.start(SMALL) for _ in range(5)]
+            wait_until(lambda: d.gauge("atedm_queue_depth") == 5, "five wait")
+            self.assertGreater(d.gauge("atedm_queue_flops"), 0)
             for s in waiting:
                 s.close()
-            wait_until(lambda: self.daemon.gauge("atedm_queue_depth") == 0, "their places are free")
-            self.assertEqual(self.daemon.gauge("atedm_active_requests"), 1)
+            wait_until(lambda: d.gauge("atedm_queue_depth") == 0, "their places are free")
+            self.assertEqual(d.gauge("atedm_active_requests"), 1)
 
     def test_hang_up_at_every_moment(self):
         data = http_request(SMALL)
@@ -201,7 +201,7 @@ class Limits(unittest.TestCase):
                     time.sleep(0.1)
 
     def test_a_request_may_take_longer_than_the_timeout(self):
-        with Daemon(connection_timeout_s=1) as d:
+        with Daemon(connection_timeout_s=1, max_active=1) as d:
             with d.start():
                 wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
                 waiting = d.in_background(SMALL)

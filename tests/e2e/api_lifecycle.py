@@ -120,7 +120,7 @@ class Stop(unittest.TestCase):
             self.assertEqual(d.stop(), 0)
 
     def test_finishes_what_runs_and_waits(self):
-        with Daemon() as d:
+        with Daemon(max_active=1) as d:
             first = d.in_background({**LONG, "steps": 5, "seed": 1})
             wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
             others = [d.in_background(SMALL) for _ in range(3)]
@@ -182,8 +182,10 @@ class Failure(unittest.TestCase):
                      "sanitizers' allocators end the program where there is no memory")
     def test_no_memory(self):
         with Daemon(max_area=16384 * 16384) as d:
-            used = d.gauge("process_virtual_memory_bytes")
-            resource.prlimit(d.process.pid, resource.RLIMIT_AS, (int(used + (1 << 30)),) * 2)
+            worker, = d.workers()
+            pages = int(pathlib.Path(f"/proc/{worker}/statm").read_text().split()[0])
+            used = pages * resource.getpagesize()
+            resource.prlimit(worker, resource.RLIMIT_AS, (used + (1 << 30),) * 2)
             answer = d.generate({"width": 16384, "height": 16384, "steps": 1})
             self.assertEqual(answer.status, 500)
             problem = answer.json()
@@ -193,13 +195,14 @@ class Failure(unittest.TestCase):
                      if "request failed" in line and problem["id"] in line]
             self.assertIn("memory", line)
             self.assertEqual(d.generate().status, 200)
+            self.assertEqual(d.workers(), [worker])
             self.assertEqual(d.gauge("atedm_active_requests"), 0)
             self.assertEqual(d.gauge("atedm_requests_total", route="/generate", code="500"), 1)
 
 
 class Queue(unittest.TestCase):
     def test_full(self):
-        with Daemon(queue_limit=2) as d:
+        with Daemon(queue_limit=2, max_active=1) as d:
             with d.start():
                 wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
                 waiting = [d.in_background(SMALL) for _ in range(2)]
@@ -214,7 +217,7 @@ class Queue(unittest.TestCase):
             self.assertEqual(d.generate().status, 200)
 
     def test_order(self):
-        with Daemon() as d:
+        with Daemon(max_active=1) as d:
             waiting = {}
             with d.start():
                 wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
@@ -245,7 +248,7 @@ class Deadlines(unittest.TestCase):
             self.assertEqual(d.gauge("atedm_active_requests"), 0)
 
     def test_while_it_waits(self):
-        with Daemon() as d, d.start():
+        with Daemon(max_active=1) as d, d.start():
             wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
             late = d.in_background({**SMALL, "deadline_s": 0.3})
             patient = d.in_background({**SMALL, "deadline_s": 1000})

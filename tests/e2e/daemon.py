@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -103,6 +104,11 @@ class Daemon:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"does not end after a signal; log:\n{self.log()}") from None
+
+    def workers(self):
+        """Process numbers of its workers."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
     def connect(self):
         return socket.create_connection((self.host, self.port), PATIENCE)

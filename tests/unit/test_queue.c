@@ -2,6 +2,7 @@
 #include "server/queue.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 
 static void expect_order(const atedm_queue *queue, const uint64_t *flops, size_t n)
 {
@@ -41,6 +42,26 @@ Test(queue, by_priority_then_arrival)
     cr_assert_eq(atedm_queue_flops_ahead(&queue, 1), 18);
     cr_assert_eq(atedm_queue_flops_ahead(&queue, 0), 23);
     cr_assert_eq(atedm_queue_flops_ahead(&queue, -10), 31);
+}
+
+Test(queue, by_deadline_within_a_priority)
+{
+    atedm_queue queue;
+    atedm_queue_init(&queue, 10);
+    atedm_queue_item items[] = {
+        {.priority = 0, .deadline = INFINITY, .arrival = 1, .flops = 1},
+        {.priority = 0, .deadline = 20, .arrival = 2, .flops = 2},
+        {.priority = 0, .deadline = 10, .arrival = 3, .flops = 4},
+        {.priority = 1, .deadline = INFINITY, .arrival = 4, .flops = 8},
+        {.priority = 0, .deadline = 20, .arrival = 5, .flops = 16},
+    };
+    for (size_t i = 0; i < 5; i++)
+        atedm_queue_push(&queue, &items[i]);
+    EXPECT_ORDER(&queue, 8, 4, 2, 16, 1);
+    // One that comes back takes its old place.
+    atedm_queue_remove(&queue, &items[1]);
+    atedm_queue_push(&queue, &items[1]);
+    EXPECT_ORDER(&queue, 8, 4, 2, 16, 1);
 }
 
 Test(queue, removal_from_any_place)

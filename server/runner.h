@@ -1,0 +1,31 @@
+// What a worker does with requests: opens the model on a device, keeps those that do not fit yet,
+// gives the others to the engine, makes PNGs of what comes out. Belongs to one thread.
+#ifndef ATEDM_RUNNER_H
+#define ATEDM_RUNNER_H
+
+#include "core/request.h"
+#include "server/worker_message.h"
+
+#include <stdbool.h>
+
+typedef struct atedm_runner atedm_runner;
+
+// Takes what the message owns.
+typedef void (*atedm_runner_post_fn)(void *user, const atedm_worker_message *message);
+
+// `backend` "auto" takes the best that is there, `dtype` "auto" the fastest on the device.
+ATEDM_MUST_CHECK atedm_status atedm_runner_open(const atedm_worker_options *options,
+                                                atedm_runner_post_fn post, void *user,
+                                                atedm_runner **ret_runner,
+                                                atedm_worker_facts *ret_facts, atedm_error *err);
+void atedm_runner_close(atedm_runner *runner); // NULL allowed
+
+// Each job is told DONE or ERROR once, unless it is canceled before. Takes what the request owns.
+void atedm_runner_submit(atedm_runner *runner, uint64_t job, atedm_request *take_request);
+void atedm_runner_cancel(atedm_runner *runner, uint64_t job);
+// False where there is nothing to do.
+bool atedm_runner_turn(atedm_runner *runner);
+
+size_t atedm_runner_device_memory(const atedm_runner *runner);
+
+#endif

@@ -1,0 +1,247 @@
+// `atedm-worker`: one device's process. The daemon starts it with one end of a socketpair; it ends
+// with the daemon. Two threads: the reader takes frames in, the main thread computes and writes.
+#include "core/base/memory.h"
+#include "server/frames.h"
+#include "server/runner.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+#define READ_BYTES 65536
+
+// On its way in: a request, or the end of one.
+typedef struct order {
+    uint64_t job;
+    bool cancel;
+    atedm_request request;
+    struct order *next;
+} order;
+
+typedef struct mailbox {
+    int fd;
+    pthread_mutex_t mutex; // guards the orders
+    pthread_cond_t changed;
+    order *orders, **orders_end;
+} mailbox;
+
+// There is nothing to go on with: the daemon sees the end, and starts another.
+static void die(const char *why)
+{
+    fprintf(stderr, "atedm-worker: %s\n", why);
+    _exit(EXIT_FAILED);
+}
+
+// ---- the reader
+
+static void put(mailbox *box, const order *item)
+{
+    order *o = malloc(sizeof *o);
+    if (!o)
+        die("no memory for a request");
+    *o = *item;
+    o->next = NULL;
+    pthread_mutex_lock(&box->mutex);
+    *box->orders_end = o;
+    box->orders_end = &o->next;
+    pthread_cond_signal(&box->changed);
+    pthread_mutex_unlock(&box->mutex);
+}
+
+static void receive(mailbox *box, const atedm_frame *frame)
+{
+    order o = {.job = frame->job, .cancel = frame->type == ATEDM_FRAME_CANCEL};
+    if (!o.cancel && atedm_frame_get_submit(frame, &o.request))
+        die("a frame that is none");
+    put(box, &o);
+}
+
+static void *reader_main(void *user)
+{
+    mailbox *box = user;
+    static char data[READ_BYTES];
+    atedm_frame_reader reader;
+    atedm_frame_reader_init(&reader);
+    for (;;) {
+        ssize_t size = read(box->fd, data, sizeof data);
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size <= 0) // the daemon is gone, or wants it so
+            _exit(0);
+        if (atedm_frame_reader_feed(&reader, data, (size_t)size))
+            die("no memory for a request");
+        atedm_frame frame;
+        atedm_status status;
+        while (!(status = atedm_frame_reader_next(&reader, &frame)))
+            receive(box, &frame);
+        if (status != ATEDM_ERR_NOT_FOUND)
+            die("a frame that is none");
+    }
+}
+
+// All that has come in; waits for some where there is nothing else to do.
+static order *take_orders(mailbox *box, bool wait)
+{
+    pthread_mutex_lock(&box->mutex);
+    while (wait && !box->orders)
+        pthread_cond_wait(&box->changed, &box->mutex);
+    order *orders = box->orders;
+    box->orders = NULL;
+    box->orders_end = &box->orders;
+    pthread_mutex_unlock(&box->mutex);
+    return orders;
+}
+
+// ---- the main thread
+
+static void write_all(int fd, const char *data, size_t size)
+{
+    while (size) {
+        ssize_t written = write(fd, data, size);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            _exit(0); // the daemon is gone
+        data += written;
+        size -= (size_t)written;
+    }
+}
+
+static void post(void *user, const atedm_worker_message *message)
+{
+    const mailbox *box = user;
+    atedm_buffer buffer;
+    atedm_buffer_init(&buffer, 2 * ATEDM_FRAME_MAX);
+    if (atedm_frame_put_message(&buffer, message))
+        die("no memory for a result");
+    write_all(box->fd, buffer.data, buffer.size);
+    atedm_buffer_finish(&buffer);
+    atedm_worker_result_destroy(message->result);
+    if (message->type == ATEDM_WORKER_ERROR && message->status == ATEDM_ERR_DEVICE)
+        die(message->error.message); // whatever comes next would fail too
+}
+
+static void greet(const mailbox *box)
+{
+    atedm_buffer buffer;
+    atedm_buffer_init(&buffer, ATEDM_FRAME_MAX);
+    if (atedm_frame_put_hello(&buffer))
+        die("no memory");
+    write_all(box->fd, buffer.data, buffer.size);
+    atedm_buffer_finish(&buffer);
+}
+
+static void hand_over(atedm_runner *runner, order *orders)
+{
+    while (orders) {
+        order *o = orders;
+        orders = o->next;
+        if (o->cancel)
+            atedm_runner_cancel(runner, o->job);
+        else
+            atedm_runner_submit(runner, o->job, &o->request);
+        free(o);
+    }
+}
+
+static int work(mailbox *box, const atedm_worker_options *options)
+{
+    atedm_runner *runner = NULL;
+    atedm_worker_message message = {.type = ATEDM_WORKER_READY};
+    message.status = atedm_runner_open(options, post, box, &runner, &message.facts, &message.error);
+    if (message.status) {
+        message.type = ATEDM_WORKER_FAILED;
+        post(box, &message);
+        return EXIT_FAILED;
+    }
+    message.device_memory = atedm_runner_device_memory(runner);
+    post(box, &message);
+    for (bool busy = false;;) {
+        hand_over(runner, take_orders(box, !busy));
+        busy = atedm_runner_turn(runner);
+    }
+}
+
+// ---- options
+
+static bool read_size(const char *text, size_t *ret_size)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    *ret_size = (size_t)value;
+    return !errno && end != text && !*end;
+}
+
+static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *options)
+{
+    enum { FD = 256, MODEL, BACKEND, DTYPE, MAX_BATCH, MAX_ACTIVE, MEMORY_LIMIT };
+    static const struct option names[] = {{"fd", required_argument, NULL, FD},
+                                          {"model", required_argument, NULL, MODEL},
+                                          {"backend", required_argument, NULL, BACKEND},
+                                          {"dtype", required_argument, NULL, DTYPE},
+                                          {"max-batch", required_argument, NULL, MAX_BATCH},
+                                          {"max-active", required_argument, NULL, MAX_ACTIVE},
+                                          {"memory-limit", required_argument, NULL, MEMORY_LIMIT},
+                                          {NULL, 0, NULL, 0}};
+    size_t fd = 0;
+    bool good = true;
+    for (int name; (name = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        if (name == FD)
+            good &= read_size(optarg, &fd);
+        else if (name == MODEL)
+            options->model = optarg;
+        else if (name == BACKEND)
+            options->backend = optarg;
+        else if (name == DTYPE)
+            options->dtype = optarg;
+        else if (name == MAX_BATCH)
+            good &= read_size(optarg, &options->max_batch);
+        else if (name == MAX_ACTIVE)
+            good &= read_size(optarg, &options->max_requests);
+        else if (name == MEMORY_LIMIT)
+            good &= read_size(optarg, &options->memory_limit);
+        else
+            good = false;
+    }
+    box->fd = (int)fd;
+    return good && fd > 2 && options->model && optind == argc;
+}
+
+int main(int argc, char **argv)
+{
+    static mailbox box = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    atedm_worker_options options = {.backend = "auto",
+                                    .dtype = "auto",
+                                    .max_batch = 1,
+                                    .max_requests = 1,
+                                    .memory_limit = SIZE_MAX};
+    box.orders_end = &box.orders;
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts("atedm-worker " ATEDM_VERSION);
+        return 0;
+    }
+    if (!parse(argc, argv, &box, &options)) {
+        fputs("atedm-worker is started by atedmd, which hands it a socket: see atedmd --help\n",
+              stderr);
+        return EXIT_USAGE;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); // a terminal sends these to both; when to end is the daemon's to say
+    signal(SIGTERM, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL); // where the reader would see the end of file too late
+    prctl(PR_SET_NAME, "atedm-worker");
+    pthread_t reader;
+    greet(&box);
+    if (pthread_create(&reader, NULL, reader_main, &box))
+        die("no thread to read with");
+    return work(&box, &options);
+}

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Workers are processes: whatever becomes of one, no accepted request is lost, none is answered twice, and the
+service goes on."""
+import os
+import pathlib
+import signal
+import time
+import unittest
+
+from daemon import LONG, SMALL, Daemon, images_of, series, wait_until
+
+# Long enough to be caught at work, short enough to be waited for.
+MEDIUM = {**SMALL, "width": 64, "height": 64, "steps": 100}
+
+
+def worker(d):
+    found, = wait_until(d.workers, "a worker")
+    return found
+
+
+def is_up(d, device="cpu"):
+    return d.gauge("atedm_worker_up", device=device) == 1
+
+
+def restarts(d, device="cpu"):
+    return d.gauge("atedm_worker_restarts_total", device=device)
+
+
+def wait_active(d, count=1):
+    wait_until(lambda: d.gauge("atedm_active_requests") == count, f"{count} at work")
+
+
+class Loss(unittest.TestCase):
+    def test_requests_of_a_killed_worker_are_redone(self):
+        with Daemon() as d:
+            asked = [{**MEDIUM, "seed": seed, "pruning": pruning}
+                     for seed, pruning in ((1, "off"), (2, "at-edm-a"), (3, "at-edm"))]
+            alone = [images_of(d.generate(fields)) for fields in asked]
+            together = [d.in_background(fields) for fields in asked]
+            wait_active(d, 3)
+            first = worker(d)
+            os.kill(first, signal.SIGKILL)
+            for expected, one in zip(alone, together):
+                answer = one.answer()
+                self.assertEqual(answer.status, 200)
+                self.assertEqual(images_of(answer), expected)
+            self.assertNotEqual(worker(d), first)
+            self.assertEqual(restarts(d), 1)
+            self.assertEqual(d.gauge("atedm_images_total", sampler="euler", pruning="off"), 2)
+            self.assertEqual(d.metrics()[series("atedm_stage_duration_seconds_count", stage="queue")], 6)
+            self.assertIn("signal 9", d.log())
+
+    def test_readiness_follows(self):
+        with Daemon() as d:
+            os.kill(worker(d), signal.SIGKILL)
+            wait_until(lambda: d.get("/readyz").status == 503, "not ready")
+            self.assertEqual(d.get("/healthz").status, 200)
+            waiting = d.in_background(SMALL)  # accepted meanwhile
+            wait_until(lambda: d.get("/readyz").status == 200, "ready again")
+            self.assertTrue(is_up(d))
+            self.assertEqual(waiting.answer().status, 200)
+
+    def test_a_request_that_takes_two_workers_down(self):
+        with Daemon() as d:
+            poison = d.in_background({**LONG, "width": 64, "height": 64})
+            wait_active(d)
+            others = [d.in_background({**MEDIUM, "seed": seed}) for seed in range(3)]
+            wait_active(d, 4)
+            os.kill(worker(d), signal.SIGKILL)
+            # Suspects run one at a time, so the second time hits whoever is to blame and nobody else.
+            wait_until(lambda: restarts(d) == 1 and is_up(d), "another worker")
+            wait_active(d, 1)
+            os.kill(worker(d), signal.SIGKILL)
+            answer = poison.answer()
+            self.assertEqual(answer.status, 500)
+            self.assertEqual(answer.json()["type"], "urn:atedm:problem:internal")
+            for other in others:
+                self.assertEqual(other.answer().status, 200)
+            self.assertEqual(restarts(d), 2)
+            self.assertIn("not tried again", d.log())
+            self.assertEqual(d.generate().status, 200)
+            self.assertEqual(d.gauge("atedm_active_requests"), 0)
+
+    def test_a_worker_that_hangs_is_ended(self):
+        with Daemon(worker_timeout_s=2) as d:
+            expected = images_of(d.generate(MEDIUM))
+            running = d.in_background(MEDIUM)
+            wait_active(d)
+            os.kill(worker(d), signal.SIGSTOP)
+            answer = running.answer()
+            self.assertEqual(answer.status, 200)
+            self.assertEqual(images_of(answer), expected)
+            self.assertEqual(restarts(d), 1)
+
+    def test_an_idle_worker_is_left_alone(self):
+        with Daemon(worker_timeout_s=0.5) as d:
+            time.sleep(1.5)
+            self.assertEqual(restarts(d), 0)
+            self.assertEqual(d.generate().status, 200)
+
+    def test_hang_up_while_there_is_no_worker(self):
+        with Daemon() as d:
+            gone = d.start()
+            wait_active(d)
+            os.kill(worker(d), signal.SIGKILL)
+            gone.close()
+            self.assertEqual(d.generate().status, 200)
+            self.assertEqual(d.gauge("atedm_active_requests"), 0)
+            self.assertEqual(d.gauge("atedm_queue_depth"), 0)
+
+
+class Life(unittest.TestCase):
+    def test_workers_end_with_the_daemon(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            d = Daemon()
+            d.__enter__()
+            pid = worker(d)
+            with d.start():
+                wait_active(d)
+                if number == signal.SIGKILL:
+                    d.process.kill()
+                    d.process.wait()
+            if number == signal.SIGTERM:
+                self.assertEqual(d.stop(), 0)
+
+            def ended(pid=pid):
+                try:
+                    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+                except FileNotFoundError:
+                    return True
+
+            wait_until(ended, "the worker has ended")
+            d.__exit__(None, None, None)
+
+    def test_signals_of_a_terminal_are_the_daemon_s(self):
+        with Daemon() as d:
+            os.kill(worker(d), signal.SIGINT)
+            os.kill(worker(d), signal.SIGTERM)
+            self.assertEqual(d.generate().status, 200)
+            self.assertEqual(restarts(d), 0)
+
+    def test_two_workers_share_the_work(self):
+        with Daemon(workers=2, max_active=4) as d:
+            wait_until(lambda: is_up(d, "cpu:1"), "both are up")
+            alone = images_of(d.generate(MEDIUM))
+            together = [d.in_background(MEDIUM) for _ in range(4)]
+            wait_active(d, 4)
+            for one in together:
+                answer = one.answer()
+                self.assertEqual(images_of(answer), alone)
+                self.assertLessEqual(answer.json()["batch"]["max_size"], 2)
+            counts = [d.metrics()[series("atedm_batch_size_count", device=device)] for device in ("cpu", "cpu:1")]
+            self.assertGreater(min(counts), 50)
+
+            # One of them goes: the other takes what it had, and the service stays ready.
+            together = [d.in_background(MEDIUM) for _ in range(4)]
+            wait_active(d, 4)
+            os.kill(d.workers()[0], signal.SIGKILL)
+            self.assertEqual(d.get("/readyz").status, 200)
+            for one in together:
+                self.assertEqual(images_of(one.answer()), alone)
+            self.assertEqual(restarts(d) + restarts(d, "cpu:1"), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
