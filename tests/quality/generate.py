@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from prompts import Prompt
 
+CLIENTS = 8  # at once: the daemon steps their pictures together, and none depends on the others
 KEPT = ("pruning", "flops", "latency")  # parts of an answer that the evaluation needs
 
 
@@ -55,11 +57,22 @@ class Progress:
     def __init__(self, total: int):
         self.total, self.done, self.shown = total, 0, sys.stderr.isatty()
 
-    def step(self, what: str):
-        self.done += 1
+    def step(self, what: str, done: int = 1):
+        self.done += done
         if self.shown:
             end = "\n" if self.done == self.total else ""
             print(f"\r{self.done}/{self.total} {what:<40}", end=end, file=sys.stderr, flush=True)
+
+
+def make(daemon, prompt: Prompt, pruning, steps: int, guidance: float, path: Path):
+    """One picture on disk; what says that it is whole comes last, and at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    png, said = ask(daemon, prompt, pruning, steps, guidance)
+    path.with_suffix(".png").write_bytes(png)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"prompt": prompt.text, "seed": prompt.seed, **said}))
+    part.rename(path.with_suffix(".json"))
 
 
 def generate_all(daemon, sets: dict[str, list[Prompt]], arms: dict, out: Path, steps: int, guidance: float,
@@ -67,23 +80,19 @@ def generate_all(daemon, sets: dict[str, list[Prompt]], arms: dict, out: Path, s
     """Fills `out`; the arms that were refused, and why. With `resume`, what is there stays."""
     refused = {}
     progress = Progress(sum(map(len, sets.values())) * len(arms))
-    for set_name, prompts in sets.items():
-        for arm, pruning in arms.items():
-            for prompt in prompts:
-                progress.step(f"{set_name} {arm}")
-                path = place(out, set_name, arm, prompt.number)
-                if arm in refused or (resume and path.with_suffix(".json").exists()):
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for set_name, prompts in sets.items():
+            for arm, pruning in arms.items():
+                paths = [(prompt, place(out, set_name, arm, prompt.number)) for prompt in prompts]
+                wanted = [(prompt, path) for prompt, path in paths if not (resume and path.with_suffix(".json").exists())]
+                if arm in refused:
                     continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.with_suffix(".json").unlink(missing_ok=True)
+                made = [pool.submit(make, daemon, prompt, pruning, steps, guidance, path) for prompt, path in wanted]
+                progress.step(f"{set_name} {arm}", len(prompts) - len(wanted))
                 try:
-                    png, said = ask(daemon, prompt, pruning, steps, guidance)
+                    for each in made:
+                        each.result()
+                        progress.step(f"{set_name} {arm}")
                 except Refused as error:
                     refused[arm] = str(error)
-                    continue
-                path.with_suffix(".png").write_bytes(png)
-                # Last, and at once: its presence says that the picture is whole.
-                part = path.with_suffix(".part")
-                part.write_text(json.dumps({"prompt": prompt.text, "seed": prompt.seed, **said}))
-                part.rename(path.with_suffix(".json"))
     return refused
