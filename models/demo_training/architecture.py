@@ -36,8 +36,8 @@ UNET: Config = {
     "layers_per_block": 1,
     "norm_num_groups": 8,
     "cross_attention_dim": 2 * TEXT_WIDTH,
-    "transformer_layers_per_block": (1, 2, 2),
-    "attention_head_dim": (1, 1, 2),  # heads, in spite of its name; of size 64
+    "transformer_layers_per_block": (1, 3, 4),
+    "attention_head_dim": (1, 2, 4),  # heads, in spite of its name; of size 32
     "use_linear_projection": True,
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": TIME_IDS_WIDTH,

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from . import checkpoint
 from .architecture import NATIVE_SIZE, SCHEDULER, UNET, VAE
+from .attention import gathering_loss, record_maps
 from .data import pictures, random_scenes
 from .optimizer import make_optimizers, optimize
 from .text import TextEncoders
@@ -35,6 +36,7 @@ EMPTY = 0.02  # share with the empty prompt, encoded
 # SDXL's schedule leaves a little of the picture in its last timestep; sampling starts from noise alone. So half
 # of the samples from this timestep on are noise alone: the network must not trust what it sees there.
 BLIND_FROM, BLIND = 900, 0.5
+GATHERING = 0.03  # weight of the loss of attention.py
 CHECKPOINT_STEPS = 250
 ENCODED = 32  # pictures at once
 
@@ -60,11 +62,11 @@ OTHER_SIZES = (  # the last phase's, beside the native one
     Bucket(192, 192, 32, 600, 0.05),
     Bucket(256, 192, 32, 600, 0.04),
     Bucket(192, 256, 32, 600, 0.04),
-    Bucket(320, 320, 20, 400, 0.04),
-    Bucket(384, 256, 20, 400, 0.04),
-    Bucket(256, 384, 20, 400, 0.04),
-    Bucket(384, 384, 14, 300, 0.03),
-    Bucket(512, 512, 8, 200, 0.03),
+    Bucket(320, 320, 20, 400, 0.05),
+    Bucket(384, 256, 20, 400, 0.05),
+    Bucket(256, 384, 20, 400, 0.05),
+    Bucket(384, 384, 14, 300, 0.05),
+    Bucket(512, 512, 8, 200, 0.05),
 )
 
 
@@ -73,7 +75,7 @@ def phases(small: int, native: int, mixed: int) -> list[Phase]:
     return [
         Phase(small, (Bucket(NATIVE_SIZE // 2, NATIVE_SIZE // 2, 64, 20_000),)),
         Phase(native, (Bucket(NATIVE_SIZE, NATIVE_SIZE, 32, 5_000),)),
-        Phase(mixed, (Bucket(NATIVE_SIZE, NATIVE_SIZE, 32, 5_000, 0.69), *OTHER_SIZES)),
+        Phase(mixed, (Bucket(NATIVE_SIZE, NATIVE_SIZE, 32, 5_000, 0.62), *OTHER_SIZES)),
     ]
 
 
@@ -120,9 +122,13 @@ class Trainer:
         """From the UNet of the model folder `start`, or from nothing."""
         torch.manual_seed(seed)
         self.text, self.device, self.half, self.seed = text.to(device), device, half, seed
-        unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32) if start else new_unet()
+        unet = new_unet()
+        if start:  # layers that it lacks start as new ones do
+            before = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
+            unet.load_state_dict(before.state_dict(), strict=False)
         self.unet = unet.to(device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.unet).eval()
+        self.maps = record_maps(self.unet)
         self.optimizers = make_optimizers(self.unet, RATE)
         self.alphas = EulerDiscreteScheduler(**SCHEDULER).alphas_cumprod.to(device)
         self.done = 0
@@ -149,7 +155,8 @@ class Trainer:
         kept = torch.tensor([float(rng.random() >= DROPPED) for _ in scenes], device=self.device)
         return hidden * kept[:, None, None], pooled * kept[:, None]
 
-    def loss(self, latents: torch.Tensor, scenes: list[Scene], size: tuple[int, int], rng: random.Random) -> torch.Tensor:
+    def loss(self, latents: torch.Tensor, scenes: list[Scene], size: tuple[int, int], rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the prediction, and of the maps."""
         hidden, pooled = self.condition(scenes, rng)
         count = len(scenes)
         x = latents.to(self.device, memory_format=torch.channels_last)
@@ -166,19 +173,20 @@ class Trainer:
         added = {"text_embeds": pooled, "time_ids": ids.expand(count, -1)}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             got = self.unet(noisy, timesteps, hidden, added_cond_kwargs=added, return_dict=False)[0]
-        return F.mse_loss(got.float(), wanted)
+        gathering = gathering_loss(self.maps, scenes, size, tuple(x.shape[2:])) * (~blind)
+        return F.mse_loss(got.float(), wanted), gathering.mean()
 
-    def step(self, latents: Latents, rng: random.Random, rate: float) -> float:
+    def step(self, latents: Latents, rng: random.Random, rate: float) -> tuple[float, float]:
         torch.manual_seed(self.seed * 1_000_003 + self.done)
         size = (latents.bucket.width, latents.bucket.height)
-        loss = self.loss(*latents.batch(rng), size, rng)
-        optimize(self.unet, self.optimizers, loss, rate)
+        prediction, gathering = self.loss(*latents.batch(rng), size, rng)
+        optimize(self.unet, self.optimizers, prediction + GATHERING * gathering, rate)
         self.done += 1
         keep = min(EMA, (1 + self.done) / (10 + self.done))
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.unet.parameters()):
                 mean.lerp_(now, 1 - keep)
-        return loss.item()
+        return prediction.item(), gathering.item()
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -209,9 +217,9 @@ def train(
         if key not in ready:
             file = path.with_name(f"latents-{bucket.width}x{bucket.height}.pt")
             ready[key] = Latents(bucket, vae, trainer.seed, file)
-        loss = trainer.step(ready[key], random.Random(f"{trainer.seed} unet {step}"), rate_at(step, len(buckets)))
-        average = loss if average is None else 0.99 * average + 0.01 * loss
-        bar.set_postfix(loss=f"{average:.4f}", size=f"{bucket.width}x{bucket.height}")
+        losses = trainer.step(ready[key], random.Random(f"{trainer.seed} unet {step}"), rate_at(step, len(buckets)))
+        average = losses if average is None else tuple(0.98 * a + 0.02 * b for a, b in zip(average, losses))
+        bar.set_postfix(loss=f"{average[0]:.4f}", maps=f"{average[1]:.3f}", size=f"{bucket.width}x{bucket.height}")
         if trainer.done % CHECKPOINT_STEPS == 0 or trainer.done == len(buckets):
             checkpoint.save(path, trainer.state())
             look(trainer)

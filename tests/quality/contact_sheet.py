@@ -56,14 +56,13 @@ ROWS = [
     )]),
     ("pruning", [(label, {"prompt": PAIR, "pruning": p}) for label, p in (
         ("off", "off"),
-        ("at-edm-dagger, recovery cosine", {"preset": "at-edm-dagger", "recovery": "cosine"}),
-        ("at-edm-d, recovery cosine", {"preset": "at-edm-d", "recovery": "cosine"}),
-        ("at-edm-dagger", "at-edm-dagger"),
         ("at-edm-d", "at-edm-d"),
+        ("at-edm-dagger", "at-edm-dagger"),
         ("at-edm-c", "at-edm-c"),
+        ("at-edm-b", "at-edm-b"),
+        ("at-edm-a", "at-edm-a"),
+        ("at-edm-dagger, map random", {"preset": "at-edm-dagger", "score": {"map": "random"}}),
         ("at-edm-c, map random", {"preset": "at-edm-c", "score": {"map": "random"}}),
-        ("at-edm-c, map random, recovery cosine",
-         {"preset": "at-edm-c", "score": {"map": "random"}, "recovery": "cosine"}),
     )]),
 ]  # fmt: skip
 

@@ -40,7 +40,14 @@ def _add_cost(series: Series, said: dict):
     unet = flops["baseline"] - flops["text_encoder"] - flops["vae"]
     series.flops.append((flops["unet"] - flops["overhead"]) / unet)
     series.overhead.append(flops["overhead"] / unet)
-    series.seconds.append(said["latency"]["total_s"] - said["latency"]["queue_s"])
+    series.seconds.append(device_seconds(said))
+
+
+def device_seconds(said: dict) -> float:
+    """What a picture took of the device: its share of the UNet evaluations that it was in, and its own stages."""
+    latency = said["latency"]
+    own = sum(latency[stage] for stage in ("text_encoder_s", "vae_s", "encode_s"))
+    return latency["denoise_s"] / said["batch"]["mean_size"] + own
 
 
 def measure(prompts: list[Prompt], arm: str, load: Callable) -> Series:

@@ -16,7 +16,7 @@ from PIL import Image
 from prompts import Prompt
 
 CLIENTS = 8  # at once: the daemon steps their pictures together, and none depends on the others
-KEPT = ("pruning", "flops", "latency")  # parts of an answer that the evaluation needs
+KEPT = ("pruning", "flops", "latency", "batch")  # parts of an answer that the evaluation needs
 
 
 class Refused(Exception):
