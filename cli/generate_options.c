@@ -27,7 +27,7 @@ static const char help[] =
     "  --sampler NAME            default euler\n"
     "  --pruning NAME|JSON       off, at-edm, at-edm-a .. at-edm-d, at-edm-dagger, or an object "
     "as\n"
-    "                            in the daemon's \"pruning\"; default off\n"
+    "                            in the daemon's \"pruning\"; default at-edm-dagger\n"
     "  --deadline-s X            give up between two steps after X seconds\n"
     "\n"
     "  --backend auto|cpu|ref    default auto\n"
@@ -147,7 +147,7 @@ void atedm_generate_options_request(const atedm_generate_options *options,
     atedm_request_limits limits = atedm_cli_limits(config);
     atedm_prune_spec prune = {0};
     const char *pruning = values[ATEDM_GENERATE_PRUNING];
-    atedm_cli_parse_pruning(pruning ? pruning : "off", &prune, errors);
+    atedm_cli_parse_pruning(pruning ? pruning : "at-edm-dagger", &prune, errors);
     if (errors->count)
         prune = (atedm_prune_spec){.enabled = false};
     atedm_request r = {0};

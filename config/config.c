@@ -48,7 +48,7 @@ static const option options[] = {
      "what computes: auto (the best that is there), cpu (oneDNN), ref (plain C, slow)"},
     {"dtype", OPTION_CHOICE, FIELD(dtype), "auto", 0, 0, "auto|f32|bf16|f16", "NAME",
      "type of activations: auto (the fastest on this machine), f32, bf16, f16"},
-    {"default_pruning", OPTION_PRUNING, FIELD(default_pruning), "off", 0, 0, NULL, "NAME|JSON",
+    {"default_pruning", OPTION_PRUNING, FIELD(default_pruning), "at-edm-dagger", 0, 0, NULL, "NAME|JSON",
      "pruning of a request that names none: a preset, off, or a JSON object"},
     {"queue_limit", OPTION_INTEGER, FIELD(queue_limit), "64", 1, 100000, NULL, "N",
      "requests that may wait; further ones get 503"},

@@ -92,7 +92,7 @@ def about_this_run(args: argparse.Namespace, size: tuple[int, int]) -> dict:
         "commit": commit + (" with changes" if changed else ""),
         "command": shlex.join([f"tests/quality/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "cpu": f"{cpus[0] if cpus else 'unknown CPU'}, {os.cpu_count()} logical CPUs",
-        "model": args.model,
+        "model": os.path.relpath(args.model, ROOT),
         "width": size[0],
         "height": size[1],
         "steps": args.steps,

@@ -21,7 +21,7 @@ from daemon import Daemon, enter_class  # isort: skip  (world.py, imported above
 STEPS = 12
 GUIDANCE = 4.0
 PROMPTS = {"held_out_one": 12, "two": 8}  # of each set
-ARM = "cosine@dagger"  # what this model bears: models/demo/README.md
+ARM = "at-edm-dagger"  # what this model bears: models/demo/README.md
 
 # Bounds. The figures that they are about are printed by every run; in brackets those of an AVX2 machine in f32.
 LEAST_AGREEMENT = {"held_out_one": 11, "two": 6}  # of the prompts of a set (12 and 8, both arms)

@@ -67,7 +67,7 @@ Test(config, defaults)
     cr_assert_str_eq(o.config.listen, "127.0.0.1:8080");
     cr_assert_str_eq(o.config.model, "models/demo");
     cr_assert_str_eq(o.config.backend, "auto");
-    cr_assert_str_eq(o.config.default_pruning, "off");
+    cr_assert_str_eq(o.config.default_pruning, "at-edm-dagger");
     cr_assert_eq(o.config.queue_limit, 64);
     cr_assert_eq(o.config.max_body_bytes, 1048576);
     cr_assert_float_eq(o.config.connection_timeout_s, 60, 0);
