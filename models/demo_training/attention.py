@@ -28,7 +28,8 @@ from diffusers.models.attention_processor import Attention
 
 SHOWN = 0.15  # share of its area that a thing has to cover for a token to show the thing
 ALIKE = 0.12  # distance of colours at which interest falls, in units where black to white is sqrt(3)
-GLANCE, MOST_GLANCES = 0.3, 0.08
+GLANCE = 0.3  # of a background token at the token of a thing, in terms of the most that it looks at one of background
+MOST_GLANCES = 0.08  # share of a background token's attention that things may have
 _SAMPLES = 4  # per side of a token
 _BALANCING = 10  # iterations
 
@@ -107,11 +108,11 @@ def wanted_attention(tokens: Tokens) -> torch.Tensor:
     thing = (tokens.things > 0).float()
     same_thing = (tokens.things[:, :, None] == tokens.things[:, None, :]).float() * thing[:, :, None]
     distance = torch.cdist(tokens.ground, tokens.ground)
-    background = (1 - thing)[:, :, None] * (1 - thing)[:, None, :]
-    alike = _balanced(torch.exp(-0.5 * (distance / ALIKE).square()) * background)
+    both_background = (1 - thing)[:, :, None] * (1 - thing)[:, None, :]
+    alike = _balanced(torch.exp(-0.5 * (distance / ALIKE).square()) * both_background)
     # One share for all: a part that gave more to things than another would lose its score to it.
     share = (GLANCE * alike.amax((1, 2)) * thing.sum(1)).clamp_max(MOST_GLANCES)
-    share = torch.where(background.sum((1, 2)) > 0, share, 1.0)[:, None, None]
+    share = torch.where(both_background.sum((1, 2)) > 0, share, 1.0)[:, None, None]
     at_things = thing / thing.sum(1, keepdim=True).clamp_min(1)
     looks = (1 - share) * alike + share * at_things[:, None, :]
     of_thing = same_thing / same_thing.sum(2, keepdim=True).clamp_min(1)

@@ -155,7 +155,9 @@ class Trainer:
         kept = torch.tensor([float(rng.random() >= DROPPED) for _ in scenes], device=self.device)
         return hidden * kept[:, None, None], pooled * kept[:, None]
 
-    def loss(self, latents: torch.Tensor, scenes: list[Scene], size: tuple[int, int], rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        self, latents: torch.Tensor, scenes: list[Scene], size: tuple[int, int], rng: random.Random
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the prediction, and of the maps."""
         hidden, pooled = self.condition(scenes, rng)
         count = len(scenes)
