@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(2 * ATEDM_ENGINE_MAX_BATCH <= ATEDM_UNET_MAX_SAMPLES, "batches fit into the UNet");
+
 // Time for texts and pixels between two evaluations, in terms of the last one's, unless a single
 // piece takes longer.
 #define PIECES_SHARE 0.25

@@ -14,7 +14,7 @@
 
 typedef struct atedm_engine atedm_engine;
 
-#define ATEDM_ENGINE_MAX_BATCH (ATEDM_UNET_MAX_SAMPLES / 2)
+#define ATEDM_ENGINE_MAX_BATCH 32 // images, of two samples each
 
 typedef struct atedm_engine_options {
     size_t max_batch;    // images in one evaluation, 1..ATEDM_ENGINE_MAX_BATCH

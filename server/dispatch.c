@@ -227,12 +227,12 @@ static seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
 // worker.
 static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
 {
+    job->handed_over = atedm_clock_monotonic(); // from here on the worker may be at it
     atedm_status status = atedm_worker_submit(s->worker, job->place.arrival, &job->request);
     if (status)
         return status;
     job->seat = s;
     job->steps_done = 0;
-    job->handed_over = atedm_clock_monotonic();
     atedm_queue_push(&s->active, &job->place);
     if (job->strikes == 0) {
         job->started = job->handed_over;

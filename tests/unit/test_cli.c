@@ -125,7 +125,8 @@ Test(generate, defaults)
     cr_assert_str_eq(r.prompt, "a cat");
     cr_assert_null(r.negative_prompt);
     cr_assert(r.width == 64 && r.height == 64 && r.steps == 30 && r.num_images == 1);
-    cr_assert(r.guidance_scale == 7 && isnan(r.deadline_s) && !r.prune.enabled);
+    cr_assert(r.guidance_scale == 7 && isnan(r.deadline_s));
+    cr_assert_str_eq(r.prune.preset, "at-edm-dagger");
     cr_assert_leq(r.seed, ATEDM_SEED_MAX);
     atedm_request_finish(&r);
 }
