@@ -33,7 +33,7 @@ static bool same_as_before(const atedm_plan *plan, int step)
                             (size_t)plan->n_blocks * sizeof *plan->rho);
 }
 
-static void measure_decode(atedm_generation *g, atedm_stream *s, atedm_arena *arena)
+static void measure_decode(const atedm_generation *g, atedm_stream *s, atedm_arena *arena)
 {
     const atedm_model *m = g->p->model->dry;
     size_t values = (size_t)(g->request->width * g->request->height) * 3;

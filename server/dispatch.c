@@ -479,10 +479,7 @@ bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_s
     if (i >= d->n_seats)
         return false;
     const seat *s = &d->seats[i];
-    *ret_state = (atedm_worker_state){.device = s->device,
-                                      .ready = s->ready,
-                                      .device_memory = s->device_memory,
-                                      .pid = atedm_worker_pid(s->worker)};
+    *ret_state = (atedm_worker_state){.device = s->device, .device_memory = s->device_memory};
     return true;
 }
 

@@ -97,12 +97,10 @@ typedef struct atedm_dispatch_state {
 } atedm_dispatch_state;
 
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);
-// Worker i: its label, whether it is ready, device memory that it holds. False past the last.
+// Worker i: its label, and the device memory that it holds. False past the last.
 typedef struct atedm_worker_state {
     const char *device;
-    bool ready;
     size_t device_memory;
-    int pid; // 0: none
 } atedm_worker_state;
 bool atedm_dispatch_get_worker(const atedm_dispatch *dispatch, size_t i,
                                atedm_worker_state *ret_state);

@@ -35,7 +35,7 @@ struct atedm_worker {
     uv_timer_t restart;
     atedm_frame_reader reader;
     bool running; // a process and a pipe are open, or about to close
-    bool greeted, ready, ever_ready, failed, destroyed;
+    bool greeted, ever_ready, failed, destroyed;
     bool exited, read_to_end;
     int process_handles; // that the loop has of the process
     int handles;         // those, and the timer
@@ -72,7 +72,6 @@ static void tell(atedm_worker *w, atedm_worker_message *message)
 static void gone(atedm_worker *w)
 {
     w->running = false;
-    w->ready = false;
     atedm_frame_reader_finish(&w->reader);
     atedm_frame_reader_init(&w->reader);
     if (w->destroyed || w->failed)
@@ -139,15 +138,12 @@ static void receive_message(atedm_worker *w, const atedm_frame *frame)
         return;
     }
     if (message.type == ATEDM_WORKER_READY)
-        w->ready = w->ever_ready = true;
-    if (message.type != ATEDM_WORKER_FAILED) {
-        tell(w, &message);
-        return;
-    }
+        w->ever_ready = true;
     // A device that went away may come back: only a first start fails for good.
-    if (!w->ever_ready)
+    if (message.type != ATEDM_WORKER_FAILED)
+        tell(w, &message);
+    else if (!w->ever_ready)
         fail(w, &message.error);
-    atedm_worker_result_destroy(message.result);
 }
 
 static void receive_frame(atedm_worker *w, const atedm_frame *frame)
@@ -269,10 +265,9 @@ static void on_restart(uv_timer_t *timer)
 
 static bool add_argument(atedm_worker *w, size_t *count, const char *name, const char *value)
 {
-    w->arguments[(*count)++] = strdup(name);
-    if (value)
-        w->arguments[(*count)++] = strdup(value);
-    return w->arguments[*count - 1] && (!value || w->arguments[*count - 2]);
+    char *option = w->arguments[(*count)++] = strdup(name);
+    char *argument = w->arguments[(*count)++] = strdup(value);
+    return option && argument;
 }
 
 static bool add_number(atedm_worker *w, size_t *count, const char *name, size_t value)
@@ -350,11 +345,6 @@ double atedm_worker_last_heard(const atedm_worker *w)
 void atedm_worker_kill(atedm_worker *w)
 {
     kill_process(w);
-}
-
-int atedm_worker_pid(const atedm_worker *w)
-{
-    return w->running && !w->exited ? w->process.pid : 0;
 }
 
 void atedm_worker_destroy(atedm_worker *w)

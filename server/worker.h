@@ -33,7 +33,6 @@ void atedm_worker_cancel(atedm_worker *worker, uint64_t job);
 double atedm_worker_last_heard(const atedm_worker *worker);
 // Ends a process that hangs: LOST follows.
 void atedm_worker_kill(atedm_worker *worker);
-int atedm_worker_pid(const atedm_worker *worker); // 0: none
 
 // Ends the process. Messages that are on their way are lost. The memory goes when the loop has
 // closed the handles.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionMode
 from .architecture import SCHEDULER
 from .layout import TOKENIZERS, write_index
 from .text import TextEncoders
+
+
+def _forget_origin(config: Path) -> None:
+    """Drops the folder that a part was loaded from, which diffusers writes down."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2) + "\n")
+
 
 def write_model(
     out: Path, tokenizers: Path, vae: AutoencoderKL, text: TextEncoders, unet: UNet2DConditionModel
@@ -22,5 +31,6 @@ def write_model(
     parts = {"vae": vae, "text_encoder": text.first, "text_encoder_2": text.second, "unet": unet}
     for name, module in parts.items():
         module.to("cpu", torch.float16).save_pretrained(out / name)
+        _forget_origin(out / name / "config.json")
     EulerDiscreteScheduler(**SCHEDULER).save_pretrained(out / "scheduler")
     write_index(out, force_zeros=True)
