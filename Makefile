@@ -9,7 +9,7 @@ INSTALL := deploy/install-deps.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
-.PHONY: help serve build check test asan fuzz bench quality lint format clean
+.PHONY: help serve build check test asan fuzz chaos bench quality lint format clean
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make test     the tests of build/ only'
 	@echo 'make asan     the tests under AddressSanitizer and UBSan only, in build-asan/'
 	@echo 'make fuzz     damaged input for all that is read, much longer than make check (SEED=N)'
+	@echo 'make chaos    kill the daemon and its workers under load, and count (KILLS=200 SEED=N)'
 	@echo 'make lint     format, clang-tidy, include directions, banned functions, file lengths'
 	@echo 'make format   lay out every C file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
@@ -70,6 +71,10 @@ fuzz: build-asan
 	@for run in 'safetensors 200000' 'configs 100000' 'vocabulary 30000' 'pruning 1000000' \
 	    'prompt 200000'; do \
 	    ATEDM_GOLDEN_DIR=tests/golden/data build-asan/tests/fuzz/fuzz $$run $(SEED) || exit 1; done
+
+chaos: build-with-tests
+	@cd tests/e2e && ATEDMD=$(CURDIR)/build/server/atedmd OMP_WAIT_POLICY=passive \
+	    ATEDM_TEST_MODEL=$(CURDIR)/build/tests/e2e/tiny-model python3 chaos.py $(or $(KILLS),200) $(SEED)
 
 lint: build-with-tests
 	@$(MESON) test -C build --no-rebuild --print-errorlogs --suite lint

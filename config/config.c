@@ -22,6 +22,7 @@ typedef enum option_type {
     OPTION_CHOICE, // one of `choices`
     OPTION_INTEGER,
     OPTION_REAL,
+    OPTION_BOOL,
     OPTION_PRUNING, // text, or in the file also an object
 } option_type;
 
@@ -62,6 +63,14 @@ static const option options[] = {
      "images in one UNet evaluation"},
     {"memory_limit", OPTION_INTEGER, FIELD(memory_limit), "0", 0, 1e15, NULL, "BYTES",
      "device memory of a worker; 0: whatever there is"},
+    {"job_store", OPTION_TEXT, FIELD(job_store), "auto", 0, 0, NULL, "FILE",
+     "where jobs are kept; auto: jobs.db in $STATE_DIRECTORY, or in the user's state folder"},
+    {"job_retention_s", OPTION_INTEGER, FIELD(job_retention_s), "86400", 1, 1e9, NULL, "SECONDS",
+     "jobs that ended longer ago are forgotten"},
+    {"job_retention_bytes", OPTION_INTEGER, FIELD(job_retention_bytes), "1073741824", 1, 1e15, NULL,
+     "BYTES", "of all results that are kept; the oldest go first"},
+    {"cancel_on_disconnect", OPTION_BOOL, FIELD(cancel_on_disconnect), "true", 0, 0, "true|false",
+     "true|false", "whether a request ends when the client that waits for it goes away"},
     {"max_area", OPTION_INTEGER, FIELD(max_area), "2359296", 64, 268435456, NULL, "PIXELS",
      "pixels of one image"},
     {"max_images", OPTION_INTEGER, FIELD(max_images), "8", 1, 256, NULL, "N",
@@ -153,6 +162,14 @@ static atedm_status set_real(const option *o, const char *text, double *ret_valu
     return ATEDM_OK;
 }
 
+static atedm_status set_bool(const option *o, const char *text, bool *ret_value, atedm_error *err)
+{
+    if (!is_choice(o->choices, text))
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "\"%s\" is not one of %s", text, o->choices);
+    *ret_value = strcmp(text, "true") == 0;
+    return ATEDM_OK;
+}
+
 static atedm_status set(const option *o, const char *text, atedm_config *config, atedm_error *err)
 {
     void *field = (char *)config + o->offset;
@@ -161,6 +178,8 @@ static atedm_status set(const option *o, const char *text, atedm_config *config,
         return set_integer(o, text, field, err);
     case OPTION_REAL:
         return set_real(o, text, field, err);
+    case OPTION_BOOL:
+        return set_bool(o, text, field, err);
     case OPTION_TEXT:
     case OPTION_CHOICE:
     case OPTION_PRUNING:
@@ -186,6 +205,11 @@ static atedm_status set_json(const option *o, const json_t *value, atedm_config 
             return atedm_error_set(err, ATEDM_ERR_INVALID, "is not a number");
         snprintf(number, sizeof number, "%.17g", json_number_value(value));
         return set(o, number, config, err);
+    }
+    if (o->type == OPTION_BOOL) {
+        if (!json_is_boolean(value))
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "is neither true nor false");
+        return set(o, json_is_true(value) ? "true" : "false", config, err);
     }
     if (o->type == OPTION_PRUNING && json_is_object(value)) {
         char *text = json_dumps(value, JSON_COMPACT);

@@ -6,6 +6,7 @@
 #include "core/base/memory.h"
 #include "core/base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define ATEDM_CONFIG_PATH_MAX 4096
@@ -25,6 +26,10 @@ typedef struct atedm_config {
     int64_t max_active;                             // requests that a worker has at a time
     int64_t max_batch;                              // images in one UNet evaluation
     int64_t memory_limit;                           // device bytes of a worker; 0: no limit
+    char job_store[ATEDM_CONFIG_PATH_MAX];          // file; "auto": where such files belong
+    int64_t job_retention_s;                        // jobs that ended longer ago are forgotten
+    int64_t job_retention_bytes;                    // of all results that are kept
+    bool cancel_on_disconnect;                      // of a client that waits
     int64_t max_area;                               // pixels of one image
     int64_t max_images;                             // of one request
     int64_t max_steps;

@@ -23,6 +23,7 @@
 typedef enum atedm_response_format {
     ATEDM_RESPONSE_B64_JSON,
     ATEDM_RESPONSE_PNG,
+    ATEDM_RESPONSE_URL,
 } atedm_response_format;
 
 typedef struct atedm_request {

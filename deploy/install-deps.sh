@@ -18,6 +18,7 @@ curl                 7.74     program curl
 libjansson-dev       2.14     module  jansson
 libmicrohttpd-dev    0.9.75   module  libmicrohttpd
 libpng-dev           1.6      module  libpng
+libsqlite3-dev       3.40     module  sqlite3
 libutf8proc-dev      2.6      module  libutf8proc
 libuv1-dev           1.44     module  libuv
 libdnnl-dev          2.6      header  oneapi/dnnl/dnnl.h

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 // PyTorch's generator looks at 32 bits of a seed: more would only be harder to type.
@@ -37,16 +38,15 @@ static void blame_plan(const atedm_daemon *d, const atedm_request *request, cons
                            why->message);
 }
 
-// Fills the job; ATEDM_ERR_INVALID with the problem where the client is to blame.
-static atedm_status fill(atedm_daemon *d, const atedm_exchange *x, const json_t *body,
-                         atedm_job *job, atedm_field_errors *errors, atedm_error *err)
+// Fills the job but for its arrival; ATEDM_ERR_INVALID with the problem where the client is to
+// blame.
+static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_job *job,
+                         atedm_field_errors *errors, atedm_error *err)
 {
     uint64_t seed = 0;
     if (!draw_seed(&seed))
         return atedm_error_set(err, ATEDM_ERR_IO, "no random numbers");
-    bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
     job->model = &d->model;
-    job->arrived = atedm_exchange_started(x);
     atedm_status status = atedm_generate_json_read(body, &d->limits, &d->default_prune, png, seed,
                                                    &job->request, errors);
     if (status)
@@ -59,7 +59,21 @@ static atedm_status fill(atedm_daemon *d, const atedm_exchange *x, const json_t 
     return status;
 }
 
-atedm_job *atedm_admit(atedm_daemon *d, atedm_exchange *x)
+static atedm_job *make_job(atedm_daemon *d, const json_t *body, bool png,
+                           atedm_field_errors *errors, atedm_error *err)
+{
+    atedm_job *job = calloc(1, sizeof *job);
+    if (!job) {
+        atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
+        return NULL;
+    }
+    if (!fill(d, body, png, job, errors, err))
+        return job;
+    atedm_job_destroy(job);
+    return NULL;
+}
+
+atedm_job *atedm_admit(atedm_daemon *d, atedm_exchange *x, json_t **ret_body)
 {
     const char *id = atedm_exchange_id(x);
     atedm_error err = {""};
@@ -72,15 +86,13 @@ atedm_job *atedm_admit(atedm_daemon *d, atedm_exchange *x)
             x, atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message));
         return NULL;
     }
-    atedm_status status = ATEDM_ERR_NOMEM;
-    atedm_job *job = calloc(1, sizeof *job);
-    if (job)
-        status = fill(d, x, body, job, &errors, &err);
-    json_decref(body);
-    if (!status)
-        return job;
-    atedm_job_destroy(job);
-    if (errors.count) {
+    bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
+    atedm_job *job = make_job(d, body, png, &errors, &err);
+    if (job) {
+        job->arrived = atedm_exchange_started(x);
+        if (ret_body)
+            *ret_body = json_incref(body);
+    } else if (errors.count) {
         atedm_exchange_respond(x, atedm_problem_fields(id, &errors));
     } else {
         ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
@@ -88,5 +100,20 @@ atedm_job *atedm_admit(atedm_daemon *d, atedm_exchange *x)
         atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id,
                                                          "the log says more under this id"));
     }
-    return NULL;
+    json_decref(body);
+    return job;
+}
+
+atedm_job *atedm_admit_stored(atedm_daemon *d, const char *text, atedm_error *err)
+{
+    atedm_field_errors errors = {.count = 0};
+    json_t *body = NULL;
+    if (atedm_json_body_parse(text, strlen(text), &body, err))
+        return NULL;
+    atedm_job *job = make_job(d, body, false, &errors, err);
+    if (!job && errors.count)
+        atedm_error_set(err, ATEDM_ERR_INVALID, "%s %s", errors.items[0].pointer,
+                        errors.items[0].detail);
+    json_decref(body);
+    return job;
 }

@@ -4,8 +4,13 @@
 
 #include "server/daemon.h"
 
+#include <jansson.h>
+
 // Reads the exchange's body into a job with its plan and cost, or answers the exchange with what is
-// wrong and returns NULL.
-atedm_job *atedm_admit(atedm_daemon *daemon, atedm_exchange *exchange);
+// wrong and returns NULL. *ret_body is the body as parsed, the caller's; NULL: not wanted.
+atedm_job *atedm_admit(atedm_daemon *daemon, atedm_exchange *exchange, json_t **ret_body);
+// A job of a body that was admitted and stored before; NULL, and the error, where the model or the
+// limits are such that it cannot be done any more.
+atedm_job *atedm_admit_stored(atedm_daemon *daemon, const char *body, atedm_error *err);
 
 #endif

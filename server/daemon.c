@@ -2,10 +2,12 @@
 #include "server/daemon.h"
 
 #include "core/pipeline.h"
+#include "server/admit.h"
 #include "server/listen.h"
 #include "server/problem.h"
 #include "server/process.h"
 #include "server/routes.h"
+#include "server/store_path.h"
 #include "server/text.h"
 
 #include <inttypes.h>
@@ -55,6 +57,8 @@ static void drain(atedm_daemon *d)
 {
     d->draining = true;
     atedm_http_quiesce(d->http);
+    if (d->jobs)
+        atedm_jobs_drain(d->jobs);
     check_drained(d);
 }
 
@@ -179,6 +183,14 @@ atedm_response atedm_daemon_refuse_busy(atedm_daemon *d, const char *id, bool qu
     return response;
 }
 
+atedm_response atedm_daemon_refuse_storage(atedm_daemon *d, const char *id)
+{
+    atedm_response response = atedm_problem_response(
+        ATEDM_PROBLEM_STORAGE, id, "the job store is out of order; the log says more");
+    atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
+    return response;
+}
+
 void atedm_daemon_measure(atedm_daemon *d)
 {
     atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
@@ -291,6 +303,30 @@ static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
         &d->dispatch, err);
 }
 
+static atedm_job *revive(void *user, const char *request, atedm_error *err)
+{
+    return atedm_admit_stored(user, request, err);
+}
+
+static atedm_status start_jobs(atedm_daemon *d, atedm_error *err)
+{
+    char path[ATEDM_CONFIG_PATH_MAX];
+    atedm_status status = atedm_store_path(d->config->job_store, path, err);
+    if (status)
+        return status;
+    return atedm_jobs_create(
+        &(atedm_jobs_options){.loop = &d->loop,
+                              .log = &d->log,
+                              .dispatch = d->dispatch,
+                              .metrics = d->metrics,
+                              .store = {.path = path,
+                                        .retention_s = d->config->job_retention_s,
+                                        .retention_bytes = d->config->job_retention_bytes},
+                              .revive = revive,
+                              .user = d},
+        &d->jobs, err);
+}
+
 static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
 {
     return atedm_http_create(
@@ -345,6 +381,7 @@ static void finish(atedm_daemon *d)
     d->closing = true;
     if (d->http)
         atedm_http_close(d->http);
+    atedm_jobs_close(d->jobs);
     if (d->dispatch)
         atedm_dispatch_close(d->dispatch);
     uv_close((uv_handle_t *)&d->grace, NULL);
@@ -353,6 +390,7 @@ static void finish(atedm_daemon *d)
     uv_run(&d->loop, UV_RUN_DEFAULT);
     uv_loop_close(&d->loop);
     atedm_http_destroy(d->http);
+    atedm_jobs_destroy(d->jobs);
     atedm_dispatch_destroy(d->dispatch);
     atedm_metrics_destroy(d->metrics);
 }
@@ -383,6 +421,8 @@ int atedm_daemon_run(const atedm_config *config)
     status = start_http(&d, listen_fd, &err);
     if (!status)
         status = start_dispatch(&d, &err);
+    if (!status)
+        status = start_jobs(&d, &err);
     if (status) {
         d.exit_status = fail("", &err, EXIT_FAILED);
     } else {

@@ -7,6 +7,7 @@
 #include "core/request.h"
 #include "server/dispatch.h"
 #include "server/http.h"
+#include "server/jobs.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/worker.h"
@@ -27,6 +28,7 @@ typedef struct atedm_daemon {
     uv_timer_t grace; // runs while the last answers are sent
     atedm_http *http;
     atedm_dispatch *dispatch;
+    atedm_jobs *jobs;
     bool loaded; // `facts` are there
     atedm_worker_facts facts;
     bool draining, closing;
@@ -38,6 +40,7 @@ typedef struct atedm_daemon {
 int atedm_daemon_run(const atedm_config *config);
 
 // The answer while requests cannot be admitted: 503 with Retry-After.
+atedm_response atedm_daemon_refuse_storage(atedm_daemon *daemon, const char *id);
 atedm_response atedm_daemon_refuse_busy(atedm_daemon *daemon, const char *id, bool queue_full);
 
 // Brings the gauges up to date.

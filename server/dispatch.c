@@ -68,7 +68,7 @@ static void watch_deadlines(atedm_dispatch *d);
 static void start_next(atedm_dispatch *d);
 
 // Tells who waits and frees the job, which is in no place any more.
-static void end(atedm_job *job, atedm_job_end how, const atedm_worker_result *result,
+static void end(atedm_job *job, atedm_job_end how, atedm_worker_result *result,
                 const atedm_error *error)
 {
     job->ended(job->user, job, how, result, error);
@@ -111,6 +111,12 @@ void atedm_dispatch_fail_all(atedm_dispatch *d, const atedm_error *error)
     end_all(d, &d->queue, error);
     for (size_t i = 0; i < d->n_seats; i++)
         end_all(d, &d->seats[i].active, error);
+}
+
+static void tell_progress(const atedm_job *job)
+{
+    if (job->progress)
+        job->progress(job->user, job);
 }
 
 // ---- deadlines
@@ -238,6 +244,7 @@ static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
         job->started = job->handed_over;
         atedm_account_start(d->options.metrics, job->started - job->arrived);
     }
+    tell_progress(job);
     return ATEDM_OK;
 }
 
@@ -259,7 +266,7 @@ static void start_next(atedm_dispatch *d)
     check_idle(d);
 }
 
-atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
+static void set_place(atedm_dispatch *d, atedm_job *job)
 {
     double deadline_s = job->request.deadline_s;
     job->place = (atedm_queue_item){
@@ -268,6 +275,18 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
         .arrival = ++d->last_id,
         .flops = job->cost.executed,
     };
+}
+
+void atedm_dispatch_restore(atedm_dispatch *d, atedm_job *job)
+{
+    set_place(d, job);
+    atedm_queue_push(&d->queue, &job->place);
+    start_next(d);
+}
+
+atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
+{
+    set_place(d, job);
     if (is_hopeless(d, job))
         return ATEDM_ERR_CANCELED;
     seat *s = d->queue.first ? NULL : choose_seat(d, job);
@@ -324,11 +343,13 @@ static void requeue(atedm_dispatch *d, atedm_job *job)
     atedm_queue_remove(&job->seat->active, &job->place);
     job->seat = NULL;
     job->steps_done = 0;
-    if (++job->strikes < ATEDM_MAX_STRIKES)
+    if (++job->strikes < ATEDM_MAX_STRIKES) {
         atedm_queue_push(&d->queue, &job->place);
-    else
+        tell_progress(job);
+    } else {
         end(job, ATEDM_JOB_FAILED, NULL,
             &(atedm_error){"workers ended while they had the request, and it is not tried again"});
+    }
 }
 
 static void lose(seat *s, const atedm_error *error)
@@ -368,8 +389,10 @@ static void on_message(void *user, atedm_worker_message *message)
         atedm_account_evaluation(d->options.metrics, s->device, message->images, message->seconds);
         return;
     case ATEDM_WORKER_STEPPED:
-        if (job)
+        if (job) {
             job->steps_done = message->step;
+            tell_progress(job);
+        }
         return;
     case ATEDM_WORKER_DONE:
     case ATEDM_WORKER_ERROR:

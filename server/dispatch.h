@@ -33,9 +33,11 @@ struct atedm_job {
     atedm_request_cost cost;
     double arrived; // monotonic clock
     // Called at the end, unless the job is given up before; the job is gone when it returns. The
-    // worker's result is lent.
-    void (*ended)(void *user, const atedm_job *job, atedm_job_end end,
-                  const atedm_worker_result *result, const atedm_error *error);
+    // worker's result is lent; its images may be taken, leaving none.
+    void (*ended)(void *user, const atedm_job *job, atedm_job_end end, atedm_worker_result *result,
+                  const atedm_error *error);
+    // It was started, did a step, or waits again; NULL: nobody wants to know.
+    void (*progress)(void *user, const atedm_job *job);
     void *user;
 
     // Dispatch's own.
@@ -81,6 +83,9 @@ void atedm_dispatch_destroy(atedm_dispatch *dispatch); // NULL allowed
 // ATEDM_ERR_LIMIT: the queue is full. ATEDM_ERR_CANCELED: the deadline cannot be met even at the
 // best rate that was measured. Takes the job unless it fails. `ended` is never called from inside.
 ATEDM_MUST_CHECK atedm_status atedm_dispatch_submit(atedm_dispatch *dispatch, atedm_job *take_job);
+// One that was accepted before: it is not refused. Nothing of it is called from inside as long as
+// no worker is ready.
+void atedm_dispatch_restore(atedm_dispatch *dispatch, atedm_job *take_job);
 // Nobody waits for it any more; its place is free at once, the worker behind what it is computing.
 void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
 void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed

@@ -49,7 +49,7 @@ static json_t *plan_json(const atedm_plan *plan, const atedm_unet_config *unet)
 void atedm_handle_estimate(void *app, atedm_exchange *x)
 {
     atedm_daemon *d = app;
-    atedm_job *job = atedm_admit(d, x);
+    atedm_job *job = atedm_admit(d, x, NULL);
     if (!job)
         return;
     atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);

@@ -161,8 +161,10 @@ static void read_response_format(reader *r, const char *pointer, const json_t *v
         r->request->response_format = ATEDM_RESPONSE_PNG;
     else if (text && strcmp(text, "b64_json") == 0)
         r->request->response_format = ATEDM_RESPONSE_B64_JSON;
+    else if (text && strcmp(text, "url") == 0)
+        r->request->response_format = ATEDM_RESPONSE_URL;
     else
-        atedm_field_errors_add(r->errors, pointer, "is not one of \"b64_json\", \"png\"");
+        atedm_field_errors_add(r->errors, pointer, "is not one of \"b64_json\", \"png\", \"url\"");
 }
 
 static const field fields[] = {

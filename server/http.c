@@ -1,12 +1,14 @@
 // HTTP on the daemon's loop: see http.h. Two facts rule the shape of this file. libmicrohttpd calls
 // one function again and again for a request: with the headers, with each part of the body, at its
-// end, and after each resume. And it may suspend a connection only inside that function, does not
-// watch suspended connections, and has to be run after a resume.
+// end, and after each resume. And it may suspend a connection only inside that function (or where
+// it asks for more of a stream), does not watch suspended connections, and has to be run after a
+// resume.
 #include "server/http.h"
 
 #include "core/base/clock.h"
 #include "core/base/memory.h"
 #include "server/hangup.h"
+#include "server/http_private.h"
 
 #include <errno.h>
 #include <microhttpd.h>
@@ -18,37 +20,6 @@
 
 // What is reported where the connection ended before there was an answer (nginx's code).
 #define STATUS_GONE 499
-
-struct atedm_http {
-    atedm_http_options options;
-    struct MHD_Daemon *mhd;
-    uv_poll_t poll;   // libmicrohttpd's epoll descriptor
-    uv_timer_t timer; // its next timeout, or 0: run it
-    size_t open;      // exchanges
-    bool quiesced;
-};
-
-struct atedm_exchange {
-    atedm_http *http;
-    struct MHD_Connection *connection;
-    char id[ATEDM_HTTP_ID_SIZE];
-    char method[16], path[256];
-    const atedm_route *route; // NULL: none
-    atedm_handler handler;    // NULL: refused
-    atedm_refusal refusal;    // why
-    atedm_buffer body;
-    size_t discarded;
-    double started;
-    bool handled;   // the handler has been called
-    bool answered;  // the answer is libmicrohttpd's
-    bool gone_away; // the client
-    bool suspended;
-    bool responded; // `response` is there
-    atedm_response response;
-    void (*gone)(void *user); // who waits for an answer, NULL: nobody
-    void *gone_user;
-    atedm_hangup *hangup;
-};
 
 void atedm_response_header(atedm_response *response, const char *name, const char *format, ...)
 {
@@ -114,31 +85,6 @@ static void make_id(char ret_id[ATEDM_HTTP_ID_SIZE])
     snprintf(ret_id, ATEDM_HTTP_ID_SIZE, "%016llx", (unsigned long long)bits);
 }
 
-static const atedm_route *find_route(const atedm_route *routes, const char *path)
-{
-    for (; routes->path; routes++) {
-        if (strcmp(routes->path, path) == 0)
-            return routes;
-    }
-    return NULL;
-}
-
-static bool is_json(const char *content_type)
-{
-    static const char json[] = "application/json";
-    if (!content_type || strncasecmp(content_type, json, sizeof json - 1) != 0)
-        return false;
-    const char *rest = content_type + sizeof json - 1;
-    rest += strspn(rest, " \t");
-    if (*rest != ';')
-        return *rest == '\0';
-    rest += 1 + strspn(rest + 1, " \t");
-    if (strncasecmp(rest, "charset=", 8) != 0)
-        return true; // other parameters mean nothing to JSON
-    rest += 8 + (rest[8] == '"');
-    return strncasecmp(rest, "utf-8", 5) == 0;
-}
-
 // Bytes of the body that the headers promise: UINT64_MAX where they do not say.
 static uint64_t promised_body(const atedm_exchange *x)
 {
@@ -152,20 +98,18 @@ static uint64_t promised_body(const atedm_exchange *x)
 static void dispatch(atedm_exchange *x)
 {
     const atedm_http_options *options = &x->http->options;
-    x->route = find_route(options->routes, x->path);
+    x->route = atedm_route_find(options->routes, x->path, x->parameters);
     uint64_t promised = promised_body(x);
     bool post = strcmp(x->method, MHD_HTTP_METHOD_POST) == 0;
-    bool get =
-        strcmp(x->method, MHD_HTTP_METHOD_GET) == 0 || strcmp(x->method, MHD_HTTP_METHOD_HEAD) == 0;
     x->refusal = ATEDM_REFUSE_NOT_FOUND;
     if (!x->route)
         return;
     x->refusal = ATEDM_REFUSE_METHOD;
-    atedm_handler handler = post ? x->route->post : get ? x->route->get : NULL;
+    atedm_handler handler = atedm_route_handler(x->route, x->method);
     if (!handler)
         return;
     x->refusal = ATEDM_REFUSE_MEDIA_TYPE;
-    if (post && !is_json(atedm_exchange_header(x, MHD_HTTP_HEADER_CONTENT_TYPE)))
+    if (post && !atedm_content_type_is_json(atedm_exchange_header(x, MHD_HTTP_HEADER_CONTENT_TYPE)))
         return;
     x->refusal = ATEDM_REFUSE_TOO_LARGE;
     if (promised != UINT64_MAX && promised > options->max_body)
@@ -216,6 +160,8 @@ static void exchange_destroy(atedm_exchange *x)
     atedm_buffer_finish(&x->body);
     if (x->responded && !x->answered)
         free(x->response.body);
+    if (x->streams)
+        x->stream.closed(x->stream.user);
     free(x);
     http->open--;
     if (http->open == 0)
@@ -227,12 +173,14 @@ static enum MHD_Result answer(atedm_exchange *x)
 {
     atedm_response *r = &x->response;
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(r->size, r->body, MHD_RESPMEM_MUST_FREE);
+        x->streams ? atedm_stream_make_response(x)
+                   : MHD_create_response_from_buffer(r->size, r->body, MHD_RESPMEM_MUST_FREE);
     if (!response)
         return MHD_NO; // the exchange still owns the body
     x->answered = true;
-    enum MHD_Result result =
-        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
+    enum MHD_Result result = MHD_YES;
+    if (r->content_type)
+        result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
     for (size_t i = 0; i < r->n_headers && result == MHD_YES; i++)
         result = MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
     if (result == MHD_YES)
@@ -257,17 +205,13 @@ static void on_hangup(void *user)
 {
     atedm_exchange *x = user;
     x->gone_away = true;
-    atedm_hangup_stop(x->hangup);
-    x->hangup = NULL;
     give_up(x);
-    MHD_resume_connection(x->connection);
-    x->suspended = false;
-    run_soon(x->http);
+    atedm_exchange_resume(x);
 }
 
-// The handler will answer later. Without a watch on the connection a client's hang-up would only
-// show when the answer is sent; that is no reason to refuse the request.
-static enum MHD_Result suspend(atedm_exchange *x)
+// Without a watch on the connection a client's hang-up would only show when more is sent; that is
+// no reason to refuse the request.
+void atedm_exchange_suspend(atedm_exchange *x)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -275,7 +219,15 @@ static enum MHD_Result suspend(atedm_exchange *x)
         x->hangup = atedm_hangup_start(x->http->options.loop, info->connect_fd, on_hangup, x);
     x->suspended = true;
     MHD_suspend_connection(x->connection);
-    return MHD_YES;
+}
+
+void atedm_exchange_resume(atedm_exchange *x)
+{
+    atedm_hangup_stop(x->hangup);
+    x->hangup = NULL;
+    x->suspended = false;
+    MHD_resume_connection(x->connection);
+    run_soon(x->http);
 }
 
 // The headers are in. A refusal goes out at once where no body follows it, or where the client
@@ -324,7 +276,10 @@ static enum MHD_Result proceed(atedm_exchange *x)
         else
             refuse(x);
     }
-    return x->responded ? answer(x) : suspend(x);
+    if (x->responded)
+        return answer(x);
+    atedm_exchange_suspend(x); // the handler will answer later
+    return MHD_YES;
 }
 
 // ---- libmicrohttpd's callbacks
@@ -374,6 +329,12 @@ const char *atedm_exchange_id(const atedm_exchange *x)
     return x->id;
 }
 
+const char *atedm_exchange_client(const atedm_exchange *x)
+{
+    (void)x;
+    return "";
+}
+
 const char *atedm_exchange_method(const atedm_exchange *x)
 {
     return x->method;
@@ -389,11 +350,14 @@ const char *atedm_exchange_route(const atedm_exchange *x)
     return x->route ? x->route->path : "other";
 }
 
-const char *atedm_exchange_allowed(const atedm_exchange *x)
+const char *atedm_exchange_parameter(const atedm_exchange *x, size_t i)
 {
-    if (x->route->get)
-        return x->route->post ? "GET, HEAD, POST" : "GET, HEAD";
-    return "POST";
+    return x->parameters[i];
+}
+
+const char *atedm_exchange_query(const atedm_exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
 const char *atedm_exchange_header(const atedm_exchange *x, const char *name)
@@ -417,13 +381,8 @@ void atedm_exchange_respond(atedm_exchange *x, atedm_response take_response)
     x->response = take_response;
     x->responded = true;
     x->gone = NULL;
-    if (!x->suspended)
-        return; // still inside the handler
-    atedm_hangup_stop(x->hangup);
-    x->hangup = NULL;
-    x->suspended = false;
-    MHD_resume_connection(x->connection);
-    run_soon(x->http);
+    if (x->suspended) // else still inside the handler
+        atedm_exchange_resume(x);
 }
 
 void atedm_exchange_wait(atedm_exchange *x, void (*gone)(void *user), void *user)

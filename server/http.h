@@ -25,7 +25,7 @@ typedef struct atedm_exchange atedm_exchange;
 // An answer. `body` is malloc'ed and goes with it.
 typedef struct atedm_response {
     unsigned status;
-    const char *content_type; // static storage
+    const char *content_type; // static storage; NULL: there is no body
     char *body;
     size_t size;
     struct {
@@ -50,11 +50,12 @@ typedef enum atedm_refusal {
 
 typedef void (*atedm_handler)(void *app, atedm_exchange *exchange);
 
-// A path and who answers its methods; NULL: not allowed. GET serves HEAD as well, POST takes
-// application/json. An array of them ends with a path of NULL.
+// A path and who answers its methods; NULL: not allowed. A segment in braces stands for any
+// segment, "/jobs/{id}". GET serves HEAD as well, POST takes application/json. An array of them
+// ends with a path of NULL.
 typedef struct atedm_route {
     const char *path;
-    atedm_handler get, post;
+    atedm_handler get, post, remove;
 } atedm_route;
 
 typedef struct atedm_http_options {
@@ -84,6 +85,8 @@ void atedm_http_destroy(atedm_http *http); // NULL allowed
 // ---- for handlers
 
 const char *atedm_exchange_id(const atedm_exchange *exchange);
+// Who sent it; "": anybody.
+const char *atedm_exchange_client(const atedm_exchange *exchange);
 const char *atedm_exchange_method(const atedm_exchange *exchange);
 // As it was sent; for the log.
 const char *atedm_exchange_path(const atedm_exchange *exchange);
@@ -91,6 +94,10 @@ const char *atedm_exchange_path(const atedm_exchange *exchange);
 const char *atedm_exchange_route(const atedm_exchange *exchange);
 // Methods that the route allows, "GET, HEAD, POST".
 const char *atedm_exchange_allowed(const atedm_exchange *exchange);
+// What stands in the path for the i-th {name} of the route.
+const char *atedm_exchange_parameter(const atedm_exchange *exchange, size_t i);
+// The value of ?name=, decoded; "" or NULL where there is none.
+const char *atedm_exchange_query(const atedm_exchange *exchange, const char *name);
 // NULL where the request has no such header.
 const char *atedm_exchange_header(const atedm_exchange *exchange, const char *name);
 const char *atedm_exchange_body(const atedm_exchange *exchange, size_t *ret_size);
@@ -101,5 +108,21 @@ void atedm_exchange_respond(atedm_exchange *exchange, atedm_response take_respon
 // Called by a handler that returns without an answer: `gone` tells once that nobody waits for it
 // any more; the exchange must not be touched from then on.
 void atedm_exchange_wait(atedm_exchange *exchange, void (*gone)(void *user), void *user);
+
+#define ATEDM_STREAM_READ_MAX 16384 // bytes of a stream that are asked for at a time
+
+// Where the text of an answer comes from that goes on.
+typedef struct atedm_stream {
+    // Up to `max` bytes of what there is; 0 where there is nothing now. False: that was the end.
+    bool (*read)(void *user, char *data, size_t max, size_t *ret_size);
+    void (*closed)(void *user); // always the last call, once
+    void *user;
+} atedm_stream;
+
+// Answers with a stream; of the response only status and headers count.
+void atedm_exchange_stream(atedm_exchange *exchange, atedm_response take_response,
+                           atedm_stream stream);
+// There is more to read.
+void atedm_exchange_wake(atedm_exchange *exchange);
 
 #endif

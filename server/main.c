@@ -37,5 +37,6 @@ int main(int argc, char **argv)
         return 0;
     }
     signal(SIGPIPE, SIG_IGN); // clients that go away are seen where they are written to
+    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error of the write
     return atedm_daemon_run(&config);
 }

@@ -17,8 +17,12 @@ static const struct {
     const char *type, *title;
 } kinds[] = {
     [ATEDM_PROBLEM_NOT_JSON] = {400, "not-json", "The body is not acceptable JSON"},
+    [ATEDM_PROBLEM_QUERY] = {400, "query", "The query is wrong"},
     [ATEDM_PROBLEM_NOT_FOUND] = {404, "not-found", "There is nothing here"},
     [ATEDM_PROBLEM_METHOD] = {405, "method", "The method is not allowed here"},
+    [ATEDM_PROBLEM_CONFLICT] = {409, "idempotency-conflict",
+                                "The key was used for another request"},
+    [ATEDM_PROBLEM_CANCELED] = {409, "canceled", "The job was canceled"},
     [ATEDM_PROBLEM_TOO_LARGE] = {413, "too-large", "The body is too large"},
     [ATEDM_PROBLEM_MEDIA_TYPE] = {415, "media-type", "The body is not of type application/json"},
     [ATEDM_PROBLEM_INVALID] = {422, "invalid", "A field is wrong"},
@@ -26,6 +30,7 @@ static const struct {
     [ATEDM_PROBLEM_UNAVAILABLE] = {503, "unavailable", "The server is not ready"},
     [ATEDM_PROBLEM_QUEUE_FULL] = {503, "queue-full", "The queue is full"},
     [ATEDM_PROBLEM_DRAINING] = {503, "draining", "The server is shutting down"},
+    [ATEDM_PROBLEM_STORAGE] = {503, "storage", "The job store is out of order"},
     [ATEDM_PROBLEM_DEADLINE] = {504, "deadline", "The deadline cannot be met"},
 };
 
@@ -40,7 +45,7 @@ static atedm_response serialise(unsigned status, const char *content_type, json_
         .status = status, .content_type = content_type, .body = text, .size = strlen(text)};
 }
 
-static json_t *problem_json(atedm_problem problem, const char *id, const char *detail)
+static json_t *make_json(atedm_problem problem, const char *id, const char *detail)
 {
     char type[64];
     snprintf(type, sizeof type, "urn:atedm:problem:%s", kinds[problem].type);
@@ -58,7 +63,26 @@ atedm_response atedm_problem_response(atedm_problem problem, const char *id, con
     va_end(args);
     atedm_text_clean(detail); // it may quote anything, and be cut anywhere
     return serialise(kinds[problem].status, "application/problem+json",
-                     problem_json(problem, id, detail));
+                     make_json(problem, id, detail));
+}
+
+json_t *atedm_problem_json(atedm_problem problem, const char *id, const char *format, ...)
+{
+    char detail[ATEDM_ERROR_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof detail, format, args);
+    va_end(args);
+    atedm_text_clean(detail);
+    return make_json(problem, id, detail);
+}
+
+atedm_response atedm_problem_stored(const char *id, json_t *take_body)
+{
+    if (!take_body)
+        return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the answer");
+    unsigned status = (unsigned)json_integer_value(json_object_get(take_body, "status"));
+    return serialise(status, "application/problem+json", take_body);
 }
 
 atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *errors)
@@ -70,7 +94,7 @@ atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *er
     else
         snprintf(detail, sizeof detail, "%zu fields are wrong%s", count,
                  errors->more ? "; the first are named" : "");
-    json_t *problem = problem_json(ATEDM_PROBLEM_INVALID, id, detail);
+    json_t *problem = make_json(ATEDM_PROBLEM_INVALID, id, detail);
     json_t *list = json_array();
     for (size_t i = 0; i < errors->count; i++) {
         // Both texts are valid UTF-8: request.h. A NULL item (no memory) is an error of append.

@@ -7,8 +7,11 @@
 
 typedef enum atedm_problem {
     ATEDM_PROBLEM_NOT_JSON,    // 400
+    ATEDM_PROBLEM_QUERY,       // 400
     ATEDM_PROBLEM_NOT_FOUND,   // 404
     ATEDM_PROBLEM_METHOD,      // 405
+    ATEDM_PROBLEM_CONFLICT,    // 409
+    ATEDM_PROBLEM_CANCELED,    // 409
     ATEDM_PROBLEM_TOO_LARGE,   // 413
     ATEDM_PROBLEM_MEDIA_TYPE,  // 415
     ATEDM_PROBLEM_INVALID,     // 422
@@ -16,17 +19,23 @@ typedef enum atedm_problem {
     ATEDM_PROBLEM_UNAVAILABLE, // 503
     ATEDM_PROBLEM_QUEUE_FULL,  // 503
     ATEDM_PROBLEM_DRAINING,    // 503
+    ATEDM_PROBLEM_STORAGE,     // 503
     ATEDM_PROBLEM_DEADLINE,    // 504
 } atedm_problem;
 
 // `id` is the exchange's. Where there is no memory the answer is a bare status 500.
 atedm_response atedm_problem_response(atedm_problem problem, const char *id, const char *format,
                                       ...) ATEDM_PRINTF(3, 4);
+// The body alone, for where it is kept; NULL where there is no memory.
+struct json_t;
+struct json_t *atedm_problem_json(atedm_problem problem, const char *id, const char *format, ...)
+    ATEDM_PRINTF(3, 4);
+// An error answer from a body that was kept; takes it. NULL: there was no memory for it.
+atedm_response atedm_problem_stored(const char *id, struct json_t *take_body);
 // 422 with every wrong field.
 atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *errors);
 
 // A JSON answer; takes `value`. Where it is NULL, or there is no memory, a problem.
-struct json_t;
 atedm_response atedm_json_response(unsigned status, const char *id, struct json_t *take_value);
 
 #endif

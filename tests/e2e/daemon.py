@@ -58,8 +58,9 @@ class Daemon:
 
     def __init__(self, wait=True, model=MODEL, **options):
         self.wait = wait
+        self.state = tempfile.TemporaryDirectory(prefix="atedmd-")
         flags = {"model": model, "listen": "127.0.0.1:0", "log_level": "debug",
-                 "default_pruning": "at-edm", **options}
+                 "default_pruning": "at-edm", "job_store": self.state.name + "/jobs.db", **options}
         self.command = [PROGRAM]
         for name, value in flags.items():
             self.command += ["--" + name.replace("_", "-"), str(value)]
@@ -89,6 +90,7 @@ class Daemon:
         if kind is not None:
             print(self.log())
         self.errors.close()
+        self.state.cleanup()
 
     def log(self):
         self.errors.flush()
@@ -104,6 +106,11 @@ class Daemon:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"does not end after a signal; log:\n{self.log()}") from None
+
+    def kill(self):
+        """As if the machine had lost power."""
+        self.process.kill()
+        self.process.wait()
 
     def workers(self):
         """Process numbers of its workers."""

@@ -1,0 +1,139 @@
+// GET /jobs/{id}/events: a job's life as server-sent events (WHATWG HTML, section 9.2). A stream
+// holds no queue: when its client has read what there was, it gets what is the case now, so a slow
+// client misses steps and nothing grows.
+#include "core/base/memory.h"
+#include "server/handlers.h"
+#include "server/job_json.h"
+#include "server/problem.h"
+#include "server/store_call.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Bytes of events that are not read yet: what is the case, and the end.
+#define TEXT_MAX (1u << 20)
+
+typedef struct stream {
+    atedm_exchange *exchange;
+    atedm_job_watcher watcher; // watches until no more will happen
+    atedm_buffer text;
+    size_t at;    // of the text that was read
+    bool moved;   // something may have happened since the text was written
+    bool waiting; // the last event was "queued"
+    int step;     // of the last "progress"; -1: none since it last waited
+} stream;
+
+static void append_event(stream *s, const char *name, json_t *take_data)
+{
+    char *data = take_data ? json_dumps(take_data, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+    json_decref(take_data);
+    // Without memory for an event the client misses it.
+    if (data && atedm_buffer_printf(&s->text, "event: %s\ndata: %s\n\n", name, data))
+        s->moved = true;
+    free(data);
+}
+
+static void append_state(stream *s)
+{
+    const atedm_job *job = s->watcher.live->job;
+    size_t size = s->text.size;
+    s->moved = false;
+    if (job && !job->seat && !s->waiting) {
+        append_event(s, "queued", atedm_job_json(&s->watcher.live->record, job));
+        s->waiting = true;
+        s->step = -1;
+    } else if (job && job->seat && s->step != job->steps_done) {
+        append_event(s, "progress", atedm_job_progress_json(job));
+        s->waiting = false;
+        s->step = job->steps_done;
+    }
+    // A comment keeps the connection alive, and shows whether it is.
+    if (s->text.size == size && atedm_buffer_append(&s->text, ":\n\n", 3))
+        return;
+}
+
+static void append_end(stream *s, const atedm_store_job *record)
+{
+    if (record->state == ATEDM_STORE_DONE)
+        append_event(s, "done", atedm_job_json(record, NULL));
+    else
+        append_event(s, "error", json_loads(record->answer, 0, NULL));
+}
+
+static void on_event(void *user, const atedm_live *live, atedm_job_event event,
+                     const atedm_store_job *known)
+{
+    stream *s = user;
+    s->moved = true;
+    if (event == ATEDM_JOB_ENDED)
+        append_end(s, &live->record);
+    atedm_exchange_wake(s->exchange);
+}
+
+// ---- the exchange's side
+
+static bool read_stream(void *user, char *data, size_t max, size_t *ret_size)
+{
+    stream *s = user;
+    if (s->at == s->text.size && s->watcher.live && s->moved) {
+        s->at = s->text.size = 0;
+        append_state(s);
+    }
+    size_t left = s->text.size - s->at;
+    *ret_size = left < max ? left : max;
+    if (*ret_size)
+        memcpy(data, s->text.data + s->at, *ret_size);
+    s->at += *ret_size;
+    return s->watcher.live || s->at < s->text.size;
+}
+
+static void close_stream(void *user)
+{
+    stream *s = user;
+    atedm_live_unwatch(&s->watcher);
+    atedm_buffer_finish(&s->text);
+    free(s);
+}
+
+// Answers with a stream, of the job or of its end.
+static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_job *ended)
+{
+    stream *s = calloc(1, sizeof *s);
+    if (!s) {
+        atedm_exchange_respond(x,
+                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
+                                                      "no memory for the answer"));
+        return;
+    }
+    *s = (stream){.exchange = x, .moved = true, .step = -1};
+    s->watcher = (atedm_job_watcher){.call = on_event, .user = s};
+    atedm_buffer_init(&s->text, TEXT_MAX);
+    if (live)
+        atedm_live_watch(live, &s->watcher);
+    else
+        append_end(s, ended);
+    atedm_response response = {.status = 200, .content_type = "text/event-stream"};
+    atedm_response_header(&response, "Cache-Control", "no-store");
+    atedm_exchange_stream(x, response, (atedm_stream){read_stream, close_stream, s});
+}
+
+static void answer_ended(atedm_daemon *d, atedm_exchange *x, const void *context,
+                         atedm_store_result *result)
+{
+    const atedm_store_job *record = &result->jobs[0];
+    if (record->state != ATEDM_STORE_PENDING)
+        start_stream(x, NULL, record);
+    else // left to the next daemon, or there was no memory for it
+        atedm_exchange_respond(x, atedm_daemon_refuse_busy(d, atedm_exchange_id(x), false));
+}
+
+void atedm_handle_job_events(void *app, atedm_exchange *x)
+{
+    atedm_daemon *d = app;
+    atedm_live *live = atedm_job_of_path(d, x);
+    if (live)
+        start_stream(x, live, NULL);
+    else
+        atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
+                             answer_ended, NULL);
+}

@@ -1,0 +1,66 @@
+// What the files of HTTP share: http.c (exchanges and their life), http_route.c (who answers what),
+// http_stream.c (answers that go on).
+#ifndef ATEDM_HTTP_PRIVATE_H
+#define ATEDM_HTTP_PRIVATE_H
+
+#include "core/base/memory.h"
+#include "server/hangup.h"
+#include "server/http.h"
+
+#include <microhttpd.h>
+
+#define ATEDM_ROUTE_PARAMETERS 2
+#define ATEDM_ROUTE_PARAMETER_MAX 64 // bytes, the terminator included
+
+struct atedm_http {
+    atedm_http_options options;
+    struct MHD_Daemon *mhd;
+    uv_poll_t poll;   // libmicrohttpd's epoll descriptor
+    uv_timer_t timer; // its next timeout, or 0: run it
+    size_t open;      // exchanges
+    bool quiesced;
+};
+
+struct atedm_exchange {
+    atedm_http *http;
+    struct MHD_Connection *connection;
+    char id[ATEDM_HTTP_ID_SIZE];
+    char method[16], path[256];
+    const atedm_route *route; // NULL: none
+    char parameters[ATEDM_ROUTE_PARAMETERS][ATEDM_ROUTE_PARAMETER_MAX];
+    atedm_handler handler; // NULL: refused
+    atedm_refusal refusal; // why
+    atedm_buffer body;
+    size_t discarded;
+    double started;
+    bool handled;   // the handler has been called
+    bool answered;  // the answer is libmicrohttpd's
+    bool gone_away; // the client
+    bool suspended;
+    bool responded; // `response` is there
+    atedm_response response;
+    bool streams; // `response` has no body: it is read from `stream`
+    atedm_stream stream;
+    void (*gone)(void *user); // who waits for an answer, NULL: nobody
+    void *gone_user;
+    atedm_hangup *hangup;
+};
+
+// The route of a path, and what stands in it for each {name}; NULL where there is none.
+const atedm_route *atedm_route_find(const atedm_route *routes, const char *path,
+                                    char ret_parameters[][ATEDM_ROUTE_PARAMETER_MAX]);
+// NULL where the route does not allow the method.
+atedm_handler atedm_route_handler(const atedm_route *route, const char *method);
+// Whether a Content-Type (NULL: absent) says JSON in UTF-8.
+bool atedm_content_type_is_json(const char *content_type);
+
+// Libmicrohttpd's form of an answer; NULL where there is no memory. It takes the body, or the
+// stream.
+struct MHD_Response *atedm_exchange_make_response(atedm_exchange *exchange);
+struct MHD_Response *atedm_stream_make_response(atedm_exchange *exchange);
+
+// Nobody reads the connection until it is resumed; a hang-up is noticed.
+void atedm_exchange_suspend(atedm_exchange *exchange);
+void atedm_exchange_resume(atedm_exchange *exchange);
+
+#endif

@@ -1,0 +1,76 @@
+// Which handler answers a path and a method. A route's path may have segments in braces, which
+// stand for any one segment: "/jobs/{id}".
+#include "server/http_private.h"
+
+#include <string.h>
+#include <strings.h>
+
+// One segment of a path, from behind its slash; *path goes on to the next slash or the end.
+static size_t take_segment(const char **path)
+{
+    size_t size = strcspn(*path, "/");
+    *path += size;
+    return size;
+}
+
+static bool matches(const char *pattern, const char *path,
+                    char ret_parameters[][ATEDM_ROUTE_PARAMETER_MAX])
+{
+    size_t parameters = 0;
+    while (*pattern == '/' && *path == '/') {
+        const char *wanted = ++pattern, *given = ++path;
+        size_t wanted_size = take_segment(&pattern), size = take_segment(&path);
+        if (*wanted == '{') {
+            if (size == 0 || size >= ATEDM_ROUTE_PARAMETER_MAX)
+                return false;
+            memcpy(ret_parameters[parameters], given, size);
+            ret_parameters[parameters++][size] = '\0';
+        } else if (size != wanted_size || memcmp(wanted, given, size) != 0) {
+            return false;
+        }
+    }
+    return *pattern == '\0' && *path == '\0';
+}
+
+const atedm_route *atedm_route_find(const atedm_route *routes, const char *path,
+                                    char ret_parameters[][ATEDM_ROUTE_PARAMETER_MAX])
+{
+    for (; routes->path; routes++) {
+        if (matches(routes->path, path, ret_parameters))
+            return routes;
+    }
+    return NULL;
+}
+
+atedm_handler atedm_route_handler(const atedm_route *route, const char *method)
+{
+    if (strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)
+        return route->get;
+    if (strcmp(method, MHD_HTTP_METHOD_POST) == 0)
+        return route->post;
+    return strcmp(method, MHD_HTTP_METHOD_DELETE) == 0 ? route->remove : NULL;
+}
+
+const char *atedm_exchange_allowed(const atedm_exchange *x)
+{
+    const atedm_route *route = x->route;
+    if (route->get)
+        return route->post ? "GET, HEAD, POST" : route->remove ? "GET, HEAD, DELETE" : "GET, HEAD";
+    return "POST";
+}
+
+bool atedm_content_type_is_json(const char *content_type)
+{
+    static const char json[] = "application/json";
+    if (!content_type || strncasecmp(content_type, json, sizeof json - 1) != 0)
+        return false;
+    const char *rest = content_type + sizeof json - 1;
+    rest += strspn(rest, " \t");
+    if (*rest != ';')
+        return *rest == '\0';
+    rest += 1 + strspn(rest + 1, " \t");
+    if (strncasecmp(rest, "charset=", 8) != 0)
+        return true; // other parameters mean nothing to JSON
+    rest += 8 + (rest[8] == '"');
+    return strncasecmp(rest, "utf-8", 5) == 0;
+}

@@ -1,0 +1,38 @@
+// Answers that go on: their text is asked for as the client takes it, and the connection sleeps
+// while there is none. What a client does not read is never produced, so nothing piles up.
+#include "server/http_private.h"
+
+static ssize_t read_stream(void *user, uint64_t at, char *data, size_t max)
+{
+    (void)at;
+    atedm_exchange *x = user;
+    if (x->gone_away)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    size_t size = 0;
+    bool more = x->stream.read(x->stream.user, data, max, &size);
+    if (size)
+        return (ssize_t)size;
+    if (!more)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    atedm_exchange_suspend(x);
+    return 0;
+}
+
+struct MHD_Response *atedm_stream_make_response(atedm_exchange *x)
+{
+    return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, ATEDM_STREAM_READ_MAX, read_stream,
+                                             x, NULL);
+}
+
+void atedm_exchange_stream(atedm_exchange *x, atedm_response take_response, atedm_stream stream)
+{
+    x->stream = stream;
+    x->streams = true;
+    atedm_exchange_respond(x, take_response);
+}
+
+void atedm_exchange_wake(atedm_exchange *x)
+{
+    if (x->answered && x->suspended)
+        atedm_exchange_resume(x);
+}

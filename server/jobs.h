@@ -1,0 +1,88 @@
+// Jobs: requests that outlive the connection which sent them. Each is in the store (store.h) before
+// its sender hears that it is accepted, runs like any request (dispatch.h), and is told to be at
+// its end when the store has its result. What a daemon had when it ended is run by the next one.
+//
+// A job is live from its submission until the store has its end; whoever is interested watches it
+// for as long.
+#ifndef ATEDM_JOBS_H
+#define ATEDM_JOBS_H
+
+#include "server/dispatch.h"
+#include "server/log.h"
+#include "server/store.h"
+
+#include <uv.h>
+
+typedef struct atedm_jobs atedm_jobs;
+typedef struct atedm_live atedm_live;
+
+typedef enum atedm_job_event {
+    ATEDM_JOB_ACCEPTED, // the store has it
+    ATEDM_JOB_MOVED,    // it was started, did a step, or waits again; or nothing, for a while
+    // The last one is one of these; the job is gone when the call returns.
+    ATEDM_JOB_ENDED,   // the store has its end
+    ATEDM_JOB_REFUSED, // the store does not take it
+    ATEDM_JOB_KNOWN,   // its owner has a job of the same key already: `known`
+    ATEDM_JOB_LEFT,    // the daemon ends first
+} atedm_job_event;
+
+// Put into what watches; its owner keeps the memory.
+typedef struct atedm_job_watcher {
+    void (*call)(void *user, const atedm_live *live, atedm_job_event event,
+                 const atedm_store_job *known);
+    void *user;
+    atedm_live *live; // that it watches; NULL: none (any more)
+    struct atedm_job_watcher *next;
+} atedm_job_watcher;
+
+struct atedm_live {
+    atedm_store_job record;     // state, answer and number of images come with the end
+    atedm_worker_image *images; // with the end
+    atedm_job *job;             // NULL: at its end
+
+    // The module's own.
+    atedm_jobs *jobs;
+    bool stored;  // the store has accepted it
+    bool ending;  // the store is asked to take the end
+    double retry; // monotonic clock; when to ask again
+    atedm_job_watcher *watchers;
+    struct atedm_live *next;
+};
+
+typedef struct atedm_jobs_options {
+    uv_loop_t *loop;
+    const atedm_log *log;
+    atedm_dispatch *dispatch;
+    atedm_metrics *metrics;
+    atedm_store_options store;
+    // Makes a job of a stored request; NULL, and the error, where that cannot be done any more.
+    atedm_job *(*revive)(void *user, const char *request, atedm_error *err);
+    void *user;
+} atedm_jobs_options;
+
+// Opens the store and hands over what it has pending.
+ATEDM_MUST_CHECK atedm_status atedm_jobs_create(const atedm_jobs_options *options,
+                                                atedm_jobs **ret_jobs, atedm_error *err);
+// The daemon ends: what has not begun is left to the next one.
+void atedm_jobs_drain(atedm_jobs *jobs);
+// All that is still live is left to the next daemon. The loop closes the handles afterwards, then
+// destroy.
+void atedm_jobs_close(atedm_jobs *jobs);   // NULL allowed
+void atedm_jobs_destroy(atedm_jobs *jobs); // NULL allowed
+
+atedm_store *atedm_jobs_store(const atedm_jobs *jobs);
+
+// Hands the job to the dispatch and to the store. `record`: id, owner, key, sent, request; copied.
+// Fails as atedm_dispatch_submit; takes the job unless it fails. The watcher may be called from
+// inside with ATEDM_JOB_REFUSED.
+ATEDM_MUST_CHECK atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job,
+                                                const atedm_store_job *record,
+                                                atedm_job_watcher *watcher);
+// NULL: not live (any more).
+atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id);
+void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher);
+void atedm_live_unwatch(atedm_job_watcher *watcher); // one that does not watch is allowed
+// Ends it as canceled, unless it is at its end already.
+void atedm_live_cancel(atedm_live *live);
+
+#endif

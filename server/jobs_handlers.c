@@ -1,0 +1,176 @@
+// What is asked about jobs: GET and DELETE /jobs/{id}, its images, lists of jobs. What has ended is
+// asked of the store, and answered when it says.
+#include "server/answer.h"
+#include "server/handlers.h"
+#include "server/job_json.h"
+#include "server/problem.h"
+#include "server/store_call.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Jobs of a list where the query does not say.
+#define LIST_DEFAULT 100
+
+static void respond_job(atedm_exchange *x, const atedm_store_job *record, const atedm_job *job)
+{
+    atedm_exchange_respond(
+        x, atedm_json_response(200, atedm_exchange_id(x), atedm_job_json(record, job)));
+}
+
+atedm_live *atedm_job_of_path(const atedm_daemon *d, const atedm_exchange *x)
+{
+    atedm_live *live = atedm_jobs_find(d->jobs, atedm_exchange_parameter(x, 0));
+    return live && strcmp(live->record.owner, atedm_exchange_client(x)) == 0 ? live : NULL;
+}
+
+// ---- one job
+
+static void answer_job(atedm_daemon *d, atedm_exchange *x, const void *context,
+                       atedm_store_result *result)
+{
+    respond_job(x, &result->jobs[0], NULL);
+}
+
+void atedm_handle_job(void *app, atedm_exchange *x)
+{
+    atedm_daemon *d = app;
+    const atedm_live *live = atedm_job_of_path(d, x);
+    // One whose end is on its way to the store is told behind it.
+    if (live && live->job)
+        respond_job(x, &live->record, live->job);
+    else
+        atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
+                             answer_job, NULL);
+}
+
+static void answer_image(atedm_daemon *d, atedm_exchange *x, const void *context,
+                         atedm_store_result *result)
+{
+    const char *id = atedm_exchange_id(x);
+    bool pending = result->jobs[0].state == ATEDM_STORE_PENDING;
+    atedm_exchange_respond(x, result->n_images
+                                  ? atedm_png_response(id, &result->images[0])
+                                  : atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "%s",
+                                                           pending ? "the job is not done yet"
+                                                                   : "the job has no such image"));
+}
+
+// A number without sign or spaces; false where it is none or more than `max`.
+static bool read_number(const char *text, int64_t max, int64_t *ret_value)
+{
+    errno = 0;
+    *ret_value = strtoll(text, NULL, 10);
+    return *text && strspn(text, "0123456789") == strlen(text) && !errno && *ret_value <= max;
+}
+
+void atedm_handle_job_image(void *app, atedm_exchange *x)
+{
+    int64_t number;
+    if (read_number(atedm_exchange_parameter(x, 1), INT32_MAX, &number))
+        atedm_store_call_get(app, x, atedm_exchange_parameter(x, 0), (int)number, answer_image,
+                             NULL);
+    else
+        atedm_exchange_respond(x,
+                               atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, atedm_exchange_id(x),
+                                                      "images are numbered from 0"));
+}
+
+// ---- DELETE: cancels what runs or waits, removes what has ended
+
+static void answer_removed(atedm_daemon *d, atedm_exchange *x, const void *context,
+                           atedm_store_result *result)
+{
+    atedm_exchange_respond(x, (atedm_response){.status = 204});
+}
+
+static void remove_found(atedm_daemon *d, atedm_exchange *x, const void *context,
+                         atedm_store_result *result)
+{
+    atedm_store_call *call = atedm_store_call_create(d, x, answer_removed, NULL);
+    if (call && atedm_store_remove(atedm_jobs_store(d->jobs), result->jobs[0].id,
+                                   atedm_store_call_back, call))
+        atedm_store_call_fail(call);
+}
+
+void atedm_handle_job_remove(void *app, atedm_exchange *x)
+{
+    atedm_daemon *d = app;
+    atedm_live *live = atedm_job_of_path(d, x);
+    if (live && live->job) {
+        // Operations of the store go in order: it answers with the end that was just handed over.
+        atedm_live_cancel(live);
+        atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
+                             answer_job, NULL);
+    } else {
+        atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
+                             remove_found, NULL);
+    }
+}
+
+// ---- lists
+
+// What a client may ask for, and what the store has it as.
+static const struct list_state {
+    const char *name;
+    int stored;
+} states[] = {{"queued", ATEDM_STORE_PENDING},
+              {"running", ATEDM_STORE_PENDING},
+              {"done", ATEDM_STORE_DONE},
+              {"failed", ATEDM_STORE_FAILED},
+              {"canceled", ATEDM_STORE_CANCELED}};
+
+static const struct list_state *find_state(const char *name)
+{
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        if (strcmp(states[i].name, name) == 0)
+            return &states[i];
+    }
+    return NULL;
+}
+
+static void answer_list(atedm_daemon *d, atedm_exchange *x, const void *context,
+                        atedm_store_result *result)
+{
+    const struct list_state *state = context;
+    json_t *list = json_array();
+    for (size_t i = 0; i < result->n_jobs; i++) {
+        const atedm_store_job *record = &result->jobs[i];
+        const atedm_live *live = atedm_jobs_find(d->jobs, record->id);
+        const atedm_job *job = live ? live->job : NULL;
+        if (!state || strcmp(state->name, atedm_job_state_name(record, job)) == 0)
+            json_array_append_new(list, atedm_job_json(record, job));
+    }
+    json_t *next =
+        result->n_jobs ? json_integer(result->jobs[result->n_jobs - 1].sequence) : json_null();
+    atedm_exchange_respond(
+        x, atedm_json_response(200, atedm_exchange_id(x),
+                               json_pack("{s:o, s:o}", "jobs", list, "next", next)));
+}
+
+void atedm_handle_jobs(void *app, atedm_exchange *x)
+{
+    atedm_daemon *d = app;
+    const char *name = atedm_exchange_query(x, "state"), *limit = atedm_exchange_query(x, "limit"),
+               *before = atedm_exchange_query(x, "before");
+    const struct list_state *state = name ? find_state(name) : NULL;
+    int64_t n = LIST_DEFAULT, sequence = INT64_MAX;
+    const char *wrong = NULL;
+    if (name && !state)
+        wrong = "state is one of queued, running, done, failed, canceled";
+    else if (limit && (!read_number(limit, ATEDM_STORE_LIST_MAX, &n) || n == 0))
+        wrong = "limit is within 1..1000";
+    else if (before && !read_number(before, INT64_MAX, &sequence))
+        wrong = "before is the \"next\" of an earlier list";
+    if (wrong) {
+        atedm_exchange_respond(
+            x, atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x), "%s", wrong));
+        return;
+    }
+    atedm_store_call *call = atedm_store_call_create(d, x, answer_list, state);
+    if (call && atedm_store_list(atedm_jobs_store(d->jobs), atedm_exchange_client(x),
+                                 state ? state->stored : -1, sequence, (size_t)n,
+                                 atedm_store_call_back, call))
+        atedm_store_call_fail(call);
+}

@@ -1,0 +1,382 @@
+// The store's thread and the way there and back: see store.h. What it does to the file is in
+// store_sql.c.
+#include "server/store.h"
+
+#include "core/base/clock.h"
+#include "server/store_sql.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+// Operations of one transaction at most.
+#define BATCH_MAX 64
+
+typedef enum operation_type { ADD, END, GET, LIST, REMOVE, EXPIRE } operation_type;
+
+// On its way there, or back with its result.
+typedef struct operation {
+    operation_type type;
+    atedm_store_job job; // END: id, state, ended, answer, n_images; GET, REMOVE: id; LIST: owner
+    const atedm_worker_image *images; // END
+    int image;                        // GET
+    int state;                        // LIST, with the following
+    int64_t before;
+    size_t limit;
+    atedm_store_result result;
+    atedm_store_done done;
+    void *user;
+    struct operation *next;
+} operation;
+
+typedef struct list {
+    operation *first, **end;
+} list;
+
+struct atedm_store {
+    uv_async_t wake; // the loop, for what is done
+    pthread_t thread;
+    atedm_store_file *file; // the thread's
+    pthread_mutex_t mutex;  // guards the following
+    pthread_cond_t changed;
+    list todo, done;
+    int64_t retention_s, retention_bytes;
+    bool closing;
+};
+
+// ---- jobs and results
+
+void atedm_store_job_finish(atedm_store_job *job)
+{
+    if (!job)
+        return;
+    const char *const texts[] = {job->owner, job->key, job->sent, job->request, job->answer};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        free((void *)(uintptr_t)texts[i]);
+    *job = (atedm_store_job){.id = ""};
+}
+
+static char *copy(const char *text, bool *lost)
+{
+    char *result = text ? strdup(text) : NULL;
+    *lost |= text && !result;
+    return result;
+}
+
+atedm_status atedm_store_job_copy(const atedm_store_job *job, atedm_store_job *ret_copy)
+{
+    bool lost = false;
+    *ret_copy = *job;
+    ret_copy->owner = copy(job->owner, &lost);
+    ret_copy->key = copy(job->key, &lost);
+    ret_copy->sent = copy(job->sent, &lost);
+    ret_copy->request = copy(job->request, &lost);
+    ret_copy->answer = copy(job->answer, &lost);
+    if (lost)
+        atedm_store_job_finish(ret_copy);
+    return lost ? ATEDM_ERR_NOMEM : ATEDM_OK;
+}
+
+static void clear_result(atedm_store_result *result)
+{
+    for (size_t i = 0; i < result->n_jobs; i++)
+        atedm_store_job_finish(&result->jobs[i]);
+    for (size_t i = 0; i < result->n_images; i++)
+        free(result->images[i].png);
+    free(result->jobs);
+    free(result->images);
+    *result = (atedm_store_result){.status = ATEDM_OK};
+}
+
+static void free_operation(operation *o)
+{
+    atedm_store_job_finish(&o->job);
+    clear_result(&o->result);
+    free(o);
+}
+
+// ---- the thread
+
+static void append(list *l, operation *o)
+{
+    o->next = NULL;
+    *l->end = o;
+    l->end = &o->next;
+}
+
+static operation *take_all(list *l)
+{
+    operation *first = l->first;
+    l->first = NULL;
+    l->end = &l->first;
+    return first;
+}
+
+static atedm_status expire(atedm_store *store, const char *spare, atedm_store_result *result)
+{
+    pthread_mutex_lock(&store->mutex);
+    int64_t seconds = store->retention_s, bytes = store->retention_bytes;
+    pthread_mutex_unlock(&store->mutex);
+    return atedm_store_file_expire(store->file, seconds, bytes, spare, result);
+}
+
+static atedm_status perform(atedm_store *store, operation *o)
+{
+    atedm_store_file *file = store->file;
+    atedm_status status = ATEDM_ERR_INVALID;
+    switch (o->type) {
+    case ADD:
+        return atedm_store_file_add(file, &o->job, &o->result);
+    case END:
+        status = atedm_store_file_end(file, &o->job, o->images, &o->result);
+        return status ? status : expire(store, o->job.id, &o->result);
+    case GET:
+        return atedm_store_file_get(file, o->job.id, o->image, &o->result);
+    case LIST:
+        return atedm_store_file_list(file, o->job.owner, o->state, o->before, o->limit, &o->result);
+    case REMOVE:
+        return atedm_store_file_remove(file, o->job.id, &o->result);
+    case EXPIRE:
+        return expire(store, "", &o->result);
+    }
+    return status;
+}
+
+// A transaction over operations, `count` from `first` on; false where nothing of it happened, and
+// the error is with the one that it hit, or the first.
+static bool transact(atedm_store *store, operation *first, int count)
+{
+    operation *hit = first;
+    atedm_status status = atedm_store_file_begin(store->file, &first->result.error);
+    for (operation *o = first; count-- && !status; o = o->next) {
+        clear_result(&o->result);
+        status = perform(store, o);
+        hit = o;
+    }
+    if (!status)
+        status = atedm_store_file_commit(store->file, &hit->result.error);
+    if (!status)
+        return true;
+    atedm_store_file_rollback(store->file);
+    atedm_error error = hit->result.error;
+    clear_result(&hit->result);
+    hit->result.status = status;
+    hit->result.error = error;
+    return false;
+}
+
+// All together; where that fails each alone, so that one does not fail for another.
+static void perform_batch(atedm_store *store, operation *first, int count)
+{
+    if (transact(store, first, count) || count == 1)
+        return;
+    for (operation *o = first; count--; o = o->next) {
+        if (!transact(store, o, 1))
+            continue; // the result says so
+    }
+}
+
+static void *store_main(void *user)
+{
+    atedm_store *store = user;
+    prctl(PR_SET_NAME, "store");
+    pthread_mutex_lock(&store->mutex);
+    while (store->todo.first || !store->closing) {
+        if (!store->todo.first) {
+            pthread_cond_wait(&store->changed, &store->mutex);
+            continue;
+        }
+        int count = 1;
+        operation *first = store->todo.first, *last = first;
+        for (; last->next && count < BATCH_MAX; count++)
+            last = last->next;
+        store->todo.first = last->next;
+        if (!last->next)
+            store->todo.end = &store->todo.first;
+        last->next = NULL;
+        pthread_mutex_unlock(&store->mutex);
+        perform_batch(store, first, count);
+        pthread_mutex_lock(&store->mutex);
+        *store->done.end = first;
+        store->done.end = &last->next;
+        uv_async_send(&store->wake);
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return NULL;
+}
+
+// ---- the loop's end
+
+static void deliver(atedm_store *store)
+{
+    pthread_mutex_lock(&store->mutex);
+    operation *o = take_all(&store->done);
+    pthread_mutex_unlock(&store->mutex);
+    while (o) {
+        operation *next = o->next;
+        if (o->done)
+            o->done(o->user, &o->result);
+        free_operation(o);
+        o = next;
+    }
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    deliver(wake->data);
+}
+
+static atedm_status hand_over(atedm_store *store, const operation *what)
+{
+    operation *o = malloc(sizeof *o);
+    if (!o)
+        return ATEDM_ERR_NOMEM;
+    *o = *what;
+    if (atedm_store_job_copy(&what->job, &o->job)) {
+        free(o);
+        return ATEDM_ERR_NOMEM;
+    }
+    pthread_mutex_lock(&store->mutex);
+    append(&store->todo, o);
+    pthread_cond_signal(&store->changed);
+    pthread_mutex_unlock(&store->mutex);
+    return ATEDM_OK;
+}
+
+atedm_status atedm_store_add(atedm_store *store, const atedm_store_job *job, atedm_store_done done,
+                             void *user)
+{
+    return hand_over(store, &(operation){.type = ADD, .job = *job, .done = done, .user = user});
+}
+
+static operation about(operation_type type, const char *id, atedm_store_done done, void *user)
+{
+    operation o = {.type = type, .done = done, .user = user};
+    snprintf(o.job.id, sizeof o.job.id, "%s", id);
+    return o;
+}
+
+atedm_status atedm_store_end(atedm_store *store, const char *id, atedm_store_state state,
+                             const char *answer, const atedm_worker_image *images, size_t n_images,
+                             atedm_store_done done, void *user)
+{
+    operation o = about(END, id, done, user);
+    o.job.state = state;
+    o.job.ended = atedm_clock_unix();
+    o.job.answer = answer;
+    o.job.n_images = n_images;
+    o.images = images;
+    return hand_over(store, &o);
+}
+
+atedm_status atedm_store_get(atedm_store *store, const char *id, int image, atedm_store_done done,
+                             void *user)
+{
+    operation o = about(GET, id, done, user);
+    o.image = image;
+    return hand_over(store, &o);
+}
+
+atedm_status atedm_store_list(atedm_store *store, const char *owner, int state, int64_t before,
+                              size_t limit, atedm_store_done done, void *user)
+{
+    return hand_over(store, &(operation){.type = LIST,
+                                         .job.owner = owner,
+                                         .state = state,
+                                         .before = before,
+                                         .limit = limit,
+                                         .done = done,
+                                         .user = user});
+}
+
+atedm_status atedm_store_remove(atedm_store *store, const char *id, atedm_store_done done,
+                                void *user)
+{
+    operation o = about(REMOVE, id, done, user);
+    return hand_over(store, &o);
+}
+
+atedm_status atedm_store_expire(atedm_store *store, atedm_store_done done, void *user)
+{
+    return hand_over(store, &(operation){.type = EXPIRE, .done = done, .user = user});
+}
+
+void atedm_store_set_retention(atedm_store *store, int64_t retention_s, int64_t retention_bytes)
+{
+    pthread_mutex_lock(&store->mutex);
+    store->retention_s = retention_s;
+    store->retention_bytes = retention_bytes;
+    pthread_mutex_unlock(&store->mutex);
+}
+
+// ---- life
+
+static atedm_status tell_pending(atedm_store *store,
+                                 void (*pending)(void *user, const atedm_store_job *job),
+                                 void *user, atedm_error *err)
+{
+    atedm_store_result result = {.status = ATEDM_OK};
+    atedm_status status = atedm_store_file_pending(store->file, &result);
+    for (size_t i = 0; i < result.n_jobs && !status; i++)
+        pending(user, &result.jobs[i]);
+    if (status)
+        atedm_error_set(err, status, "%s", result.error.message);
+    clear_result(&result);
+    return status;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+atedm_status atedm_store_open(const atedm_store_options *options, uv_loop_t *loop,
+                              void (*pending)(void *user, const atedm_store_job *job), void *user,
+                              atedm_store **ret_store, atedm_error *err)
+{
+    atedm_store *store = calloc(1, sizeof *store);
+    if (!store)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the job store");
+    store->todo.end = &store->todo.first;
+    store->done.end = &store->done.first;
+    store->retention_s = options->retention_s;
+    store->retention_bytes = options->retention_bytes;
+    atedm_status status = atedm_store_file_open(options->path, &store->file, err);
+    if (!status)
+        status = tell_pending(store, pending, user, err);
+    if (!status && uv_async_init(loop, &store->wake, on_wake))
+        status = atedm_error_set(err, ATEDM_ERR_IO, "no descriptors for the job store");
+    if (status) {
+        atedm_store_file_close(store->file);
+        free(store);
+        return status;
+    }
+    store->wake.data = store;
+    pthread_mutex_init(&store->mutex, NULL);
+    pthread_cond_init(&store->changed, NULL);
+    if (pthread_create(&store->thread, NULL, store_main, store)) {
+        atedm_store_file_close(store->file);
+        uv_close((uv_handle_t *)&store->wake, on_closed);
+        return atedm_error_set(err, ATEDM_ERR_IO, "no thread for the job store");
+    }
+    *ret_store = store;
+    return ATEDM_OK;
+}
+
+void atedm_store_close(atedm_store *store)
+{
+    if (!store)
+        return;
+    pthread_mutex_lock(&store->mutex);
+    store->closing = true;
+    pthread_cond_signal(&store->changed);
+    pthread_mutex_unlock(&store->mutex);
+    pthread_join(store->thread, NULL);
+    deliver(store);
+    atedm_store_file_close(store->file);
+    pthread_mutex_destroy(&store->mutex);
+    pthread_cond_destroy(&store->changed);
+    uv_close((uv_handle_t *)&store->wake, on_closed);
+}

@@ -1,0 +1,78 @@
+// Exchanges that wait for the store: see store_call.h.
+#include "server/store_call.h"
+
+#include "server/problem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct atedm_store_call {
+    atedm_daemon *daemon;
+    atedm_exchange *exchange; // NULL: the client is gone
+    atedm_store_answer answer;
+    const void *context;
+    bool one_job; // that has to be there, and the client's
+};
+
+static void on_gone(void *user)
+{
+    atedm_store_call *call = user;
+    call->exchange = NULL;
+}
+
+atedm_store_call *atedm_store_call_create(atedm_daemon *d, atedm_exchange *x,
+                                          atedm_store_answer answer, const void *context)
+{
+    atedm_store_call *call = malloc(sizeof *call);
+    if (!call) {
+        atedm_exchange_respond(x,
+                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
+                                                      "no memory for the answer"));
+        return NULL;
+    }
+    *call = (atedm_store_call){.daemon = d, .exchange = x, .answer = answer, .context = context};
+    atedm_exchange_wait(x, on_gone, call);
+    return call;
+}
+
+void atedm_store_call_fail(atedm_store_call *call)
+{
+    atedm_store_call_back(call, &(atedm_store_result){.status = ATEDM_ERR_NOMEM,
+                                                      .error = {"no memory for the job store"}});
+}
+
+static bool is_there(const atedm_exchange *x, const atedm_store_result *result)
+{
+    return result->n_jobs && strcmp(result->jobs[0].owner, atedm_exchange_client(x)) == 0;
+}
+
+void atedm_store_call_back(void *user, atedm_store_result *result)
+{
+    atedm_store_call call = *(atedm_store_call *)user;
+    atedm_exchange *x = call.exchange;
+    free(user);
+    if (!x)
+        return;
+    const char *id = atedm_exchange_id(x);
+    if (result->status) {
+        ATEDM_LOG(&call.daemon->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
+                  atedm_log_text("error", result->error.message));
+        atedm_exchange_respond(x, atedm_daemon_refuse_storage(call.daemon, id));
+    } else if (call.one_job && !is_there(x, result)) {
+        atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id,
+                                                         "there is no such job (any more)"));
+    } else {
+        call.answer(call.daemon, x, call.context, result);
+    }
+}
+
+void atedm_store_call_get(atedm_daemon *d, atedm_exchange *x, const char *id, int image,
+                          atedm_store_answer answer, const void *context)
+{
+    atedm_store_call *call = atedm_store_call_create(d, x, answer, context);
+    if (!call)
+        return;
+    call->one_job = true;
+    if (atedm_store_get(atedm_jobs_store(d->jobs), id, image, atedm_store_call_back, call))
+        atedm_store_call_fail(call);
+}

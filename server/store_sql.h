@@ -1,0 +1,43 @@
+// The store's file: SQL and nothing else. One thread uses it; see store.h for what the operations
+// mean.
+#ifndef ATEDM_STORE_SQL_H
+#define ATEDM_STORE_SQL_H
+
+#include "server/store.h"
+
+typedef struct atedm_store_file atedm_store_file;
+
+ATEDM_MUST_CHECK atedm_status atedm_store_file_open(const char *path, atedm_store_file **ret_file,
+                                                    atedm_error *err);
+void atedm_store_file_close(atedm_store_file *file); // NULL allowed
+
+// A transaction around operations. Where one of them or the commit fails, roll back: nothing of it
+// happened.
+ATEDM_MUST_CHECK atedm_status atedm_store_file_begin(atedm_store_file *file, atedm_error *err);
+ATEDM_MUST_CHECK atedm_status atedm_store_file_commit(atedm_store_file *file, atedm_error *err);
+void atedm_store_file_rollback(atedm_store_file *file);
+
+// Operations: jobs and images are appended to the result.
+ATEDM_MUST_CHECK atedm_status atedm_store_file_add(atedm_store_file *file,
+                                                   const atedm_store_job *job,
+                                                   atedm_store_result *result);
+ATEDM_MUST_CHECK atedm_status atedm_store_file_end(atedm_store_file *file,
+                                                   const atedm_store_job *job,
+                                                   const atedm_worker_image *images,
+                                                   atedm_store_result *result);
+ATEDM_MUST_CHECK atedm_status atedm_store_file_get(atedm_store_file *file, const char *id,
+                                                   int image, atedm_store_result *result);
+ATEDM_MUST_CHECK atedm_status atedm_store_file_list(atedm_store_file *file, const char *owner,
+                                                    int state, int64_t before, size_t limit,
+                                                    atedm_store_result *result);
+ATEDM_MUST_CHECK atedm_status atedm_store_file_remove(atedm_store_file *file, const char *id,
+                                                      atedm_store_result *result);
+// `spare`: an id that is kept in any case; "": none.
+ATEDM_MUST_CHECK atedm_status atedm_store_file_expire(atedm_store_file *file, int64_t retention_s,
+                                                      int64_t retention_bytes, const char *spare,
+                                                      atedm_store_result *result);
+// All that are pending, in order of acceptance.
+ATEDM_MUST_CHECK atedm_status atedm_store_file_pending(atedm_store_file *file,
+                                                       atedm_store_result *result);
+
+#endif

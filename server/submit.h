@@ -1,0 +1,22 @@
+// Requests that become jobs: `Prefer: respond-async`, an Idempotency-Key, or results by URL.
+#ifndef ATEDM_SUBMIT_H
+#define ATEDM_SUBMIT_H
+
+#include "server/daemon.h"
+
+#include <jansson.h>
+
+#define ATEDM_IDEMPOTENCY_KEY_MAX 255 // bytes
+
+bool atedm_is_for_store(const atedm_exchange *exchange, const atedm_request *request);
+// Makes the request a job and answers: at once where that is asked for, else at its end. Takes the
+// job; `body` is what came, and gets what was chosen for it.
+void atedm_submit_stored(atedm_daemon *daemon, atedm_exchange *exchange, atedm_job *take_job,
+                         json_t *body);
+
+// The answer where atedm_dispatch_submit failed.
+atedm_response atedm_refuse_submission(atedm_daemon *daemon, const atedm_exchange *exchange,
+                                       const atedm_job *job, atedm_status status);
+void atedm_count_rejected(const atedm_daemon *daemon, const char *reason);
+
+#endif

@@ -1,0 +1,397 @@
+#!/usr/bin/env python3
+"""Jobs: what was accepted with 202 is done once, whatever happens to connections, workers, the daemon or its disk."""
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from daemon import (LONG, PATIENCE, SMALL, Daemon, enter_class, images_of, read_png, read_response,
+                    wait_until)
+
+ASYNC = {"Prefer": "respond-async"}
+MEDIUM = {**SMALL, "width": 64, "height": 64, "steps": 60}
+
+
+def submit(d, fields=None, headers=None):
+    """The path of a new job."""
+    answer = d.generate(fields, headers={**ASYNC, **(headers or {})})
+    assert answer.status == 202, answer.body
+    return answer.headers["Location"]
+
+
+def state(d, path):
+    return d.get(path).json()["state"]
+
+
+def wait_state(d, path, wanted="done"):
+    wait_until(lambda: state(d, path) == wanted, f"{path} {wanted}")
+
+
+def events(answer):
+    """[(name, data)] of a whole stream."""
+    found = []
+    for block in answer.body.decode().split("\n\n"):
+        lines = [line for line in block.split("\n") if line and not line.startswith(":")]
+        if lines:
+            name, data = lines
+            assert name.startswith("event: ") and data.startswith("data: "), block
+            found.append((name[7:], json.loads(data[6:])))
+    return found
+
+
+class Life(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.d = enter_class(cls, Daemon())
+
+    def test_accepted_then_done(self):
+        answer = self.d.generate({"num_images": 2}, headers=ASYNC)
+        self.assertEqual(answer.status, 202)
+        self.assertEqual(answer.headers["Preference-Applied"], "respond-async")
+        path = answer.headers["Location"]
+        job = answer.json()
+        self.assertEqual(path, "/jobs/" + job["id"])
+        self.assertEqual(job["id"], answer.headers["X-Request-Id"])
+        self.assertIn(job["state"], ("queued", "running"))
+        self.assertEqual(job["progress"]["steps"], SMALL["steps"])
+        wait_state(self.d, path)
+        job = self.d.get(path).json()
+        self.assertNotIn("progress", job)
+        self.assertGreaterEqual(job["ended"], job["created"])
+        alone = self.d.generate({"num_images": 2})
+        mine, his = job["result"], alone.json()
+        self.assertEqual(mine["flops"], his["flops"])
+        self.assertEqual(mine["pruning"], his["pruning"])
+        self.assertEqual([i["seed"] for i in mine["images"]], [7, 8])
+        pictures = [self.d.get(i["url"]) for i in mine["images"]]
+        self.assertEqual([p.headers["Content-Type"] for p in pictures], ["image/png"] * 2)
+        self.assertEqual([p.body for p in pictures], images_of(alone))
+
+    def test_preferences_are_read_as_a_list(self):
+        for header, status in (("wait=5, Respond-Async", 202), ("respond-async; x=1", 202),
+                               ("respond-asynchronously", 200), ("return=minimal", 200)):
+            with self.subTest(header):
+                self.assertEqual(self.d.generate(headers={"Prefer": header}).status, status)
+
+    def test_a_drawn_seed_is_told(self):
+        path = submit(self.d, {"seed": None})
+        wait_state(self.d, path)
+        image, = self.d.get(path).json()["result"]["images"]
+        again = self.d.generate({"seed": image["seed"]})
+        self.assertEqual(images_of(again)[0], self.d.get(image["url"]).body)
+
+    def test_url_answers(self):
+        answer = self.d.generate({"response_format": "url", "num_images": 2})
+        self.assertEqual(answer.status, 200)
+        images = answer.json()["images"]
+        self.assertEqual([set(i) for i in images], [{"url", "seed", "width", "height"}] * 2)
+        self.assertEqual([read_png(self.d.get(i["url"]).body)[:2] for i in images], [(32, 32)] * 2)
+        self.assertEqual(images[1]["url"], f"/jobs/{answer.json()['id']}/images/1")
+
+    def test_bad_fields_are_told_at_once(self):
+        self.assertEqual(self.d.generate({"steps": 0}, headers=ASYNC).status, 422)
+
+    def test_what_is_not_there(self):
+        path = submit(self.d)
+        wait_state(self.d, path)
+        for missing in ("/jobs/0123456789abcdef", "/jobs/" + "x" * 100, "/jobs/", path + "/images/1",
+                        path + "/images/-1", path + "/images/x", path + "/images/", path + "/other",
+                        "/jobs/0123456789abcdef/events", "/jobs/0123456789abcdef/images/0"):
+            with self.subTest(missing):
+                self.assertEqual(self.d.get(missing).status, 404)
+        self.assertEqual(self.d.request("DELETE", "/jobs/0123456789abcdef").status, 404)
+        self.assertEqual(self.d.request("PUT", path).headers["Allow"], "GET, HEAD, DELETE")
+        self.assertEqual(self.d.request("HEAD", path).status, 200)
+
+    def test_a_job_that_is_done_can_be_removed(self):
+        path = submit(self.d)
+        wait_state(self.d, path)
+        self.assertEqual(self.d.request("DELETE", path).status, 204)
+        self.assertEqual(self.d.get(path).status, 404)
+        self.assertEqual(self.d.get(path + "/images/0").status, 404)
+
+    def test_lists(self):
+        paths = [submit(self.d) for _ in range(3)]
+        for path in paths:
+            wait_state(self.d, path)
+        ids = [path[6:] for path in reversed(paths)]
+        page = self.d.get("/jobs?limit=2").json()
+        self.assertEqual([job["id"] for job in page["jobs"]], ids[:2])
+        page = self.d.get(f"/jobs?limit=1&before={page['next']}").json()
+        self.assertEqual([job["id"] for job in page["jobs"]], ids[2:])
+        done = self.d.get("/jobs?state=done").json()["jobs"]
+        self.assertLess(set(ids), {job["id"] for job in done} | {""})
+        self.assertEqual({job["state"] for job in done}, {"done"})
+        self.assertEqual(self.d.get("/jobs?before=1").json(), {"jobs": [], "next": None})
+        for query in ("state=over", "limit=0", "limit=1001", "limit=x", "before=-1", "before=", "limit=1e2"):
+            with self.subTest(query):
+                self.assertEqual(self.d.get("/jobs?" + query).status, 400)
+
+
+class Keys(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.d = enter_class(cls, Daemon())
+
+    def jobs(self):
+        return {job["id"] for job in self.d.get("/jobs?limit=1000").json()["jobs"]}
+
+    def test_a_retried_submission_finds_the_first(self):
+        key = {"Idempotency-Key": "one"}
+        first = submit(self.d, {"seed": None}, key)
+        before = self.jobs()
+        self.assertEqual(submit(self.d, {"seed": None}, key), first)
+        wait_state(self.d, first)
+        self.assertEqual(submit(self.d, {"seed": None}, key), first)
+        self.assertEqual(self.jobs(), before)
+
+    def test_also_where_the_answer_is_waited_for(self):
+        key = {"Idempotency-Key": "two"}
+        first = self.d.generate({"seed": None}, headers=key)
+        second = self.d.generate({"seed": None}, headers=key)
+        self.assertEqual((first.status, second.status), (200, 200))
+        self.assertEqual(second.json()["id"], first.json()["id"])
+        self.assertEqual(images_of(second), images_of(first))
+        self.assertEqual(second.json()["flops"], first.json()["flops"])
+        picture = self.d.generate({"seed": None}, headers={**key, "Accept": "image/png"})
+        self.assertEqual([picture.body], images_of(first))
+        self.assertEqual(picture.headers["X-Atedm-Seed"], str(first.json()["images"][0]["seed"]))
+
+    def test_both_wait_for_one(self):
+        key = {"Idempotency-Key": "three"}
+        body = json.dumps({**MEDIUM, "seed": None}).encode()
+        head = (f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                f"Idempotency-Key: three\r\nContent-Length: {len(body)}\r\n\r\n").encode()
+        sockets = [self.d.connect() for _ in range(3)]
+        for s in sockets:
+            s.sendall(head + body)
+        sockets[0].close()  # who has a key comes back: this does not cancel
+        answers = [read_response(s) for s in sockets[1:]]
+        for s in sockets:
+            s.close()
+        self.assertEqual([a.status for a in answers], [200, 200])
+        self.assertEqual(images_of(answers[0]), images_of(answers[1]))
+        self.assertEqual(answers[0].json()["id"], answers[1].json()["id"])
+
+    def test_another_body_is_a_conflict(self):
+        key = {"Idempotency-Key": "four"}
+        submit(self.d, None, key)
+        for headers in (key, {**key, **ASYNC}):
+            answer = self.d.generate({"steps": 3}, headers=headers)
+            self.assertEqual(answer.status, 409)
+            self.assertEqual(answer.json()["type"], "urn:atedm:problem:idempotency-conflict")
+
+    def test_keys_have_a_form(self):
+        self.assertEqual(self.d.generate(headers={"Idempotency-Key": "k" * 255}).status, 200)
+        for key in ("", "k" * 256, "a b", "\xe9"):
+            with self.subTest(key):
+                self.assertEqual(self.d.generate(headers={"Idempotency-Key": key}).status, 400)
+
+
+class Events(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.d = enter_class(cls, Daemon(max_active=1))
+
+    def test_a_whole_life(self):
+        blocker = submit(self.d, MEDIUM)
+        path = submit(self.d, MEDIUM)
+        answer = self.d.get(path + "/events")
+        self.assertEqual(answer.headers["Content-Type"], "text/event-stream")
+        found = events(answer)
+        names = [name for name, _ in found]
+        self.assertEqual(names[0], "queued")
+        self.assertEqual(names[-1], "done")
+        self.assertEqual(set(names[1:-1]), {"progress"})
+        steps = [data["step"] for name, data in found if name == "progress"]
+        self.assertEqual(steps, sorted(set(steps)))
+        self.assertGreater(len(steps), 3)
+        rates = [data["images_per_s"] for name, data in found if name == "progress" and data["step"]]
+        self.assertTrue(all(rate > 0 for rate in rates))
+        self.assertEqual(found[-1][1], self.d.get(path).json())
+        self.assertEqual(state(self.d, blocker), "done")
+        self.assertEqual(events(self.d.get(path + "/events")), found[-1:])
+
+    def test_cancel(self):
+        path = submit(self.d, LONG)
+        waiting = submit(self.d, LONG)
+        wait_state(self.d, path, "running")
+        self.assertEqual(state(self.d, waiting), "queued")
+        listed = self.d.get("/jobs?state=running").json()["jobs"]
+        self.assertEqual([job["id"] for job in listed], [path[6:]])
+        connection = self.d.connection()
+        connection.request("GET", path + "/events")
+        stream = connection.getresponse()
+        for job in (path, waiting):
+            answer = self.d.request("DELETE", job)
+            self.assertEqual((answer.status, answer.json()["state"]), (200, "canceled"))
+        text = stream.read().decode()
+        connection.close()
+        self.assertIn("event: error\n", text)
+        self.assertIn("urn:atedm:problem:canceled", text)
+        wait_until(lambda: self.d.gauge("atedm_active_requests") == 0, "nothing at work")
+        self.assertEqual(self.d.get(path + "/images/0").status, 404)
+
+    def test_a_deadline(self):
+        path = submit(self.d, {**LONG, "deadline_s": 0.2})
+        wait_state(self.d, path, "failed")
+        self.assertEqual(self.d.get(path).json()["error"]["status"], 504)
+
+    def test_clients_that_vanish_or_never_read(self):
+        """The job does not notice, and nothing piles up."""
+        path = submit(self.d, {**LONG, "num_images": 1})
+        deaf = [self.d.connect() for _ in range(20)]
+        for s in deaf:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            s.sendall(f"GET {path}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        time.sleep(0.3)
+        for s in deaf[:10]:
+            s.close()
+        step = self.d.get(path).json()["progress"]["step"]
+        wait_until(lambda: self.d.get(path).json()["progress"]["step"] > step + 1, "steps go on")
+        self.assertEqual(self.d.request("DELETE", path).json()["state"], "canceled")
+        for s in deaf[10:]:
+            s.close()
+
+
+class Disconnect(unittest.TestCase):
+    def url_request(self, d):
+        s = d.start({**MEDIUM, "steps": 150, "response_format": "url"})
+        wait_until(lambda: d.gauge("atedm_active_requests") == 1, "at work")
+        s.close()
+
+    def test_ends_the_request(self):
+        with Daemon() as d:
+            self.url_request(d)
+            wait_until(lambda: d.gauge("atedm_active_requests") == 0, "gone")
+            wait_until(lambda: d.get("/jobs?state=canceled").json()["jobs"], "canceled")
+
+    def test_or_not(self):
+        with Daemon(cancel_on_disconnect="false") as d:
+            self.url_request(d)
+            d.start(MEDIUM).close()
+            wait_until(lambda: d.get("/jobs?state=done").json()["jobs"], "done")
+            wait_until(lambda: d.gauge("atedm_images_total", sampler="euler", pruning="at-edm") == 2, "both")
+            self.assertEqual(d.gauge("atedm_active_requests"), 0)
+
+
+class Restart(unittest.TestCase):
+    """The store outlives its daemon."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="atedmd-")
+        self.addCleanup(folder.cleanup)
+        self.store = os.path.join(folder.name, "jobs.db")
+
+    def daemon(self, **options):
+        return Daemon(job_store=self.store, max_active=1, **options)
+
+    def test_after_a_kill(self):
+        asked = [{**MEDIUM, "seed": seed} for seed in range(3)]
+        with self.daemon() as d:
+            done = submit(d)
+            wait_state(d, done)
+            result = d.get(done).body
+            paths = [submit(d, fields) for fields in asked]
+            wait_state(d, paths[0], "running")
+            d.kill()
+        with self.daemon() as d:
+            self.assertEqual(d.get(done).body, result)
+            for path, fields in zip(paths, asked):
+                wait_state(d, path)
+                self.assertEqual(d.get(path + "/images/0").body, images_of(d.generate(fields))[0])
+            listed = [job["id"] for job in d.get("/jobs").json()["jobs"]]
+            self.assertEqual(listed, [path[6:] for path in (*reversed(paths), done)])
+
+    def test_a_signal_ends_what_runs_and_leaves_what_waits(self):
+        with self.daemon() as d:
+            running, waiting = submit(d, MEDIUM), submit(d, MEDIUM)
+            wait_state(d, running, "running")
+            connection = d.connection()
+            connection.request("GET", waiting + "/events")
+            stream = connection.getresponse()
+            d.process.send_signal(signal.SIGTERM)
+            self.assertEqual([name for name in stream.read().decode().split() if name == "done"], [])
+            connection.close()
+            self.assertEqual(d.process.wait(PATIENCE), 0)
+        with self.daemon() as d:
+            self.assertEqual(state(d, running), "done")
+            wait_state(d, waiting)
+
+    def test_what_the_new_settings_do_not_allow(self):
+        with self.daemon() as d:
+            submit(d, MEDIUM)
+            path = submit(d, {**MEDIUM, "steps": 70})
+            d.kill()
+        with self.daemon(max_steps=65) as d:
+            wait_state(d, path, "failed")
+            self.assertEqual(d.get(path).json()["error"]["status"], 422)
+            wait_until(lambda: len(d.get("/jobs?state=done").json()["jobs"]) == 1, "the other one")
+
+    def test_the_default_pruning_is_that_of_the_submission(self):
+        with self.daemon(default_pruning="at-edm-a") as d:
+            long = submit(d, LONG)
+            path = submit(d)
+            d.kill()
+        with self.daemon(default_pruning="off") as d:
+            d.request("DELETE", long)
+            wait_state(d, path)
+            self.assertEqual(d.get(path).json()["result"]["pruning"]["preset"], "at-edm-a")
+
+    def test_deadlines_count_from_the_submission(self):
+        with self.daemon() as d:
+            long = submit(d, LONG)
+            path = submit(d, {"deadline_s": 1})
+            d.kill()
+        time.sleep(1)
+        with self.daemon() as d:
+            wait_state(d, path, "failed")
+            d.request("DELETE", long)
+
+    def test_one_daemon_at_a_time(self):
+        with self.daemon() as d:
+            second = subprocess.run(d.command, capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual(second.returncode, 1)
+            self.assertIn("jobs.db: another process has it open", second.stderr)
+            self.assertEqual(d.get("/healthz").status, 200)
+
+    def test_retention(self):
+        with self.daemon(job_retention_bytes=8000) as d:
+            paths = []
+            for _ in range(4):
+                paths.append(submit(d))
+                wait_state(d, paths[-1])
+            self.assertEqual([d.get(path).status for path in paths], [404, 404, 200, 200])
+
+
+class FullDisk(unittest.TestCase):
+    """A limit on the size of files stands for a disk that is full."""
+
+    def limit(self, d, size):
+        hard = resource.prlimit(d.process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(d.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+    def test_nothing_is_lost(self):
+        with Daemon() as d:
+            path = submit(d, {**MEDIUM, "steps": 150})
+            self.limit(d, 4096)
+            refused = d.generate(headers=ASYNC)
+            self.assertEqual((refused.status, refused.json()["type"]), (503, "urn:atedm:problem:storage"))
+            self.assertIn("Retry-After", refused.headers)
+            self.assertEqual(d.generate().status, 200)  # needs no store
+            wait_until(lambda: d.gauge("atedm_active_requests") == 0, "the picture is made")
+            self.assertNotEqual(state(d, path), "done")
+            self.limit(d, resource.RLIM_INFINITY)
+            wait_state(d, path)
+            self.assertEqual(d.get(path + "/images/0").status, 200)
+            self.assertEqual(d.gauge("atedm_queue_rejected_total", reason="storage"), 1)
+            wait_state(d, submit(d))
+
+
+if __name__ == "__main__":
+    unittest.main()

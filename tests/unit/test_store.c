@@ -1,0 +1,313 @@
+// The job store: what was committed is there again, in order, once; failures are told and change
+// nothing.
+#include "server/store.h"
+
+#include <criterion/criterion.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char folder[64], path[96];
+static uv_loop_t loop;
+static atedm_store *store;
+
+// What the last operation said.
+static int calls;
+static atedm_status status;
+static size_t n_jobs, n_images, image_size;
+static atedm_store_job first;
+static char order[256];
+
+static void keep(void *user, atedm_store_result *result)
+{
+    (void)user;
+    calls++;
+    status = result->status;
+    n_jobs = result->n_jobs;
+    n_images = result->n_images;
+    image_size = n_images ? result->images[0].size : 0;
+    order[0] = '\0';
+    for (size_t i = 0; i < n_jobs; i++) {
+        strncat(order, result->jobs[i].id, sizeof order - strlen(order) - 1);
+        strncat(order, " ", sizeof order - strlen(order) - 1);
+    }
+    atedm_store_job_finish(&first);
+    if (n_jobs)
+        cr_assert_eq(atedm_store_job_copy(&result->jobs[0], &first), ATEDM_OK);
+}
+
+static void keep_pending(void *user, const atedm_store_job *job)
+{
+    strcat(user, job->id);
+    strcat(user, " ");
+}
+
+static void run_until(int wanted)
+{
+    while (calls < wanted)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
+// Opens the store; `pending` gets the ids of what it has pending.
+static atedm_status open_store(int64_t seconds, int64_t bytes, char *pending)
+{
+    char ignored[256] = "";
+    atedm_error err = {""};
+    atedm_status result = atedm_store_open(&(atedm_store_options){path, seconds, bytes}, &loop,
+                                           keep_pending, pending ? pending : ignored, &store, &err);
+    if (result)
+        cr_log_info("%s", err.message);
+    return result;
+}
+
+static void close_store(void)
+{
+    atedm_store_close(store);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    store = NULL;
+}
+
+static void setup(void)
+{
+    snprintf(folder, sizeof folder, "/tmp/atedm-store-XXXXXX");
+    cr_assert(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/jobs.db", folder);
+    uv_loop_init(&loop);
+    calls = 0;
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_OK);
+}
+
+static void teardown(void)
+{
+    if (store)
+        close_store();
+    uv_loop_close(&loop);
+    atedm_store_job_finish(&first);
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    cr_assert_eq(system(command), 0);
+}
+
+TestSuite(store, .init = setup, .fini = teardown);
+
+static void add(const char *id, const char *owner, const char *key, const char *sent)
+{
+    atedm_store_job job = {.owner = owner, .key = key, .sent = sent, .request = "{}", .created = 1};
+    strncpy(job.id, id, sizeof job.id - 1);
+    cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(status, ATEDM_OK);
+}
+
+static void end(const char *id, atedm_store_state state, size_t bytes)
+{
+    char *png = calloc(1, bytes);
+    atedm_worker_image images[2] = {{png, bytes}, {png, bytes}};
+    cr_assert_eq(atedm_store_end(store, id, state, "{\"a\":1}", images,
+                                 state == ATEDM_STORE_DONE ? 2 : 0, keep, NULL),
+                 ATEDM_OK);
+    run_until(calls + 1);
+    free(png);
+}
+
+static void get(const char *id, int image)
+{
+    cr_assert_eq(atedm_store_get(store, id, image, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(status, ATEDM_OK);
+}
+
+Test(store, keeps_a_job_over_its_life)
+{
+    add("a", "me", NULL, NULL);
+    get("a", ATEDM_STORE_ALL_IMAGES);
+    cr_assert_eq(n_jobs, 1);
+    cr_assert_eq(n_images, 0);
+    cr_assert_eq(first.state, ATEDM_STORE_PENDING);
+    cr_assert_str_eq(first.owner, "me");
+    cr_assert_str_eq(first.request, "{}");
+    end("a", ATEDM_STORE_DONE, 100);
+    close_store();
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_OK);
+    get("a", ATEDM_STORE_ALL_IMAGES);
+    cr_assert_eq(first.state, ATEDM_STORE_DONE);
+    cr_assert_str_eq(first.answer, "{\"a\":1}");
+    cr_assert_eq(first.n_images, 2);
+    cr_assert_eq(n_images, 2);
+    cr_assert_eq(image_size, 100);
+    get("a", 1);
+    cr_assert_eq(n_images, 1);
+    get("a", 2);
+    cr_assert_eq(n_images, 0);
+    get("a", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_images, 0);
+}
+
+Test(store, tells_what_is_pending_in_order)
+{
+    char pending[256] = "";
+    add("b", "", NULL, NULL);
+    add("a", "", NULL, NULL);
+    add("c", "", NULL, NULL);
+    end("a", ATEDM_STORE_CANCELED, 0);
+    close_store();
+    cr_assert_eq(open_store(1000, 1000000, pending), ATEDM_OK);
+    cr_assert_str_eq(pending, "b c ");
+}
+
+Test(store, ends_a_job_once)
+{
+    add("a", "", NULL, NULL);
+    end("a", ATEDM_STORE_DONE, 10);
+    end("a", ATEDM_STORE_CANCELED, 0);
+    cr_assert_eq(status, ATEDM_OK);
+    get("a", ATEDM_STORE_ALL_IMAGES);
+    cr_assert_eq(first.state, ATEDM_STORE_DONE);
+    cr_assert_eq(n_images, 2);
+    end("nobody", ATEDM_STORE_DONE, 10);
+    get("nobody", ATEDM_STORE_ALL_IMAGES);
+    cr_assert_eq(n_jobs, 0);
+}
+
+Test(store, has_one_job_for_each_key_of_an_owner)
+{
+    add("a", "me", "key", "body");
+    cr_assert_eq(n_jobs, 0);
+    add("b", "me", "key", "other");
+    cr_assert_eq(n_jobs, 1);
+    cr_assert_str_eq(first.id, "a");
+    cr_assert_str_eq(first.sent, "body");
+    add("c", "you", "key", "body");
+    cr_assert_eq(n_jobs, 0);
+    add("d", "me", NULL, NULL);
+    add("e", "me", NULL, NULL);
+    cr_assert_eq(n_jobs, 0);
+    get("b", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 0);
+}
+
+Test(store, lists_an_owner_by_state_and_page)
+{
+    const char *ids[] = {"a", "b", "c", "d"};
+    for (int i = 0; i < 4; i++)
+        add(ids[i], "me", NULL, NULL);
+    add("x", "you", NULL, NULL);
+    end("b", ATEDM_STORE_DONE, 1);
+    cr_assert_eq(atedm_store_list(store, "me", -1, INT64_MAX, 3, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_str_eq(order, "d c b ");
+    cr_assert_eq(atedm_store_list(store, "me", -1, 2, 3, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_str_eq(order, "a ");
+    cr_assert_eq(atedm_store_list(store, "me", ATEDM_STORE_DONE, INT64_MAX, 3, keep, NULL),
+                 ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_str_eq(order, "b ");
+    cr_assert_null(first.answer);
+}
+
+Test(store, forgets_the_oldest_over_its_bytes_but_never_the_latest)
+{
+    atedm_store_set_retention(store, 1000, 500);
+    const char *ids[] = {"a", "b", "c"};
+    for (int i = 0; i < 3; i++) {
+        add(ids[i], "", NULL, NULL);
+        end(ids[i], ATEDM_STORE_DONE, 100); // 207 bytes with the answer
+    }
+    get("a", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 0);
+    get("b", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 1);
+    add("d", "", NULL, NULL);
+    end("d", ATEDM_STORE_DONE, 1000);
+    get("d", ATEDM_STORE_ALL_IMAGES);
+    cr_assert_eq(n_images, 2);
+    get("c", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 0);
+}
+
+Test(store, forgets_the_old_and_not_the_pending)
+{
+    add("a", "", NULL, NULL);
+    end("a", ATEDM_STORE_DONE, 100);
+    add("b", "", NULL, NULL);
+    atedm_store_set_retention(store, -1, 1000000);
+    cr_assert_eq(atedm_store_expire(store, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(status, ATEDM_OK);
+    get("a", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 0);
+    get("b", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 1);
+}
+
+Test(store, removes)
+{
+    add("a", "", NULL, NULL);
+    end("a", ATEDM_STORE_DONE, 100);
+    cr_assert_eq(atedm_store_remove(store, "a", keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(n_jobs, 1);
+    get("a", ATEDM_STORE_ALL_IMAGES);
+    cr_assert_eq(n_jobs, 0);
+    cr_assert_eq(n_images, 0);
+}
+
+// Among operations that share a transaction one that fails must not take the others along.
+Test(store, one_failure_is_no_other_ones)
+{
+    atedm_store_job job = {.id = "same", .owner = "", .request = "{}"};
+    atedm_store_job other = {.id = "other", .owner = "", .request = "{}"};
+    cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
+    cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK); // the id is there
+    cr_assert_eq(atedm_store_add(store, &other, keep, NULL), ATEDM_OK);
+    run_until(3);
+    cr_assert_eq(status, ATEDM_OK);
+    get("same", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 1);
+    get("other", ATEDM_STORE_NO_IMAGES);
+    cr_assert_eq(n_jobs, 1);
+    cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(status, ATEDM_ERR_IO);
+}
+
+Test(store, does_all_before_it_closes)
+{
+    for (int i = 0; i < 200; i++) {
+        atedm_store_job job = {.owner = "", .request = "{}"};
+        snprintf(job.id, sizeof job.id, "%d", i);
+        cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
+    }
+    close_store();
+    cr_assert_eq(calls, 200);
+    char pending[2000] = "";
+    cr_assert_eq(open_store(1000, 1000000, pending), ATEDM_OK);
+    cr_assert_not_null(strstr(pending, " 199 "));
+}
+
+Test(store, is_one_process_s)
+{
+    atedm_store *mine = store;
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_ERR_IO);
+    store = mine;
+    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+Test(store, refuses_what_it_does_not_know)
+{
+    close_store();
+    sqlite3 *db;
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, "PRAGMA user_version = 99", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_ERR_UNSUPPORTED);
+    FILE *f = fopen(path, "w");
+    fputs("this is no database, whatever its name says, and long enough to be looked at ......", f);
+    fclose(f);
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_ERR_IO);
+    snprintf(path, sizeof path, "%s/nowhere/jobs.db", folder);
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_ERR_IO);
+}
