@@ -35,7 +35,7 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
                    const atedm_error *error)
 {
     waiter *w = user;
-    atedm_response response = {.status = 0};
+    atedm_response response;
     if (end == ATEDM_JOB_DEADLINE)
         atedm_count_rejected(w->daemon, "deadline");
     if (!w->exchange) {
@@ -51,6 +51,7 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
                                           "not done within %g s", job->request.deadline_s);
         break;
     case ATEDM_JOB_FAILED:
+    default:
         response = failure_answer(w, error);
         break;
     }

@@ -395,8 +395,11 @@ void atedm_jobs_close(atedm_jobs *jobs)
         give_up(live);
     atedm_store_close(jobs->store); // calls back for all that it was handed
     jobs->store = NULL;
-    while (jobs->first)
-        leave(jobs->first, ATEDM_JOB_LEFT, NULL);
+    atedm_live *next;
+    for (atedm_live *live = jobs->first; live; live = next) {
+        next = live->next;
+        leave(live, ATEDM_JOB_LEFT, NULL);
+    }
     uv_close((uv_handle_t *)&jobs->retry, NULL);
     uv_close((uv_handle_t *)&jobs->expire, NULL);
     uv_close((uv_handle_t *)&jobs->tick, NULL);

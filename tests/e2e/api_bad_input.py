@@ -164,7 +164,7 @@ class BadInput(unittest.TestCase):
             "num_images": [0, -1, 5, 2 ** 33, huge, 1.0, "1", None],
             "sampler": ["", "ddim", "Euler", "x" * 1000, 1, None, "\N{CAT FACE}"],
             "pruning": ["", "at-edm-x", 1, None, [], True],
-            "response_format": ["", "url", "jpeg", 1, None],
+            "response_format": ["", "uri", "jpeg", 1, None],
             "deadline_s": [0, -1, 86401, huge, "1", True],
             "priority": [-11, 11, huge, 0.5, "0", None],
         }

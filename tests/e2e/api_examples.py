@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import unittest
 
-from daemon import PATIENCE, SMALL, Daemon, enter_class, read_png
+from daemon import LONG, PATIENCE, SMALL, Daemon, enter_class, read_png, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "api.md").read_text(encoding="utf-8")
@@ -56,9 +56,13 @@ class Examples(unittest.TestCase):
     def test_json_blocks_are_json_and_of_the_shape_that_is_answered(self):
         blocks = [json.loads(block) for block in
                   re.findall(r"^```json\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)]
-        answer, problem = blocks
+        answer, job, problem = blocks
         real = self.daemon.generate().json()
         self.assertEqual(shape(answer), shape(real))
+        path = self.daemon.post("/generate", LONG, {"Prefer": "respond-async"}).headers["Location"]
+        wait_until(lambda: self.daemon.get(path).json()["progress"].get("images_per_s"), "progress")
+        self.assertEqual(shape(job), shape(self.daemon.get(path).json()))
+        self.daemon.request("DELETE", path)
         real = self.daemon.generate({"steps": 0, "pruning": {"ratio": 1.5}}).json()
         self.assertEqual({**problem, "id": ""}, {**real, "id": ""})
 
@@ -76,7 +80,7 @@ class Examples(unittest.TestCase):
         wanted += list(self.daemon.get("/v1/models").json()["models"][0])
         wanted += list(self.daemon.post("/v1/estimate", SMALL).json())
         wanted += [p["preset"] for p in self.daemon.get("/v1/schedules").json()["presets"]]
-        missing = [name for name in wanted if not re.search(rf"(?<!\w){name}(?!\w)", TEXT)]
+        missing = [name for name in wanted if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", TEXT)]
         self.assertEqual(missing, [])
 
     def test_defaults(self):
@@ -84,7 +88,7 @@ class Examples(unittest.TestCase):
         for name, value in options.items():
             row = re.search(rf"^\| `{name}` \| `?([^|`]*)`? \|", TEXT, re.MULTILINE)
             self.assertIsNotNone(row, name)
-            self.assertEqual(row.group(1).strip(), str(value), name)
+            self.assertEqual(row.group(1).strip(), str(value).lower() if isinstance(value, bool) else str(value), name)
 
 
 def shape(value):

@@ -17,8 +17,9 @@ from daemon import LONG, MODEL, PATIENCE, PROGRAM, SMALL, Daemon, read_response,
 
 
 def run(*flags, **environment):
-    result = subprocess.run([PROGRAM, *flags], capture_output=True, text=True, timeout=PATIENCE,
-                            env={"PATH": os.environ["PATH"], **environment}, check=False)
+    with tempfile.TemporaryDirectory(prefix="atedmd-") as home:
+        result = subprocess.run([PROGRAM, *flags], capture_output=True, text=True, timeout=PATIENCE, check=False,
+                                env={"PATH": os.environ["PATH"], "HOME": home, **environment})
     return result.returncode, result.stdout, result.stderr
 
 
@@ -27,6 +28,22 @@ class Start(unittest.TestCase):
         got, _, errors = run("--listen", "127.0.0.1:0", *flags, **environment)
         self.assertEqual(got, status, errors)
         self.assertIn(message, errors)
+
+    def test_the_job_store(self):
+        self.check_refused(1, "nowhere to keep jobs", HOME="")
+        self.check_refused(1, "the job store's folder /proc/nowhere", STATE_DIRECTORY="/proc/nowhere")
+        self.check_refused(1, "/nowhere/jobs.db", "--job-store", "/nowhere/jobs.db")
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            for variable, below in (("STATE_DIRECTORY", "jobs.db"), ("XDG_STATE_HOME", "atedmd/jobs.db"),
+                                    ("HOME", ".local/state/atedmd/jobs.db")):
+                path = pathlib.Path(folder, variable, below)
+                process = subprocess.Popen([PROGRAM, "--model", MODEL, "--listen", "127.0.0.1:0"],
+                                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                           env={"PATH": os.environ["PATH"], variable: os.path.join(folder, variable)})
+                with process:
+                    process.stdout.readline()
+                    self.assertEqual(path.stat().st_mode & 0o777, 0o600)  # prompts are in it
+                    process.terminate()
 
     def test_help_and_version(self):
         status, text, _ = run("--help")

@@ -240,7 +240,7 @@ Test(generate_json, out_of_range)
     expect_error("{\"prompt\":\"a\",\"sampler\":\"ddim\"}", "/sampler", "not known");
     expect_error("{\"prompt\":\"a\",\"sampler\":\"a name that is longer than any sampler has\"}",
                  "/sampler", "not known");
-    expect_error("{\"prompt\":\"a\",\"response_format\":\"url\"}", "/response_format", "b64_json");
+    expect_error("{\"prompt\":\"a\",\"response_format\":\"gif\"}", "/response_format", "b64_json");
     expect_error("{\"prompt\":\"a\",\"deadline_s\":0}", "/deadline_s", "");
     expect_error("{\"prompt\":\"a\",\"deadline_s\":86401}", "/deadline_s", "");
     expect_error("{\"prompt\":\"a\",\"priority\":11}", "/priority", "-10..10");
