@@ -9,6 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+// Texts of several ids.
+#define IDS_MAX 2000
+
 static char folder[64], path[96];
 static uv_loop_t loop;
 static atedm_store *store;
@@ -18,7 +21,13 @@ static int calls;
 static atedm_status status;
 static size_t n_jobs, n_images, image_size;
 static atedm_store_job first;
-static char order[256];
+static char order[IDS_MAX];
+
+static void append(char text[IDS_MAX], const char *id)
+{
+    size_t size = strlen(text);
+    snprintf(text + size, IDS_MAX - size, "%s ", id);
+}
 
 static void keep(void *user, atedm_store_result *result)
 {
@@ -30,8 +39,7 @@ static void keep(void *user, atedm_store_result *result)
     image_size = n_images ? result->images[0].size : 0;
     order[0] = '\0';
     for (size_t i = 0; i < n_jobs; i++) {
-        strncat(order, result->jobs[i].id, sizeof order - strlen(order) - 1);
-        strncat(order, " ", sizeof order - strlen(order) - 1);
+        append(order, result->jobs[i].id);
     }
     atedm_store_job_finish(&first);
     if (n_jobs)
@@ -40,8 +48,7 @@ static void keep(void *user, atedm_store_result *result)
 
 static void keep_pending(void *user, const atedm_store_job *job)
 {
-    strcat(user, job->id);
-    strcat(user, " ");
+    append(user, job->id);
 }
 
 static void run_until(int wanted)
@@ -53,7 +60,7 @@ static void run_until(int wanted)
 // Opens the store; `pending` gets the ids of what it has pending.
 static atedm_status open_store(int64_t seconds, int64_t bytes, char *pending)
 {
-    char ignored[256] = "";
+    char ignored[IDS_MAX] = "";
     atedm_error err = {""};
     atedm_status result = atedm_store_open(&(atedm_store_options){path, seconds, bytes}, &loop,
                                            keep_pending, pending ? pending : ignored, &store, &err);
@@ -147,7 +154,7 @@ Test(store, keeps_a_job_over_its_life)
 
 Test(store, tells_what_is_pending_in_order)
 {
-    char pending[256] = "";
+    char pending[IDS_MAX] = "";
     add("b", "", NULL, NULL);
     add("a", "", NULL, NULL);
     add("c", "", NULL, NULL);
@@ -283,7 +290,7 @@ Test(store, does_all_before_it_closes)
     }
     close_store();
     cr_assert_eq(calls, 200);
-    char pending[2000] = "";
+    char pending[IDS_MAX] = "";
     cr_assert_eq(open_store(1000, 1000000, pending), ATEDM_OK);
     cr_assert_not_null(strstr(pending, " 199 "));
 }
