@@ -20,6 +20,8 @@ typedef struct atedm_config {
     char backend[ATEDM_CONFIG_WORD_MAX];
     char dtype[ATEDM_CONFIG_WORD_MAX];
     char default_pruning[ATEDM_CONFIG_PRUNING_MAX]; // a preset's name, or a JSON object's text
+    double latency_objective_s;                     // of "auto" pruning; 0: there is none
+    char auto_floor[ATEDM_CONFIG_WORD_MAX];         // the preset that "auto" does not go below
     int64_t queue_limit;                            // waiting requests
     int64_t workers;                                // processes
     double worker_timeout_s;                        // a busy one that says nothing is ended

@@ -38,6 +38,45 @@ static void blame_plan(const atedm_daemon *d, const atedm_request *request, cons
                            why->message);
 }
 
+// ---- "pruning": "auto"
+
+static bool wants_pick(const atedm_daemon *d, const json_t *body)
+{
+    const json_t *value = json_object_get(body, "pruning");
+    const char *text = value ? json_string_value(value) : d->config->default_pruning;
+    return text && strcmp(text, "auto") == 0;
+}
+
+// What the request would cost with a preset, and the plan; where it is picked both go into the job.
+static atedm_status try_preset(const atedm_daemon *d, const char *preset, atedm_job *job,
+                               atedm_error *err)
+{
+    atedm_plan_destroy(job->plan);
+    job->plan = NULL;
+    atedm_status status = atedm_prune_preset(preset, &job->request.prune);
+    return status ? status : atedm_estimate(&d->model, &job->request, &job->plan, &job->cost, err);
+}
+
+// Picks the plan and fills it in.
+static atedm_status pick(const atedm_daemon *d, atedm_job *job, atedm_error *err)
+{
+    size_t n;
+    const char *const *names = atedm_prune_preset_names(&n);
+    atedm_rung rungs[ATEDM_VALVE_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < n && count < ATEDM_VALVE_MAX; i++) {
+        atedm_status status = try_preset(d, names[i], job, err);
+        if (status)
+            return status;
+        rungs[count++] = (atedm_rung){.preset = names[i], .flops = job->cost.executed};
+    }
+    count = atedm_valve_order(rungs, count, d->config->auto_floor);
+    job->pick = atedm_valve_pick(
+        rungs, count, atedm_dispatch_flops_ahead(d->dispatch, job->request.priority),
+        atedm_dispatch_get_state(d->dispatch).rate, d->config->latency_objective_s);
+    return try_preset(d, job->pick.preset, job, err);
+}
+
 // Fills the job but for its arrival; ATEDM_ERR_INVALID with the problem where the client is to
 // blame.
 static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_job *job,
@@ -46,13 +85,23 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
     uint64_t seed = 0;
     if (!draw_seed(&seed))
         return atedm_error_set(err, ATEDM_ERR_IO, "no random numbers");
+    bool automatic = wants_pick(d, body);
+    json_t *rest = automatic ? json_copy((json_t *)(uintptr_t)body) : NULL; // shallow
+    json_object_del(rest, "pruning");
     job->model = &d->model;
-    atedm_status status = atedm_generate_json_read(body, &d->limits, &d->default_prune, png, seed,
-                                                   &job->request, errors);
+    atedm_status status = atedm_generate_json_read(
+        automatic ? rest : body, &d->limits, &d->default_prune, png, seed, &job->request, errors);
+    json_decref(rest);
     if (status)
         return atedm_error_set(err, status, "no memory for the request");
+    if (automatic && d->config->latency_objective_s == 0)
+        atedm_field_errors_add(errors, "/pruning",
+                               "\"auto\" needs an objective, and this server has "
+                               "none (option latency_objective_s)");
     if (errors->count)
         return ATEDM_ERR_INVALID;
+    if (automatic)
+        return pick(d, job, err);
     status = atedm_estimate(&d->model, &job->request, &job->plan, &job->cost, err);
     if (status == ATEDM_ERR_INVALID)
         blame_plan(d, &job->request, err, errors);

@@ -69,10 +69,10 @@ json_t *atedm_answer_json(const char *id, const atedm_job *job, const atedm_work
     atedm_request_cost cost = atedm_account_cost(job, result);
     return json_pack("{s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "id", id, "created",
                      (json_int_t)atedm_clock_unix(), "model", job->model->name, "pruning",
-                     atedm_pruning_json(job->plan, &job->cost), "flops", atedm_cost_json(&cost),
-                     "latency", latency_json(job, &result->report.timing), "batch",
-                     batch_json(&result->report), "warnings", warnings_json(job, result), "images",
-                     images_json(&job->request));
+                     atedm_pruning_json(job->plan, &job->cost, &job->pick), "flops",
+                     atedm_cost_json(&cost), "latency", latency_json(job, &result->report.timing),
+                     "batch", batch_json(&result->report), "warnings", warnings_json(job, result),
+                     "images", images_json(&job->request));
 }
 
 bool atedm_answer_add_urls(json_t *answer, const char *id)

@@ -228,6 +228,11 @@ static int fail(const char *what, const atedm_error *err, int exit_status)
 static atedm_status read_default_prune(atedm_daemon *d, atedm_error *err)
 {
     const char *text = d->config->default_pruning;
+    if (strcmp(text, "auto") == 0) {
+        if (d->config->latency_objective_s == 0)
+            return atedm_error_set(err, ATEDM_ERR_INVALID, "auto needs latency_objective_s");
+        text = "off"; // never used
+    }
     json_error_t parse = {.text = "not valid UTF-8"};
     json_t *value =
         *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, &parse) : json_string(text);
@@ -272,6 +277,9 @@ static int prepare(atedm_daemon *d)
                 config->max_area, native, native);
         return EXIT_USAGE;
     }
+    atedm_prune_spec floor;
+    if (atedm_prune_preset(config->auto_floor, &floor))
+        return fail("auto_floor", &(atedm_error){"is not a preset"}, EXIT_USAGE);
     if (read_default_prune(d, &err))
         return fail("default_pruning", &err, EXIT_USAGE);
     return 0;

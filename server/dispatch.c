@@ -526,6 +526,14 @@ static double least_until_room(const atedm_dispatch *d)
     return least;
 }
 
+double atedm_dispatch_flops_ahead(const atedm_dispatch *d, int priority)
+{
+    double flops = (double)atedm_queue_flops_ahead(&d->queue, priority);
+    for (size_t i = 0; i < d->n_seats; i++)
+        flops += seconds_left(&d->seats[i], false); // FLOPs
+    return flops;
+}
+
 double atedm_dispatch_expected_wait(const atedm_dispatch *d, int priority)
 {
     double ahead = (double)atedm_queue_flops_ahead(&d->queue, priority);

@@ -11,6 +11,7 @@
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/queue.h"
+#include "server/valve.h"
 #include "server/worker.h"
 
 #include <stdbool.h>
@@ -31,7 +32,8 @@ struct atedm_job {
     const atedm_model_config *model; // borrowed
     atedm_plan *plan;                // NULL: off
     atedm_request_cost cost;
-    double arrived; // monotonic clock
+    atedm_pick pick; // where the daemon chose the plan
+    double arrived;  // monotonic clock
     // Called at the end, unless the job is given up before; the job is gone when it returns. The
     // worker's result is lent; its images may be taken, leaving none.
     void (*ended)(void *user, const atedm_job *job, atedm_job_end end, atedm_worker_result *result,
@@ -109,6 +111,8 @@ typedef struct atedm_worker_state {
 } atedm_worker_state;
 bool atedm_dispatch_get_worker(const atedm_dispatch *dispatch, size_t i,
                                atedm_worker_state *ret_state);
+// FLOPs that are to be done before or beside a newcomer of this priority.
+double atedm_dispatch_flops_ahead(const atedm_dispatch *dispatch, int priority);
 // Seconds that a newcomer of this priority would wait; NAN where no rate was measured yet.
 double atedm_dispatch_expected_wait(const atedm_dispatch *dispatch, int priority);
 // Whole seconds after which a place is likely to be free: for Retry-After.

@@ -60,13 +60,13 @@ void atedm_handle_estimate(void *app, atedm_exchange *x)
     json_t *expected =
         json_pack("{s:o, s:o, s:o, s:o}", "wait_s", seconds_json(wait), "run_s", seconds_json(run),
                   "total_s", seconds_json(wait + run), "flops_per_s", seconds_json(state.rate));
-    json_t *value =
-        json_pack("{s:s, s:I, s:I, s:i, s:i, s:o, s:o, s:o, s:o, s:o}", "model", d->model.name,
-                  "width", (json_int_t)job->request.width, "height",
-                  (json_int_t)job->request.height, "steps", job->request.steps, "num_images",
-                  job->request.num_images, "pruning", atedm_pruning_json(job->plan, &job->cost),
-                  "plan", plan_json(job->plan, &d->model.parts.unet), "flops",
-                  atedm_cost_json(&job->cost), "expected", expected, "queue", queue);
+    json_t *value = json_pack("{s:s, s:I, s:I, s:i, s:i, s:o, s:o, s:o, s:o, s:o}", "model",
+                              d->model.name, "width", (json_int_t)job->request.width, "height",
+                              (json_int_t)job->request.height, "steps", job->request.steps,
+                              "num_images", job->request.num_images, "pruning",
+                              atedm_pruning_json(job->plan, &job->cost, &job->pick), "plan",
+                              plan_json(job->plan, &d->model.parts.unet), "flops",
+                              atedm_cost_json(&job->cost), "expected", expected, "queue", queue);
     atedm_job_destroy(job);
     atedm_exchange_respond(x, atedm_json_response(200, atedm_exchange_id(x), value));
 }

@@ -331,15 +331,35 @@ static json_t *phases_json(const atedm_prune_spec *spec, double ratio)
     return list;
 }
 
-json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost)
+static json_t *pick_json(const atedm_pick *pick)
 {
-    if (!plan)
-        return json_pack("{s:s, s:f, s:f, s:[]}", "preset", "off", "ratio", 0.0,
-                         "mean_unet_flops_ratio", 1.0, "phases");
-    const atedm_prune_spec *spec = &plan->spec;
-    return json_pack("{s:s?, s:f, s:f, s:o}", "preset", spec->preset[0] ? spec->preset : NULL,
-                     "ratio", plan->ratio, "mean_unet_flops_ratio", cost->mean_unet_flops_ratio,
-                     "phases", phases_json(spec, plan->ratio));
+    json_t *reason;
+    if (isnan(pick->expected_s))
+        reason = json_string("no speed was measured yet");
+    else if (pick->meets)
+        reason = json_sprintf("the mildest plan that is expected within %g of the objective",
+                              ATEDM_VALVE_MARGIN);
+    else
+        reason = json_string("no plan down to the floor is expected in time; this is the floor");
+    return json_pack("{s:f, s:o, s:o}", "objective_s", pick->objective_s, "expected_s",
+                     number_or_null(pick->expected_s), "reason", reason);
+}
+
+json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost,
+                           const atedm_pick *pick)
+{
+    json_t *value;
+    if (plan)
+        value = json_pack("{s:s?, s:f, s:f, s:o}", "preset",
+                          plan->spec.preset[0] ? plan->spec.preset : NULL, "ratio", plan->ratio,
+                          "mean_unet_flops_ratio", cost->mean_unet_flops_ratio, "phases",
+                          phases_json(&plan->spec, plan->ratio));
+    else
+        value = json_pack("{s:s, s:f, s:f, s:[]}", "preset", "off", "ratio", 0.0,
+                          "mean_unet_flops_ratio", 1.0, "phases");
+    if (value && pick->preset)
+        json_object_set_new(value, "auto", pick_json(pick));
+    return value;
 }
 
 static json_t *score_json(const atedm_prune_spec *spec)

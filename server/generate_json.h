@@ -6,6 +6,7 @@
 #include "core/flops.h"
 #include "core/plan.h"
 #include "core/request.h"
+#include "server/valve.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -22,8 +23,10 @@ ATEDM_MUST_CHECK atedm_status atedm_generate_json_read(
 bool atedm_accept_prefers_png(const char *accept);
 
 // The answer's "pruning": preset, ratio, mean share of the unpruned UNet's cost, phases. plan NULL:
-// off. NULL where there is no memory, as for the following.
-json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost);
+// off. `pick`: why the daemon chose it, where it did. NULL where there is no memory, as for the
+// following.
+json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost,
+                           const atedm_pick *pick);
 // A complete spec, field by field as a request has them.
 json_t *atedm_prune_spec_json(const atedm_prune_spec *spec);
 // The answer's "flops", from the analytic cost.

@@ -196,7 +196,9 @@ static void on_event(void *user, const atedm_live *live, atedm_job_event event,
 static bool pin(json_t *body, const atedm_job *job, const char *default_pruning)
 {
     bool good = json_object_set_new(body, "seed", json_integer((json_int_t)job->request.seed)) == 0;
-    if (!json_object_get(body, "pruning"))
+    if (job->pick.preset)
+        good &= json_object_set_new(body, "pruning", json_string(job->pick.preset)) == 0;
+    else if (!json_object_get(body, "pruning"))
         good &= json_object_set_new(body, "pruning",
                                     *default_pruning == '{' ? json_loads(default_pruning, 0, NULL)
                                                             : json_string(default_pruning)) == 0;
