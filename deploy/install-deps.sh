@@ -19,6 +19,7 @@ libjansson-dev       2.14     module  jansson
 libmicrohttpd-dev    0.9.75   module  libmicrohttpd
 libpng-dev           1.6      module  libpng
 libutf8proc-dev      2.6      module  libutf8proc
+libssl-dev           3.0      module  libcrypto
 libuv1-dev           1.44     module  libuv
 libdnnl-dev          2.6      header  oneapi/dnnl/dnnl.h
 '
