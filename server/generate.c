@@ -163,6 +163,10 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end,
         response = atedm_problem_response(ATEDM_PROBLEM_DEADLINE, atedm_exchange_id(w->exchange),
                                           "not done within %g s", job->request.deadline_s);
         break;
+    case ATEDM_JOB_CUT_OFF:
+        count_rejected(w->daemon, "draining");
+        response = atedm_daemon_refuse_busy(w->daemon, atedm_exchange_id(w->exchange), false);
+        break;
     case ATEDM_JOB_FAILED:
     default:
         response = failure_answer(w, error);
@@ -191,6 +195,10 @@ void atedm_handle_generate(void *app, atedm_exchange *x)
         count_rejected(d, "draining");
         atedm_job_destroy(job);
         atedm_exchange_respond(x, atedm_daemon_refuse_busy(d, id, false));
+        return;
+    }
+    if (!atedm_admit_count(d, x, job)) {
+        atedm_job_destroy(job);
         return;
     }
     waiter *w = malloc(sizeof *w);

@@ -33,9 +33,10 @@ struct atedm_exchange {
     struct MHD_Connection *connection;
     char id[ATEDM_HTTP_ID_SIZE];
     char method[16], path[256];
-    const atedm_route *route; // NULL: none
-    atedm_handler handler;    // NULL: refused
-    atedm_refusal refusal;    // why
+    char client[ATEDM_HTTP_CLIENT_MAX + 1]; // "": anonymous
+    const atedm_route *route;               // NULL: none
+    atedm_handler handler;                  // NULL: refused
+    atedm_refusal refusal;                  // why
     atedm_buffer body;
     size_t discarded;
     double started;
@@ -148,6 +149,16 @@ static uint64_t promised_body(const atedm_exchange *x)
     return atedm_exchange_header(x, MHD_HTTP_HEADER_TRANSFER_ENCODING) ? UINT64_MAX : 0;
 }
 
+static bool authorize(atedm_exchange *x)
+{
+    const atedm_http_options *options = &x->http->options;
+    const char *client = "";
+    bool allowed = x->route->access == ATEDM_ROUTE_OPEN ||
+                   options->authorize(options->app, x, &client, &x->refusal);
+    snprintf(x->client, sizeof x->client, "%s", client);
+    return allowed;
+}
+
 // Finds out from the headers who answers, or why nobody does.
 static void dispatch(atedm_exchange *x)
 {
@@ -158,7 +169,7 @@ static void dispatch(atedm_exchange *x)
     bool get =
         strcmp(x->method, MHD_HTTP_METHOD_GET) == 0 || strcmp(x->method, MHD_HTTP_METHOD_HEAD) == 0;
     x->refusal = ATEDM_REFUSE_NOT_FOUND;
-    if (!x->route)
+    if (!x->route || !authorize(x))
         return;
     x->refusal = ATEDM_REFUSE_METHOD;
     atedm_handler handler = post ? x->route->post : get ? x->route->get : NULL;
@@ -387,6 +398,11 @@ const char *atedm_exchange_path(const atedm_exchange *x)
 const char *atedm_exchange_route(const atedm_exchange *x)
 {
     return x->route ? x->route->path : "other";
+}
+
+const char *atedm_exchange_client(const atedm_exchange *x)
+{
+    return x->client;
 }
 
 const char *atedm_exchange_allowed(const atedm_exchange *x)
