@@ -8,6 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
+_Static_assert(ATEDM_HTTP_CLIENT_MAX >= ATEDM_CLIENT_NAME_MAX, "exchanges have room for names");
+
 // Header Authorization counts where it has the scheme Bearer (RFC 6750, 2.1), whose name is in any
 // case (RFC 9110, 11.1). NULL: no key was sent.
 static const char *find_key(const atedm_exchange *x)
