@@ -69,7 +69,7 @@ asan: build-asan
 SEED ?= 1
 fuzz: build-asan
 	@for run in 'safetensors 200000' 'configs 100000' 'vocabulary 30000' 'pruning 1000000' \
-	    'prompt 200000'; do \
+	    'prompt 200000' 'keys 50000'; do \
 	    ATEDM_GOLDEN_DIR=tests/golden/data build-asan/tests/fuzz/fuzz $$run $(SEED) || exit 1; done
 
 chaos: build-with-tests

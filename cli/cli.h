@@ -23,6 +23,7 @@
 int atedm_cli_generate(int argc, char **argv);
 int atedm_cli_mkmodel(int argc, char **argv);
 int atedm_cli_bench(int argc, char **argv);
+int atedm_cli_key(int argc, char **argv);
 
 // Writes "atedm COMMAND: message" and, for usage, where the help is; returns the exit status.
 int atedm_cli_failed(const char *command, const atedm_error *err);

@@ -19,7 +19,8 @@
 
 typedef enum option_type {
     OPTION_TEXT,
-    OPTION_CHOICE, // one of `choices`
+    OPTION_OPTIONAL, // text that may be empty
+    OPTION_CHOICE,   // one of `choices`
     OPTION_INTEGER,
     OPTION_REAL,
     OPTION_BOOL,
@@ -31,6 +32,7 @@ typedef struct option {
     const char *name;
     option_type type;
     size_t offset, size; // of the field of atedm_config
+    bool live;           // a reload takes it over
     const char *initial;
     double min, max;
     const char *choices; // separated by |
@@ -38,7 +40,9 @@ typedef struct option {
     const char *help;
 } option;
 
-#define FIELD(name) offsetof(atedm_config, name), sizeof(((atedm_config *)NULL)->name)
+#define ANY_FIELD(name) offsetof(atedm_config, name), sizeof(((atedm_config *)NULL)->name)
+#define FIELD(name) ANY_FIELD(name), false
+#define LIVE_FIELD(name) ANY_FIELD(name), true
 
 static const option options[] = {
     {"model", OPTION_TEXT, FIELD(model), "models/demo", 0, 0, NULL, "DIR",
@@ -49,18 +53,19 @@ static const option options[] = {
      "what computes: auto (the best that is there), cpu (oneDNN), ref (plain C, slow)"},
     {"dtype", OPTION_CHOICE, FIELD(dtype), "auto", 0, 0, "auto|f32|bf16|f16", "NAME",
      "type of activations: auto (the fastest on this machine), f32, bf16, f16"},
-    {"default_pruning", OPTION_PRUNING, FIELD(default_pruning), "at-edm-dagger", 0, 0, NULL,
+    {"default_pruning", OPTION_PRUNING, LIVE_FIELD(default_pruning), "at-edm-dagger", 0, 0, NULL,
      "NAME|JSON", "pruning of a request that names none: a preset, off, auto, or a JSON object"},
-    {"latency_objective_s", OPTION_REAL, FIELD(latency_objective_s), "0", 0, 86400, NULL, "SECONDS",
+    {"latency_objective_s", OPTION_REAL, LIVE_FIELD(latency_objective_s), "0", 0, 86400, NULL,
+     "SECONDS",
      "seconds from request to answer that pruning \"auto\" aims at; 0: there is no auto"},
-    {"auto_floor", OPTION_TEXT, FIELD(auto_floor), "at-edm-c", 0, 0, NULL, "PRESET",
+    {"auto_floor", OPTION_TEXT, LIVE_FIELD(auto_floor), "at-edm-c", 0, 0, NULL, "PRESET",
      "the preset that auto takes at worst"},
-    {"queue_limit", OPTION_INTEGER, FIELD(queue_limit), "64", 1, 100000, NULL, "N",
+    {"queue_limit", OPTION_INTEGER, LIVE_FIELD(queue_limit), "64", 1, 100000, NULL, "N",
      "requests that may wait; further ones get 503"},
     {"workers", OPTION_INTEGER, FIELD(workers), "1", 1, 64, NULL, "N",
      "worker processes, each with the model in its memory"},
-    {"worker_timeout_s", OPTION_REAL, FIELD(worker_timeout_s), "600", 0.1, 86400, NULL, "SECONDS",
-     "a busy worker that says nothing for so long is ended and started again"},
+    {"worker_timeout_s", OPTION_REAL, LIVE_FIELD(worker_timeout_s), "600", 0.1, 86400, NULL,
+     "SECONDS", "a busy worker that says nothing for so long is ended and started again"},
     {"max_active", OPTION_INTEGER, FIELD(max_active), "16", 1, 4096, NULL, "N",
      "requests that a worker has at a time; further ones wait in the queue"},
     {"max_batch", OPTION_INTEGER, FIELD(max_batch), "8", 1, ATEDM_ENGINE_MAX_BATCH, NULL, "N",
@@ -69,17 +74,18 @@ static const option options[] = {
      "device memory of a worker; 0: whatever there is"},
     {"job_store", OPTION_TEXT, FIELD(job_store), "auto", 0, 0, NULL, "FILE",
      "where jobs are kept; auto: jobs.db in $STATE_DIRECTORY, or in the user's state folder"},
-    {"job_retention_s", OPTION_INTEGER, FIELD(job_retention_s), "86400", 1, 1e9, NULL, "SECONDS",
-     "jobs that ended longer ago are forgotten"},
-    {"job_retention_bytes", OPTION_INTEGER, FIELD(job_retention_bytes), "1073741824", 1, 1e15, NULL,
-     "BYTES", "of all results that are kept; the oldest go first"},
-    {"cancel_on_disconnect", OPTION_BOOL, FIELD(cancel_on_disconnect), "true", 0, 0, "true|false",
-     "true|false", "whether a request ends when the client that waits for it goes away"},
-    {"max_area", OPTION_INTEGER, FIELD(max_area), "2359296", 64, 268435456, NULL, "PIXELS",
+    {"job_retention_s", OPTION_INTEGER, LIVE_FIELD(job_retention_s), "86400", 1, 1e9, NULL,
+     "SECONDS", "jobs that ended longer ago are forgotten"},
+    {"job_retention_bytes", OPTION_INTEGER, LIVE_FIELD(job_retention_bytes), "1073741824", 1, 1e15,
+     NULL, "BYTES", "of all results that are kept; the oldest go first"},
+    {"cancel_on_disconnect", OPTION_BOOL, LIVE_FIELD(cancel_on_disconnect), "true", 0, 0,
+     "true|false", "true|false",
+     "whether a request ends when the client that waits for it goes away"},
+    {"max_area", OPTION_INTEGER, LIVE_FIELD(max_area), "2359296", 64, 268435456, NULL, "PIXELS",
      "pixels of one image"},
-    {"max_images", OPTION_INTEGER, FIELD(max_images), "8", 1, 256, NULL, "N",
+    {"max_images", OPTION_INTEGER, LIVE_FIELD(max_images), "8", 1, 256, NULL, "N",
      "images of one request"},
-    {"max_steps", OPTION_INTEGER, FIELD(max_steps), "150", 1, ATEDM_MAX_STEPS, NULL, "N",
+    {"max_steps", OPTION_INTEGER, LIVE_FIELD(max_steps), "150", 1, ATEDM_MAX_STEPS, NULL, "N",
      "denoising steps of one request"},
     {"max_body_bytes", OPTION_INTEGER, FIELD(max_body_bytes), "1048576", 1024, 67108864, NULL,
      "BYTES", "bytes of a request's body; longer ones get 413"},
@@ -87,12 +93,17 @@ static const option options[] = {
      "open connections; further ones wait to be accepted"},
     {"connection_timeout_s", OPTION_REAL, FIELD(connection_timeout_s), "60", 1, 86400, NULL,
      "SECONDS", "a silent connection is closed after so long; a request has to be in by then"},
-    {"log_format", OPTION_CHOICE, FIELD(log_format), "text", 0, 0, "text|json", "NAME",
+    {"api_keys", OPTION_OPTIONAL, LIVE_FIELD(api_keys), "", 0, 0, NULL, "FILE",
+     "keys that clients need (atedm key makes them); none: everybody may ask"},
+    {"drain_timeout_s", OPTION_REAL, LIVE_FIELD(drain_timeout_s), "300", 0, 86400, NULL, "SECONDS",
+     "after a signal to end, what is not done by then is cut off"},
+    {"log_format", OPTION_CHOICE, LIVE_FIELD(log_format), "text", 0, 0, "text|json", "NAME",
      "lines on standard error: text or json"},
-    {"log_level", OPTION_CHOICE, FIELD(log_level), "info", 0, 0, "debug|info|warning|error", "NAME",
-     "least severity that is logged"},
+    {"log_level", OPTION_CHOICE, LIVE_FIELD(log_level), "info", 0, 0, "debug|info|warning|error",
+     "NAME", "least severity that is logged"},
 };
 #define N_OPTIONS (sizeof options / sizeof *options)
+_Static_assert(N_OPTIONS <= ATEDM_CONFIG_MAX_OPTIONS, "atedm_config_changes has room for all");
 
 // ---- spellings
 
@@ -130,7 +141,7 @@ static atedm_status set_text(const option *o, const char *text, void *field, ate
 {
     if (o->type == OPTION_CHOICE && !is_choice(o->choices, text))
         return atedm_error_set(err, ATEDM_ERR_INVALID, "\"%s\" is not one of %s", text, o->choices);
-    if (!*text)
+    if (!*text && o->type != OPTION_OPTIONAL)
         return atedm_error_set(err, ATEDM_ERR_INVALID, "is empty");
     if (strlen(text) >= o->size)
         return atedm_error_set(err, ATEDM_ERR_LIMIT, "has more than %zu bytes", o->size - 1);
@@ -185,6 +196,7 @@ static atedm_status set(const option *o, const char *text, atedm_config *config,
     case OPTION_BOOL:
         return set_bool(o, text, field, err);
     case OPTION_TEXT:
+    case OPTION_OPTIONAL:
     case OPTION_CHOICE:
     case OPTION_PRUNING:
         break;
@@ -389,6 +401,59 @@ atedm_status atedm_config_load(int argc, char *const *argv, char *const *environ
     return ATEDM_OK;
 }
 
+// ---- a configuration that takes another's place
+
+static bool is_text(const option *o)
+{
+    return o->type != OPTION_INTEGER && o->type != OPTION_REAL;
+}
+
+static bool is_same(const option *o, const atedm_config *a, const atedm_config *b)
+{
+    const char *left = (const char *)a + o->offset, *right = (const char *)b + o->offset;
+    if (is_text(o))
+        return strcmp(left, right) == 0;
+    return memcmp(left, right, o->size) == 0; // numbers, and never NaN
+}
+
+static void write_value(const option *o, const atedm_config *config,
+                        char ret_text[ATEDM_CONFIG_VALUE_MAX])
+{
+    const char *field = (const char *)config + o->offset;
+    if (o->type == OPTION_INTEGER)
+        snprintf(ret_text, ATEDM_CONFIG_VALUE_MAX, "%" PRId64,
+                 *(const int64_t *)(const void *)field);
+    else if (o->type == OPTION_REAL)
+        snprintf(ret_text, ATEDM_CONFIG_VALUE_MAX, "%g", *(const double *)(const void *)field);
+    else
+        snprintf(ret_text, ATEDM_CONFIG_VALUE_MAX, "%s", field);
+}
+
+size_t atedm_config_changes(const atedm_config *before, const atedm_config *after, bool live,
+                            atedm_config_change ret_changes[ATEDM_CONFIG_MAX_OPTIONS])
+{
+    size_t count = 0;
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const option *o = &options[i];
+        if (o->live != live || is_same(o, before, after))
+            continue;
+        atedm_config_change *change = &ret_changes[count++];
+        change->name = o->name;
+        write_value(o, before, change->before);
+        write_value(o, after, change->after);
+    }
+    return count;
+}
+
+void atedm_config_take_live(atedm_config *config, const atedm_config *from)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const option *o = &options[i];
+        if (o->live)
+            memcpy((char *)config + o->offset, (const char *)from + o->offset, o->size);
+    }
+}
+
 atedm_status atedm_config_help(atedm_buffer *buffer)
 {
     atedm_status status = atedm_buffer_printf(
@@ -404,7 +469,8 @@ atedm_status atedm_config_help(atedm_buffer *buffer)
         flag_name(o->name, flag);
         environment_name(o->name, name);
         status = atedm_buffer_printf(buffer, "  %s %s\n      %s\n      [%s; \"%s\"; default %s]\n",
-                                     flag, o->value, o->help, name, o->name, o->initial);
+                                     flag, o->value, o->help, name, o->name,
+                                     *o->initial ? o->initial : "none");
     }
     if (!status)
         status = atedm_buffer_printf(

@@ -7,12 +7,15 @@
 #include "core/base/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define ATEDM_CONFIG_PATH_MAX 4096
 #define ATEDM_CONFIG_PRUNING_MAX 4096 // bytes of "default_pruning" as JSON text
 #define ATEDM_CONFIG_ADDRESS_MAX 280
 #define ATEDM_CONFIG_WORD_MAX 16
+#define ATEDM_CONFIG_MAX_OPTIONS 64
+#define ATEDM_CONFIG_VALUE_MAX 160 // bytes of a value as a change shows it, cut where it is longer
 
 typedef struct atedm_config {
     char model[ATEDM_CONFIG_PATH_MAX];     // directory
@@ -38,6 +41,8 @@ typedef struct atedm_config {
     int64_t max_body_bytes; // bytes
     int64_t max_connections;
     double connection_timeout_s;
+    char api_keys[ATEDM_CONFIG_PATH_MAX];   // file; "": none
+    double drain_timeout_s;                 // from the signal to end
     char log_format[ATEDM_CONFIG_WORD_MAX]; // "text" or "json"
     char log_level[ATEDM_CONFIG_WORD_MAX];  // "debug", "info", "warning", "error"
 } atedm_config;
@@ -54,6 +59,18 @@ typedef enum atedm_config_action {
 ATEDM_MUST_CHECK atedm_status atedm_config_load(int argc, char *const *argv,
                                                 char *const *environment, atedm_config *ret_config,
                                                 atedm_config_action *ret_action, atedm_error *err);
+
+// A configuration that is to take another's place in the running daemon: some options can ("live"),
+// others need a restart.
+typedef struct atedm_config_change {
+    const char *name; // static storage
+    char before[ATEDM_CONFIG_VALUE_MAX], after[ATEDM_CONFIG_VALUE_MAX];
+} atedm_config_change;
+// The options of the one kind that differ; returns their number.
+size_t atedm_config_changes(const atedm_config *before, const atedm_config *after, bool live,
+                            atedm_config_change ret_changes[ATEDM_CONFIG_MAX_OPTIONS]);
+// Copies the live options.
+void atedm_config_take_live(atedm_config *config, const atedm_config *from);
 
 // Appends the text of --help.
 ATEDM_MUST_CHECK atedm_status atedm_config_help(atedm_buffer *buffer);

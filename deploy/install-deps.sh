@@ -20,6 +20,7 @@ libmicrohttpd-dev    0.9.75   module  libmicrohttpd
 libpng-dev           1.6      module  libpng
 libsqlite3-dev       3.40     module  sqlite3
 libutf8proc-dev      2.6      module  libutf8proc
+libssl-dev           3.0      module  libcrypto
 libuv1-dev           1.44     module  libuv
 libdnnl-dev          2.6      header  oneapi/dnnl/dnnl.h
 '

@@ -1,12 +1,15 @@
 // From a body to a job: see admit.h.
 #include "server/admit.h"
 
+#include "core/base/clock.h"
 #include "core/pipeline.h"
+#include "server/authorize.h"
 #include "server/generate_json.h"
 #include "server/json_body.h"
 #include "server/problem.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -122,6 +125,17 @@ static atedm_job *make_job(atedm_daemon *d, const json_t *body, bool png,
     return NULL;
 }
 
+static bool is_allowed(const atedm_daemon *d, atedm_exchange *x, const atedm_job *job)
+{
+    int max = atedm_clients_max_priority(d->clients, atedm_exchange_client(x));
+    if (job->request.priority <= max)
+        return true;
+    atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_FORBIDDEN, atedm_exchange_id(x),
+                                                     "priority %d: the key allows up to %d",
+                                                     job->request.priority, max));
+    return false;
+}
+
 atedm_job *atedm_admit(atedm_daemon *d, atedm_exchange *x, json_t **ret_body)
 {
     const char *id = atedm_exchange_id(x);
@@ -137,7 +151,10 @@ atedm_job *atedm_admit(atedm_daemon *d, atedm_exchange *x, json_t **ret_body)
     }
     bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
     atedm_job *job = make_job(d, body, png, &errors, &err);
-    if (job) {
+    if (job && !is_allowed(d, x, job)) { // and answered
+        atedm_job_destroy(job);
+        job = NULL;
+    } else if (job) {
         job->arrived = atedm_exchange_started(x);
         if (ret_body)
             *ret_body = json_incref(body);
@@ -165,4 +182,42 @@ atedm_job *atedm_admit_stored(atedm_daemon *d, const char *text, atedm_error *er
                         errors.items[0].detail);
     json_decref(body);
     return job;
+}
+
+static atedm_response over_quota(atedm_daemon *d, const char *id, atedm_quota quota, double wait_s)
+{
+    bool rate = quota == ATEDM_QUOTA_RATE;
+    atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 1,
+                        ATEDM_LABELS(rate ? "rate" : "quota"));
+    atedm_response response =
+        atedm_problem_response(rate ? ATEDM_PROBLEM_RATE : ATEDM_PROBLEM_QUOTA, id,
+                               rate ? "the key's requests per minute are used up"
+                                    : "the key's requests have to end first");
+    // For the rate it is exact, and rounded up; of the others nobody knows which ends first.
+    int seconds = rate ? (int)fmax(1, ceil(wait_s)) : atedm_dispatch_retry_after(d->dispatch);
+    atedm_response_header(&response, "Retry-After", "%d", seconds);
+    return response;
+}
+
+bool atedm_admit_count(atedm_daemon *d, atedm_exchange *x, atedm_job *job)
+{
+    const char *client = atedm_exchange_client(x);
+    double wait_s = 0;
+    atedm_quota quota = atedm_clients_acquire(d->clients, client, atedm_clock_monotonic(), &wait_s);
+    switch (quota) {
+    case ATEDM_QUOTA_OK:
+        job->clients = d->clients;
+        snprintf(job->client, sizeof job->client, "%s", client);
+        return true;
+    case ATEDM_QUOTA_FREE:
+        return true;
+    case ATEDM_QUOTA_NOBODY:
+        atedm_exchange_respond(x, atedm_authorize_refuse(x, ATEDM_REFUSE_UNKNOWN_KEY));
+        return false;
+    case ATEDM_QUOTA_RATE:
+    case ATEDM_QUOTA_OPEN:
+        break;
+    }
+    atedm_exchange_respond(x, over_quota(d, atedm_exchange_id(x), quota, wait_s));
+    return false;
 }

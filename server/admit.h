@@ -13,4 +13,8 @@ atedm_job *atedm_admit(atedm_daemon *daemon, atedm_exchange *exchange, json_t **
 // limits are such that it cannot be done any more.
 atedm_job *atedm_admit_stored(atedm_daemon *daemon, const char *body, atedm_error *err);
 
+// Counts the job against the exchange's client until the job is destroyed; or answers the exchange
+// (429, 401 where the client's key is gone) and returns false, and the job stays the caller's.
+bool atedm_admit_count(atedm_daemon *daemon, atedm_exchange *exchange, atedm_job *job);
+
 #endif

@@ -1,17 +1,19 @@
 // The daemon's life: starts the parts on one loop, drains on a signal, ends. See daemon.h.
 #include "server/daemon.h"
 
-#include "core/pipeline.h"
+#include "core/base/clock.h"
 #include "server/admit.h"
+#include "server/authorize.h"
 #include "server/listen.h"
 #include "server/problem.h"
 #include "server/process.h"
+#include "server/reload.h"
 #include "server/routes.h"
+#include "server/settings.h"
 #include "server/store_path.h"
 #include "server/text.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -53,9 +55,28 @@ static void check_drained(void *user)
         uv_timer_start(&d->grace, on_grace, GRACE_S * 1000, 0);
 }
 
+static void on_drain_limit(uv_timer_t *timer)
+{
+    atedm_daemon *d = timer->data;
+    size_t count = atedm_dispatch_end_all(d->dispatch, ATEDM_JOB_CUT_OFF, NULL);
+    if (count)
+        ATEDM_LOG(&d->log, ATEDM_LOG_WARNING, "drain_timeout_s is over: requests are cut off",
+                  atedm_log_integer("requests", (int64_t)count));
+    check_drained(d);
+}
+
+void atedm_daemon_limit_drain(atedm_daemon *d)
+{
+    double left = d->drain_started + d->config->drain_timeout_s - atedm_clock_monotonic();
+    uv_update_time(&d->loop);
+    uv_timer_start(&d->drain_limit, on_drain_limit, (uint64_t)ceil(fmax(0, left) * 1e3), 0);
+}
+
 static void drain(atedm_daemon *d)
 {
     d->draining = true;
+    d->drain_started = atedm_clock_monotonic();
+    atedm_daemon_limit_drain(d);
     atedm_http_quiesce(d->http);
     if (d->jobs)
         atedm_jobs_drain(d->jobs);
@@ -76,6 +97,13 @@ static void on_signal(uv_signal_t *handle, int number)
               atedm_log_integer("waiting", (int64_t)state.depth),
               atedm_log_integer("running", (int64_t)state.active));
     drain(d);
+}
+
+static void on_hangup_signal(uv_signal_t *handle, int number)
+{
+    atedm_daemon *d = handle->data;
+    if (!d->closing)
+        atedm_reload(d);
 }
 
 // ---- what the parts tell
@@ -115,8 +143,8 @@ static void on_worker_failed(void *user, const atedm_error *error)
     ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "the model cannot be used",
               atedm_log_text("model", d->config->model), atedm_log_text("error", error->message));
     d->exit_status = EXIT_FAILED;
-    atedm_dispatch_fail_all(d->dispatch, error);
-    drain(d);
+    drain(d); // jobs are left to a daemon with a model
+    atedm_dispatch_end_all(d->dispatch, ATEDM_JOB_FAILED, error);
 }
 
 static void on_answered(void *app, const atedm_exchange *x, unsigned status, double seconds)
@@ -127,11 +155,13 @@ static void on_answered(void *app, const atedm_exchange *x, unsigned status, dou
     const char *route = atedm_exchange_route(x);
     atedm_metrics_count(d->metrics, ATEDM_METRIC_REQUESTS, 1, ATEDM_LABELS(route, code));
     atedm_metrics_observe(d->metrics, ATEDM_METRIC_REQUEST_DURATION, seconds, ATEDM_LABELS(route));
+    const char *client = atedm_exchange_client(x);
     ATEDM_LOG(&d->log, status >= 500 ? ATEDM_LOG_WARNING : ATEDM_LOG_INFO, "request",
               atedm_log_text("id", atedm_exchange_id(x)),
               atedm_log_text("method", atedm_exchange_method(x)),
               atedm_log_text("path", atedm_exchange_path(x)), atedm_log_integer("status", status),
-              atedm_log_real("seconds", seconds));
+              atedm_log_real("seconds", seconds),
+              atedm_log_text(*client ? "client" : NULL, client)); // no key: the list ends here
 }
 
 static void on_http_message(void *app, const char *text)
@@ -159,6 +189,11 @@ static atedm_response refuse(void *app, const atedm_exchange *x, atedm_refusal r
     case ATEDM_REFUSE_MEDIA_TYPE:
         return atedm_problem_response(ATEDM_PROBLEM_MEDIA_TYPE, id,
                                       "send Content-Type: application/json (in UTF-8)");
+    case ATEDM_REFUSE_NO_KEY:
+    case ATEDM_REFUSE_UNKNOWN_KEY:
+    case ATEDM_REFUSE_DISABLED_KEY:
+    case ATEDM_REFUSE_EXPIRED_KEY:
+        return atedm_authorize_refuse(x, refusal);
     case ATEDM_REFUSE_INTERNAL:
         break;
     }
@@ -224,35 +259,6 @@ static int fail(const char *what, const atedm_error *err, int exit_status)
     return exit_status;
 }
 
-// The option "default_pruning": has to be well-formed, and the model able to do it.
-static atedm_status read_default_prune(atedm_daemon *d, atedm_error *err)
-{
-    const char *text = d->config->default_pruning;
-    if (strcmp(text, "auto") == 0) {
-        if (d->config->latency_objective_s == 0)
-            return atedm_error_set(err, ATEDM_ERR_INVALID, "auto needs latency_objective_s");
-        text = "off"; // never used
-    }
-    json_error_t parse = {.text = "not valid UTF-8"};
-    json_t *value =
-        *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, &parse) : json_string(text);
-    if (!value)
-        return atedm_error_set(err, ATEDM_ERR_INVALID, "%s", parse.text);
-    atedm_field_errors errors = {.count = 0};
-    atedm_prune_spec_from_json(value, "/pruning", &d->default_prune, &errors);
-    json_decref(value);
-    if (errors.count)
-        return atedm_error_set(err, ATEDM_ERR_INVALID, "%s %s", errors.items[0].pointer,
-                               errors.items[0].detail);
-    atedm_request request;
-    atedm_request_init(&request, &d->limits, &d->default_prune);
-    atedm_plan *plan = NULL;
-    atedm_request_cost cost;
-    atedm_status status = atedm_estimate(&d->model, &request, &plan, &cost, err);
-    atedm_plan_destroy(plan);
-    return status;
-}
-
 // What can be checked before anything is started. Returns the exit status, 0: go on.
 static int prepare(atedm_daemon *d)
 {
@@ -261,27 +267,16 @@ static int prepare(atedm_daemon *d)
     if (atedm_model_config_read(config->model, &d->model, &err))
         return fail("model", &err, EXIT_FAILED);
     atedm_text_clean(d->model.name);
-    int64_t native = atedm_model_config_native_size(&d->model);
-    d->limits = (atedm_request_limits){
-        .native_width = native,
-        .native_height = native,
-        .size_multiple = atedm_model_config_scale(&d->model),
-        .max_area = config->max_area,
-        .max_images = (int)config->max_images,
-        .max_steps = (int)config->max_steps,
-    };
-    if (native * native > config->max_area) {
-        fprintf(stderr,
-                "atedmd: max_area: %" PRId64 " pixels are less than the model's own %" PRId64
-                " x %" PRId64 "\n",
-                config->max_area, native, native);
-        return EXIT_USAGE;
+    atedm_settings settings;
+    if (atedm_settings_read(config, &d->model, &settings, &err))
+        return fail("", &err, EXIT_USAGE);
+    if (atedm_clients_create(&d->clients)) {
+        atedm_client_keys_destroy(settings.keys);
+        return fail("", &(atedm_error){"no memory for the clients"}, EXIT_FAILED);
     }
-    atedm_prune_spec floor;
-    if (atedm_prune_preset(config->auto_floor, &floor))
-        return fail("auto_floor", &(atedm_error){"is not a preset"}, EXIT_USAGE);
-    if (read_default_prune(d, &err))
-        return fail("default_pruning", &err, EXIT_USAGE);
+    d->limits = settings.limits;
+    d->default_prune = settings.default_prune;
+    atedm_clients_replace(d->clients, settings.keys, atedm_clock_monotonic());
     return 0;
 }
 
@@ -346,6 +341,7 @@ static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
             .max_connections = (unsigned)d->config->max_connections,
             .connection_timeout_s = d->config->connection_timeout_s,
             .app = d,
+            .authorize = atedm_authorize,
             .refuse = refuse,
             .answered = on_answered,
             .idle = check_drained,
@@ -357,13 +353,18 @@ static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
 static void start_handles(atedm_daemon *d)
 {
     uv_timer_init(&d->loop, &d->grace); // these cannot fail
+    uv_timer_init(&d->loop, &d->drain_limit);
+    uv_signal_init(&d->loop, &d->sighup);
     uv_signal_init(&d->loop, &d->sigterm);
     uv_signal_init(&d->loop, &d->sigint);
     d->grace.data = d;
+    d->drain_limit.data = d;
+    d->sighup.data = d;
     d->sigterm.data = d;
     d->sigint.data = d;
     uv_signal_start(&d->sigterm, on_signal, SIGTERM);
     uv_signal_start(&d->sigint, on_signal, SIGINT);
+    uv_signal_start(&d->sighup, on_hangup_signal, SIGHUP);
 }
 
 // Metrics that are there from the start, so that a first look finds them.
@@ -378,7 +379,7 @@ static void start_metrics(atedm_daemon *d)
     atedm_metrics_set(d->metrics, ATEDM_METRIC_BUILD_INFO, 1, ATEDM_LABELS(ATEDM_VERSION));
     atedm_metrics_set(d->metrics, ATEDM_METRIC_PROCESS_START_TIME, atedm_process_read().start_time,
                       ATEDM_NO_LABELS);
-    const char *const reasons[] = {"full", "draining", "deadline", "client_gone"};
+    const char *const reasons[] = {"full", "draining", "deadline", "client_gone", "rate", "quota"};
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
 }
@@ -393,6 +394,8 @@ static void finish(atedm_daemon *d)
     if (d->dispatch)
         atedm_dispatch_close(d->dispatch);
     uv_close((uv_handle_t *)&d->grace, NULL);
+    uv_close((uv_handle_t *)&d->drain_limit, NULL);
+    uv_close((uv_handle_t *)&d->sighup, NULL);
     uv_close((uv_handle_t *)&d->sigterm, NULL);
     uv_close((uv_handle_t *)&d->sigint, NULL);
     uv_run(&d->loop, UV_RUN_DEFAULT);
@@ -401,12 +404,14 @@ static void finish(atedm_daemon *d)
     atedm_jobs_destroy(d->jobs);
     atedm_dispatch_destroy(d->dispatch);
     atedm_metrics_destroy(d->metrics);
+    atedm_clients_destroy(d->clients);
 }
 
-int atedm_daemon_run(const atedm_config *config)
+int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
 {
     atedm_daemon d = {
         .config = config,
+        .source = *source,
         .log = {.fd = STDERR_FILENO,
                 .json = strcmp(config->log_format, "json") == 0,
                 .level = atedm_log_level_named(config->log_level)},
@@ -419,10 +424,13 @@ int atedm_daemon_run(const atedm_config *config)
     int listen_fd;
     char address[ATEDM_CONFIG_ADDRESS_MAX];
     atedm_status status = atedm_listen(config->listen, &listen_fd, address, sizeof address, &err);
-    if (status)
+    if (status) {
+        atedm_clients_destroy(d.clients);
         return fail("", &err, status == ATEDM_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
+    }
     if (uv_loop_init(&d.loop) || atedm_metrics_create(&d.metrics)) {
         close(listen_fd);
+        atedm_clients_destroy(d.clients);
         return fail("", &(atedm_error){"no memory or file descriptors to start"}, EXIT_FAILED);
     }
     start_handles(&d);

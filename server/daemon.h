@@ -5,6 +5,7 @@
 #include "config/config.h"
 #include "core/model.h"
 #include "core/request.h"
+#include "server/clients.h"
 #include "server/dispatch.h"
 #include "server/http.h"
 #include "server/jobs.h"
@@ -15,17 +16,28 @@
 #include <stdbool.h>
 #include <uv.h>
 
+// Where the configuration comes from: what main() got.
+typedef struct atedm_config_source {
+    int argc;
+    char *const *argv;
+    char *const *environment;
+} atedm_config_source;
+
 typedef struct atedm_daemon {
-    const atedm_config *config; // borrowed
+    atedm_config *config; // borrowed; a reload changes it
+    atedm_config_source source;
     atedm_log log;
     atedm_model_config model; // its name is valid UTF-8
     atedm_request_limits limits;
     atedm_prune_spec default_prune;
+    atedm_clients *clients;
     const char *device; // label of metrics
     atedm_metrics *metrics;
     uv_loop_t loop;
-    uv_signal_t sigterm, sigint;
-    uv_timer_t grace; // runs while the last answers are sent
+    uv_signal_t sigterm, sigint, sighup;
+    uv_timer_t drain_limit;
+    double drain_started; // monotonic clock
+    uv_timer_t grace;     // runs while the last answers are sent
     atedm_http *http;
     atedm_dispatch *dispatch;
     atedm_jobs *jobs;
@@ -36,8 +48,11 @@ typedef struct atedm_daemon {
 } atedm_daemon;
 
 // Runs until a signal ends it, and returns the exit status. Messages for people go to standard
-// error; the line with the address goes to standard output.
-int atedm_daemon_run(const atedm_config *config);
+// error; the line with the address goes to standard output. `config` is what `source` gave.
+int atedm_daemon_run(const atedm_config_source *source, atedm_config *config);
+
+// While it drains: sets the end to what drain_timeout_s says now.
+void atedm_daemon_limit_drain(atedm_daemon *daemon);
 
 // The answer while requests cannot be admitted: 503 with Retry-After.
 atedm_response atedm_daemon_refuse_storage(atedm_daemon *daemon, const char *id);

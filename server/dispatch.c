@@ -49,6 +49,8 @@ void atedm_job_destroy(atedm_job *job)
 {
     if (!job)
         return;
+    if (job->clients)
+        atedm_clients_release(job->clients, job->client);
     atedm_request_finish(&job->request);
     atedm_plan_destroy(job->plan);
     free(job);
@@ -97,20 +99,30 @@ void atedm_dispatch_give_up(atedm_dispatch *d, atedm_job *job)
     start_next(d);
 }
 
-static void end_all(atedm_dispatch *d, const atedm_queue *queue, const atedm_error *error)
+static size_t end_queue(atedm_dispatch *d, const atedm_queue *queue, atedm_job_end how,
+                        const atedm_error *error)
 {
-    while (queue->first) {
+    size_t count = 0;
+    for (; queue->first; count++) {
         atedm_job *job = job_of(queue->first);
         leave(d, job);
-        end(job, ATEDM_JOB_FAILED, NULL, error);
+        end(job, how, NULL, error);
     }
+    return count;
 }
 
-void atedm_dispatch_fail_all(atedm_dispatch *d, const atedm_error *error)
+size_t atedm_dispatch_end_all(atedm_dispatch *d, atedm_job_end how, const atedm_error *error)
 {
-    end_all(d, &d->queue, error);
+    size_t count = end_queue(d, &d->queue, how, error);
     for (size_t i = 0; i < d->n_seats; i++)
-        end_all(d, &d->seats[i].active, error);
+        count += end_queue(d, &d->seats[i].active, how, error);
+    return count;
+}
+
+void atedm_dispatch_configure(atedm_dispatch *d, size_t max_queue, double worker_timeout_s)
+{
+    d->queue.limit = max_queue;
+    d->options.worker_timeout_s = worker_timeout_s;
 }
 
 static void tell_progress(const atedm_job *job)

@@ -8,6 +8,7 @@
 #include "core/model.h"
 #include "core/plan.h"
 #include "core/request.h"
+#include "server/clients.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/queue.h"
@@ -24,6 +25,7 @@ typedef enum atedm_job_end {
     ATEDM_JOB_DONE,     // `result`
     ATEDM_JOB_DEADLINE, // did not make it, or cannot
     ATEDM_JOB_FAILED,   // `error`
+    ATEDM_JOB_CUT_OFF,  // the daemon ends before it
 } atedm_job_end;
 
 // A request that was admitted. The first part is the submitter's to fill (and zero the rest).
@@ -34,6 +36,10 @@ struct atedm_job {
     atedm_request_cost cost;
     atedm_pick pick; // where the daemon chose the plan
     double arrived;  // monotonic clock
+    // Whose it is, where it counts against a client: the end of the job, whatever it is, gives that
+    // back. clients NULL: counted nowhere.
+    atedm_clients *clients; // borrowed
+    char client[ATEDM_CLIENT_NAME_MAX + 1];
     // Called at the end, unless the job is given up before; the job is gone when it returns. The
     // worker's result is lent; its images may be taken, leaving none.
     void (*ended)(void *user, const atedm_job *job, atedm_job_end end, atedm_worker_result *result,
@@ -92,8 +98,12 @@ void atedm_dispatch_restore(atedm_dispatch *dispatch, atedm_job *take_job);
 void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
 void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed
 
-// Ends every job with ATEDM_JOB_FAILED.
-void atedm_dispatch_fail_all(atedm_dispatch *dispatch, const atedm_error *error);
+// Ends every job in this way (not ATEDM_JOB_DONE) and returns how many there were.
+size_t atedm_dispatch_end_all(atedm_dispatch *dispatch, atedm_job_end how,
+                              const atedm_error *error);
+
+// What may change while it runs; what is over a smaller limit already stays.
+void atedm_dispatch_configure(atedm_dispatch *dispatch, size_t max_queue, double worker_timeout_s);
 
 typedef struct atedm_dispatch_state {
     size_t depth;         // requests that wait

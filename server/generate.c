@@ -50,6 +50,10 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
         response = atedm_problem_response(ATEDM_PROBLEM_DEADLINE, atedm_exchange_id(w->exchange),
                                           "not done within %g s", job->request.deadline_s);
         break;
+    case ATEDM_JOB_CUT_OFF:
+        atedm_count_rejected(w->daemon, "draining");
+        response = atedm_daemon_refuse_busy(w->daemon, atedm_exchange_id(w->exchange), false);
+        break;
     case ATEDM_JOB_FAILED:
     default:
         response = failure_answer(w, error);
@@ -101,6 +105,8 @@ void atedm_handle_generate(void *app, atedm_exchange *x)
         atedm_count_rejected(d, "draining");
         atedm_job_destroy(job);
         atedm_exchange_respond(x, atedm_daemon_refuse_busy(d, atedm_exchange_id(x), false));
+    } else if (!atedm_admit_count(d, x, job)) { // and answered
+        atedm_job_destroy(job);
     } else if (atedm_is_for_store(x, &job->request)) {
         atedm_submit_stored(d, x, job, body);
     } else {

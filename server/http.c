@@ -94,6 +94,16 @@ static uint64_t promised_body(const atedm_exchange *x)
     return atedm_exchange_header(x, MHD_HTTP_HEADER_TRANSFER_ENCODING) ? UINT64_MAX : 0;
 }
 
+static bool authorize(atedm_exchange *x)
+{
+    const atedm_http_options *options = &x->http->options;
+    const char *client = "";
+    bool allowed = x->route->access == ATEDM_ROUTE_OPEN ||
+                   options->authorize(options->app, x, &client, &x->refusal);
+    snprintf(x->client, sizeof x->client, "%s", client);
+    return allowed;
+}
+
 // Finds out from the headers who answers, or why nobody does.
 static void dispatch(atedm_exchange *x)
 {
@@ -102,7 +112,7 @@ static void dispatch(atedm_exchange *x)
     uint64_t promised = promised_body(x);
     bool post = strcmp(x->method, MHD_HTTP_METHOD_POST) == 0;
     x->refusal = ATEDM_REFUSE_NOT_FOUND;
-    if (!x->route)
+    if (!x->route || !authorize(x))
         return;
     x->refusal = ATEDM_REFUSE_METHOD;
     atedm_handler handler = atedm_route_handler(x->route, x->method);
@@ -329,12 +339,6 @@ const char *atedm_exchange_id(const atedm_exchange *x)
     return x->id;
 }
 
-const char *atedm_exchange_client(const atedm_exchange *x)
-{
-    (void)x;
-    return "";
-}
-
 const char *atedm_exchange_method(const atedm_exchange *x)
 {
     return x->method;
@@ -348,6 +352,11 @@ const char *atedm_exchange_path(const atedm_exchange *x)
 const char *atedm_exchange_route(const atedm_exchange *x)
 {
     return x->route ? x->route->path : "other";
+}
+
+const char *atedm_exchange_client(const atedm_exchange *x)
+{
+    return x->client;
 }
 
 const char *atedm_exchange_parameter(const atedm_exchange *x, size_t i)

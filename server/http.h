@@ -16,7 +16,8 @@
 #define ATEDM_HTTP_DISCARD_MAX (256u << 20)
 // Bytes of a request's line and headers together.
 #define ATEDM_HTTP_HEADERS_MAX (32u << 10)
-#define ATEDM_HTTP_ID_SIZE 17 // 16 hexadecimal digits and the terminator
+#define ATEDM_HTTP_ID_SIZE 17    // 16 hexadecimal digits and the terminator
+#define ATEDM_HTTP_CLIENT_MAX 64 // bytes of a client's name
 #define ATEDM_RESPONSE_MAX_HEADERS 6
 
 typedef struct atedm_http atedm_http;
@@ -45,8 +46,18 @@ typedef enum atedm_refusal {
     ATEDM_REFUSE_METHOD,     // the answer has the header Allow
     ATEDM_REFUSE_TOO_LARGE,  // the body
     ATEDM_REFUSE_MEDIA_TYPE, // the body's
-    ATEDM_REFUSE_INTERNAL,   // no memory
+    ATEDM_REFUSE_NO_KEY,
+    ATEDM_REFUSE_UNKNOWN_KEY,
+    ATEDM_REFUSE_DISABLED_KEY,
+    ATEDM_REFUSE_EXPIRED_KEY,
+    ATEDM_REFUSE_INTERNAL, // no memory
 } atedm_refusal;
+
+// Whether a route asks who the client is.
+typedef enum atedm_route_access {
+    ATEDM_ROUTE_CLIENTS,
+    ATEDM_ROUTE_OPEN,
+} atedm_route_access;
 
 typedef void (*atedm_handler)(void *app, atedm_exchange *exchange);
 
@@ -56,6 +67,7 @@ typedef void (*atedm_handler)(void *app, atedm_exchange *exchange);
 typedef struct atedm_route {
     const char *path;
     atedm_handler get, post, remove;
+    atedm_route_access access;
 } atedm_route;
 
 typedef struct atedm_http_options {
@@ -66,6 +78,10 @@ typedef struct atedm_http_options {
     unsigned max_connections;
     double connection_timeout_s;
     void *app; // goes to the handlers and to the following
+    // With the headers, on routes that are not open: whose request it is, "" where that is not
+    // known. False: refused.
+    bool (*authorize)(void *app, const atedm_exchange *exchange, const char **ret_client,
+                      atedm_refusal *ret_refusal);
     atedm_response (*refuse)(void *app, const atedm_exchange *exchange, atedm_refusal refusal);
     // An answer was handed over for sending; 499: the connection ended before that.
     void (*answered)(void *app, const atedm_exchange *exchange, unsigned status, double seconds);
@@ -85,13 +101,13 @@ void atedm_http_destroy(atedm_http *http); // NULL allowed
 // ---- for handlers
 
 const char *atedm_exchange_id(const atedm_exchange *exchange);
-// Who sent it; "": anybody.
-const char *atedm_exchange_client(const atedm_exchange *exchange);
 const char *atedm_exchange_method(const atedm_exchange *exchange);
 // As it was sent; for the log.
 const char *atedm_exchange_path(const atedm_exchange *exchange);
 // The route's path, "other" where there is none: a label of bounded variety.
 const char *atedm_exchange_route(const atedm_exchange *exchange);
+// The client's name as `authorize` told it; "": anonymous.
+const char *atedm_exchange_client(const atedm_exchange *exchange);
 // Methods that the route allows, "GET, HEAD, POST".
 const char *atedm_exchange_allowed(const atedm_exchange *exchange);
 // What stands in the path for the i-th {name} of the route.

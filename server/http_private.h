@@ -26,7 +26,8 @@ struct atedm_exchange {
     struct MHD_Connection *connection;
     char id[ATEDM_HTTP_ID_SIZE];
     char method[16], path[256];
-    const atedm_route *route; // NULL: none
+    char client[ATEDM_HTTP_CLIENT_MAX + 1]; // "": anonymous
+    const atedm_route *route;               // NULL: none
     char parameters[ATEDM_ROUTE_PARAMETERS][ATEDM_ROUTE_PARAMETER_MAX];
     atedm_handler handler; // NULL: refused
     atedm_refusal refusal; // why

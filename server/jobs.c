@@ -200,6 +200,9 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
             atedm_problem_json(ATEDM_PROBLEM_DEADLINE, id, "not done within %g s",
                                job->request.deadline_s));
         return;
+    case ATEDM_JOB_CUT_OFF:
+        leave(live, ATEDM_JOB_LEFT, NULL);
+        return;
     case ATEDM_JOB_FAILED:
         log_failure(live, "request failed", error);
         end(live, ATEDM_STORE_FAILED,

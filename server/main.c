@@ -26,6 +26,7 @@ int main(int argc, char **argv)
     static atedm_config config;
     atedm_config_action action;
     atedm_error err = {""};
+    atedm_config_source source = {.argc = argc, .argv = argv, .environment = environ};
     if (atedm_config_load(argc, argv, environ, &config, &action, &err)) {
         fprintf(stderr, "atedmd: %s\nTry 'atedmd --help'.\n", err.message);
         return EXIT_USAGE;
@@ -38,5 +39,5 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN); // clients that go away are seen where they are written to
     signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error of the write
-    return atedm_daemon_run(&config);
+    return atedm_daemon_run(&source, &config);
 }

@@ -83,7 +83,7 @@ static const family families[ATEDM_METRIC_COUNT] = {
         {"atedm_active_requests", "Requests that a worker has.", GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_QUEUE_REJECTED] = {"atedm_queue_rejected_total",
                                      "Generations refused or given up: full, draining, deadline, "
-                                     "client_gone.",
+                                     "client_gone, rate, quota.",
                                      COUNTER,
                                      {"reason"},
                                      {0}},

@@ -18,6 +18,8 @@ static const struct {
 } kinds[] = {
     [ATEDM_PROBLEM_NOT_JSON] = {400, "not-json", "The body is not acceptable JSON"},
     [ATEDM_PROBLEM_QUERY] = {400, "query", "The query is wrong"},
+    [ATEDM_PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "An API key is needed"},
+    [ATEDM_PROBLEM_FORBIDDEN] = {403, "forbidden", "The API key does not allow this"},
     [ATEDM_PROBLEM_NOT_FOUND] = {404, "not-found", "There is nothing here"},
     [ATEDM_PROBLEM_METHOD] = {405, "method", "The method is not allowed here"},
     [ATEDM_PROBLEM_CONFLICT] = {409, "idempotency-conflict",
@@ -26,6 +28,8 @@ static const struct {
     [ATEDM_PROBLEM_TOO_LARGE] = {413, "too-large", "The body is too large"},
     [ATEDM_PROBLEM_MEDIA_TYPE] = {415, "media-type", "The body is not of type application/json"},
     [ATEDM_PROBLEM_INVALID] = {422, "invalid", "A field is wrong"},
+    [ATEDM_PROBLEM_RATE] = {429, "rate", "The client's requests come too fast"},
+    [ATEDM_PROBLEM_QUOTA] = {429, "quota", "The client has too many requests at a time"},
     [ATEDM_PROBLEM_INTERNAL] = {500, "internal", "The request failed in the server"},
     [ATEDM_PROBLEM_UNAVAILABLE] = {503, "unavailable", "The server is not ready"},
     [ATEDM_PROBLEM_QUEUE_FULL] = {503, "queue-full", "The queue is full"},

@@ -237,6 +237,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); // a terminal sends these to both; when to end is the daemon's to say
     signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL); // where the reader would see the end of file too late
     prctl(PR_SET_NAME, "atedm-worker");
     pthread_t reader;

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""The other commands of atedm: help and versions, inspect, mkmodel, bench step."""
+"""The other commands of atedm: help and versions, inspect, mkmodel, key, bench step."""
+import hashlib
+import json
 import unittest
 
 from cli_common import MODEL, ROOT, CommandTest, read_png
@@ -78,6 +80,31 @@ class MakeModel(CommandTest):
         for wrong in (("--seed", -1), ("--dtype", "f8"), ("--dtype", "auto")):
             with self.subTest(wrong=wrong):
                 self.run_wrong(2, "mkmodel", "--arch", "sdxl-base", *wrong, self.folder / "m")
+
+
+class Key(CommandTest):
+    def test_key_and_entry(self):
+        seen = set()
+        for args in ((), ("--name", "a.B_9-"), ("--name", "n" * 64)):
+            report = self.run_json("key", *args)
+            self.assertRegex(report["key"], r"^atedm_[0-9a-f]{64}$")
+            digest = hashlib.sha256(report["key"].encode()).hexdigest()
+            name = args[1] if args else f"key-{digest[:8]}"
+            self.assertEqual({"name": name, "hash": f"sha256:{digest}"}, report["entry"])
+            seen.add(report["key"])
+        self.assertEqual(3, len(seen))
+
+    def test_text(self):
+        key, entry = self.run_ok("key", "--name", "alice").splitlines()
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        self.assertEqual({"name": "alice", "hash": f"sha256:{digest}"}, json.loads(entry))
+
+    def test_help_and_wrong_options(self):
+        self.assertIn("usage: atedm key", self.run_ok("key", "--help"))
+        self.assertEqual(self.run_ok("--version"), self.run_ok("key", "--version"))
+        for wrong in (("--name", ""), ("--name", "a b"), ("--name", "n" * 65), ("more",), ("--no-such-option",)):
+            with self.subTest(wrong=wrong):
+                self.assertIn("--help", self.run_wrong(2, "key", *wrong))
 
 
 class BenchStep(CommandTest):

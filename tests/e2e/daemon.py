@@ -54,7 +54,7 @@ class Answer:
 
 
 class Daemon:
-    """`with Daemon(queue_limit=1) as d:`; options are those of the command line."""
+    """`with Daemon(queue_limit=1) as d:`; options are those of the command line, None for none."""
 
     def __init__(self, wait=True, model=MODEL, **options):
         self.wait = wait
@@ -63,7 +63,8 @@ class Daemon:
                  "default_pruning": "at-edm", "job_store": self.state.name + "/jobs.db", **options}
         self.command = [PROGRAM]
         for name, value in flags.items():
-            self.command += ["--" + name.replace("_", "-"), str(value)]
+            if value is not None:
+                self.command += ["--" + name.replace("_", "-"), str(value)]
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")
 
     def __enter__(self):
@@ -93,9 +94,9 @@ class Daemon:
         self.state.cleanup()
 
     def log(self):
-        self.errors.flush()
-        self.errors.seek(0)
-        return self.errors.read()
+        # Opened anew: the position of self.errors is the daemon's too.
+        with open(f"/proc/self/fd/{self.errors.fileno()}", encoding="utf-8") as file:
+            return file.read()
 
     def stop(self, number=signal.SIGTERM):
         """Sends the signal and returns the exit status."""

@@ -22,6 +22,7 @@ extern const fuzz_target fuzz_configs;     // target_configs.c
 extern const fuzz_target fuzz_vocabulary;  // target_files.c
 extern const fuzz_target fuzz_pruning;     // target_texts.c
 extern const fuzz_target fuzz_prompt;      // target_texts.c
+extern const fuzz_target fuzz_keys;        // target_keys.c
 
 // Aborts with `what` unless it holds.
 void fuzz_expect(bool holds, const char *what);

@@ -16,7 +16,7 @@
 #define ENOUGH_INPUTS 100
 
 static const fuzz_target *const targets[] = {&fuzz_safetensors, &fuzz_configs, &fuzz_vocabulary,
-                                             &fuzz_pruning, &fuzz_prompt};
+                                             &fuzz_pruning,     &fuzz_prompt,  &fuzz_keys};
 
 // The arguments that repeat what runs now, for the signal handler.
 static char replay[128];

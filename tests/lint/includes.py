@@ -34,6 +34,7 @@ LIBRARIES = {
     r"png\.h": ("core/png", "tests"),
     r"utf8proc\.h": ("core/tokenizer", "core/tokenizer_text"),
     r"oneapi/dnnl/.*": ("kernels/cpu", "tests/bench"),
+    r"openssl/.*": ("config/api_key",),
     r"omp\.h": ("kernels/cpu", "kernels/ref", "tests/bench"),
     r"cuda.*|cublas.*|cudnn.*": ("kernels/cuda",),
     r"criterion/.*": ("tests",),

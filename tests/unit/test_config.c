@@ -87,6 +87,7 @@ Test(config, the_default_file_says_the_defaults)
                                     {file.config.backend, none.backend},
                                     {file.config.dtype, none.dtype},
                                     {file.config.default_pruning, none.default_pruning},
+                                    {file.config.api_keys, none.api_keys},
                                     {file.config.log_format, none.log_format},
                                     {file.config.log_level, none.log_level}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -97,6 +98,7 @@ Test(config, the_default_file_says_the_defaults)
     cr_assert_eq(file.config.max_steps, none.max_steps);
     cr_assert_eq(file.config.max_body_bytes, none.max_body_bytes);
     cr_assert_eq(file.config.max_connections, none.max_connections);
+    cr_assert_float_eq(file.config.drain_timeout_s, none.drain_timeout_s, 0);
     cr_assert_float_eq(file.config.connection_timeout_s, none.connection_timeout_s, 0);
 }
 
@@ -180,6 +182,67 @@ Test(config, wrong_variables_and_flags)
     expect_error(load(FLAGS("--nonsense", "3"), NULL), "no option \"--nonsense\"");
     expect_error(load(FLAGS("model"), NULL), "no option \"model\"");
     expect_error(load(FLAGS("--log-level", "loud"), NULL), "--log-level: \"loud\" is not one of");
+}
+
+Test(config, text_that_may_be_empty)
+{
+    cr_assert_str_eq(load(NULL, NULL).config.api_keys, "");
+    cr_assert_str_eq(load_file("{\"api_keys\": \"k\"}").config.api_keys, "k");
+    outcome o = load(FLAGS("--api-keys="), FLAGS("ATEDM_API_KEYS=k"));
+    cr_assert_eq(o.status, ATEDM_OK, "%s", o.err.message);
+    cr_assert_str_eq(o.config.api_keys, "", "a flag takes away what the environment says");
+    expect_error(load_file("{\"api_keys\": []}"), "api_keys: is not a string");
+}
+
+Test(config, drain_timeout)
+{
+    cr_assert_float_eq(load(NULL, NULL).config.drain_timeout_s, 300, 0);
+    cr_assert_float_eq(load(FLAGS("--drain-timeout-s=0"), NULL).config.drain_timeout_s, 0, 0);
+    expect_error(load(FLAGS("--drain-timeout-s=-1"), NULL), "not within 0..86400");
+    expect_error(load(FLAGS("--drain-timeout-s=86401"), NULL), "not within 0..86400");
+}
+
+static void expect_change(const atedm_config_change *change, const char *name, const char *before,
+                          const char *after)
+{
+    cr_assert_str_eq(change->name, name);
+    cr_assert_str_eq(change->before, before);
+    cr_assert_str_eq(change->after, after);
+}
+
+Test(config, changes)
+{
+    static atedm_config_change changes[ATEDM_CONFIG_MAX_OPTIONS];
+    outcome before = load(NULL, NULL);
+    outcome after = load_file("{\"queue_limit\": 3, \"worker_timeout_s\": 0.5, \"api_keys\": \"k\","
+                              " \"default_pruning\": {\"ratio\": 0.5}, \"listen\": \"a:1\","
+                              " \"workers\": 2, \"max_steps\": 150}");
+    cr_assert_eq(after.status, ATEDM_OK, "%s", after.err.message);
+    cr_assert_eq(atedm_config_changes(&before.config, &before.config, true, changes), 0);
+    cr_assert_eq(atedm_config_changes(&before.config, &before.config, false, changes), 0);
+    cr_assert_eq(atedm_config_changes(&before.config, &after.config, true, changes), 4);
+    expect_change(&changes[0], "default_pruning", "at-edm-dagger", "{\"ratio\":0.5}");
+    expect_change(&changes[1], "queue_limit", "64", "3");
+    expect_change(&changes[2], "worker_timeout_s", "600", "0.5");
+    expect_change(&changes[3], "api_keys", "", "k");
+    cr_assert_eq(atedm_config_changes(&before.config, &after.config, false, changes), 2);
+    expect_change(&changes[0], "listen", "127.0.0.1:8080", "a:1");
+    expect_change(&changes[1], "workers", "1", "2");
+    // What is taken over is what was called live, and no more.
+    atedm_config_take_live(&before.config, &after.config);
+    cr_assert_eq(atedm_config_changes(&before.config, &after.config, true, changes), 0);
+    cr_assert_eq(atedm_config_changes(&before.config, &after.config, false, changes), 2);
+    cr_assert_eq(before.config.queue_limit, 3);
+    cr_assert_str_eq(before.config.listen, "127.0.0.1:8080");
+}
+
+Test(config, a_long_value_is_cut_in_a_change)
+{
+    static atedm_config_change changes[ATEDM_CONFIG_MAX_OPTIONS];
+    outcome before = load(NULL, NULL), after = before;
+    memset(after.config.api_keys, 'k', sizeof after.config.api_keys - 1);
+    cr_assert_eq(atedm_config_changes(&before.config, &after.config, true, changes), 1);
+    cr_assert_eq(strlen(changes[0].after), ATEDM_CONFIG_VALUE_MAX - 1);
 }
 
 Test(config, help_and_version)

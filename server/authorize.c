@@ -1,0 +1,63 @@
+// Reads the key out of the headers: see authorize.h. What a key is worth is clients.h's.
+#include "server/authorize.h"
+
+#include "core/base/clock.h"
+#include "server/daemon.h"
+#include "server/problem.h"
+
+#include <string.h>
+#include <strings.h>
+
+_Static_assert(ATEDM_HTTP_CLIENT_MAX >= ATEDM_CLIENT_NAME_MAX, "exchanges have room for names");
+
+// Header Authorization counts where it has the scheme Bearer (RFC 6750, 2.1), whose name is in any
+// case (RFC 9110, 11.1). NULL: no key was sent.
+static const char *find_key(const atedm_exchange *x)
+{
+    static const char scheme[] = "Bearer ";
+    const char *authorization = atedm_exchange_header(x, "Authorization");
+    if (!authorization || strncasecmp(authorization, scheme, sizeof scheme - 1) != 0)
+        return atedm_exchange_header(x, "X-Api-Key");
+    const char *key = authorization + sizeof scheme - 1;
+    return key + strspn(key, " ");
+}
+
+bool atedm_authorize(void *app, const atedm_exchange *x, const char **ret_client,
+                     atedm_refusal *ret_refusal)
+{
+    const atedm_daemon *d = app;
+    switch (atedm_clients_authenticate(d->clients, find_key(x), atedm_clock_unix(), ret_client)) {
+    case ATEDM_ACCESS_GRANTED:
+        return true;
+    case ATEDM_ACCESS_NO_KEY:
+        *ret_refusal = ATEDM_REFUSE_NO_KEY;
+        break;
+    case ATEDM_ACCESS_UNKNOWN:
+        *ret_refusal = ATEDM_REFUSE_UNKNOWN_KEY;
+        break;
+    case ATEDM_ACCESS_DISABLED:
+        *ret_refusal = ATEDM_REFUSE_DISABLED_KEY;
+        break;
+    case ATEDM_ACCESS_EXPIRED:
+        *ret_refusal = ATEDM_REFUSE_EXPIRED_KEY;
+        break;
+    }
+    return false;
+}
+
+atedm_response atedm_authorize_refuse(const atedm_exchange *x, atedm_refusal refusal)
+{
+    const char *id = atedm_exchange_id(x);
+    if (refusal == ATEDM_REFUSE_DISABLED_KEY || refusal == ATEDM_REFUSE_EXPIRED_KEY)
+        return atedm_problem_response(ATEDM_PROBLEM_FORBIDDEN, id, "the key %s",
+                                      refusal == ATEDM_REFUSE_DISABLED_KEY ? "is disabled"
+                                                                           : "has expired");
+    bool missing = refusal == ATEDM_REFUSE_NO_KEY;
+    atedm_response response = atedm_problem_response(
+        ATEDM_PROBLEM_UNAUTHORIZED, id,
+        missing ? "send Authorization: Bearer KEY, or X-Api-Key: KEY" : "the key is not known");
+    // An error is named only where something was sent (RFC 6750, 3.1).
+    atedm_response_header(&response, "WWW-Authenticate",
+                          missing ? "Bearer" : "Bearer error=\"invalid_token\"");
+    return response;
+}

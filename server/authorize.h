@@ -1,0 +1,13 @@
+// Whose request it is, from its headers: `Authorization: Bearer KEY` or `X-Api-Key: KEY`.
+#ifndef ATEDM_AUTHORIZE_H
+#define ATEDM_AUTHORIZE_H
+
+#include "server/http.h"
+
+// For atedm_http_options; `app` is the daemon.
+bool atedm_authorize(void *app, const atedm_exchange *exchange, const char **ret_client,
+                     atedm_refusal *ret_refusal);
+// The answer to what was not allowed: 401 or 403.
+atedm_response atedm_authorize_refuse(const atedm_exchange *exchange, atedm_refusal refusal);
+
+#endif

@@ -1,0 +1,80 @@
+// From the configuration to what the daemon works with: see settings.h.
+#include "server/settings.h"
+
+#include "core/pipeline.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+// The option "default_pruning": has to be well-formed, and the model able to do it.
+static atedm_status read_default_prune(const char *text, const atedm_model_config *model,
+                                       const atedm_request_limits *limits,
+                                       atedm_prune_spec *ret_spec, atedm_error *err)
+{
+    if (strcmp(text, "auto") == 0)
+        text = "off"; // not used
+    json_error_t parse = {.text = "not valid UTF-8"};
+    json_t *value =
+        *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, &parse) : json_string(text);
+    if (!value)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "%s", parse.text);
+    atedm_field_errors errors = {.count = 0};
+    atedm_prune_spec spec;
+    atedm_prune_spec_from_json(value, "/pruning", &spec, &errors);
+    json_decref(value);
+    if (errors.count)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "%s %s", errors.items[0].pointer,
+                               errors.items[0].detail);
+    atedm_request request;
+    atedm_request_init(&request, limits, &spec);
+    atedm_plan *plan = NULL;
+    atedm_request_cost cost;
+    atedm_status status = atedm_estimate(model, &request, &plan, &cost, err);
+    atedm_plan_destroy(plan);
+    if (!status)
+        *ret_spec = spec;
+    return status;
+}
+
+static atedm_status check_valve(const atedm_config *config, atedm_error *err)
+{
+    atedm_prune_spec floor;
+    if (atedm_prune_preset(config->auto_floor, &floor))
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "auto_floor: is not a preset");
+    if (strcmp(config->default_pruning, "auto") == 0 && config->latency_objective_s == 0)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "default_pruning: auto needs latency_objective_s");
+    return ATEDM_OK;
+}
+
+atedm_status atedm_settings_read(const atedm_config *config, const atedm_model_config *model,
+                                 atedm_settings *ret_settings, atedm_error *err)
+{
+    int64_t native = atedm_model_config_native_size(model);
+    atedm_settings settings = {
+        .limits = {.native_width = native,
+                   .native_height = native,
+                   .size_multiple = atedm_model_config_scale(model),
+                   .max_area = config->max_area,
+                   .max_images = (int)config->max_images,
+                   .max_steps = (int)config->max_steps},
+    };
+    if (native * native > config->max_area)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "max_area: %" PRId64 " pixels are less than the model's own %" PRId64
+                               " x %" PRId64,
+                               config->max_area, native, native);
+    atedm_status status = check_valve(config, err);
+    if (status)
+        return status;
+    status = read_default_prune(config->default_pruning, model, &settings.limits,
+                                &settings.default_prune, err);
+    if (status)
+        return atedm_error_context(err, status, "default_pruning");
+    status = atedm_client_keys_read(config->api_keys, &settings.keys, err);
+    if (status)
+        return atedm_error_context(err, status, "api_keys");
+    *ret_settings = settings;
+    return ATEDM_OK;
+}

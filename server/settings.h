@@ -1,0 +1,23 @@
+// What the daemon makes of its configuration and its model: the part that can be made anew while it
+// runs. Made whole before anything of it is used, so that a wrong one changes nothing.
+#ifndef ATEDM_SETTINGS_H
+#define ATEDM_SETTINGS_H
+
+#include "config/config.h"
+#include "core/model.h"
+#include "core/plan.h"
+#include "core/request.h"
+#include "server/client_keys.h"
+
+typedef struct atedm_settings {
+    atedm_request_limits limits;
+    atedm_prune_spec default_prune;
+    atedm_client_keys *keys; // NULL: none are asked for
+} atedm_settings;
+
+// Messages name the option.
+ATEDM_MUST_CHECK atedm_status atedm_settings_read(const atedm_config *config,
+                                                  const atedm_model_config *model,
+                                                  atedm_settings *ret_settings, atedm_error *err);
+
+#endif
