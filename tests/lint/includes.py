@@ -29,6 +29,7 @@ MAY_USE = {
 LIBRARIES = {
     r"microhttpd\.h": ("server", "tests/e2e"),
     r"uv\.h|uv/.*": ("server", "tests/e2e"),
+    r"curl/.*": ("cli/load_client",),
     r"jansson\.h": ("cli", "config", "core", "server", "tests"),
     r"png\.h": ("core/png", "tests"),
     r"utf8proc\.h": ("core/tokenizer", "core/tokenizer_text"),
