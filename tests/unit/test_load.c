@@ -49,10 +49,11 @@ Test(draw, arrivals_are_poisson)
     enum { SPANS = 4000 };
     static int counts[SPANS];
     const double rate = 5;
-    uint64_t i = 0;
-    for (double t = atedm_load_draw_gap(9, 0, rate); t < SPANS;
-         t += atedm_load_draw_gap(9, ++i, rate))
+    double t = atedm_load_draw_gap(9, 0, rate);
+    for (uint64_t i = 1; t < SPANS; i++) {
         counts[(int)t]++;
+        t += atedm_load_draw_gap(9, i, rate);
+    }
     double sum = 0, square = 0;
     for (int s = 0; s < SPANS; s++) {
         sum += counts[s];
@@ -199,17 +200,22 @@ Test(lists, make_a_cross_product)
         0);
     cr_assert_eq(atedm_load_lists_cross(&lists, &mix, &err), ATEDM_OK, "%s", err.message);
     cr_assert_eq(mix.n, 2 * 2 * 3);
-    static const char *const some[] = {
-        [0] = "{\"prompt\":\"a, b\",\"width\":64,\"height\":32,\"steps\":4,\"pruning\":\"off\"}",
-        [4] = "{\"prompt\":\"a, b\",\"width\":64,\"height\":32,\"steps\":8,\"pruning\":"
-              "{\"preset\":\"at-edm\",\"ratio\":0.5}}",
-        [11] = "{\"prompt\":\"a, b\",\"width\":128,\"height\":128,\"steps\":8,"
-               "\"pruning\":\"at-edm-b\"}",
+    static const struct {
+        size_t entry;
+        const char *text;
+    } some[] = {
+        {0, "{'prompt':'a, b','width':64,'height':32,'steps':4,'pruning':'off'}"},
+        {4, "{'prompt':'a, "
+            "b','width':64,'height':32,'steps':8,'pruning':{'preset':'at-edm','ratio':0.5}}"},
+        {11, "{'prompt':'a, b','width':128,'height':128,'steps':8,'pruning':'at-edm-b'}"},
     };
-    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
-        char *text = json_dumps(mix.requests[i], JSON_COMPACT);
-        cr_assert(!some[i] || strcmp(text, some[i]) == 0, "%s", text);
+    for (size_t i = 0; i < mix.n; i++)
         cr_assert(mix.weights[i] == 1);
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+        char *text = json_dumps(mix.requests[some[i].entry], JSON_COMPACT);
+        for (char *at = text; *at; at++)
+            *at = *at == '"' ? '\'' : *at;
+        cr_assert_str_eq(text, some[i].text);
         free(text);
     }
     atedm_load_mix_finish(&mix);
@@ -303,7 +309,9 @@ Test(sieve, drops_long_strings_only)
     static char more[2 * ATEDM_LOAD_MAX_STRING];
     memset(most, 'x', sizeof most - 1);
     memset(more, 'y', ATEDM_LOAD_MAX_STRING + 20);
-    memcpy(more + ATEDM_LOAD_MAX_STRING + 1, "\\\"\\\\", 4); // escapes within what is dropped
+    more[ATEDM_LOAD_MAX_STRING + 1] = more[ATEDM_LOAD_MAX_STRING + 3] = '\\';
+    more[ATEDM_LOAD_MAX_STRING + 2] = '"'; // escapes within what is dropped
+    more[ATEDM_LOAD_MAX_STRING + 4] = '\\';
     snprintf(text, sizeof text, "{\"a\":\"%s\",\"b\":[\"%s\",\"\\\\\",\"\\\"\"],\"c\":1}", most,
              more);
     static char expected[2 * ATEDM_LOAD_MAX_STRING];
