@@ -338,6 +338,7 @@ bool atedm_load_options_parse(int argc, char **argv, atedm_load_options *ret_opt
                  .max_open = DEFAULT_OPEN,
                  .duration_s = DEFAULT_DURATION_S,
                  .requests = INT64_MAX,
+                 .limit = ATEDM_LOAD_MAX_REQUESTS,
                  .timeout_s = DEFAULT_TIMEOUT_S,
                  .grace_s = DEFAULT_GRACE_S},
     };

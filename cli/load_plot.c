@@ -282,7 +282,7 @@ static void draw_spread_of(const plot *p, const double *sorted, size_t n)
         bins[bin]++;
         most = bins[bin] > most ? bins[bin] : most;
     }
-    double top = atedm_svg_ceil((double)most, 5);
+    double top = atedm_svg_ceil(fmax((double)most, 5), 5); // ticks are whole
     atedm_svg_axes(p->file, &panel, "How the latencies are spread", "latency, s", "share, %");
     atedm_svg_right_axis(p->file, &panel, top, "requests");
     atedm_svg_legend(p->file, &panel, keys, sizeof keys / sizeof *keys);

@@ -22,7 +22,7 @@ static void print_head(const atedm_load_plan *plan, const atedm_load_record *rec
     if (record->interrupted)
         printf("interrupted after %.1f s\n", record->end_s);
     if (record->full)
-        printf("ended at %d requests\n", ATEDM_LOAD_MAX_REQUESTS);
+        printf("ended at %zu requests\n", plan->limit);
 }
 
 static void print_counts(const atedm_load_stats *s)
@@ -52,7 +52,7 @@ static void print_counts(const atedm_load_stats *s)
 static void print_rates(const atedm_load_plan *plan, const atedm_load_stats *s)
 {
     if (plan->rate > 0)
-        printf("arrivals    %.3g requests/s of %.3g asked for; sent late %zu (%g s and more)\n",
+        printf("arrivals    %.5g requests/s of %.5g asked for; sent late %zu (%g s and more)\n",
                s->sent_per_s, plan->rate, s->late, ATEDM_LOAD_LATE_S);
     printf("throughput  %.4g requests/s, %.4g images/s in %.1f s\n", s->requests_per_s,
            s->images_per_s, s->seconds);

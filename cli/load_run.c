@@ -94,7 +94,7 @@ static atedm_status arrive_open(run *r, double now, atedm_error *err)
     const atedm_load_plan *plan = r->plan;
     while (r->sending && r->next_due_s <= now) {
         double due = r->next_due_s;
-        r->record->full = r->record->n == ATEDM_LOAD_MAX_REQUESTS;
+        r->record->full = r->record->n == plan->limit;
         if (due >= plan->warm_up_s + plan->duration_s || r->record->full) {
             stop_sending(r, fmin(due, plan->warm_up_s + plan->duration_s));
             return ATEDM_OK;
@@ -113,7 +113,7 @@ static atedm_status arrive_open(run *r, double now, atedm_error *err)
 static atedm_status arrive_closed(run *r, double now, atedm_error *err)
 {
     const atedm_load_plan *plan = r->plan;
-    r->record->full = r->record->n == ATEDM_LOAD_MAX_REQUESTS;
+    r->record->full = r->record->n == plan->limit;
     if (now >= plan->warm_up_s + plan->duration_s || r->record->full ||
         r->n_counted == plan->requests)
         stop_sending(r, fmin(now, plan->warm_up_s + plan->duration_s));

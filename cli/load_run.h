@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define ATEDM_LOAD_MAX_OPEN 4096        // requests open at a time
-#define ATEDM_LOAD_MAX_REQUESTS 1000000 // of a run, warm-up included
+#define ATEDM_LOAD_MAX_REQUESTS 1000000 // of a run
 #define ATEDM_LOAD_LATE_S 0.01          // sent so much behind its time, a request counts as late
 #define ATEDM_LOAD_PAUSE_S 0.1          // a closed loop's rest after a request that got no answer
 
@@ -31,6 +31,7 @@ typedef struct atedm_load_plan {
     double warm_up_s;  // what is due before is sent, but not counted
     double duration_s; // behind the warm-up; INFINITY: until `requests`
     int64_t requests;  // counted ones; INT64_MAX: until `duration_s`
+    size_t limit;      // of all requests, warm-up included: ATEDM_LOAD_MAX_REQUESTS
     double timeout_s;  // of one request
     double grace_s;    // left to what is open when the user interrupts
 } atedm_load_plan;
@@ -67,7 +68,7 @@ typedef struct atedm_load_record {
     size_t n;
     double end_s;     // when sending ended
     bool interrupted; // by the user
-    bool full;        // ATEDM_LOAD_MAX_REQUESTS ended it
+    bool full;        // the limit ended it
 } atedm_load_record;
 
 void atedm_load_record_finish(atedm_load_record *record); // NULL is allowed
