@@ -187,18 +187,20 @@ static void give_up(run *r, double now)
 static void show_progress(run *r, double now)
 {
     const atedm_load_plan *plan = r->plan;
-    double whole = plan->warm_up_s + plan->duration_s, done = now / whole, left = whole - now;
+    size_t open = atedm_load_clients_open(r->clients);
+    double whole = plan->warm_up_s + plan->duration_s, share = now / whole, left = whole - now;
     if (plan->requests != INT64_MAX) {
-        done = (double)r->n_done / (double)plan->requests; // a guess while there is warm-up
-        left = done > 0 ? now / done - now : NAN;
+        share = (double)r->n_done / (double)plan->requests; // a guess while there is warm-up
+        left = now / share - now;
     }
+    if (!r->sending) // at the speed so far
+        left = (double)(r->record->n - r->n_done) * now / (double)r->n_done;
     char eta[48] = "";
-    if (!r->sending)
-        snprintf(eta, sizeof eta, ", waiting for answers");
-    else if (isfinite(left))
+    if (isfinite(left))
         snprintf(eta, sizeof eta, ", %.0f s left", fmax(left, 0));
-    atedm_progress_show(&r->progress, done, "sent %zu, done %zu, errors %zu, open %zu%s", r->next,
-                        r->n_done, r->n_failed, atedm_load_clients_open(r->clients), eta);
+    atedm_progress_show(&r->progress, share, "%ssent %zu, done %zu, errors %zu, open %zu%s",
+                        r->sending ? "" : "the last answers: ", r->next, r->n_done, r->n_failed,
+                        open, eta);
     r->progress_due_s = now + PROGRESS_S;
 }
 
