@@ -1,6 +1,7 @@
 // `atedm bench`: picks what is to be timed, and runs it.
 #include "cli/bench_options.h"
 #include "cli/bench_report.h"
+#include "cli/bench_serve.h"
 #include "cli/bench_step.h"
 #include "cli/cli.h"
 
@@ -45,14 +46,21 @@ static int bench_step(int argc, char **argv)
 
 int atedm_cli_bench(int argc, char **argv)
 {
-    static char title[] = "atedm bench step"; // what getopt puts before its messages
+    static char step_title[] = "atedm bench step"; // what getopt puts before its messages
+    static char serve_title[] = "atedm bench serve";
     if (argc > 1 && strcmp(argv[1], "step") == 0) {
-        argv[1] = title;
+        argv[1] = step_title;
         return bench_step(argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "serve") == 0) {
+        argv[1] = serve_title;
+        return atedm_bench_serve(argc - 1, argv + 1);
+    }
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        puts("usage: atedm bench step [OPTION...]\n\n"
-             "  step   time stages and denoising steps in this process");
+        puts("usage: atedm bench step [OPTION...]\n"
+             "       atedm bench serve [OPTION...]\n\n"
+             "  step   time stages and denoising steps in this process\n"
+             "  serve  put load on a running daemon");
         return 0;
     }
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {

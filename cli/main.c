@@ -14,7 +14,7 @@ static const struct {
     {"inspect", atedm_cli_inspect, "what a model is made of, and what a request costs"},
     {"mkmodel", atedm_cli_mkmodel, "write a model with seeded random weights"},
     {"key", atedm_cli_key, "make an API key for the daemon"},
-    {"bench", atedm_cli_bench, "time stages and denoising steps on this machine"},
+    {"bench", atedm_cli_bench, "time denoising steps on this machine; put load on a daemon"},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +21,24 @@ void atedm_progress_init(atedm_progress *progress, double deadline_s)
     };
 }
 
+void atedm_progress_show(const atedm_progress *progress, double share, const char *format, ...)
+{
+    if (!progress->visible)
+        return;
+    char bar[BAR_WIDTH + 1];
+    size_t full = share > 0 ? (size_t)(fmin(share, 1) * BAR_WIDTH) : 0;
+    memset(bar, '#', full);
+    memset(bar + full, '.', BAR_WIDTH - full);
+    bar[BAR_WIDTH] = '\0';
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "\r[%s] ", bar);
+    vfprintf(stderr, format, args);
+    fputs("\033[K", stderr); // the rest of a longer line before
+    fflush(stderr);
+    va_end(args);
+}
+
 bool atedm_progress_step(void *user, int step, int steps)
 {
     atedm_progress *progress = user;
@@ -28,16 +47,8 @@ bool atedm_progress_step(void *user, int step, int steps)
         progress->late = true;
         return false;
     }
-    if (progress->visible) {
-        char bar[BAR_WIDTH + 1];
-        int full = step * BAR_WIDTH / steps;
-        memset(bar, '#', (size_t)full);
-        memset(bar + full, '.', (size_t)(BAR_WIDTH - full));
-        bar[BAR_WIDTH] = '\0';
-        fprintf(stderr, "\r[%s] step %d of %d, %.1f s%s", bar, step, steps, now - progress->start,
-                step == steps ? ", decoding" : "");
-        fflush(stderr);
-    }
+    atedm_progress_show(progress, (double)step / steps, "step %d of %d, %.1f s%s", step, steps,
+                        now - progress->start, step == steps ? ", decoding" : "");
     return true;
 }
 

@@ -2,6 +2,8 @@
 #ifndef ATEDM_CLI_PROGRESS_H
 #define ATEDM_CLI_PROGRESS_H
 
+#include "core/base/status.h"
+
 #include <stdbool.h>
 
 typedef struct atedm_progress {
@@ -13,6 +15,9 @@ typedef struct atedm_progress {
 
 // deadline_s: seconds from now, NAN: none.
 void atedm_progress_init(atedm_progress *progress, double deadline_s);
+// Draws the bar, filled to `share` (0..1; more is 1), and the text behind it.
+void atedm_progress_show(const atedm_progress *progress, double share, const char *format, ...)
+    ATEDM_PRINTF(3, 4);
 // An atedm_progress_fn: `user` is an atedm_progress.
 bool atedm_progress_step(void *user, int step, int steps);
 void atedm_progress_clear(const atedm_progress *progress); // takes the bar away

@@ -15,6 +15,7 @@ pkg-config           0.29     program pkg-config
 meson                1.0.0    program meson
 ninja-build          1.10     program ninja
 curl                 7.74     program curl
+libcurl4-openssl-dev 7.85     module  libcurl
 libjansson-dev       2.14     module  jansson
 libmicrohttpd-dev    0.9.75   module  libmicrohttpd
 libpng-dev           1.6      module  libpng

@@ -1,0 +1,40 @@
+// The HTTP side of `atedm bench serve`: a number of clients with a connection each, over libcurl.
+#ifndef ATEDM_CLI_LOAD_CLIENT_H
+#define ATEDM_CLI_LOAD_CLIENT_H
+
+#include "cli/load_run.h"
+#include "core/base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+// The address of /generate of the daemon at `text`, into the `size` bytes of ret_url. False where
+// that is no http or https URL with a host and without a query, or too long.
+bool atedm_load_url_make(const char *text, size_t size, char *ret_url);
+
+typedef struct atedm_load_clients atedm_load_clients;
+
+// plan->max_open clients; `plan` is borrowed.
+ATEDM_MUST_CHECK atedm_status atedm_load_clients_create(const atedm_load_plan *plan,
+                                                        atedm_load_clients **ret_clients,
+                                                        atedm_error *err);
+void atedm_load_clients_destroy(atedm_load_clients *clients); // NULL is allowed
+
+bool atedm_load_clients_idle(const atedm_load_clients *clients);   // one at least has nothing to do
+size_t atedm_load_clients_open(const atedm_load_clients *clients); // requests without an answer yet
+
+// Gives an idle client the request `sample` (its index), and takes `take_body`, on failure too.
+ATEDM_MUST_CHECK atedm_status atedm_load_clients_send(atedm_load_clients *clients, size_t sample,
+                                                      char *take_body, atedm_error *err);
+// Sends and receives what can be without waiting.
+ATEDM_MUST_CHECK atedm_status atedm_load_clients_work(atedm_load_clients *clients,
+                                                      atedm_error *err);
+// One request that ended since, into status, error, ok, detailed and answer of its sample; false
+// where there is none (more).
+bool atedm_load_clients_next(atedm_load_clients *clients, atedm_load_sample *samples,
+                             size_t *ret_sample);
+// Waits until there is work, or something to read from one of the two descriptors.
+ATEDM_MUST_CHECK atedm_status atedm_load_clients_wait(atedm_load_clients *clients, int timer,
+                                                      int signals, atedm_error *err);
+
+#endif

@@ -1,0 +1,42 @@
+// The requests of `atedm bench serve`: generate bodies with weights, from a file or (load_lists.h)
+// from options.
+// What is in a body is the daemon's business, but for its "seed".
+#ifndef ATEDM_CLI_LOAD_MIX_H
+#define ATEDM_CLI_LOAD_MIX_H
+
+#include "core/base/status.h"
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ATEDM_LOAD_MAX_MIX 256             // entries of a mix
+#define ATEDM_LOAD_MAX_MIX_BYTES (4 << 20) // of a mix file
+
+typedef struct atedm_load_mix {
+    json_t *requests[ATEDM_LOAD_MAX_MIX]; // owned; objects
+    double weights[ATEDM_LOAD_MAX_MIX];
+    double cumulative[ATEDM_LOAD_MAX_MIX];
+    size_t n;
+} atedm_load_mix;
+
+// All start from a mix that is {.n = 0}; on failure it has what it had.
+void atedm_load_mix_finish(atedm_load_mix *mix); // NULL is allowed
+
+// Adds an entry and takes `take_request`, on failure too. ATEDM_ERR_INVALID where the weight is not
+// a positive number or the request not an object, ATEDM_ERR_LIMIT past ATEDM_LOAD_MAX_MIX.
+ATEDM_MUST_CHECK atedm_status atedm_load_mix_add(atedm_load_mix *mix, double weight,
+                                                 json_t *take_request, atedm_error *err);
+
+// An array of {"weight": w, "request": {...}}; a weight left out is 1. `name` is for messages.
+ATEDM_MUST_CHECK atedm_status atedm_load_mix_parse(const char *text, size_t size, const char *name,
+                                                   atedm_load_mix *ret_mix, atedm_error *err);
+ATEDM_MUST_CHECK atedm_status atedm_load_mix_read(const char *path, atedm_load_mix *ret_mix,
+                                                  atedm_error *err);
+
+// Which entry request `number` of a run is, and its body: the entry's, with a "seed" drawn where it
+// has none or null. The caller frees; NULL without memory.
+size_t atedm_load_mix_choose(const atedm_load_mix *mix, uint64_t seed, uint64_t number);
+char *atedm_load_mix_body(const atedm_load_mix *mix, uint64_t seed, uint64_t number);
+
+#endif
