@@ -12,6 +12,7 @@ import unittest
 
 from daemon import (LONG, PATIENCE, SMALL, Daemon, enter_class, images_of, read_png, read_response,
                     wait_until)
+from key_file import KeyFile, bearer, entry, make_key
 
 ASYNC = {"Prefer": "respond-async"}
 MEDIUM = {**SMALL, "width": 64, "height": 64, "steps": 60}
@@ -367,6 +368,69 @@ class Restart(unittest.TestCase):
                 paths.append(submit(d))
                 wait_state(d, paths[-1])
             self.assertEqual([d.get(path).status for path in paths], [404, 404, 200, 200])
+
+
+    def test_what_the_drain_limit_cuts_off_is_left_to_the_next(self):
+        with self.daemon(drain_timeout_s=0.2) as d:
+            path = submit(d, {**MEDIUM, "steps": 150})
+            wait_state(d, path, "running")
+            self.assertEqual(d.stop(), 0)
+        with self.daemon() as d:
+            wait_state(d, path)
+
+    def test_a_model_that_cannot_be_used_costs_no_job(self):
+        with self.daemon() as d:
+            submit(d, MEDIUM)
+            path = submit(d)
+            d.kill()
+        with Daemon(job_store=self.store, wait=False, dtype="f16") as d:
+            self.assertEqual(d.process.wait(PATIENCE), 1)
+        with self.daemon() as d:
+            wait_state(d, path)
+
+
+class Owners(unittest.TestCase):
+    """Jobs are those of the key that sent them."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.alice, cls.bob = make_key(), make_key()
+        cls.addCleanup = cls.addClassCleanup  # for KeyFile
+        cls.keys = KeyFile(cls, entry("alice", cls.alice), entry("bob", cls.bob, max_queued=1))
+        cls.d = enter_class(cls, Daemon(wait=False, api_keys=cls.keys))
+
+    def test_nobody_else_sees_a_job(self):
+        path = submit(self.d, None, bearer(self.alice))
+        wait_until(lambda: self.d.get(path, headers=bearer(self.alice)).json()["state"] == "done", "done")
+        self.assertEqual(self.d.get(path).status, 401)
+        for method, at in (("GET", path), ("GET", path + "/images/0"), ("GET", path + "/events"), ("DELETE", path)):
+            with self.subTest(f"{method} {at}"):
+                self.assertEqual(self.d.request(method, at, headers=bearer(self.bob)).status, 404)
+        listed = [[job["id"] for job in self.d.get("/jobs", headers=bearer(key)).json()["jobs"]]
+                  for key in (self.alice, self.bob)]
+        self.assertIn(path[6:], listed[0])
+        self.assertNotIn(path[6:], listed[1])
+
+    def test_nobody_else_sees_one_that_runs(self):
+        path = submit(self.d, LONG, bearer(self.alice))
+        for method, at in (("GET", path), ("GET", path + "/events"), ("DELETE", path)):
+            self.assertEqual(self.d.request(method, at, headers=bearer(self.bob)).status, 404)
+        self.assertEqual(self.d.request("DELETE", path, headers=bearer(self.alice)).json()["state"], "canceled")
+
+    def test_keys_of_idempotency_are_each_client_s_own(self):
+        key = {"Idempotency-Key": "same"}
+        paths = {submit(self.d, None, {**key, **bearer(owner)}) for owner in (self.alice, self.bob)}
+        self.assertEqual(len(paths), 2)
+        for path in paths:
+            wait_until(lambda: any(self.d.get(path, headers=bearer(owner)).json().get("state") == "done"
+                                   for owner in (self.alice, self.bob)), "done")
+
+    def test_a_job_counts_until_its_end(self):
+        path = submit(self.d, LONG, bearer(self.bob))
+        self.assertEqual(self.d.generate(headers={**ASYNC, **bearer(self.bob)}).status, 429)
+        self.d.request("DELETE", path, headers=bearer(self.bob))
+        submit(self.d, None, bearer(self.bob))
+        wait_until(lambda: self.d.generate(headers=bearer(self.bob)).status == 200, "the quota is free again")
 
 
 class FullDisk(unittest.TestCase):
