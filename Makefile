@@ -9,7 +9,7 @@ INSTALL := deploy/install-deps.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
-.PHONY: help serve build check test asan fuzz chaos bench quality lint format clean
+.PHONY: help serve build check test asan fuzz chaos bench bench-serving quality lint format clean
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make lint     format, clang-tidy, include directions, banned functions, file lengths'
 	@echo 'make format   lay out every C file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
+	@echo 'make bench-serving  a daemon under load: batching (SERVING=pays), the overload valve (SERVING=valve)'
 	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
 	@echo 'make clean    remove build/ and build-asan/'
 
@@ -84,6 +85,12 @@ BENCH ?= --model '$(MODEL)'
 bench: build-with-tests
 	@build/tests/parity/parity --backend cpu --bench
 	@build/cli/atedm bench step $(BENCH)
+
+# SERVING is what tests/bench/serving.py takes: 'pays', 'valve' with options.
+SERVING ?= pays
+bench-serving: build
+	@ATEDMD=$(CURDIR)/build/server/atedmd ATEDM=$(CURDIR)/build/cli/atedm ATEDM_TEST_MODEL='$(MODEL)' \
+	    python3 tests/bench/serving.py $(SERVING)
 
 # Everything that tests/quality/quality.py takes, for example '--prompts 20 --arms off at-edm-c'.
 QUALITY ?=

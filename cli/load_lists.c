@@ -120,7 +120,8 @@ static int add_pruning(atedm_load_lists *lists, const char *value)
     if (lists->n_prunings == ATEDM_LOAD_MAX_LIST)
         return atedm_cli_usage("bench serve", "--pruning: more than %d values",
                                ATEDM_LOAD_MAX_LIST);
-    atedm_cli_parse_pruning(value, &spec, &errors);
+    if (strcmp(value, "auto") != 0) // which only a daemon knows
+        atedm_cli_parse_pruning(value, &spec, &errors);
     if (errors.count)
         return atedm_cli_field_errors("bench serve", &errors);
     json_t *pruning = *value == '{' ? json_loads(value, 0, NULL) : json_string(value);
