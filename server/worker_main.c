@@ -1,5 +1,6 @@
 // `atedm-worker`: one device's process. The daemon starts it with one end of a socketpair; it ends
-// with the daemon. Two threads: the reader takes frames in, the main thread computes and writes.
+// with the daemon. Three threads: the reader takes frames in, the main thread computes and writes,
+// the encoder (encoder.h) makes files of pictures.
 #include "core/base/memory.h"
 #include "server/frames.h"
 #include "server/runner.h"
@@ -28,9 +29,10 @@ typedef struct order {
 
 typedef struct mailbox {
     int fd;
-    pthread_mutex_t mutex; // guards the orders
+    pthread_mutex_t mutex; // guards the orders and `woken`
     pthread_cond_t changed;
     order *orders, **orders_end;
+    bool woken; // the runner has something to do, orders or not
 } mailbox;
 
 // There is nothing to go on with: the daemon sees the end, and starts another.
@@ -87,20 +89,32 @@ static void *reader_main(void *user)
     }
 }
 
-// All that has come in; waits for some where there is nothing else to do.
+// ---- the encoder
+
+static void wake(void *user)
+{
+    mailbox *box = user;
+    pthread_mutex_lock(&box->mutex);
+    box->woken = true;
+    pthread_cond_signal(&box->changed);
+    pthread_mutex_unlock(&box->mutex);
+}
+
+// ---- the main thread
+
+// All that has come in; waits where there is nothing else to do.
 static order *take_orders(mailbox *box, bool wait)
 {
     pthread_mutex_lock(&box->mutex);
-    while (wait && !box->orders)
+    while (wait && !box->orders && !box->woken)
         pthread_cond_wait(&box->changed, &box->mutex);
+    box->woken = false;
     order *orders = box->orders;
     box->orders = NULL;
     box->orders_end = &box->orders;
     pthread_mutex_unlock(&box->mutex);
     return orders;
 }
-
-// ---- the main thread
 
 static void write_all(int fd, const char *data, size_t size)
 {
@@ -156,7 +170,8 @@ static int work(mailbox *box, const atedm_worker_options *options)
 {
     atedm_runner *runner = NULL;
     atedm_worker_message message = {.type = ATEDM_WORKER_READY};
-    message.status = atedm_runner_open(options, post, box, &runner, &message.facts, &message.error);
+    message.status =
+        atedm_runner_open(options, post, wake, box, &runner, &message.facts, &message.error);
     if (message.status) {
         message.type = ATEDM_WORKER_FAILED;
         post(box, &message);
