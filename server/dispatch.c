@@ -223,6 +223,12 @@ static seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
     return chosen;
 }
 
+static void tell_progress(const atedm_job *job)
+{
+    if (job->progress)
+        job->progress(job->user, job);
+}
+
 // The worker gets a copy of the request: the job's own stays, for the answer and for another
 // worker.
 static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
@@ -238,6 +244,9 @@ static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
         job->started = job->handed_over;
         atedm_account_start(d->options.metrics, job->started - job->arrived);
     }
+    if (job->watched)
+        atedm_worker_watch(s->worker, job->place.arrival, true);
+    tell_progress(job);
     return ATEDM_OK;
 }
 
@@ -282,6 +291,13 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     }
     watch_deadlines(d);
     return ATEDM_OK;
+}
+
+void atedm_dispatch_watch(atedm_dispatch *d, atedm_job *job, bool on)
+{
+    if (job->seat && job->watched != on)
+        atedm_worker_watch(job->seat->worker, job->place.arrival, on);
+    job->watched = on;
 }
 
 // ---- what a worker says
@@ -368,8 +384,14 @@ static void on_message(void *user, atedm_worker_message *message)
         atedm_account_evaluation(d->options.metrics, s->device, message->images, message->seconds);
         return;
     case ATEDM_WORKER_STEPPED:
-        if (job)
+        if (job) {
             job->steps_done = message->step;
+            tell_progress(job);
+        }
+        return;
+    case ATEDM_WORKER_PREVIEW:
+        if (job && job->watched && job->preview)
+            job->preview(job->user, job, message->step, &message->image);
         return;
     case ATEDM_WORKER_DONE:
     case ATEDM_WORKER_ERROR:

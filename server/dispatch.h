@@ -36,6 +36,11 @@ struct atedm_job {
     // worker's result is lent.
     void (*ended)(void *user, const atedm_job *job, atedm_job_end end,
                   const atedm_worker_result *result, const atedm_error *error);
+    // Each may be NULL. The job is not to be given up from inside.
+    // A worker has started it, also from inside atedm_dispatch_submit, or took it a step on.
+    void (*progress)(void *user, const atedm_job *job);
+    // How its first image looks behind `step` steps, while it is watched. The image is lent.
+    void (*preview)(void *user, const atedm_job *job, int step, const atedm_worker_image *image);
     void *user;
 
     // Dispatch's own.
@@ -43,6 +48,7 @@ struct atedm_job {
     struct atedm_seat *seat; // NULL: it waits
     double started;          // monotonic clock, the first time
     double handed_over;      // monotonic clock, the last time
+    bool watched;
     int steps_done;
     int strikes; // workers that ended while they had it
 };
@@ -81,6 +87,9 @@ void atedm_dispatch_destroy(atedm_dispatch *dispatch); // NULL allowed
 // ATEDM_ERR_LIMIT: the queue is full. ATEDM_ERR_CANCELED: the deadline cannot be met even at the
 // best rate that was measured. Takes the job unless it fails. `ended` is never called from inside.
 ATEDM_MUST_CHECK atedm_status atedm_dispatch_submit(atedm_dispatch *dispatch, atedm_job *take_job);
+// Whether there are to be previews of the job, which has not ended: from now on, whichever worker
+// has it then.
+void atedm_dispatch_watch(atedm_dispatch *dispatch, atedm_job *job, bool on);
 // Nobody waits for it any more; its place is free at once, the worker behind what it is computing.
 void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
 void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed

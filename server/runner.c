@@ -16,8 +16,10 @@ typedef struct order {
     bool admitted;
     atedm_request request; // until it is admitted
     atedm_worker_result *result;
-    bool drawn;     // the engine is done with it
-    size_t encoded; // images that came back from the encoder, in whatever way
+    bool watched;
+    bool previewing; // a preview is in the encoder
+    bool drawn;      // the engine is done with it
+    size_t encoded;  // images that came back from the encoder, in whatever way
     double encode_s;
     atedm_status status; // of the last image that could not be encoded
     atedm_error error;
@@ -62,6 +64,8 @@ static void on_evaluated(void *user, size_t images, double seconds);
 static void on_stepped(void *user, uint64_t job, int step);
 static void on_image(void *user, uint64_t job, int image, const atedm_request *request,
                      const atedm_plan *plan, uint8_t *take_rgb);
+static void on_preview(void *user, uint64_t job, int step, int64_t width, int64_t height,
+                       uint8_t *take_rgb);
 static void on_done(void *user, uint64_t job, const atedm_engine_report *report);
 static void on_failed(void *user, uint64_t job, atedm_status status, const atedm_error *error);
 
@@ -74,6 +78,7 @@ static atedm_status open_engine(atedm_runner *r, const atedm_worker_options *opt
     const atedm_engine_hooks hooks = {.evaluated = on_evaluated,
                                       .stepped = on_stepped,
                                       .image = on_image,
+                                      .preview = on_preview,
                                       .done = on_done,
                                       .failed = on_failed,
                                       .user = r};
@@ -224,6 +229,16 @@ void atedm_runner_cancel(atedm_runner *r, uint64_t job)
         remove_order(r, place);
 }
 
+void atedm_runner_watch(atedm_runner *r, uint64_t job, bool on)
+{
+    order *o = *find(r, job);
+    if (!o)
+        return;
+    o->watched = on;
+    if (o->admitted)
+        atedm_engine_watch(r->engine, job, on);
+}
+
 // In order of arrival: none overtakes one that does not fit yet.
 static void admit(atedm_runner *r)
 {
@@ -236,6 +251,8 @@ static void admit(atedm_runner *r)
         atedm_status status = atedm_engine_admit(r->engine, o->job, &o->request, &error);
         r->full = status == ATEDM_ERR_LIMIT;
         o->admitted = !r->full;
+        if (!status && o->watched)
+            atedm_engine_watch(r->engine, o->job, true);
         if (status && !r->full)
             end_failed(r, o->job, status, &error);
     }
@@ -253,6 +270,18 @@ static void keep_image(order *o, atedm_encoding *encoding)
         return;
     }
     o->result->images[encoding->number] = encoding->file;
+    encoding->file = (atedm_worker_image){0};
+}
+
+static void keep_preview(atedm_runner *r, order *o, atedm_encoding *encoding)
+{
+    o->previewing = false;
+    if (encoding->status || !o->watched)
+        return;
+    r->post(r->user, &(atedm_worker_message){.type = ATEDM_WORKER_PREVIEW,
+                                             .job = o->job,
+                                             .step = encoding->number,
+                                             .image = encoding->file});
     encoding->file = (atedm_worker_image){0};
 }
 
@@ -275,6 +304,10 @@ static void collect(atedm_runner *r)
 {
     for (atedm_encoding *e; (e = atedm_encoder_take(r->encoder)); atedm_encoding_destroy(e)) {
         order *o = *find(r, e->job);
+        if (e->preview) {
+            keep_preview(r, o, e);
+            continue;
+        }
         keep_image(o, e);
         end_if_complete(r, o);
     }
@@ -340,6 +373,25 @@ static void on_image(void *user, uint64_t job, int image, const atedm_request *r
         atedm_encoding_run(e);
     keep_image(o, e);
     atedm_encoding_destroy(e);
+}
+
+// Previews can be left out: nothing waits for one, and nothing ends for want of one.
+static void on_preview(void *user, uint64_t job, int step, int64_t width, int64_t height,
+                       uint8_t *take_rgb)
+{
+    atedm_runner *r = user;
+    order *o = *find(r, job);
+    atedm_encoding *e = o->previewing ? NULL : atedm_encoding_create(take_rgb, width, height);
+    if (!e) {
+        free(take_rgb);
+        return;
+    }
+    e->job = job;
+    e->preview = true;
+    e->number = step;
+    o->previewing = atedm_encoder_start(r->encoder, e);
+    if (!o->previewing)
+        atedm_encoding_destroy(e);
 }
 
 static void on_done(void *user, uint64_t job, const atedm_engine_report *report)

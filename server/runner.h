@@ -27,6 +27,9 @@ void atedm_runner_close(atedm_runner *runner); // NULL allowed
 // Each job is told DONE or ERROR once, unless it is canceled before. Takes what the request owns.
 void atedm_runner_submit(atedm_runner *runner, uint64_t job, atedm_request *take_request);
 void atedm_runner_cancel(atedm_runner *runner, uint64_t job);
+// Whether there are to be previews of the job. One of a step that comes while the former one is
+// still being encoded is left out. Nothing happens where the job is not there.
+void atedm_runner_watch(atedm_runner *runner, uint64_t job, bool on);
 // False where there is nothing to do until something is submitted, or until `wake` is called.
 bool atedm_runner_turn(atedm_runner *runner);
 

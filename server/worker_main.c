@@ -19,10 +19,11 @@
 #define EXIT_USAGE 2
 #define READ_BYTES 65536
 
-// On its way in: a request, or the end of one.
+// On its way in: a request, or what is to become of one.
 typedef struct order {
     uint64_t job;
-    bool cancel;
+    atedm_frame_type type;
+    bool watch;
     atedm_request request;
     struct order *next;
 } order;
@@ -60,8 +61,13 @@ static void put(mailbox *box, const order *item)
 
 static void receive(mailbox *box, const atedm_frame *frame)
 {
-    order o = {.job = frame->job, .cancel = frame->type == ATEDM_FRAME_CANCEL};
-    if (!o.cancel && atedm_frame_get_submit(frame, &o.request))
+    order o = {.job = frame->job, .type = frame->type};
+    atedm_status status = ATEDM_OK;
+    if (o.type == ATEDM_FRAME_WATCH)
+        status = atedm_frame_get_watch(frame, &o.watch);
+    else if (o.type != ATEDM_FRAME_CANCEL)
+        status = atedm_frame_get_submit(frame, &o.request);
+    if (status)
         die("a frame that is none");
     put(box, &o);
 }
@@ -139,6 +145,7 @@ static void post(void *user, const atedm_worker_message *message)
     write_all(box->fd, buffer.data, buffer.size);
     atedm_buffer_finish(&buffer);
     atedm_worker_result_destroy(message->result);
+    free(message->image.png);
     if (message->type == ATEDM_WORKER_ERROR && message->status == ATEDM_ERR_DEVICE)
         die(message->error.message); // whatever comes next would fail too
 }
@@ -158,8 +165,10 @@ static void hand_over(atedm_runner *runner, order *orders)
     while (orders) {
         order *o = orders;
         orders = o->next;
-        if (o->cancel)
+        if (o->type == ATEDM_FRAME_CANCEL)
             atedm_runner_cancel(runner, o->job);
+        else if (o->type == ATEDM_FRAME_WATCH)
+            atedm_runner_watch(runner, o->job, o->watch);
         else
             atedm_runner_submit(runner, o->job, &o->request);
         free(o);
