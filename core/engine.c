@@ -2,6 +2,7 @@
 #include "core/engine.h"
 
 #include "core/base/clock.h"
+#include "core/preview.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -45,6 +46,8 @@ struct atedm_engine {
     job *decoding; // whose image `pictures` is being decoded; NULL: none
     uint8_t *rgb;
     double evaluation_s; // of the last one
+    atedm_preview map;
+    bool fitted, unfit; // there is a map; there cannot be one for now
 };
 
 // ---- life
@@ -272,6 +275,16 @@ bool atedm_engine_cancel(atedm_engine *e, uint64_t id)
     return false;
 }
 
+void atedm_engine_watch(atedm_engine *e, uint64_t id, bool on)
+{
+    job *j = e->jobs;
+    while (j && j->id != id)
+        j = j->next;
+    e->unfit = false;
+    if (j && atedm_generation_watch(j->generation, on, NULL))
+        return; // no memory, no previews
+}
+
 static void fail(atedm_engine *e, job *j, atedm_status status, const atedm_error *error)
 {
     e->hooks.failed(e->hooks.user, j->id, status, error);
@@ -422,6 +435,32 @@ static void account(atedm_engine *e, job *j, const atedm_lane *lanes, size_t fir
         e->hooks.stepped(e->hooks.user, j->id, ++j->stepped);
 }
 
+// At the first preview, between two evaluations: what it takes on the device is given back.
+static bool fit_map(atedm_engine *e)
+{
+    size_t held = atedm_engine_memory(e), limit = e->options.memory_limit;
+    if (!e->fitted && !e->unfit)
+        e->fitted = !atedm_preview_fit(e->model, limit > held ? limit - held : 0, &e->map, NULL);
+    e->unfit = !e->fitted;
+    return e->fitted;
+}
+
+// Of image 0, where it took part and somebody watches it.
+static void preview(atedm_engine *e, const job *j, const atedm_lane *first)
+{
+    const float *latents = first->image == 0 ? atedm_generation_clean(j->generation) : NULL;
+    if (!latents || !fit_map(e))
+        return;
+    int64_t h, w;
+    atedm_generation_latent_size(j->generation, &h, &w);
+    uint8_t *rgb = malloc(3 * (size_t)(h * w));
+    if (!rgb)
+        return;
+    atedm_preview_render(&e->map, latents, h, w, rgb);
+    e->hooks.preview(e->hooks.user, j->id, atedm_generation_steps_done(j->generation, 0), w, h,
+                     rgb);
+}
+
 // The device has no room for n images at once: fewer from now on, or the request that does not even
 // fit alone ends.
 static void shrink(atedm_engine *e, size_class *c, size_t n, job *only, atedm_status status,
@@ -456,6 +495,7 @@ static void evaluate(atedm_engine *e, size_class *c)
         for (last = first + 1; last < n && jobs[last] == jobs[first]; last++)
             ;
         account(e, jobs[first], lanes, first, last, n, seconds);
+        preview(e, jobs[first], &lanes[first]);
     }
 }
 

@@ -40,6 +40,10 @@ typedef struct atedm_engine_hooks {
     // A picture, [height, width, 3], to free. plan: NULL where pruning is off; borrowed.
     void (*image)(void *user, uint64_t job, int image, const atedm_request *request,
                   const atedm_plan *plan, uint8_t *take_rgb);
+    // How image 0 of a watched job looks behind `step` steps, [height, width, 3] (preview.h), to
+    // free. May be NULL where nobody watches.
+    void (*preview)(void *user, uint64_t job, int step, int64_t width, int64_t height,
+                    uint8_t *take_rgb);
     // The last that is heard of the job: behind its images, or when it failed.
     void (*done)(void *user, uint64_t job, const atedm_engine_report *report);
     void (*failed)(void *user, uint64_t job, atedm_status status, const atedm_error *error);
@@ -58,6 +62,11 @@ ATEDM_MUST_CHECK atedm_status atedm_engine_admit(atedm_engine *engine, uint64_t 
                                                  atedm_request *take_request, atedm_error *err);
 // The job leaves at once, unheard. False where it is not there.
 bool atedm_engine_cancel(atedm_engine *engine, uint64_t job);
+
+// From now on there are previews of the job, one a step, or no longer. The first one of all takes
+// as long as fitting the map (preview.h), within the memory limit. Where there is no memory for
+// previews there are none; watching again tries again.
+void atedm_engine_watch(atedm_engine *engine, uint64_t job, bool on);
 
 // A piece of text or pixels where some are to be done (more of them if they are short beside an
 // evaluation), then one evaluation where images have steps left. False where there was nothing to

@@ -1,7 +1,7 @@
 // One request from prompt to pixels: see pipeline.h. What it leaves to others: the modules
 // themselves, plans (plan.c), costs (flops.c), the denoising steps (pipeline_step.c), pixels
-// (pipeline_decode.c), dumps (pipeline_dump.c), how much scratch memory a request needs
-// (pipeline_measure.c).
+// (pipeline_decode.c), dumps (pipeline_dump.c), what is shown meanwhile (pipeline_watch.c), how
+// much scratch memory a request needs (pipeline_measure.c).
 #include "core/pipeline.h"
 
 #include "core/base/clock.h"
@@ -222,6 +222,7 @@ void atedm_generation_destroy(atedm_generation *g)
     atedm_arena_finish(&g->memory);
     atedm_plan_destroy(g->plan);
     atedm_pipeline_dump_finish(&g->dump);
+    atedm_pipeline_watch_finish(&g->watch);
     free(g->staging);
     free(g->steps_done);
     free(g->step_counts);

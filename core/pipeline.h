@@ -69,6 +69,16 @@ ATEDM_MUST_CHECK atedm_status atedm_pipeline_decode_advance(atedm_pipeline *pipe
                                                             bool *ret_done, atedm_error *err);
 void atedm_pipeline_decode_abort(atedm_pipeline *pipeline);
 
+// From now on the steps of image 0 leave what they take for the clean latent behind, or no longer:
+// two downloads a step, whose end the step waits for anyway. Those of requests that nobody watches
+// are as if there were no watching.
+ATEDM_MUST_CHECK atedm_status atedm_generation_watch(atedm_generation *g, bool on,
+                                                     atedm_error *err);
+// That of image 0's last step, [host] F32 [h, w, channels], scaled as latents are; borrowed until
+// the next step. NULL where that step was not watched.
+const float *atedm_generation_clean(atedm_generation *g);
+void atedm_generation_latent_size(const atedm_generation *g, int64_t *ret_h, int64_t *ret_w);
+
 // What the operations counted themselves, for all requests so far: [0] text encoders, [1] UNet, [2]
 // VAE.
 void atedm_pipeline_counts(const atedm_pipeline *pipeline, atedm_op_counts ret_counts[3]);

@@ -32,6 +32,13 @@ typedef struct atedm_pipeline_dump {
     size_t capacity; // elements of each
 } atedm_pipeline_dump;
 
+// What is kept of image 0 for those who watch it: [host], [h, w, channels] each.
+typedef struct atedm_pipeline_watch {
+    float *before, *after; // latents around the last step; NULL: nobody watches
+    float *clean;          // what they come to
+    int step;              // the step that they are of; -1: none yet
+} atedm_pipeline_watch;
+
 struct atedm_generation {
     atedm_pipeline *p;
     const atedm_request *request;
@@ -49,6 +56,7 @@ struct atedm_generation {
     size_t encoded[2];
     atedm_op_counts counts[3];
     atedm_pipeline_dump dump;
+    atedm_pipeline_watch watch;
 
     atedm_arena memory; // holds the following
     float *latents;     // [images, h, w, channels]
@@ -68,6 +76,11 @@ ATEDM_MUST_CHECK atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_ar
 
 // Finds out `need`.
 ATEDM_MUST_CHECK atedm_status atedm_generation_measure(atedm_generation *g, atedm_error *err);
+
+// Enqueue the downloads of watched images, around a step. Others are not touched.
+void atedm_pipeline_watch_before(atedm_pipeline *p, const atedm_lane *lanes, size_t n);
+void atedm_pipeline_watch_after(atedm_pipeline *p, const atedm_lane *lanes, size_t n);
+void atedm_pipeline_watch_finish(atedm_pipeline_watch *watch);
 
 // Moves what the stream's operations counted to a stage of the request.
 void atedm_generation_count(atedm_generation *g, int stage, atedm_stream *s);

@@ -176,7 +176,9 @@ atedm_status atedm_pipeline_step(atedm_pipeline *p, const atedm_lane *lanes, siz
     if (status)
         return status;
     atedm_stream_reset_counts(p->stream);
+    atedm_pipeline_watch_before(p, lanes, n);
     atedm_lanes_step(p->model, p->stream, &p->scratch, lanes, n);
+    atedm_pipeline_watch_after(p, lanes, n);
     atedm_op_counts counted = atedm_stream_counts(p->stream);
     status = atedm_stream_sync(p->stream, err);
     if (status)

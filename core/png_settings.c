@@ -13,12 +13,12 @@
 #define PARAMETERS_MAX (4u * ATEDM_PROMPT_MAX + 16384) // bytes of the `parameters` text
 
 // What both texts are made from.
-typedef struct settings {
+typedef struct source {
     const atedm_request *request;
     const atedm_plan *plan; // NULL: pruning is off
     uint64_t seed;
     const char *model, *dtype, *backend;
-} settings;
+} source;
 
 // The shortest text that reads back as the same number.
 static const char *number_text(double value, char buffer[32])
@@ -80,7 +80,7 @@ static atedm_status append_pruning(atedm_buffer *text, const atedm_plan *plan)
     return status;
 }
 
-static atedm_status append_parameters(atedm_buffer *text, const settings *s)
+static atedm_status append_parameters(atedm_buffer *text, const source *s)
 {
     char guidance[32];
     const atedm_request *r = s->request;
@@ -196,7 +196,7 @@ static json_t *pruning_json(const atedm_plan *plan)
     return whole(pruning, complete);
 }
 
-static json_t *settings_json(const settings *s)
+static json_t *settings_json(const source *s)
 {
     const atedm_request *r = s->request;
     json_t *body =
@@ -223,37 +223,65 @@ static char *dump_json(const json_t *value)
     }
 }
 
+atedm_status atedm_png_settings_write(const atedm_request *request, const atedm_plan *plan,
+                                      int index, const atedm_model_config *model, atedm_dtype dtype,
+                                      const char *backend, atedm_png_settings *ret_settings,
+                                      atedm_error *err)
+{
+    source s = {.request = request,
+                .plan = plan,
+                .seed = request->seed + (uint64_t)index,
+                .model = model->name,
+                .dtype = atedm_dtype_name(dtype),
+                .backend = backend};
+    atedm_buffer parameters;
+    atedm_buffer_init(&parameters, PARAMETERS_MAX);
+    json_t *json = settings_json(&s);
+    char *json_text = json ? dump_json(json) : NULL;
+    atedm_status status = append_parameters(&parameters, &s);
+    if (!status && !json_text)
+        status = ATEDM_ERR_INVALID;
+    json_decref(json);
+    if (status) {
+        free(json_text);
+        atedm_buffer_finish(&parameters);
+        return atedm_error_set(err, status, "png: the settings cannot be written: %s",
+                               atedm_status_name(status));
+    }
+    *ret_settings = (atedm_png_settings){.parameters = parameters.data, .json = json_text};
+    return ATEDM_OK;
+}
+
+void atedm_png_settings_finish(atedm_png_settings *settings)
+{
+    if (!settings)
+        return;
+    free(settings->parameters);
+    free(settings->json);
+    *settings = (atedm_png_settings){0};
+}
+
+atedm_status atedm_png_encode_settings(const uint8_t *rgb, int64_t width, int64_t height,
+                                       const atedm_png_settings *settings, atedm_buffer *ret_png,
+                                       atedm_error *err)
+{
+    const atedm_png_text texts[] = {{"parameters", settings->parameters},
+                                    {"atedm", settings->json}};
+    return atedm_png_encode(rgb, width, height, texts, 2, ret_png, err);
+}
+
 atedm_status atedm_png_encode_image(const uint8_t *rgb, const atedm_request *request,
                                     const atedm_plan *plan, int index,
                                     const atedm_model_config *model, atedm_dtype dtype,
                                     const char *backend, atedm_buffer *ret_png, atedm_error *err)
 {
-    settings s = {.request = request,
-                  .plan = plan,
-                  .seed = request->seed + (uint64_t)index,
-                  .model = model->name,
-                  .dtype = atedm_dtype_name(dtype),
-                  .backend = backend};
-    char *json_text = NULL;
-    atedm_buffer parameters;
-    atedm_buffer_init(&parameters, PARAMETERS_MAX);
-    json_t *json = settings_json(&s);
-    atedm_status status = append_parameters(&parameters, &s);
-    if (!status) {
-        json_text = json ? dump_json(json) : NULL;
-        if (!json_text)
-            status = ATEDM_ERR_INVALID;
-    }
-    if (status) {
-        atedm_error_set(err, status, "png: the settings cannot be written: %s",
-                        atedm_status_name(status));
-        goto end;
-    }
-    const atedm_png_text texts[] = {{"parameters", parameters.data}, {"atedm", json_text}};
-    status = atedm_png_encode(rgb, request->width, request->height, texts, 2, ret_png, err);
-end:
-    json_decref(json);
-    free(json_text);
-    atedm_buffer_finish(&parameters);
+    atedm_png_settings settings;
+    atedm_status status =
+        atedm_png_settings_write(request, plan, index, model, dtype, backend, &settings, err);
+    if (status)
+        return status;
+    status =
+        atedm_png_encode_settings(rgb, request->width, request->height, &settings, ret_png, err);
+    atedm_png_settings_finish(&settings);
     return status;
 }

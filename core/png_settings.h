@@ -12,8 +12,28 @@
 #include "core/plan.h"
 #include "core/request.h"
 
-// Encodes image `index` (seed + index) of a request with both text chunks, appended to `ret_png`
-// (see atedm_png_encode). plan: NULL where pruning is off.
+// Both texts, owned. They hold all that they need of the request, so that whoever encodes may come
+// when it is gone.
+typedef struct atedm_png_settings {
+    char *parameters, *json;
+} atedm_png_settings;
+
+// Writes the texts of image `index` (seed + index) of a request. plan: NULL where pruning is off.
+ATEDM_MUST_CHECK atedm_status atedm_png_settings_write(const atedm_request *request,
+                                                       const atedm_plan *plan, int index,
+                                                       const atedm_model_config *model,
+                                                       atedm_dtype dtype, const char *backend,
+                                                       atedm_png_settings *ret_settings,
+                                                       atedm_error *err);
+void atedm_png_settings_finish(atedm_png_settings *settings); // NULL allowed
+
+// Encodes a picture with both text chunks, appended to `ret_png` (see atedm_png_encode).
+ATEDM_MUST_CHECK atedm_status atedm_png_encode_settings(const uint8_t *rgb, int64_t width,
+                                                        int64_t height,
+                                                        const atedm_png_settings *settings,
+                                                        atedm_buffer *ret_png, atedm_error *err);
+
+// Both in one go, for image `index` of a request.
 ATEDM_MUST_CHECK atedm_status atedm_png_encode_image(const uint8_t *rgb,
                                                      const atedm_request *request,
                                                      const atedm_plan *plan, int index,

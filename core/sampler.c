@@ -252,6 +252,18 @@ void atedm_schedule_euler(const atedm_schedule *schedule, int k, double *ret_a, 
     }
 }
 
+void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b)
+{
+    double sigma = schedule->sigmas[k], next = schedule->sigmas[k + 1];
+    if (!(next < sigma)) {
+        *ret_a = 1 / sqrt(next * next + 1);
+        *ret_b = 0;
+        return;
+    }
+    *ret_a = sigma / (sigma - next);
+    *ret_b = -next / (sigma - next);
+}
+
 const char *const *atedm_sampler_names(size_t *ret_count)
 {
     static const char *const names[] = {"euler"};

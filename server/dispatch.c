@@ -4,6 +4,7 @@
 
 #include "core/base/clock.h"
 #include "server/accounts.h"
+#include "server/dispatch_private.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -13,37 +14,8 @@
 
 // Seconds of the device's work over which the measured rate forgets.
 #define RATE_WINDOW_S 10
-// Retry-After: where nothing was measured yet, and at most.
-#define RETRY_AFTER_UNKNOWN_S 5
-#define RETRY_AFTER_MAX_S 3600
 // Milliseconds between two looks for workers that hang.
 #define WATCH_MS 250
-
-// A worker and the jobs that it has.
-typedef struct atedm_seat {
-    atedm_dispatch *dispatch;
-    atedm_worker *worker;
-    char device[ATEDM_DEVICE_LABEL_MAX];
-    bool ready;
-    atedm_queue active;
-    double rate, best_rate; // FLOPs a second; NAN: nothing was measured yet
-    size_t device_memory;
-} seat;
-
-struct atedm_dispatch {
-    atedm_dispatch_options options;
-    seat seats[ATEDM_MAX_WORKERS];
-    size_t n_seats;
-    atedm_queue queue;
-    uint64_t last_id;
-    uv_timer_t deadline; // the nearest one
-    uv_timer_t watch;    // for workers that hang
-};
-
-static atedm_job *job_of(const atedm_queue_item *place)
-{
-    return (atedm_job *)((char *)(uintptr_t)place - offsetof(atedm_job, place));
-}
 
 void atedm_job_destroy(atedm_job *job)
 {
@@ -54,14 +26,6 @@ void atedm_job_destroy(atedm_job *job)
     atedm_request_finish(&job->request);
     atedm_plan_destroy(job->plan);
     free(job);
-}
-
-static size_t count_active(const atedm_dispatch *d)
-{
-    size_t active = 0;
-    for (size_t i = 0; i < d->n_seats; i++)
-        active += d->seats[i].active.depth;
-    return active;
 }
 
 // ---- ends
@@ -88,7 +52,8 @@ static void leave(atedm_dispatch *d, atedm_job *job)
 
 static void check_idle(const atedm_dispatch *d)
 {
-    if (d->queue.depth == 0 && count_active(d) == 0)
+    atedm_dispatch_state state = atedm_dispatch_get_state(d);
+    if (state.depth == 0 && state.active == 0)
         d->options.idle(d->options.user);
 }
 
@@ -104,7 +69,7 @@ static size_t end_queue(atedm_dispatch *d, const atedm_queue *queue, atedm_job_e
 {
     size_t count = 0;
     for (; queue->first; count++) {
-        atedm_job *job = job_of(queue->first);
+        atedm_job *job = atedm_job_of(queue->first);
         leave(d, job);
         end(job, how, NULL, error);
     }
@@ -155,7 +120,7 @@ static void end_overdue(atedm_dispatch *d, const atedm_queue *queue, double now)
 {
     atedm_queue_item *next;
     for (atedm_queue_item *place = queue->first; place; place = next) {
-        atedm_job *job = job_of(place);
+        atedm_job *job = atedm_job_of(place);
         next = place->after;
         if (place->deadline > now)
             continue;
@@ -199,43 +164,27 @@ static void watch_deadlines(atedm_dispatch *d)
 
 // ---- starts
 
-static double flops_left(const atedm_job *job)
-{
-    double done = (double)job->steps_done / job->request.steps;
-    return (double)job->cost.executed * (1 - done);
-}
-
-// Seconds until the worker is through with what it has; in FLOPs where it was not measured yet,
-// which then goes for all.
-static double seconds_left(const seat *s, bool measured)
-{
-    double flops = 0;
-    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-        flops += flops_left(job_of(place));
-    return measured ? flops / s->rate : flops;
-}
-
 // One that may have taken a worker down runs alone, so that it is known whose fault the next time
 // is.
-static bool takes(const seat *s, const atedm_job *job)
+static bool takes(const atedm_seat *s, const atedm_job *job)
 {
     if (!s->ready || s->active.depth >= s->active.limit)
         return false;
     const atedm_queue_item *first = s->active.first;
-    return !first || (!job->strikes && !job_of(first)->strikes);
+    return !first || (!job->strikes && !atedm_job_of(first)->strikes);
 }
 
 // The worker for the job that has least to do; NULL: none has room.
-static seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
+static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
 {
     bool measured = true;
     for (size_t i = 0; i < d->n_seats; i++)
         measured &= !isnan(d->seats[i].rate);
-    seat *chosen = NULL;
+    atedm_seat *chosen = NULL;
     for (size_t i = 0; i < d->n_seats; i++) {
-        seat *s = &d->seats[i];
-        if (takes(s, job) &&
-            (!chosen || seconds_left(s, measured) < seconds_left(chosen, measured)))
+        atedm_seat *s = &d->seats[i];
+        if (takes(s, job) && (!chosen || atedm_seat_seconds_left(s, measured) <
+                                             atedm_seat_seconds_left(chosen, measured)))
             chosen = s;
     }
     return chosen;
@@ -243,7 +192,7 @@ static seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
 
 // The worker gets a copy of the request: the job's own stays, for the answer and for another
 // worker.
-static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
+static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
 {
     job->handed_over = atedm_clock_monotonic(); // from here on the worker may be at it
     atedm_status status = atedm_worker_submit(s->worker, job->place.arrival, &job->request);
@@ -256,6 +205,8 @@ static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
         job->started = job->handed_over;
         atedm_account_start(d->options.metrics, job->started - job->arrived);
     }
+    if (job->watched)
+        atedm_worker_watch(s->worker, job->place.arrival, true);
     tell_progress(job);
     return ATEDM_OK;
 }
@@ -264,8 +215,8 @@ static atedm_status start(atedm_dispatch *d, seat *s, atedm_job *job)
 static void start_next(atedm_dispatch *d)
 {
     while (d->queue.first) {
-        atedm_job *job = job_of(d->queue.first);
-        seat *s = choose_seat(d, job);
+        atedm_job *job = atedm_job_of(d->queue.first);
+        atedm_seat *s = choose_seat(d, job);
         if (!s)
             break;
         atedm_queue_remove(&d->queue, &job->place);
@@ -301,7 +252,7 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     set_place(d, job);
     if (is_hopeless(d, job))
         return ATEDM_ERR_CANCELED;
-    seat *s = d->queue.first ? NULL : choose_seat(d, job);
+    atedm_seat *s = d->queue.first ? NULL : choose_seat(d, job);
     if (s) {
         atedm_status status = start(d, s, job);
         if (status)
@@ -315,10 +266,17 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     return ATEDM_OK;
 }
 
+void atedm_dispatch_watch(atedm_dispatch *d, atedm_job *job, bool on)
+{
+    if (job->seat && job->watched != on)
+        atedm_worker_watch(job->seat->worker, job->place.arrival, on);
+    job->watched = on;
+}
+
 // ---- what a worker says
 
 // What recent evaluations ran at, and the texts and pixels between them.
-static void measure_rate(seat *s, const atedm_worker_message *message)
+static void measure_rate(atedm_seat *s, const atedm_worker_message *message)
 {
     if (!(message->busy_s > 0))
         return;
@@ -329,12 +287,12 @@ static void measure_rate(seat *s, const atedm_worker_message *message)
 }
 
 // NULL where it has been given up.
-static atedm_job *find_active(const seat *s, uint64_t id)
+static atedm_job *find_active(const atedm_seat *s, uint64_t id)
 {
     const atedm_queue_item *place = s->active.first;
     while (place && place->arrival != id)
         place = place->after;
-    return place ? job_of(place) : NULL;
+    return place ? atedm_job_of(place) : NULL;
 }
 
 // The worker is done with the job, in whatever way.
@@ -364,14 +322,14 @@ static void requeue(atedm_dispatch *d, atedm_job *job)
     }
 }
 
-static void lose(seat *s, const atedm_error *error)
+static void lose(atedm_seat *s, const atedm_error *error)
 {
     atedm_dispatch *d = s->dispatch;
     s->ready = false;
     s->device_memory = 0;
     for (atedm_queue_item *place = s->active.first, *next; place; place = next) {
         next = place->after;
-        requeue(d, job_of(place));
+        requeue(d, atedm_job_of(place));
     }
     d->options.lost(d->options.user, s->device, error);
     start_next(d);
@@ -379,7 +337,7 @@ static void lose(seat *s, const atedm_error *error)
 
 static void on_message(void *user, atedm_worker_message *message)
 {
-    seat *s = user;
+    atedm_seat *s = user;
     atedm_dispatch *d = s->dispatch;
     atedm_job *job = find_active(s, message->job);
     if (message->device_memory)
@@ -406,6 +364,10 @@ static void on_message(void *user, atedm_worker_message *message)
             tell_progress(job);
         }
         return;
+    case ATEDM_WORKER_PREVIEW:
+        if (job && job->watched && job->preview)
+            job->preview(job->user, job, message->step, &message->image);
+        return;
     case ATEDM_WORKER_DONE:
     case ATEDM_WORKER_ERROR:
         if (job)
@@ -421,10 +383,10 @@ static void on_watch(uv_timer_t *timer)
     atedm_dispatch *d = timer->data;
     double now = atedm_clock_monotonic();
     for (size_t i = 0; i < d->n_seats; i++) {
-        const seat *s = &d->seats[i];
+        const atedm_seat *s = &d->seats[i];
         double heard = atedm_worker_last_heard(s->worker), latest = -INFINITY;
         for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-            latest = fmax(latest, job_of(place)->handed_over);
+            latest = fmax(latest, atedm_job_of(place)->handed_over);
         if (s->active.depth && now - fmax(heard, latest) > d->options.worker_timeout_s)
             atedm_worker_kill(s->worker);
     }
@@ -434,8 +396,8 @@ static void on_watch(uv_timer_t *timer)
 
 static atedm_status add_seat(atedm_dispatch *d, atedm_error *err)
 {
-    seat *s = &d->seats[d->n_seats];
-    *s = (seat){.dispatch = d, .rate = NAN, .best_rate = NAN};
+    atedm_seat *s = &d->seats[d->n_seats];
+    *s = (atedm_seat){.dispatch = d, .rate = NAN, .best_rate = NAN};
     atedm_queue_init(&s->active, d->options.worker.max_requests);
     if (d->n_seats == 0)
         snprintf(s->device, sizeof s->device, "%s", d->options.device);
@@ -482,80 +444,4 @@ void atedm_dispatch_close(atedm_dispatch *d)
 void atedm_dispatch_destroy(atedm_dispatch *d)
 {
     free(d);
-}
-
-// ---- figures
-
-// Of all workers; NAN where none was measured.
-static double total_rate(const atedm_dispatch *d)
-{
-    double total = 0;
-    for (size_t i = 0; i < d->n_seats; i++)
-        total += isnan(d->seats[i].rate) ? 0 : d->seats[i].rate;
-    return total > 0 ? total : NAN;
-}
-
-atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
-{
-    size_t ready = 0;
-    for (size_t i = 0; i < d->n_seats; i++)
-        ready += d->seats[i].ready;
-    return (atedm_dispatch_state){
-        .depth = d->queue.depth,
-        .queue_flops = d->queue.flops,
-        .active = count_active(d),
-        .ready = ready,
-        .rate = total_rate(d),
-    };
-}
-
-bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_state *ret_state)
-{
-    if (i >= d->n_seats)
-        return false;
-    const seat *s = &d->seats[i];
-    *ret_state = (atedm_worker_state){.device = s->device, .device_memory = s->device_memory};
-    return true;
-}
-
-// Seconds until the first of the worker's requests is done, if all go on at the same pace; 0 where
-// there is room.
-static double seconds_until_room(const seat *s)
-{
-    if (s->active.depth < s->active.limit)
-        return 0;
-    double least = INFINITY;
-    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-        least = fmin(least, flops_left(job_of(place)));
-    return least * (double)s->active.depth / s->rate;
-}
-
-static double least_until_room(const atedm_dispatch *d)
-{
-    double least = NAN;
-    for (size_t i = 0; i < d->n_seats; i++)
-        least = fmin(least, seconds_until_room(&d->seats[i])); // fmin ignores NAN
-    return least;
-}
-
-double atedm_dispatch_flops_ahead(const atedm_dispatch *d, int priority)
-{
-    double flops = (double)atedm_queue_flops_ahead(&d->queue, priority);
-    for (size_t i = 0; i < d->n_seats; i++)
-        flops += seconds_left(&d->seats[i], false); // FLOPs
-    return flops;
-}
-
-double atedm_dispatch_expected_wait(const atedm_dispatch *d, int priority)
-{
-    double ahead = (double)atedm_queue_flops_ahead(&d->queue, priority);
-    return least_until_room(d) + ahead / total_rate(d);
-}
-
-int atedm_dispatch_retry_after(const atedm_dispatch *d)
-{
-    double seconds = least_until_room(d);
-    if (isnan(seconds) || isnan(total_rate(d)))
-        return RETRY_AFTER_UNKNOWN_S;
-    return (int)fmin(fmax(1, ceil(seconds)), RETRY_AFTER_MAX_S);
 }

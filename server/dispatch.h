@@ -44,8 +44,11 @@ struct atedm_job {
     // worker's result is lent; its images may be taken, leaving none.
     void (*ended)(void *user, const atedm_job *job, atedm_job_end end, atedm_worker_result *result,
                   const atedm_error *error);
-    // It was started, did a step, or waits again; NULL: nobody wants to know.
+    // Each may be NULL. The job is not to be given up from inside.
+    // It was started, also from inside atedm_dispatch_submit, did a step, or waits again.
     void (*progress)(void *user, const atedm_job *job);
+    // How its first image looks behind `step` steps, while it is watched. The image is lent.
+    void (*preview)(void *user, const atedm_job *job, int step, const atedm_worker_image *image);
     void *user;
 
     // Dispatch's own.
@@ -53,6 +56,7 @@ struct atedm_job {
     struct atedm_seat *seat; // NULL: it waits
     double started;          // monotonic clock, the first time
     double handed_over;      // monotonic clock, the last time
+    bool watched;
     int steps_done;
     int strikes; // workers that ended while they had it
 };
@@ -94,6 +98,9 @@ ATEDM_MUST_CHECK atedm_status atedm_dispatch_submit(atedm_dispatch *dispatch, at
 // One that was accepted before: it is not refused. Nothing of it is called from inside as long as
 // no worker is ready.
 void atedm_dispatch_restore(atedm_dispatch *dispatch, atedm_job *take_job);
+// Whether there are to be previews of the job, which has not ended: from now on, whichever worker
+// has it then.
+void atedm_dispatch_watch(atedm_dispatch *dispatch, atedm_job *job, bool on);
 // Nobody waits for it any more; its place is free at once, the worker behind what it is computing.
 void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
 void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed

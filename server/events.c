@@ -6,6 +6,7 @@
 #include "server/job_json.h"
 #include "server/problem.h"
 #include "server/store_call.h"
+#include "server/text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,10 +18,11 @@ typedef struct stream {
     atedm_exchange *exchange;
     atedm_job_watcher watcher; // watches until no more will happen
     atedm_buffer text;
-    size_t at;    // of the text that was read
-    bool moved;   // something may have happened since the text was written
-    bool waiting; // the last event was "queued"
-    int step;     // of the last "progress"; -1: none since it last waited
+    size_t at;        // of the text that was read
+    bool moved;       // something may have happened since the text was written
+    bool waiting;     // the last event was "queued"
+    int step;         // of the last "progress"; -1: none since it last waited
+    int preview_step; // of the last "preview"
 } stream;
 
 static void append_event(stream *s, const char *name, json_t *take_data)
@@ -31,6 +33,18 @@ static void append_event(stream *s, const char *name, json_t *take_data)
     if (data && atedm_buffer_printf(&s->text, "event: %s\ndata: %s\n\n", name, data))
         s->moved = true;
     free(data);
+}
+
+static void append_preview(stream *s)
+{
+    const atedm_live *live = s->watcher.live;
+    atedm_buffer text;
+    atedm_buffer_init(&text, TEXT_MAX);
+    s->preview_step = live->preview_step;
+    if (!atedm_base64_append(live->preview.png, live->preview.size, &text))
+        append_event(s, "preview",
+                     json_pack("{s:i, s:s}", "step", live->preview_step, "b64_json", text.data));
+    atedm_buffer_finish(&text);
 }
 
 static void append_state(stream *s)
@@ -47,6 +61,8 @@ static void append_state(stream *s)
         s->waiting = false;
         s->step = job->steps_done;
     }
+    if (s->watcher.previews && s->preview_step != s->watcher.live->preview_step)
+        append_preview(s);
     // A comment keeps the connection alive, and shows whether it is.
     if (s->text.size == size && atedm_buffer_append(&s->text, ":\n\n", 3))
         return;
@@ -106,7 +122,8 @@ static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_
         return;
     }
     *s = (stream){.exchange = x, .moved = true, .step = -1};
-    s->watcher = (atedm_job_watcher){.call = on_event, .user = s};
+    s->watcher = (atedm_job_watcher){
+        .call = on_event, .user = s, .previews = atedm_exchange_query(x, "previews") != NULL};
     atedm_buffer_init(&s->text, TEXT_MAX);
     if (live)
         atedm_live_watch(live, &s->watcher);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define MAGIC 0x4d445441u // "ATDM"
-#define PROTOCOL 1u
+#define PROTOCOL 2u
 
 typedef struct head {
     uint32_t magic, type;
@@ -79,6 +79,16 @@ atedm_status atedm_frame_put_cancel(atedm_buffer *buffer, uint64_t job)
     return begin(buffer, ATEDM_FRAME_CANCEL, job);
 }
 
+atedm_status atedm_frame_put_watch(atedm_buffer *buffer, uint64_t job, bool on)
+{
+    size_t start = buffer->size;
+    const uint8_t wish = on;
+    atedm_status status = begin(buffer, ATEDM_FRAME_WATCH, job);
+    if (!status)
+        status = atedm_buffer_append(buffer, &wish, sizeof wish);
+    return end(buffer, start, status);
+}
+
 atedm_status atedm_frame_put_hello(atedm_buffer *buffer)
 {
     size_t start = buffer->size;
@@ -89,17 +99,20 @@ atedm_status atedm_frame_put_hello(atedm_buffer *buffer)
     return end(buffer, start, status);
 }
 
+static atedm_status put_image(atedm_buffer *buffer, const atedm_worker_image *image)
+{
+    uint64_t size = image->size;
+    atedm_status status = atedm_buffer_append(buffer, &size, sizeof size);
+    return status ? status : atedm_buffer_append(buffer, image->png, size);
+}
+
 static atedm_status put_result(atedm_buffer *buffer, const atedm_worker_result *result)
 {
     atedm_worker_result copy = *result;
     copy.images = NULL;
     atedm_status status = atedm_buffer_append(buffer, &copy, sizeof copy);
-    for (size_t i = 0; !status && i < result->n_images; i++) {
-        uint64_t size = result->images[i].size;
-        status = atedm_buffer_append(buffer, &size, sizeof size);
-        if (!status)
-            status = atedm_buffer_append(buffer, result->images[i].png, size);
-    }
+    for (size_t i = 0; !status && i < result->n_images; i++)
+        status = put_image(buffer, &result->images[i]);
     return status;
 }
 
@@ -108,11 +121,14 @@ atedm_status atedm_frame_put_message(atedm_buffer *buffer, const atedm_worker_me
     size_t start = buffer->size;
     atedm_worker_message copy = *message;
     copy.result = NULL;
+    copy.image.png = NULL;
     atedm_status status = begin(buffer, ATEDM_FRAME_MESSAGE, message->job);
     if (!status)
         status = atedm_buffer_append(buffer, &copy, sizeof copy);
     if (!status && message->result)
         status = put_result(buffer, message->result);
+    if (!status && message->type == ATEDM_WORKER_PREVIEW)
+        status = put_image(buffer, &message->image);
     return end(buffer, start, status);
 }
 
@@ -207,6 +223,16 @@ atedm_status atedm_frame_get_submit(const atedm_frame *frame, atedm_request *ret
     return ATEDM_OK;
 }
 
+atedm_status atedm_frame_get_watch(const atedm_frame *frame, bool *ret_on)
+{
+    cursor c = {frame->body, frame->size};
+    uint8_t wish;
+    if (frame->type != ATEDM_FRAME_WATCH || !take(&c, &wish, sizeof wish) || c.left || wish > 1)
+        return ATEDM_ERR_FORMAT;
+    *ret_on = wish;
+    return ATEDM_OK;
+}
+
 atedm_status atedm_frame_check_hello(const atedm_frame *frame, atedm_error *err)
 {
     const hello own = own_hello();
@@ -257,10 +283,14 @@ atedm_status atedm_frame_get_message(const atedm_frame *frame, atedm_worker_mess
     if (frame->type != ATEDM_FRAME_MESSAGE || !take(&c, &message, sizeof message))
         return ATEDM_ERR_FORMAT;
     message.result = NULL;
-    if (message.type == ATEDM_WORKER_DONE && !(message.result = take_result(&c)))
-        return ATEDM_ERR_FORMAT;
-    if (c.left) {
-        atedm_worker_result_destroy(message.result);
+    message.image = (atedm_worker_image){0};
+    bool whole = true;
+    if (message.type == ATEDM_WORKER_DONE)
+        whole = (message.result = take_result(&c)) != NULL;
+    else if (message.type == ATEDM_WORKER_PREVIEW)
+        whole = take_image(&c, &message.image);
+    if (!whole || c.left) {
+        atedm_worker_message_finish(&message);
         return ATEDM_ERR_FORMAT;
     }
     *ret_message = message;

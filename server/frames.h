@@ -14,6 +14,7 @@
 typedef enum atedm_frame_type {
     ATEDM_FRAME_SUBMIT = 1, // to the worker: `job`, a request
     ATEDM_FRAME_CANCEL,     // to the worker: `job`
+    ATEDM_FRAME_WATCH,      // to the worker: `job`, whether there are to be previews of it
     ATEDM_FRAME_HELLO,      // from the worker, first: what it is built from
     ATEDM_FRAME_MESSAGE,    // from the worker: an atedm_worker_message
 } atedm_frame_type;
@@ -29,6 +30,7 @@ typedef struct atedm_frame {
 ATEDM_MUST_CHECK atedm_status atedm_frame_put_submit(atedm_buffer *buffer, uint64_t job,
                                                      const atedm_request *request);
 ATEDM_MUST_CHECK atedm_status atedm_frame_put_cancel(atedm_buffer *buffer, uint64_t job);
+ATEDM_MUST_CHECK atedm_status atedm_frame_put_watch(atedm_buffer *buffer, uint64_t job, bool on);
 ATEDM_MUST_CHECK atedm_status atedm_frame_put_hello(atedm_buffer *buffer);
 ATEDM_MUST_CHECK atedm_status atedm_frame_put_message(atedm_buffer *buffer,
                                                       const atedm_worker_message *message);
@@ -50,8 +52,9 @@ ATEDM_MUST_CHECK atedm_status atedm_frame_reader_next(atedm_frame_reader *reader
 // What a frame's body says. ATEDM_ERR_FORMAT where it is something else.
 ATEDM_MUST_CHECK atedm_status atedm_frame_get_submit(const atedm_frame *frame,
                                                      atedm_request *ret_request);
+ATEDM_MUST_CHECK atedm_status atedm_frame_get_watch(const atedm_frame *frame, bool *ret_on);
 ATEDM_MUST_CHECK atedm_status atedm_frame_check_hello(const atedm_frame *frame, atedm_error *err);
-// The result, where there is one, is the caller's.
+// What the message owns is the caller's.
 ATEDM_MUST_CHECK atedm_status atedm_frame_get_message(const atedm_frame *frame,
                                                       atedm_worker_message *ret_message);
 

@@ -71,6 +71,7 @@ static void leave(atedm_live *live, atedm_job_event event, const atedm_store_job
         place = &(*place)->next;
     *place = live->next;
     drop_images(live);
+    free(live->preview.png);
     atedm_store_job_finish(&live->record);
     free(live);
 }
@@ -217,11 +218,26 @@ static void on_progress(void *user, const atedm_job *job)
     tell(user, ATEDM_JOB_MOVED, NULL);
 }
 
+static void on_preview(void *user, const atedm_job *job, int step, const atedm_worker_image *image)
+{
+    (void)job;
+    atedm_live *live = user;
+    char *png = malloc(image->size);
+    if (!png)
+        return; // one less
+    memcpy(png, image->png, image->size);
+    free(live->preview.png);
+    live->preview = (atedm_worker_image){.png = png, .size = image->size};
+    live->preview_step = step;
+    tell(live, ATEDM_JOB_MOVED, NULL);
+}
+
 static void connect_job(atedm_live *live, atedm_job *job)
 {
     live->job = job;
     job->ended = on_ended;
     job->progress = on_progress;
+    job->preview = on_preview;
     job->user = live;
 }
 
@@ -276,22 +292,35 @@ atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id)
     return live;
 }
 
+// Previews are made as long as somebody wants them.
+static void update_previews(atedm_live *live)
+{
+    bool wanted = false;
+    for (const atedm_job_watcher *w = live->watchers; w; w = w->next)
+        wanted |= w->previews;
+    if (live->job)
+        atedm_dispatch_watch(live->jobs->options.dispatch, live->job, wanted);
+}
+
 void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher)
 {
     watcher->live = live;
     watcher->next = live->watchers;
     live->watchers = watcher;
+    update_previews(live);
 }
 
 void atedm_live_unwatch(atedm_job_watcher *watcher)
 {
     if (!watcher->live)
         return;
-    atedm_job_watcher **place = &watcher->live->watchers;
+    atedm_live *live = watcher->live;
+    atedm_job_watcher **place = &live->watchers;
     while (*place != watcher)
         place = &(*place)->next;
     *place = watcher->next;
     watcher->live = NULL;
+    update_previews(live);
 }
 
 void atedm_live_cancel(atedm_live *live)

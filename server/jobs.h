@@ -31,6 +31,7 @@ typedef struct atedm_job_watcher {
     void (*call)(void *user, const atedm_live *live, atedm_job_event event,
                  const atedm_store_job *known);
     void *user;
+    bool previews;    // there are to be some, and MOVED tells of them too
     atedm_live *live; // that it watches; NULL: none (any more)
     struct atedm_job_watcher *next;
 } atedm_job_watcher;
@@ -39,6 +40,8 @@ struct atedm_live {
     atedm_store_job record;     // state, answer and number of images come with the end
     atedm_worker_image *images; // with the end
     atedm_job *job;             // NULL: at its end
+    atedm_worker_image preview; // the latest; png NULL: none
+    int preview_step;
 
     // The module's own.
     atedm_jobs *jobs;

@@ -4,14 +4,11 @@
 #include "core/base/clock.h"
 #include "core/engine.h"
 #include "core/model.h"
-#include "core/png_settings.h"
+#include "server/encoder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-// What the text chunks and the container of a PNG add to its pixels at most.
-#define PNG_EXTRA_MAX (1u << 20)
 
 // A request from submit to its end.
 typedef struct order {
@@ -19,6 +16,10 @@ typedef struct order {
     bool admitted;
     atedm_request request; // until it is admitted
     atedm_worker_result *result;
+    bool watched;
+    bool previewing; // a preview is in the encoder
+    bool drawn;      // the engine is done with it
+    size_t encoded;  // images that came back from the encoder, in whatever way
     double encode_s;
     atedm_status status; // of the last image that could not be encoded
     atedm_error error;
@@ -29,6 +30,7 @@ struct atedm_runner {
     atedm_device *device;
     atedm_model *model;
     atedm_engine *engine;
+    atedm_encoder *encoder;
     atedm_runner_post_fn post;
     void *user;
     order *orders, **orders_end; // by arrival
@@ -62,6 +64,8 @@ static void on_evaluated(void *user, size_t images, double seconds);
 static void on_stepped(void *user, uint64_t job, int step);
 static void on_image(void *user, uint64_t job, int image, const atedm_request *request,
                      const atedm_plan *plan, uint8_t *take_rgb);
+static void on_preview(void *user, uint64_t job, int step, int64_t width, int64_t height,
+                       uint8_t *take_rgb);
 static void on_done(void *user, uint64_t job, const atedm_engine_report *report);
 static void on_failed(void *user, uint64_t job, atedm_status status, const atedm_error *error);
 
@@ -74,6 +78,7 @@ static atedm_status open_engine(atedm_runner *r, const atedm_worker_options *opt
     const atedm_engine_hooks hooks = {.evaluated = on_evaluated,
                                       .stepped = on_stepped,
                                       .image = on_image,
+                                      .preview = on_preview,
                                       .done = on_done,
                                       .failed = on_failed,
                                       .user = r};
@@ -81,8 +86,8 @@ static atedm_status open_engine(atedm_runner *r, const atedm_worker_options *opt
 }
 
 atedm_status atedm_runner_open(const atedm_worker_options *options, atedm_runner_post_fn post,
-                               void *user, atedm_runner **ret_runner, atedm_worker_facts *ret_facts,
-                               atedm_error *err)
+                               atedm_runner_wake_fn wake, void *user, atedm_runner **ret_runner,
+                               atedm_worker_facts *ret_facts, atedm_error *err)
 {
     atedm_runner *r = calloc(1, sizeof *r);
     if (!r)
@@ -99,6 +104,8 @@ atedm_status atedm_runner_open(const atedm_worker_options *options, atedm_runner
         status = atedm_model_open(options->model, r->device, dtype, &r->model, err);
     if (!status)
         status = open_engine(r, options, err);
+    if (!status)
+        status = atedm_encoder_create(wake, user, &r->encoder, err);
     if (status) {
         atedm_runner_close(r);
         return status;
@@ -126,6 +133,7 @@ void atedm_runner_close(atedm_runner *r)
 {
     if (!r)
         return;
+    atedm_encoder_destroy(r->encoder);
     atedm_engine_destroy(r->engine);
     while (r->orders) {
         order *o = r->orders;
@@ -153,9 +161,11 @@ static order **find(atedm_runner *r, uint64_t job)
     return place;
 }
 
+// Nothing of the order is in the encoder any more either.
 static void remove_order(atedm_runner *r, order **place)
 {
     order *o = *place;
+    atedm_encoder_cancel(r->encoder, o->job);
     r->full = false;
     *place = o->next;
     if (!o->next)
@@ -219,6 +229,16 @@ void atedm_runner_cancel(atedm_runner *r, uint64_t job)
         remove_order(r, place);
 }
 
+void atedm_runner_watch(atedm_runner *r, uint64_t job, bool on)
+{
+    order *o = *find(r, job);
+    if (!o)
+        return;
+    o->watched = on;
+    if (o->admitted)
+        atedm_engine_watch(r->engine, job, on);
+}
+
 // In order of arrival: none overtakes one that does not fit yet.
 static void admit(atedm_runner *r)
 {
@@ -231,13 +251,71 @@ static void admit(atedm_runner *r)
         atedm_status status = atedm_engine_admit(r->engine, o->job, &o->request, &error);
         r->full = status == ATEDM_ERR_LIMIT;
         o->admitted = !r->full;
+        if (!status && o->watched)
+            atedm_engine_watch(r->engine, o->job, true);
         if (status && !r->full)
             end_failed(r, o->job, status, &error);
     }
 }
 
+// ---- what comes back from the encoder
+
+static void keep_image(order *o, atedm_encoding *encoding)
+{
+    o->encoded++;
+    o->encode_s += encoding->seconds;
+    if (encoding->status) {
+        o->status = encoding->status;
+        o->error = encoding->error;
+        return;
+    }
+    o->result->images[encoding->number] = encoding->file;
+    encoding->file = (atedm_worker_image){0};
+}
+
+static void keep_preview(atedm_runner *r, order *o, atedm_encoding *encoding)
+{
+    o->previewing = false;
+    if (encoding->status || !o->watched)
+        return;
+    r->post(r->user, &(atedm_worker_message){.type = ATEDM_WORKER_PREVIEW,
+                                             .job = o->job,
+                                             .step = encoding->number,
+                                             .image = encoding->file});
+    encoding->file = (atedm_worker_image){0};
+}
+
+static void end_if_complete(atedm_runner *r, order *o)
+{
+    if (!o->drawn || o->encoded < o->result->n_images)
+        return;
+    if (o->status) {
+        end_failed(r, o->job, o->status, &o->error);
+        return;
+    }
+    o->result->report.timing.encode_s = o->encode_s;
+    atedm_worker_message message = {.type = ATEDM_WORKER_DONE, .result = o->result};
+    o->result = NULL;
+    end(r, o->job, &message);
+}
+
+// What comes back has its order: those that leave take their encodings along.
+static void collect(atedm_runner *r)
+{
+    for (atedm_encoding *e; (e = atedm_encoder_take(r->encoder)); atedm_encoding_destroy(e)) {
+        order *o = *find(r, e->job);
+        if (e->preview) {
+            keep_preview(r, o, e);
+            continue;
+        }
+        keep_image(o, e);
+        end_if_complete(r, o);
+    }
+}
+
 bool atedm_runner_turn(atedm_runner *r)
 {
+    collect(r);
     admit(r);
     double start = atedm_clock_monotonic();
     bool busy = atedm_engine_turn(r->engine);
@@ -268,40 +346,62 @@ static void on_stepped(void *user, uint64_t job, int step)
             &(atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = job, .step = step});
 }
 
+// The request and its plan are gone when the encoder comes to the picture: it gets the texts that
+// are made of them.
 static void on_image(void *user, uint64_t job, int image, const atedm_request *request,
                      const atedm_plan *plan, uint8_t *take_rgb)
 {
     atedm_runner *r = user;
     order *o = *find(r, job);
-    size_t pixels = (size_t)(request->width * request->height);
-    atedm_buffer png;
-    atedm_buffer_init(&png, 4 * pixels + PNG_EXTRA_MAX);
     double start = atedm_clock_monotonic();
-    o->status =
-        atedm_png_encode_image(take_rgb, request, plan, image, &r->model->config, r->model->dtype,
-                               atedm_device_backend(r->device), &png, &o->error);
-    o->encode_s += atedm_clock_monotonic() - start;
-    free(take_rgb);
-    if (o->status)
-        atedm_buffer_finish(&png);
-    else
-        o->result->images[image] = (atedm_worker_image){.png = png.data, .size = png.size};
+    atedm_encoding *e = atedm_encoding_create(take_rgb, request->width, request->height);
+    if (!e) {
+        free(take_rgb);
+        o->encoded++;
+        o->status = atedm_error_set(&o->error, ATEDM_ERR_NOMEM, "no memory for a picture");
+        return;
+    }
+    e->job = job;
+    e->number = image;
+    e->status = atedm_png_settings_write(request, plan, image, &r->model->config, r->model->dtype,
+                                         atedm_device_backend(r->device), &e->settings, &e->error);
+    e->seconds = atedm_clock_monotonic() - start;
+    if (!e->status && atedm_encoder_start(r->encoder, e))
+        return;
+    // Where the encoder is full this thread would have to wait for it: it may as well help.
+    if (!e->status)
+        atedm_encoding_run(e);
+    keep_image(o, e);
+    atedm_encoding_destroy(e);
+}
+
+// Previews can be left out: nothing waits for one, and nothing ends for want of one.
+static void on_preview(void *user, uint64_t job, int step, int64_t width, int64_t height,
+                       uint8_t *take_rgb)
+{
+    atedm_runner *r = user;
+    order *o = *find(r, job);
+    atedm_encoding *e = o->previewing ? NULL : atedm_encoding_create(take_rgb, width, height);
+    if (!e) {
+        free(take_rgb);
+        return;
+    }
+    e->job = job;
+    e->preview = true;
+    e->number = step;
+    o->previewing = atedm_encoder_start(r->encoder, e);
+    if (!o->previewing)
+        atedm_encoding_destroy(e);
 }
 
 static void on_done(void *user, uint64_t job, const atedm_engine_report *report)
 {
     atedm_runner *r = user;
     order *o = *find(r, job);
-    for (size_t i = 0; i < o->result->n_images; i++)
-        if (!o->result->images[i].png) {
-            end_failed(r, job, o->status, &o->error);
-            return;
-        }
+    o->drawn = true;
     o->result->report = *report;
-    o->result->report.timing.encode_s = o->encode_s;
-    atedm_worker_message message = {.type = ATEDM_WORKER_DONE, .result = o->result};
-    o->result = NULL;
-    end(r, job, &message);
+    r->full = false; // in the engine there is room already
+    end_if_complete(r, o);
 }
 
 static void on_failed(void *user, uint64_t job, atedm_status status, const atedm_error *error)

@@ -65,7 +65,7 @@ static void tell(atedm_worker *w, atedm_worker_message *message)
 {
     if (!w->destroyed)
         w->receive(w->user, message);
-    atedm_worker_result_destroy(message->result);
+    atedm_worker_message_finish(message);
 }
 
 // All handles of the process are closed.
@@ -334,6 +334,16 @@ void atedm_worker_cancel(atedm_worker *w, uint64_t job)
     parcel *p = new_parcel();
     // Where there is no memory to tell, the worker works in vain.
     if (p && send_parcel(w, p, atedm_frame_put_cancel(&p->buffer, job)))
+        return;
+}
+
+void atedm_worker_watch(atedm_worker *w, uint64_t job, bool on)
+{
+    if (!w->running || w->read_to_end)
+        return;
+    parcel *p = new_parcel();
+    // Where there is no memory to tell, there are no previews.
+    if (p && send_parcel(w, p, atedm_frame_put_watch(&p->buffer, job, on)))
         return;
 }
 

@@ -29,6 +29,10 @@ ATEDM_MUST_CHECK atedm_status atedm_worker_submit(atedm_worker *worker, uint64_t
 // happens where there is no process.
 void atedm_worker_cancel(atedm_worker *worker, uint64_t job);
 
+// Whether there are to be previews of the job, from now on and until it ends. Nothing happens where
+// there is no process.
+void atedm_worker_watch(atedm_worker *worker, uint64_t job, bool on);
+
 // When the last frame came, on the monotonic clock.
 double atedm_worker_last_heard(const atedm_worker *worker);
 // Ends a process that hangs: LOST follows.

@@ -1,5 +1,6 @@
 // `atedm-worker`: one device's process. The daemon starts it with one end of a socketpair; it ends
-// with the daemon. Two threads: the reader takes frames in, the main thread computes and writes.
+// with the daemon. Three threads: the reader takes frames in, the main thread computes and writes,
+// the encoder (encoder.h) makes files of pictures.
 #include "core/base/memory.h"
 #include "server/frames.h"
 #include "server/runner.h"
@@ -18,19 +19,21 @@
 #define EXIT_USAGE 2
 #define READ_BYTES 65536
 
-// On its way in: a request, or the end of one.
+// On its way in: a request, or what is to become of one.
 typedef struct order {
     uint64_t job;
-    bool cancel;
+    atedm_frame_type type;
+    bool watch;
     atedm_request request;
     struct order *next;
 } order;
 
 typedef struct mailbox {
     int fd;
-    pthread_mutex_t mutex; // guards the orders
+    pthread_mutex_t mutex; // guards the orders and `woken`
     pthread_cond_t changed;
     order *orders, **orders_end;
+    bool woken; // the runner has something to do, orders or not
 } mailbox;
 
 // There is nothing to go on with: the daemon sees the end, and starts another.
@@ -58,8 +61,13 @@ static void put(mailbox *box, const order *item)
 
 static void receive(mailbox *box, const atedm_frame *frame)
 {
-    order o = {.job = frame->job, .cancel = frame->type == ATEDM_FRAME_CANCEL};
-    if (!o.cancel && atedm_frame_get_submit(frame, &o.request))
+    order o = {.job = frame->job, .type = frame->type};
+    atedm_status status = ATEDM_OK;
+    if (o.type == ATEDM_FRAME_WATCH)
+        status = atedm_frame_get_watch(frame, &o.watch);
+    else if (o.type != ATEDM_FRAME_CANCEL)
+        status = atedm_frame_get_submit(frame, &o.request);
+    if (status)
         die("a frame that is none");
     put(box, &o);
 }
@@ -87,20 +95,32 @@ static void *reader_main(void *user)
     }
 }
 
-// All that has come in; waits for some where there is nothing else to do.
+// ---- the encoder
+
+static void wake(void *user)
+{
+    mailbox *box = user;
+    pthread_mutex_lock(&box->mutex);
+    box->woken = true;
+    pthread_cond_signal(&box->changed);
+    pthread_mutex_unlock(&box->mutex);
+}
+
+// ---- the main thread
+
+// All that has come in; waits where there is nothing else to do.
 static order *take_orders(mailbox *box, bool wait)
 {
     pthread_mutex_lock(&box->mutex);
-    while (wait && !box->orders)
+    while (wait && !box->orders && !box->woken)
         pthread_cond_wait(&box->changed, &box->mutex);
+    box->woken = false;
     order *orders = box->orders;
     box->orders = NULL;
     box->orders_end = &box->orders;
     pthread_mutex_unlock(&box->mutex);
     return orders;
 }
-
-// ---- the main thread
 
 static void write_all(int fd, const char *data, size_t size)
 {
@@ -125,6 +145,7 @@ static void post(void *user, const atedm_worker_message *message)
     write_all(box->fd, buffer.data, buffer.size);
     atedm_buffer_finish(&buffer);
     atedm_worker_result_destroy(message->result);
+    free(message->image.png);
     if (message->type == ATEDM_WORKER_ERROR && message->status == ATEDM_ERR_DEVICE)
         die(message->error.message); // whatever comes next would fail too
 }
@@ -144,8 +165,10 @@ static void hand_over(atedm_runner *runner, order *orders)
     while (orders) {
         order *o = orders;
         orders = o->next;
-        if (o->cancel)
+        if (o->type == ATEDM_FRAME_CANCEL)
             atedm_runner_cancel(runner, o->job);
+        else if (o->type == ATEDM_FRAME_WATCH)
+            atedm_runner_watch(runner, o->job, o->watch);
         else
             atedm_runner_submit(runner, o->job, &o->request);
         free(o);
@@ -156,7 +179,8 @@ static int work(mailbox *box, const atedm_worker_options *options)
 {
     atedm_runner *runner = NULL;
     atedm_worker_message message = {.type = ATEDM_WORKER_READY};
-    message.status = atedm_runner_open(options, post, box, &runner, &message.facts, &message.error);
+    message.status =
+        atedm_runner_open(options, post, wake, box, &runner, &message.facts, &message.error);
     if (message.status) {
         message.type = ATEDM_WORKER_FAILED;
         post(box, &message);

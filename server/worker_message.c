@@ -12,3 +12,11 @@ void atedm_worker_result_destroy(atedm_worker_result *result)
     free(result->images);
     free(result);
 }
+
+void atedm_worker_message_finish(atedm_worker_message *message)
+{
+    atedm_worker_result_destroy(message->result);
+    free(message->image.png);
+    message->result = NULL;
+    message->image = (atedm_worker_image){0};
+}

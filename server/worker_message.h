@@ -45,6 +45,8 @@ typedef enum atedm_worker_message_type {
     ATEDM_WORKER_EVALUATED, // one UNet evaluation: `images`, `seconds`; `flops` in `busy_s` since
                             // the last such message, texts and pixels included
     ATEDM_WORKER_STEPPED,   // `job`: all its images have done `step` steps
+    ATEDM_WORKER_PREVIEW,   // `job`, which is watched: `image`, how its first one looks behind
+                            // `step` steps; at most one a step, and not every step has one
     ATEDM_WORKER_DONE,      // `job`, `result`
     ATEDM_WORKER_ERROR,     // `job`, `status`, `error`
 } atedm_worker_message_type;
@@ -54,6 +56,7 @@ typedef struct atedm_worker_message {
     uint64_t job;
     atedm_worker_facts facts;
     int step;
+    atedm_worker_image image; // owned; the receiver may take it and leave NULL
     size_t images;
     double seconds, busy_s;
     uint64_t flops;
@@ -62,5 +65,7 @@ typedef struct atedm_worker_message {
     atedm_error error;
     size_t device_memory; // bytes that the worker holds on its device
 } atedm_worker_message;
+
+void atedm_worker_message_finish(atedm_worker_message *message); // frees what it owns
 
 #endif

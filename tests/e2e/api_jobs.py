@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Jobs: what was accepted with 202 is done once, whatever happens to connections, workers, the daemon or its disk."""
+import base64
 import json
 import os
 import resource
@@ -217,6 +218,24 @@ class Events(unittest.TestCase):
         self.assertEqual(found[-1][1], self.d.get(path).json())
         self.assertEqual(state(self.d, blocker), "done")
         self.assertEqual(events(self.d.get(path + "/events")), found[-1:])
+
+    def test_previews(self):
+        path = submit(self.d, {**MEDIUM, "steps": 100})
+        wait_state(self.d, path, "running")
+        found = events(self.d.get(path + "/events?previews=1"))
+        previews = [data for name, data in found if name == "preview"]
+        self.assertGreater(len(previews), 1)
+        for preview in previews:
+            width, height, pixels, _ = read_png(base64.b64decode(preview["b64_json"]))
+            self.assertEqual((width, height), (MEDIUM["width"] // 8, MEDIUM["height"] // 8))
+            self.assertEqual(len(pixels), height * (1 + 3 * width))
+        steps = [preview["step"] for preview in previews]
+        self.assertEqual(steps, sorted(set(steps)))
+        self.assertEqual(found[-1][0], "done")
+        # Nobody gets them who did not ask, and the picture does not notice.
+        other = submit(self.d, {**MEDIUM, "steps": 100})
+        self.assertNotIn("preview", [name for name, _ in events(self.d.get(other + "/events"))])
+        self.assertEqual(self.d.get(path + "/images/0").body, self.d.get(other + "/images/0").body)
 
     def test_cancel(self):
         path = submit(self.d, LONG)

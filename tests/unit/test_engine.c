@@ -16,12 +16,19 @@
 typedef struct outcome {
     uint8_t *images[MAX_JOBS][MAX_IMAGES];
     size_t bytes[MAX_JOBS];
-    int stepped[MAX_JOBS];
+    int stepped[MAX_JOBS], previewed[MAX_JOBS];
+    size_t previews;
     bool done[MAX_JOBS];
     atedm_status failed[MAX_JOBS];
     atedm_engine_report reports[MAX_JOBS];
     size_t evaluations, largest;
 } outcome;
+
+// Every third job of a crowd.
+static bool is_watched(uint64_t job)
+{
+    return job % 3 == 1;
+}
 
 static void on_evaluated(void *user, size_t images, double seconds)
 {
@@ -46,6 +53,21 @@ static void on_image(void *user, uint64_t job, int image, const atedm_request *r
     cr_expect_eq(plan != NULL, request->prune.enabled);
     o->images[job][image] = take_rgb;
     o->bytes[job] = 3 * (size_t)(request->width * request->height);
+}
+
+// Every step of a watched job has one, from when it is watched.
+static void on_preview(void *user, uint64_t job, int step, int64_t width, int64_t height,
+                       uint8_t *take_rgb)
+{
+    outcome *o = user;
+    cr_expect(is_watched(job));
+    cr_expect_gt(step, o->previewed[job]);
+    cr_expect_geq(step, o->stepped[job]);
+    cr_expect(width == SIDE / 8 || width == SIDE / 16);
+    cr_expect(height == SIDE / 8 || height == SIDE / 16);
+    o->previewed[job] = step;
+    o->previews++;
+    free(take_rgb);
 }
 
 static void on_done(void *user, uint64_t job, const atedm_engine_report *report)
@@ -74,6 +96,7 @@ static atedm_engine *open_engine(const pipeline_bench *b, outcome *o, size_t bat
                                      &(atedm_engine_hooks){.evaluated = on_evaluated,
                                                            .stepped = on_stepped,
                                                            .image = on_image,
+                                                           .preview = on_preview,
                                                            .done = on_done,
                                                            .failed = on_failed,
                                                            .user = o},
@@ -133,6 +156,7 @@ static void run_crowd(const pipeline_bench *b, outcome *o, uint64_t n, size_t ba
     atedm_engine *engine = open_engine(b, o, batch, MAX_JOBS);
     for (uint64_t job = 0; job < n; job++) {
         admit(engine, job);
+        atedm_engine_watch(engine, job, is_watched(job));
         for (uint64_t turn = atedm_splitmix(5, job) % 3; turn; turn--)
             atedm_engine_turn(engine);
         if (job % 5 == 4) // gone already, being decoded, or far from it
@@ -155,6 +179,7 @@ static void pictures_are_those_of_requests_alone(const pipeline_bench *b)
         if (!crowd->done[job])
             continue;
         finished++;
+        cr_expect_eq(crowd->previewed[job], is_watched(job) ? crowd->stepped[job] : 0);
         atedm_request request = make_request(job);
         uint8_t *alone = pipeline_bench_generate(b, &request);
         for (int i = 0; i < request.num_images; i++)
@@ -300,7 +325,8 @@ Test(engine, memory_is_known_before_it_is_taken)
     size_t each = atedm_generation_memory(g);
     atedm_generation_destroy(g);
     atedm_engine_options options = {.max_batch = 2, .max_requests = 8};
-    atedm_engine_hooks hooks = {on_evaluated, on_stepped, on_image, on_done, on_failed, o};
+    atedm_engine_hooks hooks = {on_evaluated, on_stepped, on_image, on_preview,
+                                on_done,      on_failed,  o};
     options.memory_limit = b.model->weight_bytes + 2 * each + 2 * scratch.steps + scratch.vae;
     for (int short_of = 0; short_of < 2; short_of++) {
         atedm_engine *engine = NULL;
@@ -321,6 +347,66 @@ Test(engine, memory_is_known_before_it_is_taken)
     }
     cr_expect(o->done[0] && o->done[1]);
     atedm_request_finish(&request);
+    free_outcome(o);
+    pipeline_bench_close(&b);
+}
+
+static void watch_and_drain(const pipeline_bench *b, outcome *o, bool off_again)
+{
+    atedm_engine *engine = open_engine(b, o, 1, 4);
+    atedm_request request = make_sized(SIDE, 6);
+    request.num_images = 2;              // they take turns
+    atedm_engine_watch(engine, 1, true); // nobody is there
+    cr_assert_eq(atedm_engine_admit(engine, 1, &request, NULL), ATEDM_OK);
+    atedm_engine_watch(engine, 1, true);
+    atedm_engine_watch(engine, 1, true);
+    if (off_again) {
+        while (o->previews < 3)
+            cr_assert(atedm_engine_turn(engine));
+        atedm_engine_watch(engine, 1, false);
+    }
+    drain(engine);
+    atedm_engine_destroy(engine);
+}
+
+Test(engine, previews_come_while_somebody_watches)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    for (int off = 0; off < 2; off++) {
+        outcome *o = calloc(1, sizeof *o);
+        watch_and_drain(&b, o, off);
+        cr_expect(o->done[1]);
+        cr_expect_eq(o->stepped[1], 6);
+        cr_expect_eq(o->previews, off ? 3 : 6); // of the first image only
+        free_outcome(o);
+    }
+    pipeline_bench_close(&b);
+}
+
+// Pictures come all the same.
+Test(engine, where_there_is_no_memory_for_previews_there_are_none)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    outcome *o = calloc(1, sizeof *o);
+    atedm_engine *engine = NULL;
+    atedm_engine_options options = {.max_batch = 1, .max_requests = 1};
+    atedm_engine_hooks hooks = {on_evaluated, on_stepped, on_image, on_preview,
+                                on_done,      on_failed,  o};
+    atedm_request request = make_sized(8, 2);
+    atedm_generation *g = NULL;
+    cr_assert_eq(atedm_generation_create(b.pipeline, &request, NULL, NULL, NULL, &g, NULL),
+                 ATEDM_OK);
+    atedm_scratch_need scratch = atedm_generation_scratch(g);
+    options.memory_limit =
+        b.model->weight_bytes + atedm_generation_memory(g) + scratch.steps + scratch.vae;
+    atedm_generation_destroy(g);
+    cr_assert_eq(atedm_engine_create(b.model, &options, &hooks, &engine, NULL), ATEDM_OK);
+    cr_assert_eq(atedm_engine_admit(engine, 1, &request, NULL), ATEDM_OK);
+    atedm_engine_watch(engine, 1, true);
+    drain(engine);
+    cr_expect(o->done[1]);
+    cr_expect_eq(o->previews, 0);
+    atedm_engine_destroy(engine);
     free_outcome(o);
     pipeline_bench_close(&b);
 }

@@ -61,30 +61,56 @@ static void expect_result(const atedm_worker_message *got)
     }
 }
 
+static atedm_worker_message make_preview(void)
+{
+    atedm_worker_message message = {.type = ATEDM_WORKER_PREVIEW, .job = 4, .step = 17};
+    message.image = (atedm_worker_image){.png = strdup("not a png"), .size = 9};
+    return message;
+}
+
+static void expect_message(const atedm_worker_message *got)
+{
+    if (got->type == ATEDM_WORKER_DONE) {
+        expect_result(got);
+        cr_expect_null(got->image.png);
+        return;
+    }
+    cr_assert_eq(got->type, ATEDM_WORKER_PREVIEW);
+    cr_expect_eq(got->step, 17);
+    cr_assert_eq(got->image.size, 9);
+    cr_expect(!memcmp(got->image.png, "not a png", 9));
+    cr_expect_null(got->result);
+}
+
 // A frame of each type.
 static atedm_buffer make_stream(void)
 {
     atedm_buffer stream = new_buffer();
     atedm_request with = make_request("blurry"), without = make_request(NULL);
-    atedm_worker_message done = make_result();
+    atedm_worker_message done = make_result(), preview = make_preview();
     cr_assert_eq(atedm_frame_put_hello(&stream), ATEDM_OK);
     cr_assert_eq(atedm_frame_put_submit(&stream, 1, &with), ATEDM_OK);
     cr_assert_eq(atedm_frame_put_submit(&stream, 2, &without), ATEDM_OK);
     cr_assert_eq(atedm_frame_put_cancel(&stream, 9), ATEDM_OK);
+    cr_assert_eq(atedm_frame_put_watch(&stream, 10, true), ATEDM_OK);
+    cr_assert_eq(atedm_frame_put_watch(&stream, 11, false), ATEDM_OK);
+    cr_assert_eq(atedm_frame_put_message(&stream, &preview), ATEDM_OK);
     cr_assert_eq(atedm_frame_put_message(&stream, &done), ATEDM_OK);
     atedm_request_finish(&with);
     atedm_request_finish(&without);
-    atedm_worker_result_destroy(done.result);
+    atedm_worker_message_finish(&done);
+    atedm_worker_message_finish(&preview);
     return stream;
 }
 
 // Checks frame `index` of the stream.
 static void expect_frame(const atedm_frame *frame, int index)
 {
-    static const uint64_t jobs[] = {0, 1, 2, 9, 3};
+    static const uint64_t jobs[] = {0, 1, 2, 9, 10, 11, 4, 3};
     cr_expect_eq(frame->job, jobs[index]);
     atedm_request request, expected = make_request(index == 1 ? "blurry" : NULL);
     atedm_worker_message message;
+    bool on = false;
     switch (frame->type) {
     case ATEDM_FRAME_HELLO:
         cr_expect_eq(atedm_frame_check_hello(frame, NULL), ATEDM_OK);
@@ -97,10 +123,14 @@ static void expect_frame(const atedm_frame *frame, int index)
     case ATEDM_FRAME_CANCEL:
         cr_expect_eq(frame->size, 0);
         break;
+    case ATEDM_FRAME_WATCH:
+        cr_assert_eq(atedm_frame_get_watch(frame, &on), ATEDM_OK);
+        cr_expect_eq(on, frame->job == 10);
+        break;
     case ATEDM_FRAME_MESSAGE:
         cr_assert_eq(atedm_frame_get_message(frame, &message), ATEDM_OK);
-        expect_result(&message);
-        atedm_worker_result_destroy(message.result);
+        expect_message(&message);
+        atedm_worker_message_finish(&message);
         break;
     }
     atedm_request_finish(&expected);
@@ -122,7 +152,7 @@ Test(frames, come_out_as_they_went_in)
                 expect_frame(&frame, frames++);
             cr_assert_eq(status, ATEDM_ERR_NOT_FOUND);
         }
-        cr_expect_eq(frames, 5, "in pieces of %zu", piece);
+        cr_expect_eq(frames, 8, "in pieces of %zu", piece);
         atedm_frame_reader_finish(&reader);
     }
     atedm_buffer_finish(&stream);
@@ -146,11 +176,12 @@ Test(frames, damage_is_refused)
         while (!(status = atedm_frame_reader_next(&reader, &frame))) {
             atedm_request request;
             atedm_worker_message message;
+            bool on;
             if (!atedm_frame_get_submit(&frame, &request))
                 atedm_request_finish(&request);
             else if (!atedm_frame_get_message(&frame, &message))
-                atedm_worker_result_destroy(message.result);
-            else
+                atedm_worker_message_finish(&message);
+            else if (atedm_frame_get_watch(&frame, &on))
                 refused +=
                     frame.type != ATEDM_FRAME_CANCEL && atedm_frame_check_hello(&frame, NULL);
         }
@@ -160,6 +191,21 @@ Test(frames, damage_is_refused)
     }
     cr_expect_gt(refused, 20, "%zu", refused);
     atedm_buffer_finish(&stream);
+}
+
+Test(frames, a_wish_is_yes_or_no)
+{
+    bool on = false;
+    char wishes[] = {0, 1, 2};
+    atedm_frame frame = {.type = ATEDM_FRAME_WATCH, .body = wishes + 2, .size = 1};
+    cr_expect_eq(atedm_frame_get_watch(&frame, &on), ATEDM_ERR_FORMAT);
+    frame = (atedm_frame){.type = ATEDM_FRAME_WATCH, .body = wishes, .size = 2};
+    cr_expect_eq(atedm_frame_get_watch(&frame, &on), ATEDM_ERR_FORMAT);
+    frame.size = 0;
+    cr_expect_eq(atedm_frame_get_watch(&frame, &on), ATEDM_ERR_FORMAT);
+    frame = (atedm_frame){.type = ATEDM_FRAME_CANCEL, .body = wishes, .size = 1};
+    cr_expect_eq(atedm_frame_get_watch(&frame, &on), ATEDM_ERR_FORMAT);
+    cr_expect(!on);
 }
 
 Test(frames, a_worker_of_another_build_is_refused)

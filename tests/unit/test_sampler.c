@@ -350,3 +350,34 @@ Test(sampler, names)
     cr_assert_geq(count, 1);
     cr_assert_str_eq(names[0], "euler");
 }
+
+// x' made of x and the model's output m by the Euler step; x0 as each prediction defines it.
+Test(sampler, what_a_step_takes_for_clean_is_what_the_model_said)
+{
+    static const atedm_prediction predictions[] = {ATEDM_PREDICT_EPSILON, ATEDM_PREDICT_V,
+                                                   ATEDM_PREDICT_SAMPLE};
+    for (int i = 0; i < 3; i++) {
+        atedm_scheduler_config config = sdxl;
+        config.prediction = predictions[i];
+        atedm_schedule schedule = make(&config, 12);
+        for (int k = 0; k < 12; k++) {
+            double sigma = schedule.sigmas[k], variance = sigma * sigma + 1, a, b, p, q;
+            const double x = 3.25, m = -0.75;
+            const double x0[] = {x - sigma * m, x / variance - sigma / sqrt(variance) * m, m};
+            atedm_schedule_euler(&schedule, k, &a, &b);
+            atedm_schedule_clean(&schedule, k, &p, &q);
+            double got = p * (a * x + b * m) + q * x;
+            cr_expect(near(got, x0[predictions[i]], 1e-9), "%d, step %d: %g, not %g", i, k, got,
+                      x0[predictions[i]]);
+        }
+        double p, q; // at sigma 0 the latent is clean
+        atedm_schedule_clean(&schedule, 11, &p, &q);
+        cr_expect_eq(p, 1);
+        cr_expect_eq(q, 0);
+    }
+    atedm_schedule flat = {.n = 1, .sigmas = {2, 2}};
+    double p, q;
+    atedm_schedule_clean(&flat, 0, &p, &q);
+    cr_expect(near(p, 1 / sqrt(5), 1e-12));
+    cr_expect_eq(q, 0);
+}

@@ -1,0 +1,73 @@
+// What a watched request shows of itself between two steps: see pipeline.h. From latents to colours
+// is preview.c's.
+#include "core/pipeline_private.h"
+
+#include <stdlib.h>
+
+static size_t latent_elements(const atedm_generation *g)
+{
+    return (size_t)(g->h * g->w * g->channels);
+}
+
+void atedm_pipeline_watch_finish(atedm_pipeline_watch *watch)
+{
+    free(watch->before); // the others are behind it
+    *watch = (atedm_pipeline_watch){0};
+}
+
+atedm_status atedm_generation_watch(atedm_generation *g, bool on, atedm_error *err)
+{
+    size_t count = latent_elements(g);
+    if (!on)
+        atedm_pipeline_watch_finish(&g->watch);
+    if (!on || g->watch.before)
+        return ATEDM_OK;
+    float *memory = malloc(3 * count * sizeof *memory);
+    if (!memory)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory to watch a request");
+    g->watch = (atedm_pipeline_watch){
+        .before = memory, .after = memory + count, .clean = memory + 2 * count, .step = -1};
+    return ATEDM_OK;
+}
+
+static void download(atedm_pipeline *p, const atedm_generation *g, float *to)
+{
+    atedm_download(p->stream, g->latents, to, latent_elements(g) * sizeof *to);
+}
+
+void atedm_pipeline_watch_before(atedm_pipeline *p, const atedm_lane *lanes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (lanes[i].image == 0 && lanes[i].generation->watch.before)
+            download(p, lanes[i].generation, lanes[i].generation->watch.before);
+}
+
+void atedm_pipeline_watch_after(atedm_pipeline *p, const atedm_lane *lanes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        atedm_generation *g = lanes[i].generation;
+        if (lanes[i].image || !g->watch.before)
+            continue;
+        download(p, g, g->watch.after);
+        g->watch.step = g->steps_done[0];
+    }
+}
+
+const float *atedm_generation_clean(atedm_generation *g)
+{
+    const atedm_pipeline_watch *w = &g->watch;
+    // Of a step that failed the numbers are no latents.
+    if (!w->before || w->step < 0 || w->step != g->steps_done[0] - 1)
+        return NULL;
+    double a, b;
+    atedm_schedule_clean(&g->schedule, w->step, &a, &b);
+    for (size_t i = 0; i < latent_elements(g); i++)
+        w->clean[i] = (float)(a * w->after[i] + b * w->before[i]);
+    return w->clean;
+}
+
+void atedm_generation_latent_size(const atedm_generation *g, int64_t *ret_h, int64_t *ret_w)
+{
+    *ret_h = g->h;
+    *ret_w = g->w;
+}

@@ -1,0 +1,104 @@
+// What the dispatch is asked about itself: depths, rates, expected waits. See dispatch.h.
+#include "server/dispatch_private.h"
+
+#include <math.h>
+
+// Retry-After: where nothing was measured yet, and at most.
+#define RETRY_AFTER_UNKNOWN_S 5
+#define RETRY_AFTER_MAX_S 3600
+
+double atedm_job_flops_left(const atedm_job *job)
+{
+    double done = (double)job->steps_done / job->request.steps;
+    return (double)job->cost.executed * (1 - done);
+}
+
+double atedm_seat_seconds_left(const atedm_seat *s, bool measured)
+{
+    double flops = 0;
+    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+        flops += atedm_job_flops_left(atedm_job_of(place));
+    return measured ? flops / s->rate : flops;
+}
+
+static size_t count_active(const atedm_dispatch *d)
+{
+    size_t active = 0;
+    for (size_t i = 0; i < d->n_seats; i++)
+        active += d->seats[i].active.depth;
+    return active;
+}
+
+// Of all workers; NAN where none was measured.
+static double total_rate(const atedm_dispatch *d)
+{
+    double total = 0;
+    for (size_t i = 0; i < d->n_seats; i++)
+        total += isnan(d->seats[i].rate) ? 0 : d->seats[i].rate;
+    return total > 0 ? total : NAN;
+}
+
+atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
+{
+    size_t ready = 0;
+    for (size_t i = 0; i < d->n_seats; i++)
+        ready += d->seats[i].ready;
+    return (atedm_dispatch_state){
+        .depth = d->queue.depth,
+        .queue_flops = d->queue.flops,
+        .active = count_active(d),
+        .ready = ready,
+        .rate = total_rate(d),
+    };
+}
+
+bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_state *ret_state)
+{
+    if (i >= d->n_seats)
+        return false;
+    const atedm_seat *s = &d->seats[i];
+    *ret_state = (atedm_worker_state){.device = s->device, .device_memory = s->device_memory};
+    return true;
+}
+
+// Seconds until the first of the worker's requests is done, if all go on at the same pace; 0 where
+// there is room.
+static double seconds_until_room(const atedm_seat *s)
+{
+    if (s->active.depth < s->active.limit)
+        return 0;
+    double least = INFINITY;
+    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+        least = fmin(least, atedm_job_flops_left(atedm_job_of(place)));
+    return least * (double)s->active.depth / s->rate;
+}
+
+static double least_until_room(const atedm_dispatch *d)
+{
+    double least = NAN;
+    for (size_t i = 0; i < d->n_seats; i++)
+        least = fmin(least, seconds_until_room(&d->seats[i])); // fmin ignores NAN
+    return least;
+}
+
+double atedm_dispatch_flops_ahead(const atedm_dispatch *d, int priority)
+{
+    double flops = (double)atedm_queue_flops_ahead(&d->queue, priority);
+    for (size_t i = 0; i < d->n_seats; i++)
+        flops += atedm_seat_seconds_left(&d->seats[i], false); // FLOPs
+    return flops;
+}
+
+double atedm_dispatch_expected_wait(const atedm_dispatch *d, int priority)
+{
+    double ahead = (double)atedm_queue_flops_ahead(&d->queue, priority);
+    return least_until_room(d) + ahead / total_rate(d);
+}
+
+int atedm_dispatch_retry_after(const atedm_dispatch *d)
+{
+    double seconds = least_until_room(d);
+    if (isnan(seconds) || isnan(total_rate(d)))
+        return RETRY_AFTER_UNKNOWN_S;
+    return (int)fmin(fmax(1, ceil(seconds)), RETRY_AFTER_MAX_S);
+}

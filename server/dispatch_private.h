@@ -1,0 +1,40 @@
+// What dispatch.c (where jobs are) and dispatch_figures.c (how many, how long) share.
+#ifndef ATEDM_DISPATCH_PRIVATE_H
+#define ATEDM_DISPATCH_PRIVATE_H
+
+#include "server/dispatch.h"
+
+#include <stddef.h>
+
+// A worker and the jobs that it has.
+typedef struct atedm_seat {
+    atedm_dispatch *dispatch;
+    atedm_worker *worker;
+    char device[ATEDM_DEVICE_LABEL_MAX];
+    bool ready;
+    atedm_queue active;
+    double rate, best_rate; // FLOPs a second; NAN: nothing was measured yet
+    size_t device_memory;
+} atedm_seat;
+
+struct atedm_dispatch {
+    atedm_dispatch_options options;
+    atedm_seat seats[ATEDM_MAX_WORKERS];
+    size_t n_seats;
+    atedm_queue queue;
+    uint64_t last_id;
+    uv_timer_t deadline; // the nearest one
+    uv_timer_t watch;    // for workers that hang
+};
+
+static inline atedm_job *atedm_job_of(const atedm_queue_item *place)
+{
+    return (atedm_job *)((char *)(uintptr_t)place - offsetof(atedm_job, place));
+}
+
+double atedm_job_flops_left(const atedm_job *job);
+// Seconds until the worker is through with what it has; in FLOPs where it was not measured yet,
+// which then goes for all.
+double atedm_seat_seconds_left(const atedm_seat *seat, bool measured);
+
+#endif

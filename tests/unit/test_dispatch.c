@@ -1,0 +1,243 @@
+// Dispatch against workers that do what the test wants: who is told of progress and of previews,
+// and that a wish to watch follows the job from worker to worker.
+#include "server/dispatch.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- a worker that only writes down
+
+struct atedm_worker {
+    void (*receive)(void *user, atedm_worker_message *message);
+    void *user;
+    uint64_t job;    // the last that was submitted
+    int wishes;      // that were heard
+    bool watched;    // the last of them
+    uint64_t wanted; // its job
+};
+
+static atedm_worker the_worker;
+
+atedm_status atedm_worker_create(const atedm_worker_options *options, uv_loop_t *loop,
+                                 void (*receive)(void *user, atedm_worker_message *message),
+                                 void *user, atedm_worker **ret_worker, atedm_error *err)
+{
+    the_worker = (atedm_worker){.receive = receive, .user = user};
+    *ret_worker = &the_worker;
+    return ATEDM_OK;
+}
+
+atedm_status atedm_worker_submit(atedm_worker *worker, uint64_t job, const atedm_request *request)
+{
+    cr_expect_not_null(request->prompt);
+    worker->job = job;
+    return ATEDM_OK;
+}
+
+void atedm_worker_watch(atedm_worker *worker, uint64_t job, bool on)
+{
+    worker->wishes++;
+    worker->watched = on;
+    worker->wanted = job;
+}
+
+void atedm_worker_cancel(atedm_worker *worker, uint64_t job)
+{
+    cr_expect_eq(worker->job, job);
+}
+
+double atedm_worker_last_heard(const atedm_worker *worker)
+{
+    return 0;
+}
+
+void atedm_worker_kill(atedm_worker *worker)
+{
+    cr_expect(false, "killed");
+}
+
+void atedm_worker_destroy(atedm_worker *worker)
+{
+    worker->receive = NULL;
+}
+
+static void say(atedm_worker_message message)
+{
+    the_worker.receive(the_worker.user, &message);
+}
+
+// ---- the bench
+
+typedef struct bench {
+    uv_loop_t loop;
+    atedm_metrics *metrics;
+    atedm_dispatch *dispatch;
+    int ends, progress, previews, last_step;
+    const struct atedm_seat *seat; // at the last progress; NULL: none
+} bench;
+
+static void on_ready(void *user, const char *device, const atedm_worker_facts *facts)
+{
+}
+
+static void on_lost(void *user, const char *device, const atedm_error *error)
+{
+}
+
+static void on_idle(void *user)
+{
+}
+
+static void on_end(void *user, const atedm_job *job, atedm_job_end how, atedm_worker_result *result,
+                   const atedm_error *error)
+{
+    bench *b = user;
+    b->ends++;
+}
+
+static void on_progress(void *user, const atedm_job *job)
+{
+    bench *b = user;
+    b->progress++;
+    b->last_step = job->steps_done;
+    b->seat = job->seat;
+}
+
+static void on_preview(void *user, const atedm_job *job, int step, const atedm_worker_image *image)
+{
+    bench *b = user;
+    cr_expect_eq(step, 3);
+    cr_expect_eq(image->size, 4);
+    b->previews++;
+}
+
+static void open_bench(bench *b)
+{
+    *b = (bench){0};
+    uv_loop_init(&b->loop);
+    cr_assert_eq(atedm_metrics_create(&b->metrics), ATEDM_OK);
+    const atedm_dispatch_options options = {.loop = &b->loop,
+                                            .metrics = b->metrics,
+                                            .max_queue = 4,
+                                            .workers = 1,
+                                            .worker_timeout_s = 1000,
+                                            .worker = {.max_requests = 1},
+                                            .device = "fake",
+                                            .user = b,
+                                            .ready = on_ready,
+                                            .lost = on_lost,
+                                            .idle = on_idle};
+    cr_assert_eq(atedm_dispatch_create(&options, &b->dispatch, NULL), ATEDM_OK);
+}
+
+static void close_bench(bench *b)
+{
+    atedm_dispatch_end_all(b->dispatch, ATEDM_JOB_FAILED, &(atedm_error){"the end"});
+    atedm_dispatch_close(b->dispatch);
+    uv_run(&b->loop, UV_RUN_DEFAULT);
+    atedm_dispatch_destroy(b->dispatch);
+    uv_loop_close(&b->loop);
+    atedm_metrics_destroy(b->metrics);
+}
+
+static atedm_job *make_job(bench *b)
+{
+    atedm_job *job = calloc(1, sizeof *job);
+    job->request = (atedm_request){.prompt = strdup("a fox"), .steps = 5, .deadline_s = NAN};
+    job->ended = on_end;
+    job->progress = on_progress;
+    job->preview = on_preview;
+    job->user = b;
+    return job;
+}
+
+static void say_preview(uint64_t job)
+{
+    char png[] = "png";
+    say((atedm_worker_message){.type = ATEDM_WORKER_PREVIEW,
+                               .job = job,
+                               .step = 3,
+                               .image = {.png = png, .size = sizeof png}});
+}
+
+Test(dispatch, progress_is_told_at_the_start_and_at_each_step)
+{
+    bench b;
+    open_bench(&b);
+    atedm_job *job = make_job(&b), *silent = make_job(&b);
+    silent->progress = NULL;
+    silent->preview = NULL;
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, job), ATEDM_OK);
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, silent), ATEDM_OK);
+    cr_expect_eq(b.progress, 0); // it waits
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    cr_expect_eq(b.progress, 1);
+    cr_expect_not_null(b.seat);
+    cr_expect_eq(b.last_step, 0);
+    for (int step = 1; step <= 2; step++)
+        say((atedm_worker_message){
+            .type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = step});
+    cr_expect_eq(b.progress, 3);
+    cr_expect_eq(b.last_step, 2);
+    say((atedm_worker_message){.type = ATEDM_WORKER_ERROR, .job = the_worker.job});
+    cr_expect_eq(b.ends, 1);
+    // Now the one that wants to hear nothing, watched all the same.
+    atedm_dispatch_watch(b.dispatch, silent, true);
+    say((atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = 1});
+    say_preview(the_worker.job);
+    cr_expect_eq(b.progress, 3);
+    cr_expect_eq(b.previews, 0);
+    close_bench(&b);
+}
+
+Test(dispatch, previews_come_while_the_job_is_watched)
+{
+    bench b;
+    open_bench(&b);
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    atedm_job *job = make_job(&b);
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, job), ATEDM_OK);
+    cr_expect_eq(the_worker.wishes, 0);
+    say_preview(the_worker.job); // nobody asked
+    atedm_dispatch_watch(b.dispatch, job, true);
+    atedm_dispatch_watch(b.dispatch, job, true);
+    cr_expect_eq(the_worker.wishes, 1);
+    cr_expect(the_worker.watched);
+    cr_expect_eq(the_worker.wanted, the_worker.job);
+    say_preview(the_worker.job);
+    say_preview(the_worker.job + 1); // of nobody
+    cr_expect_eq(b.previews, 1);
+    atedm_dispatch_watch(b.dispatch, job, false);
+    cr_expect_eq(the_worker.wishes, 2);
+    cr_expect(!the_worker.watched);
+    say_preview(the_worker.job); // was on its way
+    cr_expect_eq(b.previews, 1);
+    close_bench(&b);
+}
+
+Test(dispatch, a_wish_goes_with_the_job)
+{
+    bench b;
+    open_bench(&b);
+    atedm_job *job = make_job(&b);
+    atedm_dispatch_watch(b.dispatch, job, true); // before it is even taken
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, job), ATEDM_OK);
+    cr_expect_eq(the_worker.wishes, 0);
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    cr_expect_eq(the_worker.wishes, 1);
+    cr_expect(the_worker.watched);
+    cr_expect_eq(the_worker.wanted, the_worker.job);
+    say((atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = 2});
+    say((atedm_worker_message){.type = ATEDM_WORKER_LOST});
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY}); // another one
+    cr_expect_eq(the_worker.wishes, 2);
+    cr_expect(the_worker.watched);
+    cr_expect_eq(b.progress, 4); // two starts, one step, once back in the queue
+    cr_expect_eq(b.last_step, 0);
+    say_preview(the_worker.job);
+    cr_expect_eq(b.previews, 1);
+    close_bench(&b);
+    cr_expect_eq(b.ends, 1);
+}

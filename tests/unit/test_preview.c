@@ -1,0 +1,157 @@
+// Previews: the map's arithmetic; the fit, by what it shows of the demo model's pictures; what is
+// refused.
+#include "core/preview.h"
+
+#include "tests/unit/pipeline_bench.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEMO_SIDE 128
+#define CELL 8
+#define CELLS (DEMO_SIDE / CELL)
+#define VALUES (3 * CELLS * CELLS)
+
+Test(preview, a_pixel_is_the_map_of_its_cell)
+{
+    atedm_preview p = {.channels = 2};
+    const double map[3][3] = {{10, 0, 100}, {0, -20, 50.4}, {1, 1, 0}}; // the last is b
+    for (int k = 0; k < 3; k++) {
+        memcpy(p.map[k], map[k], 2 * sizeof(double));
+        p.map[k][ATEDM_PREVIEW_MAX_CHANNELS] = map[k][2];
+    }
+    const float latents[] = {0, 0, 1, 2, -11, 3, 16, -16, NAN, 1, 1e30f, -1e30f};
+    const uint8_t expected[] = {100, 50, 0, 110, 10, 3, 0, 0, 0, 255, 255, 0};
+    uint8_t rgb[3 * 6];
+    atedm_preview_render(&p, latents, 2, 3, rgb);
+    for (size_t i = 0; i < sizeof expected; i++)
+        cr_expect_eq(rgb[i], expected[i], "%zu: %d, not %d", i, rgb[i], expected[i]);
+    cr_expect_eq(rgb[12], 0); // NaN
+    cr_expect_eq(rgb[15], 255);
+    cr_expect_eq(rgb[16], 255);
+}
+
+static pipeline_bench open_demo(void)
+{
+    pipeline_bench b = {0};
+    atedm_error err = {0};
+    char dir[4096];
+    snprintf(dir, sizeof dir, "%s/models/demo", getenv("ATEDM_SOURCE_DIR"));
+    cr_assert_eq(atedm_device_create("cpu", &b.device, &err), ATEDM_OK, "%s", err.message);
+    cr_assert_eq(atedm_model_open(dir, b.device, ATEDM_F32, &b.model, &err), ATEDM_OK, "%s",
+                 err.message);
+    cr_assert_eq(atedm_pipeline_create(b.model, &b.pipeline, &err), ATEDM_OK, "%s", err.message);
+    return b;
+}
+
+// The preview behind the last step, and the picture at an eighth.
+static void make_pair(const pipeline_bench *b, const atedm_preview *p, const char *prompt,
+                      uint8_t *preview, double *small)
+{
+    atedm_error err = {0};
+    atedm_generation *g = NULL;
+    atedm_request request = pipeline_bench_request("off");
+    uint8_t *rgb = malloc((size_t)3 * DEMO_SIDE * DEMO_SIDE);
+    free(request.prompt);
+    request.prompt = strdup(prompt);
+    request.width = request.height = DEMO_SIDE;
+    request.steps = 8;
+    request.guidance_scale = 4;
+    cr_assert_eq(atedm_generation_create(b->pipeline, &request, NULL, NULL, NULL, &g, &err),
+                 ATEDM_OK, "%s", err.message);
+    cr_assert_eq(atedm_generation_watch(g, true, &err), ATEDM_OK);
+    cr_expect_null(atedm_generation_clean(g)); // no step yet
+    cr_assert_eq(atedm_generation_encode(g, &err), ATEDM_OK);
+    for (int k = 0; k < request.steps; k++)
+        cr_assert_eq(atedm_generation_step(g, &err), ATEDM_OK);
+    cr_assert_not_null(atedm_generation_clean(g));
+    atedm_preview_render(p, atedm_generation_clean(g), CELLS, CELLS, preview);
+    cr_assert_eq(atedm_generation_decode(g, 0, rgb, &err), ATEDM_OK);
+    memset(small, 0, VALUES * sizeof *small);
+    for (int y = 0; y < DEMO_SIDE; y++)
+        for (int x = 0; x < DEMO_SIDE; x++)
+            for (int k = 0; k < 3; k++)
+                small[(y / CELL * CELLS + x / CELL) * 3 + k] +=
+                    rgb[(y * DEMO_SIDE + x) * 3 + k] / (double)(CELL * CELL);
+    atedm_generation_destroy(g);
+    atedm_request_finish(&request);
+    free(rgb);
+}
+
+static double correlate(const uint8_t *preview, const double *small)
+{
+    double n = VALUES, a = 0, b = 0, aa = 0, bb = 0, ab = 0;
+    for (int i = 0; i < VALUES; i++) {
+        a += preview[i];
+        b += small[i];
+        aa += preview[i] * preview[i];
+        bb += small[i] * small[i];
+        ab += preview[i] * small[i];
+    }
+    return (ab - a * b / n) / sqrt((aa - a * a / n) * (bb - b * b / n));
+}
+
+static double psnr(const uint8_t *preview, const double *small)
+{
+    double sum = 0;
+    for (int i = 0; i < VALUES; i++)
+        sum += (preview[i] - small[i]) * (preview[i] - small[i]);
+    return 10 * log10(255. * 255 * VALUES / sum);
+}
+
+Test(preview, shows_what_the_demo_model_draws, .timeout = 300)
+{
+    static const char *const prompts[] = {
+        "a big red circle on a white background",
+        "a green heart on a red to blue gradient",
+        "an orange cross on a purple and cyan striped background",
+    };
+    pipeline_bench b = open_demo();
+    atedm_preview p;
+    cr_assert_eq(atedm_preview_fit(b.model, SIZE_MAX, &p, NULL), ATEDM_OK);
+    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
+        uint8_t preview[VALUES];
+        double small[VALUES];
+        make_pair(&b, &p, prompts[i], preview, small);
+        double correlation = correlate(preview, small), db = psnr(preview, small);
+        cr_expect(correlation >= 0.93 && db >= 19, "%s: correlation %.4f, PSNR %.1f dB", prompts[i],
+                  correlation, db);
+    }
+    pipeline_bench_close(&b);
+}
+
+// Twice the same, whatever the model: one of random weights too.
+static void fits_twice_the_same(const pipeline_bench *b)
+{
+    atedm_preview p = {0}, again = {0};
+    atedm_error err = {0};
+    cr_assert_eq(atedm_preview_fit(b->model, SIZE_MAX, &p, &err), ATEDM_OK, "%s", err.message);
+    cr_assert_eq(atedm_preview_fit(b->model, SIZE_MAX, &again, &err), ATEDM_OK);
+    cr_expect_eq(p.channels, b->model->config.parts.vae.latent_channels);
+    cr_expect(!memcmp(&p, &again, sizeof p));
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i <= ATEDM_PREVIEW_MAX_CHANNELS; i++)
+            cr_expect(isfinite(p.map[k][i]));
+}
+
+Test(preview, the_fit_is_the_same_each_time, .timeout = 120)
+{
+    pipeline_bench_everywhere(fits_twice_the_same);
+}
+
+Test(preview, what_does_not_fit_is_refused)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    atedm_preview p = {.channels = -1};
+    atedm_error err = {0};
+    cr_expect_eq(atedm_preview_fit(b.model, 1000, &p, &err), ATEDM_ERR_NOMEM);
+    cr_expect(strstr(err.message, "device memory"), "%s", err.message);
+    atedm_model wide = *b.model;
+    wide.config.parts.vae.latent_channels = ATEDM_PREVIEW_MAX_CHANNELS + 1;
+    cr_expect_eq(atedm_preview_fit(&wide, SIZE_MAX, &p, &err), ATEDM_ERR_UNSUPPORTED);
+    cr_expect_eq(p.channels, -1);
+    pipeline_bench_close(&b);
+}
