@@ -27,6 +27,7 @@ static const char help[] =
     "  --stages LIST             of text, unet, vae; default: text,unet,vae\n"
     "  --backend auto|cpu|ref    default auto\n"
     "  --dtype auto|f32|bf16|f16 default auto\n"
+    "  --ops                     each stage by operation, too: calls, time, FLOPs\n"
     "  --json                    report as JSON\n"
     "  --help, --version\n";
 
@@ -42,6 +43,7 @@ enum {
     OPTION_BACKEND,
     OPTION_DTYPE,
     OPTION_JSON,
+    OPTION_OPS,
     OPTION_HELP,
     OPTION_VERSION,
 };
@@ -58,6 +60,7 @@ static const struct option options_table[] = {
     {"backend", required_argument, NULL, OPTION_BACKEND},
     {"dtype", required_argument, NULL, OPTION_DTYPE},
     {"json", no_argument, NULL, OPTION_JSON},
+    {"ops", no_argument, NULL, OPTION_OPS},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
@@ -126,6 +129,9 @@ static bool take(atedm_bench_options *o, int option, const char *value)
         return true;
     case OPTION_DTYPE:
         o->dtype = value;
+        return true;
+    case OPTION_OPS:
+        o->ops = true;
         return true;
     default:
         o->json = true;

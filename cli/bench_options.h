@@ -28,6 +28,7 @@ typedef struct atedm_bench_options {
     int n_prunings;
     int steps, repeat;
     bool text, unet, vae; // stages
+    bool ops;             // each stage by operation, too
     bool json;
 } atedm_bench_options;
 

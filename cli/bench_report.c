@@ -53,6 +53,24 @@ static void print_row(const atedm_bench_report *report, const atedm_bench_row *r
            (double)row->scratch_bytes / (1 << 20));
 }
 
+// Where the time of a row goes. What is not in an operation is checking, copying and waiting.
+static void print_ops(const atedm_bench_report *report, const atedm_bench_row *row)
+{
+    double inside = 0;
+    for (size_t i = 0; i < row->n_ops; i++)
+        inside += row->ops[i].seconds;
+    for (size_t i = 0; i < row->n_ops; i++) {
+        const atedm_profile_op *op = &row->ops[i];
+        double rate = (double)op->flops / op->seconds;
+        printf("    %-18s %6" PRIu64 " calls %10.3f ms %6.1f %%", op->name, op->calls,
+               op->seconds * 1e3, 100 * op->seconds / inside);
+        if (op->flops)
+            printf(" %10.2f GFLOP %8.1f GFLOP/s %6.1f %% of gemm", (double)op->flops * 1e-9,
+                   rate * 1e-9, 100 * rate / report->gemm_flops_per_s);
+        puts("");
+    }
+}
+
 static void print_table(const atedm_bench_report *report)
 {
     printf("%s, backend %s, %s (VAE %s), %d measured runs\n\n",
@@ -62,8 +80,10 @@ static void print_table(const atedm_bench_report *report)
     printf("%-5s %-10s %5s  %-14s %-7s %10s %10s %10s %9s %8s %9s %7s\n", "stage", "size", "batch",
            "pruning", "steps", "best s", "median s", "GFLOP", "overhead", "GFLOP/s", "% of gemm",
            "MiB");
-    for (size_t i = 0; i < report->n_rows; i++)
+    for (size_t i = 0; i < report->n_rows; i++) {
         print_row(report, &report->rows[i]);
+        print_ops(report, &report->rows[i]);
+    }
     for (size_t i = 0, end; i < report->n_rows; i = end) {
         end = i + 1;
         if (!report->rows[i].steps)
@@ -80,6 +100,17 @@ static void print_table(const atedm_bench_report *report)
            load[0] + load[1], load[2], load[3], (double)atedm_cli_peak_memory() / (1 << 30));
 }
 
+static json_t *ops_json(const atedm_bench_row *row)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < row->n_ops; i++)
+        json_array_append_new(list, json_pack("{s:s, s:I, s:f, s:I}", "op", row->ops[i].name,
+                                              "calls", (json_int_t)row->ops[i].calls, "seconds",
+                                              row->ops[i].seconds, "flops",
+                                              (json_int_t)row->ops[i].flops));
+    return list;
+}
+
 static json_t *row_json(const atedm_bench_report *report, const atedm_bench_row *row)
 {
     json_t *out =
@@ -89,6 +120,8 @@ static json_t *row_json(const atedm_bench_report *report, const atedm_bench_row 
                   "flops_per_s", atedm_bench_row_rate(row), "share_of_gemm",
                   atedm_bench_row_rate(row) / report->gemm_flops_per_s, "scratch_bytes",
                   (json_int_t)row->scratch_bytes);
+    if (row->n_ops)
+        json_object_set_new(out, "ops", ops_json(row));
     if (row->size.width) {
         json_object_set_new(out, "width", json_integer(row->size.width));
         json_object_set_new(out, "height", json_integer(row->size.height));

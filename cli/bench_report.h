@@ -5,6 +5,7 @@
 #include "cli/bench_options.h"
 #include "core/model.h"
 #include "kernels/kernels.h"
+#include "kernels/profile.h"
 
 #define ATEDM_BENCH_MAX_ROWS 512
 
@@ -18,6 +19,8 @@ typedef struct atedm_bench_row {
     double min_s, median_s;
     atedm_op_counts counts;
     size_t scratch_bytes;
+    atedm_profile_op ops[ATEDM_PROFILE_MAX]; // of one run, the longest first
+    size_t n_ops;                            // 0: not asked for
 } atedm_bench_row;
 
 typedef struct atedm_bench_report {

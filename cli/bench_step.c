@@ -161,6 +161,27 @@ static atedm_status run_once(const bench_case *c, enqueue_fn enqueue, atedm_stre
     return status;
 }
 
+// Runs the case again, `repeat` times, each operation timed: fills the means of a run.
+static atedm_status profile_case(const bench_case *c, enqueue_fn enqueue, atedm_stream *s,
+                                 atedm_arena *arena, atedm_bench_row *row, atedm_error *err)
+{
+    atedm_profile *profile = NULL;
+    double seconds;
+    int repeat = c->b->report->options->repeat;
+    atedm_status status = atedm_profile_start(c->b->real.device, &profile, err);
+    for (int i = 0; i < repeat && !status; i++)
+        status = run_once(c, enqueue, s, arena, &seconds, err);
+    if (!status)
+        row->n_ops = atedm_profile_read(profile, row->ops);
+    for (size_t i = 0; i < row->n_ops; i++) {
+        row->ops[i].calls /= (uint64_t)repeat;
+        row->ops[i].flops /= (uint64_t)repeat;
+        row->ops[i].seconds /= repeat;
+    }
+    atedm_profile_stop(profile);
+    return status;
+}
+
 // Fills the times, counts and memory of `row`: one run to warm up, then `repeat` (or as many more
 // as fill `seconds`).
 static atedm_status time_case(bench_case *c, atedm_dtype dtype, enqueue_fn enqueue, double seconds,
@@ -189,6 +210,8 @@ static atedm_status time_case(bench_case *c, atedm_dtype dtype, enqueue_fn enque
         row->median_s = times[n / 2];
         row->counts = atedm_stream_counts(s);
     }
+    if (!status && c->b->report->options->ops && enqueue != enqueue_gemm)
+        status = profile_case(c, enqueue, s, &arena, row, err);
     atedm_arena_finish(&arena);
     atedm_stream_destroy(s);
     return status;

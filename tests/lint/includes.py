@@ -19,7 +19,7 @@ MAY_USE = {
     "kernels": ("core/base",),
     "core": ("core/base", "kernels/kernels.h"),
     "config": ("core", "kernels/kernels.h"),
-    "cli": ("config", "core", "kernels/kernels.h"),
+    "cli": ("config", "core", "kernels/kernels.h", "kernels/profile.h"),
     "server": ("config", "core", "kernels/kernels.h"),
     "tests": ("cli", "config", "core", "kernels", "server", "tests"),
 }

@@ -1,0 +1,155 @@
+// Times operations: see profile.h. A device's table is replaced by one whose entries time those of
+// the table that was there.
+#include "kernels/profile.h"
+
+#include "core/base/clock.h"
+#include "kernels/backend.h"
+
+#include <stdlib.h>
+
+// The operations, with their parameters behind the stream.
+#define OPERATIONS(X)                                                                              \
+    X(linear, (atedm_stream * s, const atedm_linear_args *a), (s, a))                              \
+    X(conv, (atedm_stream * s, const atedm_conv_args *a), (s, a))                                  \
+    X(group_norm, (atedm_stream * s, const atedm_group_norm_args *a), (s, a))                      \
+    X(layer_norm, (atedm_stream * s, const atedm_layer_norm_args *a), (s, a))                      \
+    X(geglu, (atedm_stream * s, const void *x, void *y, int64_t rows, int64_t f),                  \
+      (s, x, y, rows, f))                                                                          \
+    X(activate, (atedm_stream * s, atedm_activation kind, const void *x, void *y, int64_t count),  \
+      (s, kind, x, y, count))                                                                      \
+    X(add, (atedm_stream * s, const void *a, const void *b, void *y, int64_t count),               \
+      (s, a, b, y, count))                                                                         \
+    X(upsample2,                                                                                   \
+      (atedm_stream * s, const void *x, void *y, int64_t n, int64_t h, int64_t w, int64_t c),      \
+      (s, x, y, n, h, w, c))                                                                       \
+    X(concat,                                                                                      \
+      (atedm_stream * s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,            \
+       int64_t rows),                                                                              \
+      (s, a, ca, b, cb, y, rows))                                                                  \
+    X(embed_tokens,                                                                                \
+      (atedm_stream * s, const atedm_weight *table, const atedm_weight *position,                  \
+       const int64_t *ids, int64_t rows, int64_t tokens, void *y),                                 \
+      (s, table, position, ids, rows, tokens, y))                                                  \
+    X(sinusoid, (atedm_stream * s, const double *values, int64_t n, int64_t dim, void *y),         \
+      (s, values, n, dim, y))                                                                      \
+    X(to_f32, (atedm_stream * s, const void *x, float *y, int64_t count), (s, x, y, count))        \
+    X(from_f32, (atedm_stream * s, const float *x, void *y, int64_t count), (s, x, y, count))      \
+    X(attention, (atedm_stream * s, const atedm_attention_args *a), (s, a))                        \
+    X(rank_tokens, (atedm_stream * s, const atedm_rank_args *a), (s, a))                           \
+    X(random_scores, (atedm_stream * s, float *scores, const atedm_random_span *spans, int64_t n), \
+      (s, scores, spans, n))                                                                       \
+    X(select_tokens,                                                                               \
+      (atedm_stream * s, const float *scores, int32_t *kept, const atedm_prune_span *spans,        \
+       int64_t n),                                                                                 \
+      (s, scores, kept, spans, n))                                                                 \
+    X(source_attention,                                                                            \
+      (atedm_stream * s, const atedm_source_args *a, const atedm_source_map *map), (s, a, map))    \
+    X(source_cosine, (atedm_stream * s, const atedm_source_args *a, const void *x, int64_t c),     \
+      (s, a, x, c))                                                                                \
+    X(source_nearest,                                                                              \
+      (atedm_stream * s, const atedm_source_args *a, const int32_t *place, int64_t width),         \
+      (s, a, place, width))                                                                        \
+    X(gather_rows,                                                                                 \
+      (atedm_stream * s, const void *x, const int32_t *index, void *y, size_t row_bytes,           \
+       const atedm_gather_span *spans, int64_t n),                                                 \
+      (s, x, index, y, row_bytes, spans, n))                                                       \
+    X(scale_input,                                                                                 \
+      (atedm_stream * s, const float *x, const double *a, void *y, int64_t n, int64_t count),      \
+      (s, x, a, y, n, count))                                                                      \
+    X(sampler_step, (atedm_stream * s, const atedm_step_args *a), (s, a))
+
+enum {
+#define X(name, parameters, arguments) OP_##name,
+    OPERATIONS(X)
+#undef X
+        N_OPERATIONS
+};
+_Static_assert(N_OPERATIONS <= ATEDM_PROFILE_MAX, "room for every operation");
+
+struct atedm_profile {
+    atedm_backend table; // the device's, as long as it is profiled
+    const atedm_backend *inner;
+    atedm_device *device;
+    atedm_profile_op ops[N_OPERATIONS];
+    uint64_t flops; // counted by the stream before the operation
+};
+
+static atedm_profile *profile_of(const atedm_stream *s)
+{
+    return (atedm_profile *)(uintptr_t)s->device->backend; // its first member
+}
+
+static uint64_t counted(const atedm_op_counts *c)
+{
+    return 2 * (c->conv + c->linear + c->attention + c->overhead);
+}
+
+static void note(atedm_stream *s, int op, double start)
+{
+    atedm_profile *p = profile_of(s);
+    p->inner->stream_sync(s);
+    uint64_t flops = counted(&s->counts);
+    p->ops[op].seconds += atedm_clock_monotonic() - start;
+    p->ops[op].calls++;
+    // Operations are counted right before they are called; less than before: the counts were reset.
+    p->ops[op].flops += flops >= p->flops ? flops - p->flops : flops;
+    p->flops = flops;
+}
+
+#define X(name, parameters, arguments)                                                             \
+    static void timed_##name parameters                                                            \
+    {                                                                                              \
+        double start = atedm_clock_monotonic();                                                    \
+        profile_of(s)->inner->name arguments;                                                      \
+        note(s, OP_##name, start);                                                                 \
+    }
+OPERATIONS(X)
+#undef X
+
+atedm_status atedm_profile_start(atedm_device *device, atedm_profile **ret_profile,
+                                 atedm_error *err)
+{
+    atedm_profile *p = calloc(1, sizeof *p);
+    if (!p)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a profile");
+    p->inner = device->backend;
+    p->device = device;
+    p->table = *p->inner;
+#define X(op, parameters, arguments)                                                               \
+    p->table.op = timed_##op;                                                                      \
+    p->ops[OP_##op].name = #op;
+    OPERATIONS(X)
+#undef X
+    device->backend = &p->table;
+    *ret_profile = p;
+    return ATEDM_OK;
+}
+
+void atedm_profile_stop(atedm_profile *p)
+{
+    if (!p)
+        return;
+    p->device->backend = p->inner;
+    free(p);
+}
+
+void atedm_profile_reset(atedm_profile *p)
+{
+    for (int i = 0; i < N_OPERATIONS; i++)
+        p->ops[i] = (atedm_profile_op){.name = p->ops[i].name};
+}
+
+size_t atedm_profile_read(const atedm_profile *p, atedm_profile_op ret_ops[ATEDM_PROFILE_MAX])
+{
+    size_t n = 0;
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        const atedm_profile_op op = p->ops[i];
+        if (!op.calls)
+            continue;
+        size_t at = n++;
+        for (; at > 0 && ret_ops[at - 1].seconds < op.seconds; at--)
+            ret_ops[at] = ret_ops[at - 1];
+        ret_ops[at] = op;
+    }
+    return n;
+}

@@ -1,0 +1,71 @@
+// A device that is profiled tells which operations ran, and gives what it gave before.
+#include "kernels/profile.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static atedm_device *device;
+static atedm_stream *stream;
+
+static void setup(void)
+{
+    cr_assert_eq(atedm_device_create("ref", &device, NULL), ATEDM_OK);
+    cr_assert_eq(atedm_stream_create(device, ATEDM_F32, &stream, NULL), ATEDM_OK);
+}
+
+static void teardown(void)
+{
+    atedm_stream_destroy(stream);
+    atedm_device_destroy(device);
+}
+
+TestSuite(profile, .init = setup, .fini = teardown);
+
+// y = x W^T of 2 rows, 3 values to 4; twice, and two sums.
+static void run(atedm_weight *weight, float y[8])
+{
+    const float x[6] = {1, 2, 3, 4, 5, 6};
+    const atedm_linear_args args = {.weight = weight, .x = x, .y = y, .rows = 2};
+    float sums[8];
+    atedm_linear(stream, &args);
+    atedm_linear(stream, &args);
+    atedm_add(stream, y, y, sums, 8);
+    atedm_add(stream, y, y, sums, 8);
+    cr_assert_eq(atedm_stream_sync(stream, NULL), ATEDM_OK);
+}
+
+Test(profile, counts_operations_and_their_flops)
+{
+    const float values[12] = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1};
+    const atedm_host_tensor part = {.data = values, .dtype = ATEDM_F32, .ndim = 2, .shape = {4, 3}};
+    atedm_weight *weight = NULL;
+    cr_assert_eq(atedm_linear_weight_create(device, ATEDM_F32, &part, NULL, 1, &weight, NULL),
+                 ATEDM_OK);
+    float plain[8], profiled[8];
+    run(weight, plain);
+    atedm_profile *profile = NULL;
+    cr_assert_eq(atedm_profile_start(device, &profile, NULL), ATEDM_OK);
+    for (int i = 0; i < 3; i++) {
+        atedm_stream_reset_counts(stream); // between two runs, as benchmarks do
+        run(weight, profiled);
+    }
+    cr_assert_arr_eq(plain, profiled, sizeof plain);
+    atedm_profile_op ops[ATEDM_PROFILE_MAX];
+    cr_assert_eq(atedm_profile_read(profile, ops), 2);
+    for (int i = 0; i < 2; i++) {
+        bool linear = strcmp(ops[i].name, "linear") == 0;
+        cr_assert(linear || strcmp(ops[i].name, "add") == 0);
+        cr_assert_eq(ops[i].calls, 6);
+        cr_assert_geq(ops[i].seconds, 0);
+        // 2 x rows x in x out, but for the first, which follows the counts of the plain run.
+        cr_assert_eq(ops[i].flops, linear ? 6 * 48 : 0);
+    }
+    cr_assert_geq(ops[0].seconds, ops[1].seconds);
+    atedm_profile_reset(profile);
+    cr_assert_eq(atedm_profile_read(profile, ops), 0);
+    atedm_profile_stop(profile);
+    atedm_profile_stop(NULL);
+    run(weight, plain);
+    cr_assert_arr_eq(plain, profiled, sizeof plain);
+    atedm_weight_destroy(weight);
+}
