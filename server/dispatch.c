@@ -190,6 +190,27 @@ static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
     return chosen;
 }
 
+// A worker that has something to do says so with every evaluation. One with nothing to do is
+// silent, so what counts is the later of its last word and the start of what it has; and nobody
+// looks while no worker has anything.
+static void on_watch(uv_timer_t *timer)
+{
+    atedm_dispatch *d = timer->data;
+    double now = atedm_clock_monotonic();
+    bool active = false;
+    for (size_t i = 0; i < d->n_seats; i++) {
+        const atedm_seat *s = &d->seats[i];
+        double heard = atedm_worker_last_heard(s->worker), latest = -INFINITY;
+        for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+            latest = fmax(latest, atedm_job_of(place)->handed_over);
+        active |= s->active.depth > 0;
+        if (s->active.depth && now - fmax(heard, latest) > d->options.worker_timeout_s)
+            atedm_worker_kill(s->worker);
+    }
+    if (!active)
+        uv_timer_stop(timer);
+}
+
 // The worker gets a copy of the request: the job's own stays, for the answer and for another
 // worker.
 static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
@@ -201,6 +222,8 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
     job->seat = s;
     job->steps_done = 0;
     atedm_queue_push(&s->active, &job->place);
+    if (!uv_is_active((uv_handle_t *)&d->watch))
+        uv_timer_start(&d->watch, on_watch, WATCH_MS, WATCH_MS);
     if (job->strikes == 0) {
         job->started = job->handed_over;
         atedm_account_start(d->options.metrics, job->started - job->arrived);
@@ -376,22 +399,6 @@ static void on_message(void *user, atedm_worker_message *message)
     }
 }
 
-// A worker that has something to do says so with every evaluation. One with nothing to do is
-// silent, so what counts is the later of its last word and the start of what it has.
-static void on_watch(uv_timer_t *timer)
-{
-    atedm_dispatch *d = timer->data;
-    double now = atedm_clock_monotonic();
-    for (size_t i = 0; i < d->n_seats; i++) {
-        const atedm_seat *s = &d->seats[i];
-        double heard = atedm_worker_last_heard(s->worker), latest = -INFINITY;
-        for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-            latest = fmax(latest, atedm_job_of(place)->handed_over);
-        if (s->active.depth && now - fmax(heard, latest) > d->options.worker_timeout_s)
-            atedm_worker_kill(s->worker);
-    }
-}
-
 // ---- life
 
 static atedm_status add_seat(atedm_dispatch *d, atedm_error *err)
@@ -422,7 +429,6 @@ atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
     uv_timer_init(options->loop, &d->watch);
     d->deadline.data = d;
     d->watch.data = d;
-    uv_timer_start(&d->watch, on_watch, WATCH_MS, WATCH_MS);
     *ret_dispatch = d;
     for (size_t i = 0; i < options->workers; i++) {
         atedm_status status = add_seat(d, err);
