@@ -17,6 +17,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -405,6 +406,7 @@ static void finish(atedm_daemon *d)
     atedm_dispatch_destroy(d->dispatch);
     atedm_metrics_destroy(d->metrics);
     atedm_clients_destroy(d->clients);
+    free(d->openapi);
 }
 
 int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
