@@ -8,6 +8,7 @@ import pathlib
 import re
 import resource
 import signal
+import tempfile
 import time
 import types
 import unittest
@@ -350,7 +351,7 @@ class Requests(unittest.TestCase):
         self.assertGreater(count, 100)
 
     def test_defaults_are_what_is_done(self):
-        """A body with all defaults, but for those that stand for something else, costs what one without them does."""
+        """A body that spells all defaults is estimated and answered as one without them, to the picture's last bit."""
         fields = self.document.schemas["GenerateRequest"]["properties"]
         spelt = {name: field["default"] for name, field in fields.items() if "default" in field}
         self.assertEqual(spelt["pruning"], "at-edm")
@@ -361,6 +362,10 @@ class Requests(unittest.TestCase):
         self.assertEqual(short, long)
         self.assertEqual([short[name] for name in ("width", "height", "steps", "num_images")],
                          [spelt[name] for name in ("width", "height", "steps", "num_images")])
+        small = {**SMALL, "pruning": {"ratio": 0.4}}
+        self.assertEqual(*(images_of(self.d.post("/generate", body)) for body in (small, {**spelt, **small})))
+        for name in spelt:  # what may be null is so where it is absent
+            self.assertEqual("null" in fields[name].get("type", []), spelt[name] is None, name)
 
     def test_examples(self):
         examples = self.document.value["components"]["requestBodies"]["Generate"]["content"]["application/json"]["examples"]
@@ -447,7 +452,8 @@ class Answers(unittest.TestCase):
             cls.document = document(d)
 
     def test_every_documented_answer(self):
-        for part in (self.success, self.jobs, self.refused, self.full_disk, self.draining, self.keys):
+        for part in (self.success, self.jobs, self.refused, self.full_disk, self.draining, self.keys,
+                     self.no_longer_allowed):
             with self.subTest(part.__name__):
                 part()
         documented = {(path, method, status) for path, method, operation in self.document.operations()
@@ -545,6 +551,21 @@ class Answers(unittest.TestCase):
             self.ask(d, "DELETE", done, 404, kind="not-found")
             for query in ("state=ready", "limit=0", "limit=1001", "before=-1"):
                 self.ask(d, "GET", "/jobs?" + query, 400, kind="query")
+
+    def no_longer_allowed(self):
+        """A job that a daemon with a lower limit finds."""
+        with tempfile.TemporaryDirectory() as folder:
+            store = folder + "/jobs.db"
+            with Daemon(job_store=store) as d:
+                path = self.ask(d, "POST", "/generate", 202, LONG, {**ASYNC, "Idempotency-Key": "k"}).headers["Location"]
+                d.kill()
+            with Daemon(job_store=store, max_steps=LONG["steps"] - 1) as d:
+                wait_until(lambda: d.get(path).json()["state"] == "failed", "it fails")
+                self.assertEqual(self.ask(d, "GET", path, 200).json()["error"]["type"], "urn:atedm:problem:invalid")
+                self.assertEqual(self.check_events(path, d.get(path + "/events")), {"error"})
+            with Daemon(job_store=store) as d:
+                answer = self.ask(d, "POST", "/generate", 422, LONG, {"Idempotency-Key": "k"}, "invalid")
+                self.assertNotIn("errors", answer.json())
 
     def later(self, d, path, fields=None, headers=None):
         """Asks in a thread; call what is returned for the answer."""
