@@ -106,6 +106,12 @@ class Document:
         return kind
 
 
+def document(d):
+    answer = d.get("/openapi.json")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    return Document(answer.body)
+
+
 # ---- the form of a document: OpenAPI 3.1.0, of which here is what is used. Where a field is not
 # named, it is not allowed, so that no misspelt one goes unseen.
 
