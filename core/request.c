@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DEFAULT_STEPS 30 // where the operator allows so many
+
 void atedm_request_finish(atedm_request *request)
 {
     if (!request)
@@ -27,7 +29,7 @@ void atedm_request_init(atedm_request *request, const atedm_request_limits *limi
     *request = (atedm_request){
         .width = limits->native_width,
         .height = limits->native_height,
-        .steps = 30,
+        .steps = limits->max_steps < DEFAULT_STEPS ? limits->max_steps : DEFAULT_STEPS,
         .guidance_scale = 7,
         .num_images = 1,
         .prune = *prune,

@@ -33,6 +33,7 @@ clang-tidy-14        14       program clang-tidy-14
 libomp-14-dev        14       file    /usr/lib/llvm-14/lib/libomp.so
 python3-numpy        1.24     python  numpy
 python3-pil          9.4      python  PIL
+python3-jsonschema   4.10     python  jsonschema
 '
 quality_list='
 python3-matplotlib   3.6      python  matplotlib

@@ -17,6 +17,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -379,7 +380,8 @@ static void start_metrics(atedm_daemon *d)
     atedm_metrics_set(d->metrics, ATEDM_METRIC_BUILD_INFO, 1, ATEDM_LABELS(ATEDM_VERSION));
     atedm_metrics_set(d->metrics, ATEDM_METRIC_PROCESS_START_TIME, atedm_process_read().start_time,
                       ATEDM_NO_LABELS);
-    const char *const reasons[] = {"full", "draining", "deadline", "client_gone", "rate", "quota"};
+    const char *const reasons[] = {"full",     "draining", "deadline", "client_gone",
+                                   "canceled", "storage",  "rate",     "quota"};
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
 }
@@ -405,6 +407,7 @@ static void finish(atedm_daemon *d)
     atedm_dispatch_destroy(d->dispatch);
     atedm_metrics_destroy(d->metrics);
     atedm_clients_destroy(d->clients);
+    free(d->openapi);
 }
 
 int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)

@@ -43,6 +43,7 @@ typedef struct atedm_daemon {
     atedm_jobs *jobs;
     bool loaded; // `facts` are there
     atedm_worker_facts facts;
+    char *openapi; // the answer of /openapi.json; NULL: not made since the last reload
     bool draining, closing;
     int exit_status;
 } atedm_daemon;

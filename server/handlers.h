@@ -19,6 +19,7 @@ void atedm_handle_ready(void *app, atedm_exchange *exchange);      // info.c
 void atedm_handle_metrics(void *app, atedm_exchange *exchange);    // views.c
 void atedm_handle_flops(void *app, atedm_exchange *exchange);      // views.c
 void atedm_handle_latency(void *app, atedm_exchange *exchange);    // views.c
+void atedm_handle_openapi(void *app, atedm_exchange *exchange);    // openapi.c
 
 // The job of /jobs/{id}... while it is live, where it is the client's; NULL: the store may know it.
 atedm_live *atedm_job_of_path(const atedm_daemon *daemon, const atedm_exchange *exchange);

@@ -5,6 +5,8 @@
 #include "server/handlers.h"
 #include "server/problem.h"
 
+#include <string.h>
+
 static void respond(atedm_exchange *x, json_t *take_value)
 {
     atedm_exchange_respond(x, atedm_json_response(200, atedm_exchange_id(x), take_value));
@@ -63,8 +65,10 @@ void atedm_handle_schedules(void *app, atedm_exchange *x)
         "last of each up stage alone",
         "name", "uniform", "summary", "every step prunes alike", "name", "phases", "summary",
         "a list of phases in place of schedule and tau");
-    json_t *initial = d->default_prune.enabled ? atedm_prune_spec_json(&d->default_prune)
-                                               : json_pack("{s:s}", "preset", "off");
+    json_t *initial = strcmp(d->config->default_pruning, "auto") == 0
+                          ? json_pack("{s:s}", "preset", "auto")
+                      : d->default_prune.enabled ? atedm_prune_spec_json(&d->default_prune)
+                                                 : json_pack("{s:s}", "preset", "off");
     respond(x, json_pack("{s:o, s:o, s:o}", "schedules", schedules, "presets", presets, "default",
                          initial));
 }

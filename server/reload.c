@@ -62,6 +62,8 @@ static void put_into_force(atedm_daemon *d, const fresh *f)
                              d->config->worker_timeout_s);
     d->log.json = strcmp(d->config->log_format, "json") == 0;
     d->log.level = atedm_log_level_named(d->config->log_level);
+    free(d->openapi); // it tells the limits
+    d->openapi = NULL;
     if (d->draining)
         atedm_daemon_limit_drain(d);
 }

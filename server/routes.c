@@ -19,5 +19,6 @@ const atedm_route atedm_routes[] = {
     {"/metrics/latency", atedm_handle_latency, NULL, NULL, ATEDM_ROUTE_CLIENTS},
     {"/healthz", atedm_handle_health, NULL, NULL, ATEDM_ROUTE_OPEN},
     {"/readyz", atedm_handle_ready, NULL, NULL, ATEDM_ROUTE_OPEN},
+    {"/openapi.json", atedm_handle_openapi, NULL, NULL, ATEDM_ROUTE_OPEN},
     {NULL, NULL, NULL, NULL, ATEDM_ROUTE_CLIENTS},
 };

@@ -124,7 +124,7 @@ class BadInput(unittest.TestCase):
 
     def test_paths_and_methods(self):
         for path in ("/", "/generate/", "/v1", "/v1/../generate", "/GENERATE", "/" + "a" * 5000,
-                     "/%00", "/%ff", "/v1/jobs", "/openapi.json"):
+                     "/%00", "/%ff", "/v1/jobs", "/openapi.yaml"):
             self.check_problem(self.daemon.get(path), 404, "not-found")
         for method, path, allow in (("GET", "/generate", "POST"), ("HEAD", "/generate", "POST"),
                                     ("DELETE", "/v1/generate", "POST"),
