@@ -53,8 +53,9 @@ build-with-tests: deps-check
 	@ninja -C build
 
 build-asan: deps-check
-	@[ -f build-asan/build.ninja ] || $(MESON) setup build-asan -Dbuildtype=debugoptimized \
-	    -Db_lundef=false -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all
+	@if [ -f build-asan/build.ninja ]; then $(MESON) configure build-asan -Dfault_injection=true; \
+	    else $(MESON) setup build-asan -Dbuildtype=debugoptimized -Dfault_injection=true \
+	    -Db_lundef=false -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all; fi
 	@ninja -C build-asan
 
 check: build-with-tests build-asan
