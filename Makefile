@@ -9,7 +9,7 @@ INSTALL := deploy/install-deps.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
-.PHONY: help serve build check test asan fuzz chaos bench bench-serving quality lint format clean
+.PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format clean
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -20,16 +20,18 @@ help:
 	@echo 'make asan     the tests under AddressSanitizer and UBSan only, in build-asan/'
 	@echo 'make fuzz     damaged input for all that is read, much longer than make check (SEED=N)'
 	@echo 'make chaos    kill the daemon and its workers under load, and count (KILLS=200 SEED=N)'
+	@echo 'make soak     half an hour of steady load with faults: memory, descriptors, latencies (SOAK_S=1800 SEED=N)'
+	@echo 'make tsan     the daemon and its worker under ThreadSanitizer, over the HTTP tests, in build-tsan/'
 	@echo 'make lint     format, clang-tidy, include directions, banned functions, file lengths'
 	@echo 'make format   lay out every C file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
 	@echo 'make bench-serving  a daemon under load: batching (SERVING=pays), the overload valve (SERVING=valve)'
 	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
-	@echo 'make clean    remove build/ and build-asan/'
+	@echo 'make clean    remove build/, build-asan/ and build-tsan/'
 
 # ---- build and run
 
-.PHONY: deps deps-check build-with-tests build-asan
+.PHONY: deps deps-check build-with-tests build-asan build-tsan
 
 deps:
 	@$(INSTALL) run
@@ -54,8 +56,9 @@ build-with-tests: deps-check
 	@ninja -C build
 
 build-asan: deps-check
-	@[ -f build-asan/build.ninja ] || $(MESON) setup build-asan -Dbuildtype=debugoptimized \
-	    -Db_lundef=false -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all
+	@if [ -f build-asan/build.ninja ]; then $(MESON) configure build-asan -Dfault_injection=true; \
+	    else $(MESON) setup build-asan -Dbuildtype=debugoptimized -Dfault_injection=true \
+	    -Db_lundef=false -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all; fi
 	@ninja -C build-asan
 
 check: build-with-tests build-asan
@@ -76,6 +79,20 @@ fuzz: build-asan
 chaos: build-with-tests
 	@cd tests/e2e && ATEDMD=$(CURDIR)/build/server/atedmd OMP_WAIT_POLICY=passive \
 	    ATEDM_TEST_MODEL=$(CURDIR)/build/tests/e2e/tiny-model python3 chaos.py $(or $(KILLS),200) $(SEED)
+
+soak: build-with-tests
+	@cd tests/e2e && ATEDMD=$(CURDIR)/build/server/atedmd OMP_WAIT_POLICY=passive \
+	    ATEDM_TEST_MODEL=$(CURDIR)/build/tests/e2e/tiny-model python3 soak.py $(or $(SOAK_S),1800) $(SEED)
+
+build-tsan: deps-check
+	@[ -f build-tsan/build.ninja ] || $(MESON) setup build-tsan -Dbuildtype=debugoptimized \
+	    -Dfault_injection=true -Db_lundef=false -Db_sanitize=thread
+	@ninja -C build-tsan server/atedmd server/atedm-worker cli/atedm tests/e2e/tiny-model
+
+# One thread for the kernels: gcc's OpenMP is not built for ThreadSanitizer, which would see races where there are none.
+tsan: build-tsan
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive TSAN_OPTIONS='halt_on_error=1:exitcode=66' \
+	    $(MESON) test -C build-tsan --no-rebuild --print-errorlogs --timeout-multiplier 4 --suite api
 
 lint: build-with-tests
 	@$(MESON) test -C build --no-rebuild --print-errorlogs --suite lint
@@ -105,4 +122,4 @@ format:
 	@git ls-files -z -- '*.c' '*.h' | xargs -0 clang-format-14 -i
 
 clean:
-	rm -rf build build-asan
+	rm -rf build build-asan build-tsan

@@ -26,6 +26,10 @@
 
 // While the last answers are sent after a signal: how long a client may take to read them.
 #define GRACE_S 10
+// Descriptors beside those of connections: the store's, the loop's, workers' pipes.
+#define OWN_DESCRIPTORS 128
+// Seconds between two times that free memory is given back.
+#define TRIM_S 5
 
 // ---- ending
 
@@ -107,6 +111,12 @@ static void on_hangup_signal(uv_signal_t *handle, int number)
         atedm_reload(d);
 }
 
+static void on_trim(uv_timer_t *timer)
+{
+    (void)timer;
+    atedm_process_trim();
+}
+
 // ---- what the parts tell
 
 static void set_up(atedm_daemon *d, const char *device, bool up)
@@ -169,6 +179,13 @@ static void on_http_message(void *app, const char *text)
 {
     const atedm_daemon *d = app;
     ATEDM_LOG(&d->log, ATEDM_LOG_DEBUG, "http", atedm_log_text("text", text));
+}
+
+static void on_starved(void *app, int why)
+{
+    const atedm_daemon *d = app;
+    ATEDM_LOG(&d->log, ATEDM_LOG_WARNING, "connections have to wait to be accepted",
+              atedm_log_text("error", strerror(why)));
 }
 
 static atedm_response refuse(void *app, const atedm_exchange *x, atedm_refusal refusal)
@@ -347,6 +364,7 @@ static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
             .answered = on_answered,
             .idle = check_drained,
             .message = on_http_message,
+            .starved = on_starved,
         },
         &d->http, err);
 }
@@ -355,6 +373,8 @@ static void start_handles(atedm_daemon *d)
 {
     uv_timer_init(&d->loop, &d->grace); // these cannot fail
     uv_timer_init(&d->loop, &d->drain_limit);
+    uv_timer_init(&d->loop, &d->trim);
+    uv_timer_start(&d->trim, on_trim, TRIM_S * 1000, TRIM_S * 1000);
     uv_signal_init(&d->loop, &d->sighup);
     uv_signal_init(&d->loop, &d->sigterm);
     uv_signal_init(&d->loop, &d->sigint);
@@ -397,6 +417,7 @@ static void finish(atedm_daemon *d)
         atedm_dispatch_close(d->dispatch);
     uv_close((uv_handle_t *)&d->grace, NULL);
     uv_close((uv_handle_t *)&d->drain_limit, NULL);
+    uv_close((uv_handle_t *)&d->trim, NULL);
     uv_close((uv_handle_t *)&d->sighup, NULL);
     uv_close((uv_handle_t *)&d->sigterm, NULL);
     uv_close((uv_handle_t *)&d->sigint, NULL);
@@ -420,6 +441,7 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
                 .level = atedm_log_level_named(config->log_level)},
         .device = strcmp(config->backend, "auto") == 0 ? "cpu" : config->backend,
     };
+    atedm_process_prepare((size_t)config->max_connections + OWN_DESCRIPTORS);
     int exit_status = prepare(&d);
     if (exit_status)
         return exit_status;

@@ -36,6 +36,7 @@ typedef struct atedm_daemon {
     uv_loop_t loop;
     uv_signal_t sigterm, sigint, sighup;
     uv_timer_t drain_limit;
+    uv_timer_t trim;      // memory goes back to the system
     double drain_started; // monotonic clock
     uv_timer_t grace;     // runs while the last answers are sent
     atedm_http *http;

@@ -7,7 +7,6 @@
 
 #include "core/base/clock.h"
 #include "core/base/memory.h"
-#include "server/hangup.h"
 #include "server/http_private.h"
 
 #include <errno.h>
@@ -37,21 +36,19 @@ void atedm_response_header(atedm_response *response, const char *name, const cha
 
 static void on_timer(uv_timer_t *timer);
 
-static bool is_full(const atedm_http *http)
+static bool has_room(void *user)
 {
+    const atedm_http *http = user;
     const union MHD_DaemonInfo *info =
         MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
-    return info && info->num_connections >= http->options.max_connections;
+    return !info || info->num_connections < http->options.max_connections;
 }
 
 static void run(atedm_http *http)
 {
-    bool was_full = is_full(http);
     MHD_run(http->mhd);
-    // At its limit libmicrohttpd ignores the listening socket, and looks whether it still has to
-    // only at the beginning of a run.
-    if (was_full && !is_full(http))
-        MHD_run(http->mhd);
+    if (http->accept)
+        atedm_accept_check(http->accept);
     MHD_UNSIGNED_LONG_LONG milliseconds = 0;
     if (MHD_get_timeout(http->mhd, &milliseconds) == MHD_YES)
         uv_timer_start(&http->timer, on_timer, milliseconds, 0);
@@ -69,8 +66,25 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     run(poll->data);
 }
 
-// Runs it in the loop's next round: the caller may stand in one of its callbacks.
-static void run_soon(atedm_http *http)
+static void take_connection(void *user, int fd, const struct sockaddr *address, socklen_t size)
+{
+    const atedm_http *http = user;
+    if (MHD_add_connection(http->mhd, fd, address, size) == MHD_NO)
+        return; // it has closed it
+}
+
+static void on_taken(void *user)
+{
+    run(user);
+}
+
+static void on_starved(void *user, int why)
+{
+    const atedm_http *http = user;
+    http->options.starved(http->options.app, why);
+}
+
+void atedm_http_run_soon(atedm_http *http)
 {
     uv_timer_start(&http->timer, on_timer, 0, 0);
 }
@@ -135,6 +149,7 @@ static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *
         return NULL;
     x->http = http;
     x->connection = connection;
+    x->peer = atedm_peer_of(connection);
     x->started = atedm_clock_monotonic();
     make_id(x->id);
     snprintf(x->method, sizeof x->method, "%s", method);
@@ -163,7 +178,7 @@ static void report(atedm_exchange *x, unsigned status)
 static void exchange_destroy(atedm_exchange *x)
 {
     atedm_http *http = x->http;
-    atedm_hangup_stop(x->hangup);
+    atedm_peer_go_on(x->peer);
     give_up(x);
     if (!x->answered)
         report(x, STATUS_GONE);
@@ -211,33 +226,26 @@ static void refuse(atedm_exchange *x)
     atedm_exchange_respond(x, options->refuse(options->app, x, x->refusal));
 }
 
-static void on_hangup(void *user)
+void atedm_exchange_abandon(atedm_exchange *x)
 {
-    atedm_exchange *x = user;
     x->gone_away = true;
     give_up(x);
     atedm_exchange_resume(x);
 }
 
-// Without a watch on the connection a client's hang-up would only show when more is sent; that is
-// no reason to refuse the request.
 void atedm_exchange_suspend(atedm_exchange *x)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (info)
-        x->hangup = atedm_hangup_start(x->http->options.loop, info->connect_fd, on_hangup, x);
     x->suspended = true;
     MHD_suspend_connection(x->connection);
+    atedm_peer_wait(x->peer, x);
 }
 
 void atedm_exchange_resume(atedm_exchange *x)
 {
-    atedm_hangup_stop(x->hangup);
-    x->hangup = NULL;
+    atedm_peer_go_on(x->peer);
     x->suspended = false;
     MHD_resume_connection(x->connection);
-    run_soon(x->http);
+    atedm_http_run_soon(x->http);
 }
 
 // The headers are in. A refusal goes out at once where no body follows it, or where the client
@@ -405,13 +413,25 @@ void atedm_exchange_wait(atedm_exchange *x, void (*gone)(void *user), void *user
 static struct MHD_Daemon *start_mhd(atedm_http *http)
 {
     const atedm_http_options *o = &http->options;
-    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
-                            NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_message, http,
-                            MHD_OPTION_LISTEN_SOCKET, o->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-                            o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-                            (unsigned)o->connection_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                            (size_t)ATEDM_HTTP_HEADERS_MAX, MHD_OPTION_NOTIFY_COMPLETED,
-                            on_completed, http, MHD_OPTION_END);
+    return MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0,
+        NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_message, http,
+        MHD_OPTION_CONNECTION_LIMIT, o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)o->connection_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)ATEDM_HTTP_HEADERS_MAX, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
+        MHD_OPTION_NOTIFY_CONNECTION, atedm_peer_on_connection, http, MHD_OPTION_END);
+}
+
+static atedm_status start_accept(atedm_http *http, atedm_error *err)
+{
+    return atedm_accept_create(&(atedm_accept_options){.loop = http->options.loop,
+                                                       .listen_fd = http->options.listen_fd,
+                                                       .user = http,
+                                                       .room = has_room,
+                                                       .take = take_connection,
+                                                       .taken = on_taken,
+                                                       .starved = on_starved},
+                               &http->accept, err);
 }
 
 atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **ret_http,
@@ -426,27 +446,19 @@ atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **r
     http->mhd = start_mhd(http);
     const union MHD_DaemonInfo *info =
         http->mhd ? MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-    if (!info) {
+    if (!info || uv_poll_init(options->loop, &http->poll, info->epoll_fd)) {
         if (http->mhd)
             MHD_stop_daemon(http->mhd);
-        else
-            close(options->listen_fd);
+        close(options->listen_fd);
         free(http);
         return atedm_error_set(err, ATEDM_ERR_IO, "libmicrohttpd does not start");
-    }
-    int result = uv_poll_init(options->loop, &http->poll, info->epoll_fd);
-    if (result) {
-        MHD_stop_daemon(http->mhd);
-        free(http);
-        return atedm_error_set(err, ATEDM_ERR_IO, "libuv: %s", uv_strerror(result));
     }
     uv_timer_init(options->loop, &http->timer); // cannot fail
     http->poll.data = http;
     http->timer.data = http;
     uv_poll_start(&http->poll, UV_READABLE, on_poll);
-    run_soon(http);
     *ret_http = http;
-    return ATEDM_OK;
+    return start_accept(http, err);
 }
 
 void atedm_http_quiesce(atedm_http *http)
@@ -454,10 +466,8 @@ void atedm_http_quiesce(atedm_http *http)
     if (http->quiesced)
         return;
     http->quiesced = true;
-    MHD_socket fd = MHD_quiesce_daemon(http->mhd);
-    if (fd != MHD_INVALID_SOCKET)
-        close(fd);
-    run_soon(http);
+    atedm_accept_close(http->accept);
+    http->accept = NULL;
 }
 
 size_t atedm_http_open_exchanges(const atedm_http *http)
@@ -467,6 +477,8 @@ size_t atedm_http_open_exchanges(const atedm_http *http)
 
 void atedm_http_close(atedm_http *http)
 {
+    atedm_accept_close(http->accept);
+    http->accept = NULL;
     uv_close((uv_handle_t *)&http->poll, NULL);
     uv_close((uv_handle_t *)&http->timer, NULL);
     MHD_stop_daemon(http->mhd);

@@ -87,6 +87,7 @@ typedef struct atedm_http_options {
     void (*answered)(void *app, const atedm_exchange *exchange, unsigned status, double seconds);
     void (*idle)(void *app);                      // the last open exchange has ended
     void (*message)(void *app, const char *text); // libmicrohttpd's own messages
+    void (*starved)(void *app, int why); // errno: connections wait, as the system has no more
 } atedm_http_options;
 
 ATEDM_MUST_CHECK atedm_status atedm_http_create(const atedm_http_options *options,

@@ -1,9 +1,10 @@
 // What the files of HTTP share: http.c (exchanges and their life), http_route.c (who answers what),
-// http_stream.c (answers that go on).
+// http_stream.c (answers that go on), http_peer.c (clients that hang up).
 #ifndef ATEDM_HTTP_PRIVATE_H
 #define ATEDM_HTTP_PRIVATE_H
 
 #include "core/base/memory.h"
+#include "server/accept.h"
 #include "server/hangup.h"
 #include "server/http.h"
 
@@ -12,18 +13,22 @@
 #define ATEDM_ROUTE_PARAMETERS 2
 #define ATEDM_ROUTE_PARAMETER_MAX 64 // bytes, the terminator included
 
+typedef struct atedm_peer atedm_peer;
+
 struct atedm_http {
     atedm_http_options options;
     struct MHD_Daemon *mhd;
-    uv_poll_t poll;   // libmicrohttpd's epoll descriptor
-    uv_timer_t timer; // its next timeout, or 0: run it
-    size_t open;      // exchanges
+    atedm_accept *accept; // NULL: no more connections are taken
+    uv_poll_t poll;       // libmicrohttpd's epoll descriptor
+    uv_timer_t timer;     // its next timeout, or 0: run it
+    size_t open;          // exchanges
     bool quiesced;
 };
 
 struct atedm_exchange {
     atedm_http *http;
     struct MHD_Connection *connection;
+    atedm_peer *peer; // NULL: not watched
     char id[ATEDM_HTTP_ID_SIZE];
     char method[16], path[256];
     char client[ATEDM_HTTP_CLIENT_MAX + 1]; // "": anonymous
@@ -44,7 +49,6 @@ struct atedm_exchange {
     atedm_stream stream;
     void (*gone)(void *user); // who waits for an answer, NULL: nobody
     void *gone_user;
-    atedm_hangup *hangup;
 };
 
 // The route of a path, and what stands in it for each {name}; NULL where there is none.
@@ -59,6 +63,20 @@ bool atedm_content_type_is_json(const char *content_type);
 // stream.
 struct MHD_Response *atedm_exchange_make_response(atedm_exchange *exchange);
 struct MHD_Response *atedm_stream_make_response(atedm_exchange *exchange);
+
+// Runs libmicrohttpd in the loop's next round: the caller may stand in one of its callbacks.
+void atedm_http_run_soon(atedm_http *http);
+// Nobody will get the answer: tells who works on it, and ends the connection.
+void atedm_exchange_abandon(atedm_exchange *exchange);
+
+// Libmicrohttpd's MHD_NotifyConnectionCallback, with the atedm_http.
+void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, void **context,
+                              enum MHD_ConnectionNotificationCode code);
+// NULL: not watched; the following allow that.
+atedm_peer *atedm_peer_of(struct MHD_Connection *connection);
+// The exchange is abandoned when the peer hangs up, or at once where it has.
+void atedm_peer_wait(atedm_peer *peer, atedm_exchange *exchange);
+void atedm_peer_go_on(atedm_peer *peer);
 
 // Nobody reads the connection until it is resumed; a hang-up is noticed.
 void atedm_exchange_suspend(atedm_exchange *exchange);

@@ -1,8 +1,9 @@
-// Reads /proc/self: see process.h and proc(5).
+// Reads /proc/self, sets limits: see process.h and proc(5).
 #include "server/process.h"
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +20,28 @@
 #define FIELD_VSIZE 23
 #define FIELD_RSS 24
 #define FIELDS 24
+
+// Bytes from where on a block is a mapping of its own, which goes back when it is freed; and free
+// bytes at the heap's end that are kept. Left alone, glibc raises both, up to 64 MiB, as soon as a
+// large block is freed.
+#define MAPPED_BYTES (128 << 10)
+#define KEPT_BYTES (256 << 10)
+
+void atedm_process_prepare(size_t descriptors)
+{
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= descriptors)
+        return;
+    limit.rlim_cur = limit.rlim_max < descriptors ? limit.rlim_max : descriptors;
+    setrlimit(RLIMIT_NOFILE, &limit); // may not: connections wait then
+}
+
+void atedm_process_trim(void)
+{
+    malloc_trim(0);
+}
 
 static size_t read_text(const char *path, char *text, size_t size)
 {

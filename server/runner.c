@@ -5,6 +5,7 @@
 #include "core/engine.h"
 #include "core/model.h"
 #include "server/encoder.h"
+#include "server/fault.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,6 +248,7 @@ static void admit(atedm_runner *r)
         next = o->next;
         if (o->admitted)
             continue;
+        atedm_fault_strike(o->request.prompt);
         atedm_error error = {""};
         atedm_status status = atedm_engine_admit(r->engine, o->job, &o->request, &error);
         r->full = status == ATEDM_ERR_LIMIT;

@@ -202,14 +202,17 @@ static parcel *new_parcel(void)
     return p;
 }
 
-// Takes the parcel.
+// Takes the parcel. A pipe that is broken already is no error: LOST follows, and tells of all that
+// the process had or should have had.
 static atedm_status send_parcel(atedm_worker *w, parcel *p, atedm_status status)
 {
     uv_buf_t buffer = uv_buf_init(p->buffer.data, (unsigned)p->buffer.size);
-    if (!status && uv_write(&p->request, (uv_stream_t *)&w->pipe, &buffer, 1, on_written))
-        status = ATEDM_ERR_IO;
-    if (status)
+    bool sent =
+        !status && uv_write(&p->request, (uv_stream_t *)&w->pipe, &buffer, 1, on_written) == 0;
+    if (!sent)
         on_written(&p->request, 0);
+    if (!sent && !status)
+        kill_process(w);
     return status;
 }
 

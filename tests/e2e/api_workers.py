@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Workers are processes: whatever becomes of one, no accepted request is lost, none is answered twice, and the
 service goes on."""
+import json
 import os
 import pathlib
 import signal
 import time
 import unittest
 
-from daemon import LONG, SMALL, Daemon, images_of, series, wait_until
+from daemon import LONG, SMALL, Answer, Daemon, images_of, series, wait_until
 
 # Long enough to be caught at work, short enough to be waited for.
 MEDIUM = {**SMALL, "width": 64, "height": 64, "steps": 100}
@@ -49,6 +50,32 @@ class Loss(unittest.TestCase):
             self.assertEqual(d.gauge("atedm_images_total", sampler="euler", pruning="off"), 2)
             self.assertEqual(d.metrics()[series("atedm_stage_duration_seconds_count", stage="queue")], 6)
             self.assertIn("signal 9", d.log())
+
+    def test_requests_that_come_while_it_ends(self):
+        """The daemon finds the pipe broken before it is told of the end, and writes to it."""
+        with Daemon() as d:
+            expected = images_of(d.generate(SMALL))
+            connections = [d.connection() for _ in range(4)]
+            for c in connections:
+                self.assertEqual(d.get("/healthz", connection=c).status, 200)
+            pid = worker(d)
+            os.kill(pid, signal.SIGSTOP)
+            unread = d.in_background(SMALL)  # so that the pipe does not just end, but is reset
+            wait_active(d)
+            d.process.send_signal(signal.SIGSTOP)
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
+            for c in connections:
+                c.request("POST", "/generate", json.dumps(SMALL), {"Content-Type": "application/json"})
+            time.sleep(0.2)
+            d.process.send_signal(signal.SIGCONT)
+            for c in connections:
+                with c.getresponse() as response:
+                    answer = Answer(response.status, response.headers, response.read())
+                self.assertEqual(answer.status, 200, answer.body)
+                self.assertEqual(images_of(answer), expected)
+                c.close()
+            self.assertEqual(images_of(unread.answer()), expected)
 
     def test_readiness_follows(self):
         with Daemon() as d:

@@ -1,0 +1,78 @@
+// The other end of each connection, watched for its hang-up from accept to close: libmicrohttpd
+// does not watch suspended connections, and misses a hang-up that comes together with the last
+// data (it waits for the socket to become readable, which it is already).
+#include "server/http_private.h"
+
+#include <stdlib.h>
+
+// Seconds without progress after which a connection is closed that nobody is on the other end of.
+#define GONE_TIMEOUT_S 1
+
+struct atedm_peer {
+    atedm_http *http;
+    struct MHD_Connection *connection;
+    atedm_hangup *hangup;
+    atedm_exchange *waiting; // its connection is suspended
+    bool gone;
+};
+
+static void on_gone(void *user)
+{
+    atedm_peer *peer = user;
+    peer->gone = true;
+    if (peer->waiting)
+        atedm_exchange_abandon(peer->waiting);
+    else if (MHD_set_connection_option(peer->connection, MHD_CONNECTION_OPTION_TIMEOUT,
+                                       GONE_TIMEOUT_S) == MHD_YES)
+        atedm_http_run_soon(peer->http);
+}
+
+// Without a watch on the connection a client's hang-up would only show when more is sent, or when
+// it has been silent for too long; that is no reason to refuse it.
+static atedm_peer *start(atedm_http *http, struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    atedm_peer *peer = info ? calloc(1, sizeof *peer) : NULL;
+    if (!peer)
+        return NULL;
+    peer->http = http;
+    peer->connection = connection;
+    peer->hangup = atedm_hangup_start(http->options.loop, info->connect_fd, on_gone, peer);
+    return peer;
+}
+
+void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, void **context,
+                              enum MHD_ConnectionNotificationCode code)
+{
+    atedm_peer *peer = *context;
+    *context = NULL;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED)
+        *context = start(user, connection);
+    else if (peer)
+        atedm_hangup_stop(peer->hangup);
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+        free(peer);
+}
+
+atedm_peer *atedm_peer_of(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+void atedm_peer_wait(atedm_peer *peer, atedm_exchange *x)
+{
+    if (!peer)
+        return;
+    peer->waiting = x;
+    if (peer->gone)
+        atedm_exchange_abandon(x);
+}
+
+void atedm_peer_go_on(atedm_peer *peer)
+{
+    if (peer)
+        peer->waiting = NULL;
+}
