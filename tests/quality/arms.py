@@ -18,7 +18,20 @@ for _short, _preset in _VARIED.items():
     for _name, _fields in _VARIANTS.items():
         ARMS[f"{_name}@{_short}"] = {"preset": _preset, **_fields}
 
+# Where in the run pruning does its harm: the preset's ratio in a part of the steps, all blocks alike.
+_PARTS = {"early": (0.0, 0.4), "middle": (0.3, 0.7), "late": (0.6, 1.0), "but-late": (0.0, 0.8)}
+
+
+def _phases(begin: float, end: float, ratio: float) -> list[dict]:
+    spans = [(begin, 0.0), (end, ratio), (1.0, 0.0)]
+    return [{"until": until, "ratio": r} for i, (until, r) in enumerate(spans) if until > (spans[i - 1][0] if i else 0)]
+
+
+for _name, (_begin, _end) in _PARTS.items():
+    ARMS[f"{_name}@c"] = {"preset": "at-edm-c", "phases": _phases(_begin, _end, 0.7)}
+
 COMPARISONS = [
     *((f"at-edm-{x}", "off") for x in ("a", "b", "c", "d", "dagger")),
+    *((f"{name}@c", "off") for name in _PARTS),
     *((preset, f"{name}@{short}") for short, preset in _VARIED.items() for name in _VARIANTS),
 ]
