@@ -30,9 +30,9 @@ class Start(unittest.TestCase):
         self.assertIn(message, errors)
 
     def test_the_job_store(self):
-        self.check_refused(1, "nowhere to keep jobs", HOME="")
-        self.check_refused(1, "the job store's folder /proc/nowhere", STATE_DIRECTORY="/proc/nowhere")
-        self.check_refused(1, "/nowhere/jobs.db", "--job-store", "/nowhere/jobs.db")
+        self.check_refused(1, "nowhere to keep jobs", "--model", MODEL, HOME="")
+        self.check_refused(1, "the job store's folder /proc/nowhere", "--model", MODEL, STATE_DIRECTORY="/proc/nowhere")
+        self.check_refused(1, "/nowhere/jobs.db", "--model", MODEL, "--job-store", "/nowhere/jobs.db")
         with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
             for variable, below in (("STATE_DIRECTORY", "jobs.db"), ("XDG_STATE_HOME", "atedmd/jobs.db"),
                                     ("HOME", ".local/state/atedmd/jobs.db")):

@@ -132,12 +132,22 @@ class Load:
         time.sleep(random.Random(number).uniform(0, 0.2))
         s.close()
 
+    def handled(self):
+        with self.lock:
+            return sum(self.counts.values())
+
     def end(self):
+        """Waits for all that is open, as long as some of it ends: returns the seconds that it took."""
+        start = time.monotonic()
         for _ in self.threads:
             self.due.put(None)
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "a request without an end"
+        handled, since = self.handled(), start
+        while any(thread.is_alive() for thread in self.threads):
+            time.sleep(0.1)
+            if self.handled() > handled:
+                handled, since = self.handled(), time.monotonic()
+            assert time.monotonic() < since + PATIENCE, f"requests without an end; {handled} had one"
+        return time.monotonic() - start
 
 
 setattr(Load, "async", Load.async_)  # a word of Python's
@@ -236,9 +246,10 @@ def run(seconds, seed):
             files = len(open_files(d.process.pid))
             load, samples = Load(d, seed), Samples(d)
             sixths, sent = drive(d, load, samples, LOAD * capacity, seconds)
-            load.end()
+            behind = load.end()
             check_rest(d, files)
             print(f"{seconds:.0f} s, {sent} requests at {LOAD * capacity:.1f} a second, {LOAD:.0%} of the capacity: {load.counts}")
+            print(f"the last answer came {behind:.1f} s after the last request was due")
             print(f"{files} descriptors, and {files} again; the store has {os.path.getsize(folder + '/jobs.db')} bytes")
             good = True
             good &= judge("daemon's resident bytes", samples.mean(1, sixths[1], sixths[2]),
