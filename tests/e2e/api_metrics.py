@@ -2,9 +2,23 @@
 """Every metric holds what was asked for: arithmetic after known requests."""
 import os
 import subprocess
+import time
 import unittest
 
 from daemon import PROGRAM, SMALL, Daemon, series, wait_until
+
+
+def settled(d, name):
+    """The metrics, once this one stays as it is for a moment."""
+    last = [d.metrics()]
+
+    def stays():
+        time.sleep(0.2)
+        last.append(d.metrics())
+        return last[-1][name] == last[-2][name]
+
+    wait_until(stays, "a level of " + name[0])
+    return last[-1]
 
 
 class Metrics(unittest.TestCase):
@@ -29,9 +43,11 @@ class Metrics(unittest.TestCase):
     def test_process(self):
         with Daemon() as d:
             pid = d.process.pid
-            before = d.metrics()
+            fds = series("process_open_fds")
+            # Connections of the start may still be closing.
+            before = settled(d, fds)
             sockets = [d.connect() for _ in range(5)]
-            wait_until(lambda: d.gauge("process_open_fds") >= before[series("process_open_fds")] + 5,
+            wait_until(lambda: d.gauge("process_open_fds") >= before[fds] + 5,
                        "five more descriptors")
             for s in sockets:
                 s.close()
