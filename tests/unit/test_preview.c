@@ -102,7 +102,7 @@ static double psnr(const uint8_t *preview, const double *small)
     return 10 * log10(255. * 255 * VALUES / sum);
 }
 
-Test(preview, shows_what_the_demo_model_draws, .timeout = 300)
+Test(preview, shows_what_the_demo_model_draws)
 {
     static const char *const prompts[] = {
         "a big red circle on a white background",
@@ -138,7 +138,7 @@ static void fits_twice_the_same(const pipeline_bench *b)
         }
 }
 
-Test(preview, the_fit_is_the_same_each_time, .timeout = 120)
+Test(preview, the_fit_is_the_same_each_time)
 {
     pipeline_bench_everywhere(fits_twice_the_same);
 }
