@@ -88,7 +88,7 @@ static void expect_file(const atedm_encoding *e)
     atedm_buffer_finish(&expected);
 }
 
-Test(encoder, files_come_in_order_and_are_those_of_the_spot, .timeout = 60)
+Test(encoder, files_come_in_order_and_are_those_of_the_spot)
 {
     ear e;
     atedm_encoder *encoder = open_encoder(&e);
@@ -107,7 +107,7 @@ Test(encoder, files_come_in_order_and_are_those_of_the_spot, .timeout = 60)
 }
 
 // Jobs 0 and 1 take turns; 0 is canceled with some done, one being encoded, and some that wait.
-Test(encoder, nothing_of_a_canceled_job_comes, .timeout = 60)
+Test(encoder, nothing_of_a_canceled_job_comes)
 {
     ear e;
     for (size_t done_before = 0; done_before < 40; done_before += 3) {
@@ -136,7 +136,7 @@ Test(encoder, nothing_of_a_canceled_job_comes, .timeout = 60)
     }
 }
 
-Test(encoder, what_waits_is_bounded, .timeout = 60)
+Test(encoder, what_waits_is_bounded)
 {
     ear e;
     atedm_encoder *encoder = open_encoder(&e);
@@ -163,7 +163,7 @@ Test(encoder, what_waits_is_bounded, .timeout = 60)
 }
 
 // A picture that alone is over the limit is taken where nothing else waits: it would never be.
-Test(encoder, one_alone_may_be_over_the_limit, .timeout = 60)
+Test(encoder, one_alone_may_be_over_the_limit)
 {
     ear e;
     atedm_encoder *encoder = open_encoder(&e);
@@ -183,7 +183,7 @@ Test(encoder, one_alone_may_be_over_the_limit, .timeout = 60)
     atedm_encoder_destroy(encoder);
 }
 
-Test(encoder, a_picture_that_cannot_be_encoded_says_why, .timeout = 60)
+Test(encoder, a_picture_that_cannot_be_encoded_says_why)
 {
     ear e;
     atedm_encoder *encoder = open_encoder(&e);
