@@ -74,9 +74,10 @@ static atedm_status pick(const atedm_daemon *d, atedm_job *job, atedm_error *err
         rungs[count++] = (atedm_rung){.preset = names[i], .flops = job->cost.executed};
     }
     count = atedm_valve_order(rungs, count, d->config->auto_floor);
-    job->pick = atedm_valve_pick(
-        rungs, count, atedm_dispatch_flops_ahead(d->dispatch, job->request.priority),
-        atedm_dispatch_get_state(d->dispatch).rate, d->config->latency_objective_s);
+    atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
+    job->pick = atedm_valve_pick(rungs, count,
+                                 atedm_dispatch_flops_ahead(d->dispatch, job->request.priority),
+                                 state.rate, state.valve_multiple, d->config->latency_objective_s);
     return try_preset(d, job->pick.preset, job, err);
 }
 

@@ -323,8 +323,11 @@ static void finish(atedm_dispatch *d, atedm_job *job, const atedm_worker_message
 {
     bool done = message->type == ATEDM_WORKER_DONE;
     atedm_queue_remove(&job->seat->active, &job->place);
-    if (done)
+    if (done) {
         atedm_account_done(d->options.metrics, job, message->result);
+        d->valve_multiple = atedm_valve_learn(d->valve_multiple, &job->pick,
+                                              atedm_clock_monotonic() - job->arrived);
+    }
     end(job, done ? ATEDM_JOB_DONE : ATEDM_JOB_FAILED, message->result, &message->error);
     start_next(d);
 }
@@ -424,6 +427,7 @@ atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
     if (!d)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the queue");
     d->options = *options;
+    d->valve_multiple = ATEDM_VALVE_FIRST;
     atedm_queue_init(&d->queue, options->max_queue);
     uv_timer_init(options->loop, &d->deadline); // these cannot fail
     uv_timer_init(options->loop, &d->watch);

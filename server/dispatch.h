@@ -113,11 +113,12 @@ size_t atedm_dispatch_end_all(atedm_dispatch *dispatch, atedm_job_end how,
 void atedm_dispatch_configure(atedm_dispatch *dispatch, size_t max_queue, double worker_timeout_s);
 
 typedef struct atedm_dispatch_state {
-    size_t depth;         // requests that wait
-    uint64_t queue_flops; // theirs
-    size_t active;        // requests that workers have
-    size_t ready;         // workers that take requests
-    double rate;          // FLOPs a second of all workers, measured lately; NAN: none yet
+    size_t depth;          // requests that wait
+    uint64_t queue_flops;  // theirs
+    size_t active;         // requests that workers have
+    size_t ready;          // workers that take requests
+    double rate;           // FLOPs a second of all workers, measured lately; NAN: none yet
+    double valve_multiple; // see valve.h
 } atedm_dispatch_state;
 
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);

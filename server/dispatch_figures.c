@@ -49,6 +49,7 @@ atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
         .active = count_active(d),
         .ready = ready,
         .rate = total_rate(d),
+        .valve_multiple = d->valve_multiple,
     };
 }
 

@@ -23,8 +23,9 @@ struct atedm_dispatch {
     size_t n_seats;
     atedm_queue queue;
     uint64_t last_id;
-    uv_timer_t deadline; // the nearest one
-    uv_timer_t watch;    // for workers that hang
+    double valve_multiple; // see valve.h
+    uv_timer_t deadline;   // the nearest one
+    uv_timer_t watch;      // for workers that hang
 };
 
 static inline atedm_job *atedm_job_of(const atedm_queue_item *place)

@@ -337,8 +337,7 @@ static json_t *pick_json(const atedm_pick *pick)
     if (isnan(pick->expected_s))
         reason = json_string("no speed was measured yet");
     else if (pick->meets)
-        reason = json_sprintf("the mildest plan that is expected within %g of the objective",
-                              ATEDM_VALVE_MARGIN);
+        reason = json_string("the mildest plan that is expected in time");
     else
         reason = json_string("no plan down to the floor is expected in time; this is the floor");
     return json_pack("{s:f, s:o, s:o}", "objective_s", pick->objective_s, "expected_s",

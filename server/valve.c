@@ -4,6 +4,9 @@
 #include <math.h>
 #include <string.h>
 
+// How far one request moves the multiple.
+#define STEP 0.1
+
 size_t atedm_valve_order(atedm_rung rungs[ATEDM_VALVE_MAX], size_t count, const char *floor)
 {
     atedm_rung last = {.preset = floor};
@@ -27,7 +30,7 @@ size_t atedm_valve_order(atedm_rung rungs[ATEDM_VALVE_MAX], size_t count, const 
 }
 
 atedm_pick atedm_valve_pick(const atedm_rung *rungs, size_t count, double ahead, double rate,
-                            double objective_s)
+                            double multiple, double objective_s)
 {
     atedm_pick pick = {
         .preset = rungs[0].preset, .objective_s = objective_s, .expected_s = NAN, .meets = true};
@@ -35,10 +38,20 @@ atedm_pick atedm_valve_pick(const atedm_rung *rungs, size_t count, double ahead,
         return pick;
     for (size_t i = 0; i < count; i++) {
         pick.preset = rungs[i].preset;
-        pick.expected_s = (ahead + (double)rungs[i].flops) / rate;
-        pick.meets = pick.expected_s <= ATEDM_VALVE_MARGIN * objective_s;
+        pick.mean_s = (ahead + (double)rungs[i].flops) / rate;
+        pick.expected_s = multiple * pick.mean_s;
+        pick.meets = pick.expected_s <= objective_s;
         if (pick.meets)
             break;
     }
     return pick;
+}
+
+double atedm_valve_learn(double multiple, const atedm_pick *pick, double taken_s)
+{
+    if (!pick->preset || !(pick->mean_s > 0))
+        return multiple;
+    bool more = taken_s > multiple * pick->mean_s;
+    multiple *= 1 + STEP * (more ? ATEDM_VALVE_SHARE : ATEDM_VALVE_SHARE - 1);
+    return fmin(fmax(multiple, ATEDM_VALVE_LEAST), ATEDM_VALVE_MOST);
 }

@@ -10,9 +10,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-// Share of the objective that a plan may be expected to take: what is expected is a mean, and half
-// of all requests take longer.
-#define ATEDM_VALVE_MARGIN 0.7
+// Work over speed is what a request takes in the mean; later ones share the device with it, and the
+// speed is not the same for every mix. So the valve watches what requests take of that, and goes by
+// the multiple that this share of them does not exceed.
+#define ATEDM_VALVE_SHARE 0.95
+#define ATEDM_VALVE_FIRST 1.4 // the multiple before any was seen
+#define ATEDM_VALVE_LEAST 1.0
+#define ATEDM_VALVE_MOST 10.0
 #define ATEDM_VALVE_MAX 8 // rungs: plans to pick from
 
 // A plan to pick: rungs are in the order of their cost, the first is the mildest.
@@ -25,8 +29,9 @@ typedef struct atedm_rung {
 typedef struct atedm_pick {
     const char *preset; // NULL: the client chose
     double objective_s;
-    double expected_s; // from admission to answer; NAN: no speed was measured yet
-    bool meets;        // the margin of the objective
+    double mean_s;     // work over speed; NAN: no speed was measured yet
+    double expected_s; // the multiple of it, from admission to answer; NAN likewise
+    bool meets;        // the objective
 } atedm_pick;
 
 // Orders presets by what they cost the request, down to `floor`, which is one of them; of equal
@@ -34,8 +39,14 @@ typedef struct atedm_pick {
 size_t atedm_valve_order(atedm_rung rungs[ATEDM_VALVE_MAX], size_t count, const char *floor);
 
 // `ahead`: FLOPs that are to be done before or beside the request. `rate`: FLOPs a second; NAN:
-// unknown. Where no plan meets the objective it is the last.
+// unknown. `multiple`: ATEDM_VALVE_FIRST, then what was learned. Where no plan meets the objective
+// it is the last.
 atedm_pick atedm_valve_pick(const atedm_rung *rungs, size_t count, double ahead, double rate,
-                            double objective_s);
+                            double multiple, double objective_s);
+
+// The multiple, now that a request of this pick has taken so long. Up by much where it took more,
+// down by little where it did not: in balance where ATEDM_VALVE_SHARE of them do not (stochastic
+// approximation of a quantile; Robbins and Monro, 1951).
+double atedm_valve_learn(double multiple, const atedm_pick *pick, double taken_s);
 
 #endif

@@ -32,22 +32,23 @@ Test(valve, picks_the_mildest_that_meets)
 {
     atedm_rung rungs[ATEDM_VALVE_MAX];
     size_t n = make_rungs(rungs, "at-edm-b");
-    // 10 FLOPs a second, an objective of 20 s: 140 FLOPs within the margin.
+    // 10 FLOPs a second, an objective of 20 s, a multiple of 2: 100 FLOPs are in time.
     const struct {
         double ahead;
         const char *preset;
         double expected;
         bool meets;
     } cases[] = {
-        {0, "off", 10, true},           {40, "off", 14, true},      {41, "at-edm-d", 12.1, true},
-        {61, "at-edm", 12.1, true},     {90, "at-edm-b", 14, true}, {91, "at-edm-b", 14.1, false},
-        {1000, "at-edm-b", 105, false},
+        {0, "off", 20, true},           {1, "at-edm-d", 16.2, true}, {20, "at-edm-d", 20, true},
+        {21, "at-edm", 16.2, true},     {50, "at-edm-b", 20, true},  {51, "at-edm-b", 20.2, false},
+        {1000, "at-edm-b", 210, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        atedm_pick pick = atedm_valve_pick(rungs, n, cases[i].ahead, 10, 20);
+        atedm_pick pick = atedm_valve_pick(rungs, n, cases[i].ahead, 10, 2, 20);
         cr_assert_str_eq(pick.preset, cases[i].preset, "%g ahead", cases[i].ahead);
         cr_assert_float_eq(pick.expected_s, cases[i].expected, 1e-9);
         cr_assert_eq(pick.meets, cases[i].meets);
+        cr_assert_float_eq(pick.mean_s, cases[i].expected / 2, 1e-9);
         cr_assert_eq(pick.objective_s, 20);
     }
 }
@@ -56,7 +57,37 @@ Test(valve, prunes_nothing_before_a_speed_is_known)
 {
     atedm_rung rungs[ATEDM_VALVE_MAX];
     size_t n = make_rungs(rungs, "at-edm-a");
-    atedm_pick pick = atedm_valve_pick(rungs, n, 1e9, NAN, 1);
+    atedm_pick pick = atedm_valve_pick(rungs, n, 1e9, NAN, ATEDM_VALVE_FIRST, 1);
     cr_assert_str_eq(pick.preset, "off");
     cr_assert(isnan(pick.expected_s));
+}
+
+// Requests that take 0 to 4 times the mean, evenly: 95 of 100 take at most 3.8 times.
+Test(valve, learns_the_multiple_that_most_do_not_exceed)
+{
+    const atedm_pick pick = {.preset = "off", .mean_s = 2};
+    double multiple = ATEDM_VALVE_FIRST, sum = 0;
+    uint32_t random = 1;
+    const int n = 20000;
+    for (int i = 0; i < n; i++) {
+        random = random * 1664525 + 1013904223;
+        multiple = atedm_valve_learn(multiple, &pick, 2 * 4.0 * (random >> 8) / (1 << 24));
+        sum += multiple;
+    }
+    cr_assert_float_eq(sum / n, 3.8, 0.2);
+}
+
+Test(valve, learns_within_bounds_and_from_its_own_picks_only)
+{
+    const atedm_pick pick = {.preset = "off", .mean_s = 2}, chosen = {.preset = NULL, .mean_s = 2},
+                     unknown = {.preset = "off", .mean_s = NAN};
+    double up = 5, down = 5;
+    for (int i = 0; i < 1000; i++) {
+        up = atedm_valve_learn(up, &pick, 1e9);
+        down = atedm_valve_learn(down, &pick, 0);
+    }
+    cr_assert_eq(up, ATEDM_VALVE_MOST);
+    cr_assert_eq(down, ATEDM_VALVE_LEAST);
+    cr_assert_eq(atedm_valve_learn(5, &chosen, 1e9), 5);
+    cr_assert_eq(atedm_valve_learn(5, &unknown, 1e9), 5);
 }
