@@ -405,7 +405,7 @@ atedm_status atedm_config_load(int argc, char *const *argv, char *const *environ
 
 static bool is_text(const option *o)
 {
-    return o->type != OPTION_INTEGER && o->type != OPTION_REAL;
+    return o->type != OPTION_INTEGER && o->type != OPTION_REAL && o->type != OPTION_BOOL;
 }
 
 static bool is_same(const option *o, const atedm_config *a, const atedm_config *b)
@@ -413,7 +413,7 @@ static bool is_same(const option *o, const atedm_config *a, const atedm_config *
     const char *left = (const char *)a + o->offset, *right = (const char *)b + o->offset;
     if (is_text(o))
         return strcmp(left, right) == 0;
-    return memcmp(left, right, o->size) == 0; // numbers, and never NaN
+    return memcmp(left, right, o->size) == 0; // numbers (never NaN) and truth values
 }
 
 static void write_value(const option *o, const atedm_config *config,
@@ -425,6 +425,9 @@ static void write_value(const option *o, const atedm_config *config,
                  *(const int64_t *)(const void *)field);
     else if (o->type == OPTION_REAL)
         snprintf(ret_text, ATEDM_CONFIG_VALUE_MAX, "%g", *(const double *)(const void *)field);
+    else if (o->type == OPTION_BOOL)
+        snprintf(ret_text, ATEDM_CONFIG_VALUE_MAX, "%s",
+                 *(const bool *)(const void *)field ? "true" : "false");
     else
         snprintf(ret_text, ATEDM_CONFIG_VALUE_MAX, "%s", field);
 }

@@ -94,6 +94,12 @@ class Live(ReloadTest):
             self.assertEqual(d.generate().status, 200, "by another worker")
             self.assertNotIn(first, d.workers())
 
+    def test_cancel_on_disconnect(self):
+        with self.daemon() as d:
+            self.assertIn('cancel_on_disconnect="true -> false"', self.set(d, cancel_on_disconnect=False))
+            d.start({**SMALL, "steps": 100, "pruning": "off"}).close()
+            wait_until(lambda: d.gauge("atedm_images_total", sampler="euler", pruning="off") == 1, "it goes on")
+
     def test_keys_on_and_off(self):
         alice = make_key()
         keys = KeyFile(self, entry("alice", alice))

@@ -236,6 +236,19 @@ Test(config, changes)
     cr_assert_str_eq(before.config.listen, "127.0.0.1:8080");
 }
 
+Test(config, truth_values)
+{
+    static atedm_config_change changes[ATEDM_CONFIG_MAX_OPTIONS];
+    outcome on = load(NULL, NULL), off = load_file("{\"cancel_on_disconnect\": false}");
+    cr_assert(on.config.cancel_on_disconnect);
+    cr_assert_not(off.config.cancel_on_disconnect);
+    cr_assert_not(load(FLAGS("--cancel-on-disconnect=false"), NULL).config.cancel_on_disconnect);
+    expect_error(load(FLAGS("--cancel-on-disconnect=no"), NULL), "is not one of true|false");
+    expect_error(load_file("{\"cancel_on_disconnect\": 1}"), "is neither true nor false");
+    cr_assert_eq(atedm_config_changes(&on.config, &off.config, true, changes), 1);
+    expect_change(&changes[0], "cancel_on_disconnect", "true", "false");
+}
+
 Test(config, a_long_value_is_cut_in_a_change)
 {
     static atedm_config_change changes[ATEDM_CONFIG_MAX_OPTIONS];
