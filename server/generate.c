@@ -66,10 +66,10 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
 static void on_gone(void *user)
 {
     waiter *w = user;
-    atedm_count_rejected(w->daemon, "client_gone");
     w->exchange = NULL;
     if (!w->daemon->config->cancel_on_disconnect)
         return;
+    atedm_count_rejected(w->daemon, "client_gone");
     atedm_dispatch_give_up(w->daemon->dispatch, w->job);
     free(w);
 }

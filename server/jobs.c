@@ -323,13 +323,13 @@ void atedm_live_unwatch(atedm_job_watcher *watcher)
     update_previews(live);
 }
 
-void atedm_live_cancel(atedm_live *live)
+void atedm_live_cancel(atedm_live *live, const char *reason)
 {
     if (!live->job)
         return;
     give_up(live);
     atedm_metrics_count(live->jobs->options.metrics, ATEDM_METRIC_QUEUE_REJECTED, 1,
-                        ATEDM_LABELS("canceled"));
+                        ATEDM_LABELS(reason));
     end(live, ATEDM_STORE_CANCELED,
         atedm_problem_json(ATEDM_PROBLEM_CANCELED, live->record.id, "it was canceled"));
 }

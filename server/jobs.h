@@ -85,7 +85,7 @@ ATEDM_MUST_CHECK atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *tak
 atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id);
 void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher);
 void atedm_live_unwatch(atedm_job_watcher *watcher); // one that does not watch is allowed
-// Ends it as canceled, unless it is at its end already.
-void atedm_live_cancel(atedm_live *live);
+// Ends it as canceled, unless it is at its end already. `reason`: as it is counted.
+void atedm_live_cancel(atedm_live *live, const char *reason);
 
 #endif

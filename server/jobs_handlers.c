@@ -98,15 +98,12 @@ void atedm_handle_job_remove(void *app, atedm_exchange *x)
 {
     atedm_daemon *d = app;
     atedm_live *live = atedm_job_of_path(d, x);
-    if (live && live->job) {
-        // Operations of the store go in order: it answers with the end that was just handed over.
-        atedm_live_cancel(live);
-        atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
-                             answer_job, NULL);
-    } else {
-        atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
-                             remove_found, NULL);
-    }
+    bool at_work = live && live->job;
+    if (at_work)
+        atedm_live_cancel(live, "canceled");
+    // Operations of the store go in order: it answers with the end that was just handed over.
+    atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
+                         at_work ? answer_job : remove_found, NULL);
 }
 
 // ---- lists

@@ -120,10 +120,8 @@ static void on_gone(void *user)
     waiter *w = user;
     atedm_live *live = w->watcher.live;
     atedm_live_unwatch(&w->watcher);
-    if (live && !w->async && !w->keyed && w->daemon->config->cancel_on_disconnect) {
-        atedm_count_rejected(w->daemon, "client_gone");
-        atedm_live_cancel(live);
-    }
+    if (live && !w->async && !w->keyed && w->daemon->config->cancel_on_disconnect)
+        atedm_live_cancel(live, "client_gone");
     free(w);
 }
 

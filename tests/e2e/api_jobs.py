@@ -290,6 +290,7 @@ class Disconnect(unittest.TestCase):
             self.url_request(d)
             wait_until(lambda: d.gauge("atedm_active_requests") == 0, "gone")
             wait_until(lambda: d.get("/jobs?state=canceled").json()["jobs"], "canceled")
+            self.assertEqual(self.rejected(d), {"client_gone": 1})  # once, under what it was
 
     def test_or_not(self):
         with Daemon(cancel_on_disconnect="false") as d:
@@ -298,6 +299,11 @@ class Disconnect(unittest.TestCase):
             wait_until(lambda: d.get("/jobs?state=done").json()["jobs"], "done")
             wait_until(lambda: d.gauge("atedm_images_total", sampler="euler", pruning="at-edm") == 2, "both")
             self.assertEqual(d.gauge("atedm_active_requests"), 0)
+            self.assertEqual(self.rejected(d), {})
+
+    def rejected(self, d):
+        return {dict(labels)["reason"]: count for (name, labels), count in d.metrics().items()
+                if name == "atedm_queue_rejected_total" and count}
 
 
 class Restart(unittest.TestCase):
