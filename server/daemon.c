@@ -9,7 +9,6 @@
 #include "server/process.h"
 #include "server/reload.h"
 #include "server/routes.h"
-#include "server/settings.h"
 #include "server/store_path.h"
 #include "server/text.h"
 
@@ -244,6 +243,13 @@ atedm_response atedm_daemon_refuse_storage(atedm_daemon *d, const char *id)
     return response;
 }
 
+void atedm_daemon_take_settings(atedm_daemon *d, const atedm_settings *settings)
+{
+    d->limits = settings->limits;
+    d->default_prune = settings->default_prune;
+    atedm_clients_replace(d->clients, settings->keys, atedm_clock_monotonic());
+}
+
 void atedm_daemon_measure(atedm_daemon *d)
 {
     atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
@@ -292,9 +298,7 @@ static int prepare(atedm_daemon *d)
         atedm_client_keys_destroy(settings.keys);
         return fail("", &(atedm_error){"no memory for the clients"}, EXIT_FAILED);
     }
-    d->limits = settings.limits;
-    d->default_prune = settings.default_prune;
-    atedm_clients_replace(d->clients, settings.keys, atedm_clock_monotonic());
+    atedm_daemon_take_settings(d, &settings);
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "server/jobs.h"
 #include "server/log.h"
 #include "server/metrics.h"
+#include "server/settings.h"
 #include "server/worker.h"
 
 #include <stdbool.h>
@@ -59,6 +60,9 @@ void atedm_daemon_limit_drain(atedm_daemon *daemon);
 // The answer while requests cannot be admitted: 503 with Retry-After.
 atedm_response atedm_daemon_refuse_storage(atedm_daemon *daemon, const char *id);
 atedm_response atedm_daemon_refuse_busy(atedm_daemon *daemon, const char *id, bool queue_full);
+
+// Puts what was made of a configuration into force; its keys are taken.
+void atedm_daemon_take_settings(atedm_daemon *daemon, const atedm_settings *settings);
 
 // Brings the gauges up to date.
 void atedm_daemon_measure(atedm_daemon *daemon);

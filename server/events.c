@@ -27,8 +27,7 @@ typedef struct stream {
 
 static void append_event(stream *s, const char *name, json_t *take_data)
 {
-    char *data = take_data ? json_dumps(take_data, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
-    json_decref(take_data);
+    char *data = atedm_json_text(take_data);
     // Without memory for an event the client misses it.
     if (data && atedm_buffer_printf(&s->text, "event: %s\ndata: %s\n\n", name, data))
         s->moved = true;

@@ -59,9 +59,7 @@ atedm_handler atedm_route_handler(const atedm_route *route, const char *method);
 // Whether a Content-Type (NULL: absent) says JSON in UTF-8.
 bool atedm_content_type_is_json(const char *content_type);
 
-// Libmicrohttpd's form of an answer; NULL where there is no memory. It takes the body, or the
-// stream.
-struct MHD_Response *atedm_exchange_make_response(atedm_exchange *exchange);
+// Libmicrohttpd's form of an answer that goes on; NULL where there is no memory.
 struct MHD_Response *atedm_stream_make_response(atedm_exchange *exchange);
 
 // Runs libmicrohttpd in the loop's next round: the caller may stand in one of its callbacks.

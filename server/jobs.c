@@ -5,12 +5,11 @@
 #include "server/answer.h"
 #include "server/problem.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Seconds until the store is asked again to take an end that it could not take.
-#define RETRY_S 1.0
+// Seconds until the store is asked again to take the ends that it could not take.
+#define RETRY_S 1
 // Seconds between two looks for what is older than the retention allows.
 #define EXPIRE_S 60
 // Seconds between two times that watchers are told that nothing moved.
@@ -98,9 +97,8 @@ static void retry_later(atedm_live *live)
 {
     uv_timer_t *timer = &live->jobs->retry;
     live->ending = false;
-    live->retry = atedm_clock_monotonic() + RETRY_S;
     if (!uv_is_active((uv_handle_t *)timer) && !live->jobs->closed)
-        uv_timer_start(timer, on_retry, (uint64_t)(RETRY_S * 1e3), 0);
+        uv_timer_start(timer, on_retry, RETRY_S * 1000, 0);
 }
 
 // Asks the store to take the end, once it has the job.
@@ -128,28 +126,22 @@ static void on_end_stored(void *user, atedm_store_result *result)
     }
 }
 
+// Also at the start, for what cannot be done any more.
+static void store_ends(atedm_jobs *jobs)
+{
+    for (atedm_live *live = jobs->first; live; live = live->next)
+        store_end(live);
+}
+
 static void on_retry(uv_timer_t *timer)
 {
-    atedm_jobs *jobs = timer->data;
-    double now = atedm_clock_monotonic(), next = INFINITY;
-    for (atedm_live *live = jobs->first; live; live = live->next) {
-        if (live->ending || live->retry == 0)
-            continue;
-        if (live->retry <= now + 1e-3)
-            store_end(live);
-        else
-            next = fmin(next, live->retry);
-    }
-    if (!isinf(next))
-        uv_timer_start(timer, on_retry, (uint64_t)ceil((next - now) * 1e3), 0);
+    store_ends(timer->data);
 }
 
 // Sets the end; takes `answer`. False where there is no memory for it.
 static bool set_end(atedm_live *live, atedm_store_state state, json_t *take_answer)
 {
-    live->record.answer =
-        take_answer ? json_dumps(take_answer, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
-    json_decref(take_answer);
+    live->record.answer = atedm_json_text(take_answer);
     live->record.ended = atedm_clock_unix();
     if (live->record.answer)
         live->record.state = state;
@@ -390,8 +382,8 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
     jobs->options = *options;
     uv_timer_init(options->loop, &jobs->retry); // these cannot fail
     uv_timer_init(options->loop, &jobs->expire);
-    jobs->retry.data = jobs;
     uv_timer_init(options->loop, &jobs->tick);
+    jobs->retry.data = jobs;
     jobs->expire.data = jobs;
     jobs->tick.data = jobs;
     *ret_jobs = jobs;
@@ -399,8 +391,7 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
         atedm_store_open(&options->store, options->loop, on_pending, jobs, &jobs->store, err);
     if (status)
         return status;
-    for (atedm_live *live = jobs->first; live; live = live->next)
-        store_end(live);
+    store_ends(jobs);
     uv_timer_start(&jobs->expire, on_expire, EXPIRE_S * 1000, EXPIRE_S * 1000);
     uv_timer_start(&jobs->tick, on_tick, TICK_S * 1000, TICK_S * 1000);
     return ATEDM_OK;

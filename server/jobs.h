@@ -45,9 +45,8 @@ struct atedm_live {
 
     // The module's own.
     atedm_jobs *jobs;
-    bool stored;  // the store has accepted it
-    bool ending;  // the store is asked to take the end
-    double retry; // monotonic clock; when to ask again
+    bool stored; // the store has accepted it
+    bool ending; // the store is asked to take the end
     atedm_job_watcher *watchers;
     struct atedm_live *next;
 };

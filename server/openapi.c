@@ -8,9 +8,6 @@
 
 #include <string.h>
 
-// A decimal number (0.9999) goes out as it came in.
-#define REAL_DIGITS 15
-
 #define SCHEMAS "components/schemas/"
 #define BODY SCHEMAS "GenerateRequest/"
 #define FIELD(name) BODY "properties/" name "/"
@@ -62,12 +59,6 @@ static json_t *sampler_names(void)
     return names_json(names, count);
 }
 
-static json_t *default_pruning(const atedm_config *config)
-{
-    const char *text = config->default_pruning;
-    return *text == '{' ? json_loads(text, 0, NULL) : json_string(text);
-}
-
 // No keys are asked for where there is no key file.
 static json_t *security(const atedm_config *config)
 {
@@ -107,7 +98,7 @@ json_t *atedm_openapi_json(const unsigned char *text, size_t size, const atedm_c
         {FIELD("num_images") "default", json_integer(initial.num_images)},
         {FIELD("sampler") "enum", sampler_names()},
         {FIELD("sampler") "default", json_string(initial.sampler)},
-        {FIELD("pruning") "default", default_pruning(config)},
+        {FIELD("pruning") "default", atedm_settings_pruning_json(config->default_pruning, NULL)},
         {FIELD("priority") "default", json_integer(initial.priority)},
     };
     if (fill_all(document, fillings, sizeof fillings / sizeof *fillings))
@@ -123,9 +114,7 @@ static const char *get_text(atedm_daemon *d)
         return d->openapi;
     json_t *document =
         atedm_openapi_json(atedm_openapi_text, atedm_openapi_text_size, d->config, &d->limits);
-    d->openapi =
-        document ? json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(REAL_DIGITS)) : NULL;
-    json_decref(document);
+    d->openapi = atedm_json_text(document);
     return d->openapi;
 }
 

@@ -38,11 +38,17 @@ static const struct {
     [ATEDM_PROBLEM_DEADLINE] = {504, "deadline", "The deadline cannot be met"},
 };
 
-// Takes `value`, which may be NULL.
-static atedm_response serialise(unsigned status, const char *content_type, json_t *take_value)
+char *atedm_json_text(json_t *take_value)
 {
     char *text = take_value ? json_dumps(take_value, DUMP_FLAGS) : NULL;
     json_decref(take_value);
+    return text;
+}
+
+// Takes `value`, which may be NULL.
+static atedm_response serialise(unsigned status, const char *content_type, json_t *take_value)
+{
+    char *text = atedm_json_text(take_value);
     if (!text)
         return (atedm_response){.status = 500, .content_type = "text/plain"};
     return (atedm_response){
@@ -57,28 +63,34 @@ static json_t *make_json(atedm_problem problem, const char *id, const char *deta
                      "status", (int)kinds[problem].status, "detail", detail, "id", id);
 }
 
+static json_t *format_json(atedm_problem problem, const char *id, const char *format, va_list args)
+    ATEDM_PRINTF(3, 0);
+
+static json_t *format_json(atedm_problem problem, const char *id, const char *format, va_list args)
+{
+    char detail[ATEDM_ERROR_MAX];
+    vsnprintf(detail, sizeof detail, format, args);
+    atedm_text_clean(detail); // it may quote anything, and be cut anywhere
+    return make_json(problem, id, detail);
+}
+
 atedm_response atedm_problem_response(atedm_problem problem, const char *id, const char *format,
                                       ...)
 {
-    char detail[ATEDM_ERROR_MAX];
     va_list args;
     va_start(args, format);
-    vsnprintf(detail, sizeof detail, format, args);
+    json_t *body = format_json(problem, id, format, args);
     va_end(args);
-    atedm_text_clean(detail); // it may quote anything, and be cut anywhere
-    return serialise(kinds[problem].status, "application/problem+json",
-                     make_json(problem, id, detail));
+    return serialise(kinds[problem].status, "application/problem+json", body);
 }
 
 json_t *atedm_problem_json(atedm_problem problem, const char *id, const char *format, ...)
 {
-    char detail[ATEDM_ERROR_MAX];
     va_list args;
     va_start(args, format);
-    vsnprintf(detail, sizeof detail, format, args);
+    json_t *body = format_json(problem, id, format, args);
     va_end(args);
-    atedm_text_clean(detail);
-    return make_json(problem, id, detail);
+    return body;
 }
 
 atedm_response atedm_problem_stored(const char *id, json_t *take_body)

@@ -39,6 +39,8 @@ atedm_response atedm_problem_stored(const char *id, struct json_t *take_body);
 // 422 with every wrong field.
 atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *errors);
 
+// JSON as it is answered, to free; takes `value`. NULL where it is, or where there is no memory.
+char *atedm_json_text(struct json_t *take_value);
 // A JSON answer; takes `value`. Where it is NULL, or there is no memory, a problem.
 atedm_response atedm_json_response(unsigned status, const char *id, struct json_t *take_value);
 

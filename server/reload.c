@@ -2,7 +2,6 @@
 // everything is put into force, which cannot fail: there is no state in between.
 #include "server/reload.h"
 
-#include "core/base/clock.h"
 #include "server/settings.h"
 
 #include <stdio.h>
@@ -52,9 +51,7 @@ static void log_changes(const atedm_log *log, atedm_log_level level, const char 
 
 static void put_into_force(atedm_daemon *d, const fresh *f)
 {
-    d->limits = f->settings.limits;
-    d->default_prune = f->settings.default_prune;
-    atedm_clients_replace(d->clients, f->settings.keys, atedm_clock_monotonic());
+    atedm_daemon_take_settings(d, &f->settings);
     atedm_config_take_live(d->config, &f->config);
     atedm_store_set_retention(atedm_jobs_store(d->jobs), d->config->job_retention_s,
                               d->config->job_retention_bytes);

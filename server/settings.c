@@ -4,8 +4,12 @@
 #include "core/pipeline.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <string.h>
+
+json_t *atedm_settings_pruning_json(const char *text, json_error_t *ret_error)
+{
+    return *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, ret_error) : json_string(text);
+}
 
 // The option "default_pruning": has to be well-formed, and the model able to do it.
 static atedm_status read_default_prune(const char *text, const atedm_model_config *model,
@@ -15,8 +19,7 @@ static atedm_status read_default_prune(const char *text, const atedm_model_confi
     if (strcmp(text, "auto") == 0)
         text = "off"; // not used
     json_error_t parse = {.text = "not valid UTF-8"};
-    json_t *value =
-        *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, &parse) : json_string(text);
+    json_t *value = atedm_settings_pruning_json(text, &parse);
     if (!value)
         return atedm_error_set(err, ATEDM_ERR_INVALID, "%s", parse.text);
     atedm_field_errors errors = {.count = 0};

@@ -9,11 +9,17 @@
 #include "core/request.h"
 #include "server/client_keys.h"
 
+#include <jansson.h>
+
 typedef struct atedm_settings {
     atedm_request_limits limits;
     atedm_prune_spec default_prune;
     atedm_client_keys *keys; // NULL: none are asked for
 } atedm_settings;
+
+// The value of the option "default_pruning", a name or an object; NULL where it is not JSON, and
+// *ret_error, which may be NULL, says why.
+json_t *atedm_settings_pruning_json(const char *text, json_error_t *ret_error);
 
 // Messages name the option.
 ATEDM_MUST_CHECK atedm_status atedm_settings_read(const atedm_config *config,

@@ -4,6 +4,7 @@
 #include "server/answer.h"
 #include "server/job_json.h"
 #include "server/problem.h"
+#include "server/settings.h"
 #include "server/store_call.h"
 
 #include <stdio.h>
@@ -125,8 +126,12 @@ static void on_gone(void *user)
     free(w);
 }
 
-static const atedm_response_format formats[] = {ATEDM_RESPONSE_B64_JSON, ATEDM_RESPONSE_PNG,
-                                                ATEDM_RESPONSE_URL};
+// What a call of the store is lent: formats outlive it.
+static const atedm_response_format formats[] = {
+    [ATEDM_RESPONSE_B64_JSON] = ATEDM_RESPONSE_B64_JSON,
+    [ATEDM_RESPONSE_PNG] = ATEDM_RESPONSE_PNG,
+    [ATEDM_RESPONSE_URL] = ATEDM_RESPONSE_URL,
+};
 
 static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
                          atedm_store_result *result)
@@ -164,13 +169,13 @@ static void on_event(void *user, const atedm_live *live, atedm_job_event event,
 {
     waiter *w = user;
     const char *id = atedm_exchange_id(w->exchange);
-    if (event == ATEDM_JOB_MOVED || (event == ATEDM_JOB_ACCEPTED && !w->async))
-        return;
-    if (event == ATEDM_JOB_ACCEPTED) {
-        respond(w, accepted_answer(w->exchange, &live->record, live->job));
-        return;
-    }
     switch (event) {
+    case ATEDM_JOB_MOVED:
+        return;
+    case ATEDM_JOB_ACCEPTED:
+        if (w->async)
+            respond(w, accepted_answer(w->exchange, &live->record, live->job));
+        return;
     case ATEDM_JOB_ENDED:
         respond(w, ended_answer(id, &live->record, live->images, w->format));
         return;
@@ -198,8 +203,7 @@ static bool pin(json_t *body, const atedm_job *job, const char *default_pruning)
         good &= json_object_set_new(body, "pruning", json_string(job->pick.preset)) == 0;
     else if (!json_object_get(body, "pruning"))
         good &= json_object_set_new(body, "pruning",
-                                    *default_pruning == '{' ? json_loads(default_pruning, 0, NULL)
-                                                            : json_string(default_pruning)) == 0;
+                                    atedm_settings_pruning_json(default_pruning, NULL)) == 0;
     return good;
 }
 
@@ -220,19 +224,27 @@ static atedm_status submit(waiter *w, atedm_job *job, json_t *body, const char *
     return status;
 }
 
+// One that cannot even wait.
+static void refuse(atedm_exchange *x, atedm_job *job, atedm_response response)
+{
+    atedm_job_destroy(job);
+    atedm_exchange_respond(x, response);
+}
+
 void atedm_submit_stored(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body)
 {
-    const char *key = idempotency_key(x);
-    waiter *w = key && !is_good_key(key) ? NULL : calloc(1, sizeof *w);
+    const char *id = atedm_exchange_id(x), *key = idempotency_key(x);
+    if (key && !is_good_key(key)) {
+        refuse(x, job,
+               atedm_problem_response(ATEDM_PROBLEM_QUERY, id,
+                                      "Idempotency-Key is 1..%d visible ASCII characters",
+                                      ATEDM_IDEMPOTENCY_KEY_MAX));
+        return;
+    }
+    waiter *w = malloc(sizeof *w);
     if (!w) {
-        atedm_job_destroy(job);
-        atedm_exchange_respond(
-            x, key && !is_good_key(key)
-                   ? atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
-                                            "Idempotency-Key is 1..%d visible ASCII characters",
-                                            ATEDM_IDEMPOTENCY_KEY_MAX)
-                   : atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
-                                            "no memory for the request"));
+        refuse(x, job,
+               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request"));
         return;
     }
     *w = (waiter){.daemon = d,
