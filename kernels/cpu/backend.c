@@ -65,7 +65,8 @@ static atedm_dtype best_dtype(const atedm_device *head)
 static atedm_status device_alloc(atedm_device *device, size_t bytes, void **ret_memory,
                                  atedm_error *err)
 {
-    if (posix_memalign(ret_memory, ATEDM_DEVICE_ALIGN, bytes ? bytes : 1))
+    *ret_memory = atedm_cpu_alloc(bytes);
+    if (!*ret_memory)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for %zu bytes", bytes);
     return ATEDM_OK;
 }
@@ -81,9 +82,7 @@ static void device_free(atedm_device *device, void *memory)
 static void stream_destroy(atedm_stream *head)
 {
     atedm_cpu_stream *s = atedm_cpu_stream_of(head);
-    atedm_cpu_cache_destroy(s->cache);
-    if (s->stream)
-        dnnl_stream_destroy(s->stream);
+    atedm_cpu_lanes_destroy(s->lanes, s->n_lanes);
     for (int i = 0; i < ATEDM_SCRATCH_COUNT; i++)
         free(s->scratch[i]);
     free(s);
@@ -103,8 +102,9 @@ static atedm_status stream_create(atedm_device *head, atedm_dtype act, atedm_str
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a stream");
     s->vec = device->vec;
     s->act = act == ATEDM_BF16 ? device->vec->bf16 : device->vec->f32;
-    s->cache = atedm_cpu_cache_create();
-    if (!s->cache || dnnl_stream_create(&s->stream, device->engine, dnnl_stream_default_flags)) {
+    s->n_lanes = omp_get_max_threads();
+    s->lanes = atedm_cpu_lanes_create(device->engine, s->n_lanes);
+    if (!s->lanes) {
         stream_destroy(&s->head);
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a stream");
     }
@@ -120,30 +120,6 @@ static void stream_sync(atedm_stream *s)
 static void copy(atedm_stream *s, const void *from, void *to, size_t bytes)
 {
     memcpy(to, from, bytes);
-}
-
-size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c)
-{
-    size_t product;
-    if (a < 0 || b < 0 || __builtin_mul_overflow((size_t)a, (size_t)b, &product) ||
-        __builtin_mul_overflow(product, c, &product))
-        return SIZE_MAX;
-    return product;
-}
-
-void *atedm_cpu_scratch_get(atedm_cpu_stream *s, atedm_cpu_scratch slot, size_t bytes)
-{
-    if (bytes <= s->scratch_bytes[slot] && s->scratch[slot])
-        return s->scratch[slot];
-    void *memory = NULL;
-    if (bytes > SIZE_MAX / 2 || posix_memalign(&memory, ATEDM_DEVICE_ALIGN, bytes ? bytes : 1)) {
-        atedm_stream_fail(&s->head, ATEDM_ERR_NOMEM, "no memory for %zu bytes of scratch", bytes);
-        return NULL;
-    }
-    free(s->scratch[slot]);
-    s->scratch[slot] = memory;
-    s->scratch_bytes[slot] = bytes;
-    return memory;
 }
 
 const atedm_backend atedm_backend_cpu = {

@@ -2,19 +2,20 @@
 // many there are, and its channel_add goes into the bias.
 #include "kernels/cpu/primitive.h"
 
-// The bias of one sample: the weight's plus its row of channel_add. NULL when memory is out.
-static const float *sample_bias(atedm_cpu_stream *s, const atedm_cpu_weight *weight,
-                                const char *channel_add)
+// A bias for each of `n` samples: the weight's plus its row of channel_add. NULL when memory is
+// out.
+static const float *sample_biases(atedm_cpu_stream *s, const atedm_cpu_weight *weight,
+                                  const char *channel_add, int64_t n)
 {
     int64_t out = weight->head.out;
-    float *bias =
-        atedm_cpu_scratch_get(s, ATEDM_SCRATCH_BIAS, atedm_cpu_bytes(out, 1, sizeof *bias));
-    if (!bias)
+    float *biases =
+        atedm_cpu_scratch_get(s, ATEDM_SCRATCH_BIAS, atedm_cpu_bytes(n, out, sizeof *biases));
+    if (!biases)
         return NULL;
-    s->act->to_f32(channel_add, bias, out);
-    for (int64_t i = 0; i < out; i++)
-        bias[i] += weight->bias[i];
-    return bias;
+    s->act->to_f32(channel_add, biases, n * out);
+    for (int64_t i = 0; i < n * out; i++)
+        biases[i] += weight->bias[i % out];
+    return biases;
 }
 
 void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
@@ -39,23 +40,21 @@ void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
         // oneDNN's fast convolutions add to what y holds; only its reference adds another tensor.
         .residual = args->residual ? ATEDM_RESIDUAL_Y : ATEDM_RESIDUAL_NONE,
     };
-    for (int64_t i = 0; i < args->n && !stream->status; i++) {
-        const float *bias = weight->bias;
-        if (args->channel_add) {
-            size_t add_bytes = (size_t)weight->head.out * element;
-            bias = sample_bias(s, weight, (const char *)args->channel_add + (size_t)i * add_bytes);
-            if (!bias)
-                return;
-        }
-        char *y = (char *)args->y + (size_t)i * y_bytes;
-        if (args->residual && args->residual != args->y)
-            atedm_cpu_copy((const char *)args->residual + (size_t)i * y_bytes, y, y_bytes);
-        const atedm_cpu_run run = {
+    const float *biases = NULL;
+    if (args->channel_add && !(biases = sample_biases(s, weight, args->channel_add, args->n)))
+        return;
+    atedm_cpu_run *runs =
+        atedm_cpu_scratch_get(s, ATEDM_SCRATCH_RUNS, atedm_cpu_bytes(args->n, 1, sizeof *runs));
+    if (!runs)
+        return;
+    if (args->residual && args->residual != args->y)
+        atedm_cpu_copy(args->residual, args->y, (size_t)args->n * y_bytes);
+    for (int64_t i = 0; i < args->n; i++)
+        runs[i] = (atedm_cpu_run){
             .weight = weight,
-            .bias = bias,
+            .bias = biases ? biases + i * weight->head.out : weight->bias,
             .x = (const char *)args->x + (size_t)i * x_bytes,
-            .y = y,
+            .y = (char *)args->y + (size_t)i * y_bytes,
         };
-        atedm_cpu_run_primitive(s, &key, &run);
-    }
+    atedm_cpu_run_primitives(s, &key, runs, args->n);
 }

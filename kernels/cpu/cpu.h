@@ -12,7 +12,7 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
 
-typedef struct atedm_cpu_cache atedm_cpu_cache; // primitive.h
+typedef struct atedm_cpu_lane atedm_cpu_lane; // primitive.h
 
 typedef struct atedm_cpu_device {
     atedm_device head;
@@ -23,8 +23,8 @@ typedef struct atedm_cpu_device {
 
 // Scratch memory of a stream, each kept and only ever grown. An operation uses what it names.
 typedef enum atedm_cpu_scratch {
-    ATEDM_SCRATCH_DNNL,    // oneDNN's scratchpad
-    ATEDM_SCRATCH_BIAS,    // a convolution's bias with a sample's channel_add
+    ATEDM_SCRATCH_RUNS,    // a convolution's samples
+    ATEDM_SCRATCH_BIAS,    // a convolution's bias with each sample's channel_add
     ATEDM_SCRATCH_SUMS,    // partial sums of norms and ranks
     ATEDM_SCRATCH_KEYS,    // packed keys
     ATEDM_SCRATCH_VALUES,  // packed values
@@ -36,8 +36,8 @@ typedef enum atedm_cpu_scratch {
 
 typedef struct atedm_cpu_stream {
     atedm_stream head;
-    dnnl_stream_t stream;
-    atedm_cpu_cache *cache;
+    atedm_cpu_lane *lanes;
+    int n_lanes;
     const atedm_vec *vec;     // of the device
     const atedm_vec_act *act; // vec's functions for the stream's dtype
     void *scratch[ATEDM_SCRATCH_COUNT];
@@ -78,6 +78,13 @@ static inline const atedm_cpu_weight *atedm_cpu_weight_of(const atedm_weight *w)
 {
     return (const atedm_cpu_weight *)w;
 }
+
+// memory.c
+
+// `bytes` bytes aligned to ATEDM_DEVICE_ALIGN, where they are many in huge pages: activations of a
+// large batch go over more small ones than the processor keeps addresses of. NULL when memory is
+// out; the caller frees.
+void *atedm_cpu_alloc(size_t bytes);
 
 // At least `bytes` bytes, aligned to ATEDM_DEVICE_ALIGN, that live until the next call for the same
 // slot. NULL, and the stream has failed, when memory is out or `bytes` overflowed (SIZE_MAX).

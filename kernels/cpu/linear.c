@@ -33,5 +33,5 @@ void atedm_cpu_linear(atedm_stream *stream, const atedm_linear_args *args)
         .residual = residual,
         .y = args->y,
     };
-    atedm_cpu_run_primitive(atedm_cpu_stream_of(stream), &key, &run);
+    atedm_cpu_run_primitives(atedm_cpu_stream_of(stream), &key, &run, 1);
 }

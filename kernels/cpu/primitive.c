@@ -16,16 +16,22 @@ enum { SRC, DST, BIAS, RESIDUAL, SCRATCHPAD, MEMORIES };
 
 typedef struct cache_entry {
     atedm_cpu_key key;
+    int threads;                // that it was made for
     dnnl_primitive_t primitive; // NULL: free
     dnnl_memory_t memory[MEMORIES];
     dnnl_memory_desc_t layout; // of the weight
     size_t scratchpad_bytes;
-    uint64_t used; // when, in runs of the stream
+    uint64_t used; // when, in runs of the lane
 } cache_entry;
 
-struct atedm_cpu_cache {
+// What a thread needs to run primitives beside others. Lane 0 also runs those that all threads
+// share.
+struct atedm_cpu_lane {
+    dnnl_stream_t stream;
     cache_entry entries[CACHE_SETS][CACHE_WAYS];
     uint64_t runs;
+    void *scratchpad; // only ever grown
+    size_t scratchpad_bytes;
 };
 
 // ---- descriptions
@@ -140,11 +146,6 @@ dnnl_status_t atedm_cpu_primitive_describe(dnnl_engine_t engine, const atedm_cpu
 // ---- cache
 // -----------------------------------------------------------------------------------------
 
-atedm_cpu_cache *atedm_cpu_cache_create(void)
-{
-    return calloc(1, sizeof(atedm_cpu_cache));
-}
-
 static void entry_finish(cache_entry *entry)
 {
     for (int i = 0; i < MEMORIES; i++)
@@ -155,14 +156,28 @@ static void entry_finish(cache_entry *entry)
     *entry = (cache_entry){0};
 }
 
-void atedm_cpu_cache_destroy(atedm_cpu_cache *cache)
+atedm_cpu_lane *atedm_cpu_lanes_create(dnnl_engine_t engine, int n)
 {
-    if (!cache)
-        return;
-    for (int i = 0; i < CACHE_SETS; i++)
-        for (int j = 0; j < CACHE_WAYS; j++)
-            entry_finish(&cache->entries[i][j]);
-    free(cache);
+    atedm_cpu_lane *lanes = calloc((size_t)n, sizeof *lanes);
+    for (int i = 0; lanes && i < n; i++)
+        if (dnnl_stream_create(&lanes[i].stream, engine, dnnl_stream_default_flags)) {
+            atedm_cpu_lanes_destroy(lanes, n);
+            return NULL;
+        }
+    return lanes;
+}
+
+void atedm_cpu_lanes_destroy(atedm_cpu_lane *lanes, int n)
+{
+    for (int lane = 0; lanes && lane < n; lane++) {
+        for (int i = 0; i < CACHE_SETS; i++)
+            for (int j = 0; j < CACHE_WAYS; j++)
+                entry_finish(&lanes[lane].entries[i][j]);
+        if (lanes[lane].stream)
+            dnnl_stream_destroy(lanes[lane].stream);
+        free(lanes[lane].scratchpad);
+    }
+    free(lanes);
 }
 
 static bool same_key(const atedm_cpu_key *a, const atedm_cpu_key *b)
@@ -243,11 +258,13 @@ static dnnl_status_t make_entry(dnnl_engine_t engine, const atedm_cpu_key *key,
     if (!status)
         status = dnnl_primitive_create(&entry->primitive, desc);
     dnnl_primitive_desc_destroy(desc);
-    if (status)
+    if (status) {
         entry_finish(entry);
-    else
-        entry->key = *key;
-    return status;
+        return status;
+    }
+    entry->key = *key;
+    entry->threads = omp_get_max_threads();
+    return dnnl_success;
 }
 
 static void fail(atedm_cpu_stream *s, const atedm_cpu_key *key, dnnl_status_t status)
@@ -266,23 +283,36 @@ static void fail(atedm_cpu_stream *s, const atedm_cpu_key *key, dnnl_status_t st
                           (int)status, key->h, key->in, key->out);
 }
 
-static cache_entry *find_entry(atedm_cpu_stream *s, const atedm_cpu_key *key,
-                               const dnnl_memory_desc_t *weights)
+static dnnl_status_t find_entry(dnnl_engine_t engine, atedm_cpu_lane *lane,
+                                const atedm_cpu_key *key, const dnnl_memory_desc_t *weights,
+                                cache_entry **ret_entry)
 {
-    const atedm_cpu_device *device = (const atedm_cpu_device *)s->head.device;
-    cache_entry *set = s->cache->entries[hash_key(key)], *oldest = set;
+    cache_entry *set = lane->entries[hash_key(key)], *oldest = set;
+    int threads = omp_get_max_threads();
     for (int i = 0; i < CACHE_WAYS; i++) {
-        if (set[i].primitive && same_key(&set[i].key, key))
-            return &set[i];
+        if (set[i].primitive && set[i].threads == threads && same_key(&set[i].key, key)) {
+            *ret_entry = &set[i];
+            return dnnl_success;
+        }
         if (set[i].used < oldest->used)
             oldest = &set[i];
     }
     entry_finish(oldest);
-    dnnl_status_t status = make_entry(device->engine, key, weights, oldest);
-    if (!status)
-        return oldest;
-    fail(s, key, status);
-    return NULL;
+    *ret_entry = oldest;
+    return make_entry(engine, key, weights, oldest);
+}
+
+static bool grow_scratchpad(atedm_cpu_lane *lane, size_t bytes)
+{
+    if (bytes <= lane->scratchpad_bytes)
+        return true;
+    void *memory = atedm_cpu_alloc(bytes);
+    if (!memory)
+        return false;
+    free(lane->scratchpad);
+    lane->scratchpad = memory;
+    lane->scratchpad_bytes = bytes;
+    return true;
 }
 
 // oneDNN takes what it only reads through the same type as what it writes.
@@ -291,25 +321,26 @@ static void *writable(const void *memory)
     return (void *)(uintptr_t)memory;
 }
 
-static void run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key, const atedm_cpu_run *run)
+// On as many threads as OpenMP gives the caller.
+static dnnl_status_t run_primitive(dnnl_engine_t engine, atedm_cpu_lane *lane,
+                                   const atedm_cpu_key *key, const atedm_cpu_run *run)
 {
-    cache_entry *entry = find_entry(s, key, &run->weight->layout);
-    if (!entry)
-        return;
-    entry->used = ++s->cache->runs;
-    void *scratchpad = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_DNNL, entry->scratchpad_bytes);
-    if (!scratchpad)
-        return;
-    void *data[MEMORIES] = {
-        [SRC] = writable(run->x),     [DST] = run->y,
-        [BIAS] = writable(run->bias), [RESIDUAL] = writable(run->residual),
-        [SCRATCHPAD] = scratchpad,
-    };
+    cache_entry *entry;
+    dnnl_status_t status = find_entry(engine, lane, key, &run->weight->layout, &entry);
+    if (status)
+        return status;
+    entry->used = ++lane->runs;
     dnnl_memory_t weight = atedm_cpu_weight_memory(run->weight, &entry->layout);
-    dnnl_status_t status = weight ? dnnl_success : dnnl_out_of_memory;
+    if (!weight || !grow_scratchpad(lane, entry->scratchpad_bytes))
+        return dnnl_out_of_memory;
+    void *data[MEMORIES] = {
+        [SRC] = writable(run->x),        [DST] = run->y,
+        [BIAS] = writable(run->bias),    [RESIDUAL] = writable(run->residual),
+        [SCRATCHPAD] = lane->scratchpad,
+    };
     for (int i = 0; i < MEMORIES && !status; i++)
         if (data[i])
-            status = dnnl_memory_set_data_handle_v2(entry->memory[i], data[i], s->stream);
+            status = dnnl_memory_set_data_handle_v2(entry->memory[i], data[i], lane->stream);
     int residual_arg = key->activation == ATEDM_ACT_NONE ? 0 : 1; // its place among the post-ops
     dnnl_exec_arg_t args[] = {
         {DNNL_ARG_SRC, entry->memory[SRC]},
@@ -321,22 +352,39 @@ static void run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key, const a
     };
     int n_args = key->residual == ATEDM_RESIDUAL_OTHER ? 6 : 5;
     if (!status)
-        status = dnnl_primitive_execute(entry->primitive, s->stream, n_args, args);
-    if (!status)
-        status = dnnl_stream_wait(s->stream);
-    if (status)
-        fail(s, key, status);
+        status = dnnl_primitive_execute(entry->primitive, lane->stream, n_args, args);
+    return status ? status : dnnl_stream_wait(lane->stream);
 }
 
-// A primitive is made for the number of threads that it will run on, so it depends on the key
-// alone.
-void atedm_cpu_run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key,
-                             const atedm_cpu_run *run)
+// Multiply-accumulates of one run.
+static int64_t run_macs(const atedm_cpu_key *key)
 {
-    int64_t taps = (int64_t)key->kernel * key->kernel, pixels = key->h * key->w;
-    int all = omp_get_max_threads();
-    omp_set_num_threads(
-        atedm_cpu_threads(pixels * key->in * key->out * taps / (key->stride * key->stride)));
-    run_primitive(s, key, run);
+    int64_t taps = (int64_t)key->kernel * key->kernel, stride = key->stride;
+    return key->h * key->w * key->in * key->out * taps / (stride * stride);
+}
+
+void atedm_cpu_run_primitives(atedm_cpu_stream *s, const atedm_cpu_key *key,
+                              const atedm_cpu_run *runs, int64_t n)
+{
+    dnnl_engine_t engine = ((const atedm_cpu_device *)s->head.device)->engine;
+    int all = omp_get_max_threads(), share = atedm_cpu_threads(n * run_macs(key));
+    if (share > s->n_lanes)
+        share = s->n_lanes;
+    int64_t beside = share > 1 ? n - n % share : 0;
+    dnnl_status_t status = dnnl_success;
+#pragma omp parallel for schedule(static) num_threads(share) if (beside)
+    for (int64_t i = 0; i < beside; i++) {
+        omp_set_num_threads(1); // of this thread, for oneDNN
+        dnnl_status_t own = run_primitive(engine, &s->lanes[omp_get_thread_num()], key, &runs[i]);
+        if (own) {
+#pragma omp atomic write
+            status = own;
+        }
+    }
+    omp_set_num_threads(atedm_cpu_threads(run_macs(key)));
+    for (int64_t i = beside; i < n && !status; i++)
+        status = run_primitive(engine, s->lanes, key, &runs[i]);
     omp_set_num_threads(all);
+    if (status)
+        fail(s, key, status);
 }

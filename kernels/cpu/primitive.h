@@ -1,5 +1,5 @@
 // oneDNN primitives for the linear layers and convolutions of a stream: made on first use, kept in
-// a cache of fixed size, run on the caller's pointers.
+// caches of fixed size, run on the caller's pointers.
 #ifndef ATEDM_KERNELS_CPU_PRIMITIVE_H
 #define ATEDM_KERNELS_CPU_PRIMITIVE_H
 
@@ -33,12 +33,15 @@ typedef struct atedm_cpu_run {
     void *y;
 } atedm_cpu_run;
 
-atedm_cpu_cache *atedm_cpu_cache_create(void); // NULL when memory is out
-void atedm_cpu_cache_destroy(atedm_cpu_cache *cache);
+// `n` of them, one for each thread that may run primitives at a time. NULL when memory is out.
+atedm_cpu_lane *atedm_cpu_lanes_create(dnnl_engine_t engine, int n);
+void atedm_cpu_lanes_destroy(atedm_cpu_lane *lanes, int n);
 
-// Runs the primitive of `key`; failures go to the stream.
-void atedm_cpu_run_primitive(atedm_cpu_stream *s, const atedm_cpu_key *key,
-                             const atedm_cpu_run *run);
+// Runs the primitive of `key` on each of `n` independent tensors; failures go to the stream. Every
+// thread takes tensors of its own, without waiting for others, and all share those that do not go
+// round.
+void atedm_cpu_run_primitives(atedm_cpu_stream *s, const atedm_cpu_key *key,
+                              const atedm_cpu_run *runs, int64_t n);
 
 // Creates a primitive descriptor for `key`; `weights` is the packed layout or NULL to let oneDNN
 // choose it.

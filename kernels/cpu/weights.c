@@ -37,14 +37,6 @@ static void convert(const atedm_host_tensor *from, void *to, atedm_dtype dtype)
     }
 }
 
-static void *allocate(size_t bytes)
-{
-    void *memory = NULL;
-    if (bytes > SIZE_MAX / 2 || posix_memalign(&memory, ATEDM_DEVICE_ALIGN, bytes ? bytes : 1))
-        return NULL;
-    return memory;
-}
-
 static void packed_destroy(atedm_cpu_packed *packed)
 {
     if (packed->memory)
@@ -92,7 +84,7 @@ static atedm_cpu_weight *weight_new(const atedm_weight *head)
 // out.
 static float *make_vector(const atedm_host_tensor *parts, size_t n_parts, int64_t n)
 {
-    float *vector = allocate(atedm_cpu_bytes(n, 1, sizeof *vector));
+    float *vector = atedm_cpu_alloc(atedm_cpu_bytes(n, 1, sizeof *vector));
     if (!vector)
         return NULL;
     if (!parts)
@@ -183,7 +175,7 @@ static atedm_cpu_packed *packed_create(const atedm_cpu_weight *weight,
     if (!packed)
         return NULL;
     packed->layout = *layout;
-    packed->data = allocate(dnnl_memory_desc_get_size(layout));
+    packed->data = atedm_cpu_alloc(dnnl_memory_desc_get_size(layout));
     if (packed->data &&
         !dnnl_memory_create(&packed->memory, layout, device->engine, packed->data) &&
         !reorder(device->engine, weight->memory, packed->memory))
@@ -223,8 +215,9 @@ static atedm_status fill(atedm_cpu_weight *weight, const atedm_host_tensor *part
     int64_t area = (int64_t)weight->head.kernel * weight->head.kernel;
     dnnl_status_t status = choose_layout(device, weight);
     size_t bytes = status ? 0 : dnnl_memory_desc_get_size(&weight->layout);
-    char *plain = allocate(atedm_cpu_bytes(weight->head.in * area, weight->head.out, element));
-    weight->data = allocate(bytes);
+    char *plain =
+        atedm_cpu_alloc(atedm_cpu_bytes(weight->head.in * area, weight->head.out, element));
+    weight->data = atedm_cpu_alloc(bytes);
     if (!status && (!plain || !weight->data))
         status = dnnl_out_of_memory;
     if (!status) {
@@ -316,7 +309,7 @@ atedm_status atedm_cpu_table_weight_create(const atedm_weight *head, const atedm
     atedm_cpu_weight *weight = weight_new(head);
     if (weight) {
         weight->head.bytes = atedm_cpu_bytes(head->in, head->out, atedm_dtype_size(head->act));
-        weight->data = allocate(weight->head.bytes);
+        weight->data = atedm_cpu_alloc(weight->head.bytes);
     }
     if (!weight || !weight->data) {
         atedm_cpu_weight_destroy(weight ? &weight->head : NULL);
