@@ -337,9 +337,12 @@ static json_t *pick_json(const atedm_pick *pick)
     if (isnan(pick->expected_s))
         reason = json_string("no speed was measured yet");
     else if (pick->meets)
-        reason = json_string("the mildest plan that is expected in time");
+        reason =
+            json_string("the mildest plan that is expected in time, also if as much again comes "
+                        "meanwhile");
     else
-        reason = json_string("no plan down to the floor is expected in time; this is the floor");
+        reason = json_string("no plan down to the floor is expected in time if as much again comes "
+                             "meanwhile; this is the floor");
     return json_pack("{s:f, s:o, s:o}", "objective_s", pick->objective_s, "expected_s",
                      number_or_null(pick->expected_s), "reason", reason);
 }

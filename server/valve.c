@@ -40,7 +40,8 @@ atedm_pick atedm_valve_pick(const atedm_rung *rungs, size_t count, double ahead,
         pick.preset = rungs[i].preset;
         pick.mean_s = (ahead + (double)rungs[i].flops) / rate;
         pick.expected_s = multiple * pick.mean_s;
-        pick.meets = pick.expected_s <= objective_s;
+        double reserved = ATEDM_VALVE_RESERVE * ahead + (double)rungs[i].flops;
+        pick.meets = multiple * reserved / rate <= objective_s;
         if (pick.meets)
             break;
     }

@@ -17,6 +17,10 @@
 #define ATEDM_VALVE_FIRST 1.4 // the multiple before any was seen
 #define ATEDM_VALVE_LEAST 1.0
 #define ATEDM_VALVE_MOST 10.0
+// Requests come in bursts, and who comes in one finds what those before it chose. A pick counts
+// what is ahead so many times, as if it came again meanwhile: so the queue stays short enough that
+// the floor carries the burst.
+#define ATEDM_VALVE_RESERVE 2.0
 #define ATEDM_VALVE_MAX 8 // rungs: plans to pick from
 
 // A plan to pick: rungs are in the order of their cost, the first is the mildest.
@@ -31,7 +35,7 @@ typedef struct atedm_pick {
     double objective_s;
     double mean_s;     // work over speed; NAN: no speed was measured yet
     double expected_s; // the multiple of it, from admission to answer; NAN likewise
-    bool meets;        // the objective
+    bool meets;        // the objective, also with the reserve
 } atedm_pick;
 
 // Orders presets by what they cost the request, down to `floor`, which is one of them; of equal
