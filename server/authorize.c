@@ -61,3 +61,10 @@ atedm_response atedm_authorize_refuse(const atedm_exchange *x, atedm_refusal ref
                           missing ? "Bearer" : "Bearer error=\"invalid_token\"");
     return response;
 }
+
+bool atedm_authorize_jobs_of(const atedm_daemon *d, const atedm_exchange *exchange,
+                             const char *owner)
+{
+    const char *client = atedm_exchange_client(exchange);
+    return strcmp(owner, client) == 0 || atedm_clients_is_admin(d->clients, client);
+}

@@ -2,6 +2,7 @@
 #ifndef ATEDM_AUTHORIZE_H
 #define ATEDM_AUTHORIZE_H
 
+#include "server/daemon.h"
 #include "server/http.h"
 
 // For atedm_http_options; `app` is the daemon.
@@ -9,5 +10,8 @@ bool atedm_authorize(void *app, const atedm_exchange *exchange, const char **ret
                      atedm_refusal *ret_refusal);
 // The answer to what was not allowed: 401 or 403.
 atedm_response atedm_authorize_refuse(const atedm_exchange *exchange, atedm_refusal refusal);
+// Whether the client may deal with the jobs of `owner`: its own, an admin with all.
+bool atedm_authorize_jobs_of(const atedm_daemon *d, const atedm_exchange *exchange,
+                             const char *owner);
 
 #endif

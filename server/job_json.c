@@ -33,6 +33,8 @@ json_t *atedm_job_json(const atedm_store_job *record, const atedm_job *job)
     json_t *value =
         json_pack("{s:s, s:s, s:I}", "id", record->id, "state", atedm_job_state_name(record, job),
                   "created", (json_int_t)record->created);
+    if (*record->owner)
+        json_object_set_new(value, "owner", json_string(record->owner));
     if (job)
         json_object_set_new(value, "progress", atedm_job_progress_json(job));
     if (record->ended)

@@ -1,6 +1,7 @@
 // What is asked about jobs: GET and DELETE /jobs/{id}, its images, lists of jobs. What has ended is
 // asked of the store, and answered when it says.
 #include "server/answer.h"
+#include "server/authorize.h"
 #include "server/handlers.h"
 #include "server/job_json.h"
 #include "server/problem.h"
@@ -22,7 +23,7 @@ static void respond_job(atedm_exchange *x, const atedm_store_job *record, const 
 atedm_live *atedm_job_of_path(const atedm_daemon *d, const atedm_exchange *x)
 {
     atedm_live *live = atedm_jobs_find(d->jobs, atedm_exchange_parameter(x, 0));
-    return live && strcmp(live->record.owner, atedm_exchange_client(x)) == 0 ? live : NULL;
+    return live && atedm_authorize_jobs_of(d, x, live->record.owner) ? live : NULL;
 }
 
 // ---- one job
@@ -166,8 +167,10 @@ void atedm_handle_jobs(void *app, atedm_exchange *x)
         return;
     }
     atedm_store_call *call = atedm_store_call_create(d, x, answer_list, state);
-    if (call && atedm_store_list(atedm_jobs_store(d->jobs), atedm_exchange_client(x),
-                                 state ? state->stored : -1, sequence, (size_t)n,
-                                 atedm_store_call_back, call))
+    const char *client = atedm_exchange_client(x);
+    bool all = atedm_clients_is_admin(d->clients, client);
+    if (call &&
+        atedm_store_list(atedm_jobs_store(d->jobs), all ? NULL : client, state ? state->stored : -1,
+                         sequence, (size_t)n, atedm_store_call_back, call))
         atedm_store_call_fail(call);
 }

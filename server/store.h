@@ -90,8 +90,8 @@ ATEDM_MUST_CHECK atedm_status atedm_store_end(atedm_store *store, const char *id
 enum { ATEDM_STORE_NO_IMAGES = -1, ATEDM_STORE_ALL_IMAGES = -2 };
 ATEDM_MUST_CHECK atedm_status atedm_store_get(atedm_store *store, const char *id, int image,
                                               atedm_store_done done, void *user);
-// Jobs of an owner, latest first. `state`: -1 for all. `before`: only those with a smaller
-// sequence. Without answers.
+// Jobs of an owner (NULL: of all), latest first. `state`: -1 for all. `before`: only those with a
+// smaller sequence. Without answers.
 ATEDM_MUST_CHECK atedm_status atedm_store_list(atedm_store *store, const char *owner, int state,
                                                int64_t before, size_t limit, atedm_store_done done,
                                                void *user);

@@ -1,10 +1,10 @@
 // Exchanges that wait for the store: see store_call.h.
 #include "server/store_call.h"
 
+#include "server/authorize.h"
 #include "server/problem.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 struct atedm_store_call {
     atedm_daemon *daemon;
@@ -41,9 +41,10 @@ void atedm_store_call_fail(atedm_store_call *call)
                                                       .error = {"no memory for the job store"}});
 }
 
-static bool is_there(const atedm_exchange *x, const atedm_store_result *result)
+static bool is_there(const atedm_store_call *call, const atedm_store_result *result)
 {
-    return result->n_jobs && strcmp(result->jobs[0].owner, atedm_exchange_client(x)) == 0;
+    return result->n_jobs &&
+           atedm_authorize_jobs_of(call->daemon, call->exchange, result->jobs[0].owner);
 }
 
 void atedm_store_call_back(void *user, atedm_store_result *result)
@@ -58,7 +59,7 @@ void atedm_store_call_back(void *user, atedm_store_result *result)
         ATEDM_LOG(&call.daemon->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
                   atedm_log_text("error", result->error.message));
         atedm_exchange_respond(x, atedm_daemon_refuse_storage(call.daemon, id));
-    } else if (call.one_job && !is_there(x, result)) {
+    } else if (call.one_job && !is_there(&call, result)) {
         atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id,
                                                          "there is no such job (any more)"));
     } else {

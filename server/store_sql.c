@@ -38,6 +38,7 @@ enum {
     GET,
     GET_IMAGES,
     LIST,
+    LIST_OWNER,
     REMOVE,
     OLDEST,
     TOTAL,
@@ -46,6 +47,11 @@ enum {
     N_STATEMENTS
 };
 
+// ?1: the sequence before which; ?2: the state, below 0 for all; ?3: how many.
+#define LIST_WHERE                                                                                 \
+    "SELECT sequence, id, owner, NULL, NULL, request, created, ended, state, NULL, images"         \
+    " FROM jobs WHERE "
+#define LIST_REST " AND (?2 < 0 OR state = ?2) ORDER BY sequence DESC LIMIT ?3"
 #define COLUMNS "sequence, id, owner, key, sent, request, created, ended, state, answer, images"
 
 static const char *const statements[N_STATEMENTS] = {
@@ -60,9 +66,8 @@ static const char *const statements[N_STATEMENTS] = {
     [GET] = "SELECT " COLUMNS " FROM jobs WHERE id = ?",
     [GET_IMAGES] = "SELECT png FROM images WHERE job = ?1 AND (?2 < 0 OR number = ?2)"
                    " ORDER BY number",
-    [LIST] = "SELECT sequence, id, owner, NULL, NULL, request, created, ended, state, NULL, images"
-             " FROM jobs WHERE owner = ?1 AND sequence < ?2 AND (?3 < 0 OR state = ?3)"
-             " ORDER BY sequence DESC LIMIT ?4",
+    [LIST] = LIST_WHERE "sequence < ?1" LIST_REST,
+    [LIST_OWNER] = LIST_WHERE "owner = ?4 AND sequence < ?1" LIST_REST,
     [REMOVE] = "DELETE FROM jobs WHERE id = ? RETURNING bytes",
     [OLDEST] = "SELECT id, ended FROM jobs WHERE state <> 0 AND id <> ? ORDER BY ended, sequence"
                " LIMIT 1",
@@ -394,12 +399,14 @@ atedm_status atedm_store_file_get(atedm_store_file *file, const char *id, int im
 atedm_status atedm_store_file_list(atedm_store_file *file, const char *owner, int state,
                                    int64_t before, size_t limit, atedm_store_result *result)
 {
-    sqlite3_stmt *s = file->statements[LIST];
-    bind_text(s, 1, owner);
-    sqlite3_bind_int64(s, 2, before);
-    sqlite3_bind_int(s, 3, state);
-    sqlite3_bind_int64(s, 4, (int64_t)limit);
-    return run_for_jobs(file, LIST, result);
+    int which = owner ? LIST_OWNER : LIST;
+    sqlite3_stmt *s = file->statements[which];
+    sqlite3_bind_int64(s, 1, before);
+    sqlite3_bind_int(s, 2, state);
+    sqlite3_bind_int64(s, 3, (int64_t)limit);
+    if (owner)
+        bind_text(s, 4, owner);
+    return run_for_jobs(file, which, result);
 }
 
 static atedm_status remove_job(atedm_store_file *file, const char *id, bool *ret_found,

@@ -121,6 +121,34 @@ class Access(KeyTest):
             self.assertNotIn(key[6:40], log)
 
 
+class Admin(KeyTest):
+    def test_jobs_of_others(self):
+        alice, bob, root = make_key(), make_key(), make_key()
+        keys = KeyFile(self, entry("alice", alice), entry("bob", bob), entry("root", root, admin=True))
+        with Daemon(api_keys=keys, max_active=1) as d:
+            done = d.generate(headers={**bearer(alice), "Prefer": "respond-async"}).headers["Location"]
+            wait_until(lambda: d.get(done, headers=bearer(alice)).json()["state"] == "done", "done")
+            path = d.post("/generate", LONG, {**bearer(alice), "Prefer": "respond-async"}).headers["Location"]
+
+            def listed(key):
+                return [(job["id"], job["owner"]) for job in d.get("/jobs", headers=bearer(key)).json()["jobs"]]
+
+            both = [(p.rpartition("/")[2], "alice") for p in (path, done)]
+            self.assertEqual([listed(key) for key in (alice, bob, root)], [both, [], both])
+            for p in (path, done):
+                self.check_problem(d.get(p, headers=bearer(bob)), 404, "not-found")
+                self.check_problem(d.request("DELETE", p, headers=bearer(bob)), 404, "not-found")
+                self.assertEqual(d.get(p, headers=bearer(root)).json()["owner"], "alice")
+            self.assertEqual(d.get(done + "/images/0", headers=bearer(root)).status, 200)
+            self.check_problem(d.get(done + "/images/0", headers=bearer(bob)), 404, "not-found")
+            self.check_problem(d.get(path + "/events", headers=bearer(bob)), 404, "not-found")
+            d.request("DELETE", path, headers=bearer(root))
+            wait_until(lambda: d.get(path, headers=bearer(alice)).json()["state"] == "canceled", "canceled")
+            self.assertIn(b"problem:canceled", d.get(path + "/events", headers=bearer(root)).body)
+            self.assertEqual(d.request("DELETE", done, headers=bearer(root)).status, 204)
+            self.check_problem(d.get(done, headers=bearer(alice)), 404, "not-found")
+
+
 class Command(KeyTest):
     def test_a_key_of_the_command_opens(self):
         made = json.loads(subprocess.run([os.environ["ATEDM"], "key", "--name", "carol", "--json"],

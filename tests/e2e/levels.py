@@ -26,11 +26,19 @@ def open_files(pid):
     return sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
 
 
+def _processor_seconds(stat):
+    fields = pathlib.Path(stat).read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid):
+    """Processor time of all its threads."""
+    return _processor_seconds(f"/proc/{pid}/stat")
+
+
 def loop_seconds(pid):
     """Processor time of its first thread, which is the loop's."""
-    text = pathlib.Path(f"/proc/{pid}/task/{pid}/stat").read_text(encoding="ascii")
-    fields = text.rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return _processor_seconds(f"/proc/{pid}/task/{pid}/stat")
 
 
 def is_sanitized(pid):

@@ -2,7 +2,8 @@
 """The daemon under a steady load of everything, for long: memory, descriptors and latencies stay what they were, and every
 accepted request comes to its end.
 
-First the capacity is measured, by clients that each wait for their answer; then requests arrive at 90 % of it, at random.
+First the capacity is measured, by clients that each wait for their answer; then requests arrive at random, as often as keeps
+the worker at 90 % of the processor time that it had at its capacity: on a shared machine the capacity is not the same for long.
 A run counts in sixths. The first is the warm-up: memory grows until every size of request has been there in every company.
 The daemon's memory in the last third is held against that in the second sixth, the latencies in the last third against those
 in the first. Workers are killed in the middle third, so the last one's memory is held against what it had a sixth before.
@@ -21,7 +22,7 @@ import threading
 import time
 
 from daemon import PATIENCE, SMALL, Daemon, wait_until
-from levels import is_sanitized, open_files, resident_bytes
+from levels import cpu_seconds, is_sanitized, open_files, resident_bytes
 
 LOAD = 0.9
 CAPACITY_CLIENTS = 8
@@ -29,6 +30,8 @@ CAPACITY_CLIENTS = 8
 LONG_S = 300
 WORKER_KILL_S = 240
 RELOAD_S = 5
+PACE_S = 1
+PACE_GAIN = 0.1  # of the rate, for each second and each unit that the load is off
 MEMORY_GROWTH = 0.02
 LATENCY_GROWTH = 0.10
 CLIENTS = 64
@@ -154,8 +157,10 @@ setattr(Load, "async", Load.async_)  # a word of Python's
 
 
 def measure_capacity(d, seconds):
-    """Requests a second that clients get done which wait for each other; all ways cost about the same."""
+    """What clients get done which wait for each other (all ways cost about the same): requests a second, and the processor
+    seconds a second that the worker takes for them."""
     ends, until = [], time.monotonic() + seconds
+    half = until - seconds / 2  # the first half warms up
 
     def client(seed):
         rng = random.Random(seed)
@@ -166,10 +171,34 @@ def measure_capacity(d, seconds):
     threads = [threading.Thread(target=client, args=(seed,)) for seed in range(CAPACITY_CLIENTS)]
     for thread in threads:
         thread.start()
+    time.sleep(half - time.monotonic())
+    worker = d.workers()[0]
+    spent, since = cpu_seconds(worker), time.monotonic()
+    time.sleep(until - time.monotonic())
+    busy = (cpu_seconds(worker) - spent) / (time.monotonic() - since)
     for thread in threads:
         thread.join()
-    half = until - seconds / 2  # the first half warms up
-    return sum(half < end <= until for end in ends) / (seconds / 2)
+    return sum(half < end <= until for end in ends) / (seconds / 2), busy
+
+
+class Pace:
+    """How often requests arrive, so that the worker takes so many processor seconds a second."""
+
+    def __init__(self, d, rate, busy):
+        self.d, self.rate, self.wanted = d, rate, busy
+        self.worker, self.spent, self.since = None, 0, 0
+
+    def adapt(self):
+        now = time.monotonic()
+        try:
+            worker = self.d.workers()[0]
+            spent = cpu_seconds(worker)
+        except (OSError, IndexError, AssertionError):
+            return  # it was killed just now
+        if worker == self.worker:
+            busy = (spent - self.spent) / (now - self.since)
+            self.rate *= math.exp(PACE_GAIN * PACE_S * (1 - busy / self.wanted))
+        self.worker, self.spent, self.since = worker, spent, now
 
 
 class Samples:
@@ -193,27 +222,30 @@ class Samples:
         return sum(values) / len(values) if values else math.nan
 
 
-def drive(d, load, samples, rate, seconds):
+def drive(d, load, samples, pace, seconds):
     """Lets requests arrive, and faults; returns the times at which the sixths begin, and the end."""
     rng = random.Random(load.rng.random())
     start = now = time.monotonic()
-    arrival, sample, reload, kill = start, start, start + RELOAD_S, start + seconds / 3
+    arrival, sample, adapt, reload, kill = start, start, start, start + RELOAD_S, start + seconds / 3
     number = 0
     while now < start + seconds:
         if now >= arrival:
             load.arrive(number)
             number += 1
-            arrival += rng.expovariate(rate)
+            arrival += rng.expovariate(pace.rate)
         if now >= sample:
             samples.take()
             sample += 0.5
+        if now >= adapt:
+            pace.adapt()
+            adapt += PACE_S
         if now >= reload:
             d.process.send_signal(signal.SIGHUP)
             reload += RELOAD_S
         if now >= kill:
             os.kill(d.workers()[0], signal.SIGKILL)
             kill += WORKER_KILL_S if kill + WORKER_KILL_S < start + seconds * 2 / 3 else math.inf
-        time.sleep(max(0, min(arrival, sample, reload, kill) - time.monotonic()))
+        time.sleep(max(0, min(arrival, sample, adapt, reload, kill) - time.monotonic()))
         now = time.monotonic()
     return [start + seconds * sixth / 6 for sixth in range(7)], number
 
@@ -241,14 +273,15 @@ def run(seconds, seed):
                    job_retention_bytes=4 << 20, log_level="error")
         with d:
             judged = seconds >= LONG_S and not is_sanitized(d.process.pid)
-            capacity = measure_capacity(d, max(5, min(60, seconds / 10)))
+            capacity, busy = measure_capacity(d, max(5, min(60, seconds / 10)))
             time.sleep(1)
             files = len(open_files(d.process.pid))
             load, samples = Load(d, seed), Samples(d)
-            sixths, sent = drive(d, load, samples, LOAD * capacity, seconds)
+            sixths, sent = drive(d, load, samples, Pace(d, LOAD * capacity, LOAD * busy), seconds)
             behind = load.end()
             check_rest(d, files)
-            print(f"{seconds:.0f} s, {sent} requests at {LOAD * capacity:.1f} a second, {LOAD:.0%} of the capacity: {load.counts}")
+            print(f"{seconds:.0f} s, {sent} requests, {sent / seconds:.1f} a second; the capacity was {capacity:.1f} with "
+                  f"{busy:.2f} processors: {load.counts}")
             print(f"the last answer came {behind:.1f} s after the last request was due")
             print(f"{files} descriptors, and {files} again; the store has {os.path.getsize(folder + '/jobs.db')} bytes")
             good = True
@@ -259,6 +292,7 @@ def run(seconds, seed):
             thirds = [[s for due, s in load.latencies if sixths[2 * i] <= due < sixths[2 * i + 2]] for i in range(3)]
             good &= judge("p99 of the latency, s", percentile(thirds[0], 0.99), percentile(thirds[2], 0.99),
                           LATENCY_GROWTH, judged)
+            print(f"requests a second in each third: {', '.join(f'{3 * len(third) / seconds:.2f}' for third in thirds)} with an answer at once")
             assert sum(load.counts.values()) == sent, "a request got lost"
             assert not load.troubles, f"{len(load.troubles)} troubles, the first: {load.troubles[:3]}"
             assert good, "see above"
