@@ -55,7 +55,7 @@ int atedm_cli_field_errors(const char *command, const atedm_field_errors *errors
 #define ATEDM_CLI_MAX_IMAGES 256
 atedm_request_limits atedm_cli_limits(const atedm_model_config *config);
 
-// The device of --backend ("auto": cpu) and the dtype of --dtype on it.
+// The device of --backend ("auto": atedm_backend_of) and the dtype of --dtype on it.
 ATEDM_MUST_CHECK atedm_status atedm_cli_open_device(const char *backend, const char *dtype,
                                                     atedm_device **ret_device,
                                                     atedm_dtype *ret_dtype, atedm_error *err);

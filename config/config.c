@@ -49,8 +49,9 @@ static const option options[] = {
      "model directory in diffusers layout"},
     {"listen", OPTION_TEXT, FIELD(listen), "127.0.0.1:8080", 0, 0, NULL, "ADDRESS:PORT",
      "where to answer; port 0 picks a free one"},
-    {"backend", OPTION_CHOICE, FIELD(backend), "auto", 0, 0, "auto|cpu|ref", "NAME",
-     "what computes: auto (the best that is there), cpu (oneDNN), ref (plain C, slow)"},
+    {"backend", OPTION_CHOICE, FIELD(backend), "auto", 0, 0, "auto|cpu|cuda|ref", "NAME",
+     "what computes: auto (the best that is there), cuda (an NVIDIA GPU), cpu (oneDNN), ref (plain "
+     "C, slow)"},
     {"dtype", OPTION_CHOICE, FIELD(dtype), "auto", 0, 0, "auto|f32|bf16|f16", "NAME",
      "type of activations: auto (the fastest on this machine), f32, bf16, f16"},
     {"default_pruning", OPTION_PRUNING, LIVE_FIELD(default_pruning), "at-edm-dagger", 0, 0, NULL,

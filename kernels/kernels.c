@@ -1,6 +1,8 @@
 // Devices and streams. Weights are in weights.c, operations in ops.c and ops_tokens.c.
 #include "kernels/backend.h"
 
+#include "kernels/cuda_load.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -12,22 +14,41 @@ static const atedm_backend *const backends[] = {
 
 // ---- devices
 
-atedm_status atedm_device_create(const char *backend, atedm_device **ret_device, atedm_error *err)
+// One that is part of the program, or NULL.
+static const atedm_backend *find_builtin(const char *name)
 {
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
-        if (strcmp(backends[i]->name, backend))
-            continue;
-        atedm_device *device = NULL;
-        atedm_status status = backends[i]->device_create(&device, err);
-        if (status)
-            return status;
-        device->backend = backends[i];
-        if (!device->name[0])
-            snprintf(device->name, sizeof device->name, "%s", backends[i]->name);
-        *ret_device = device;
-        return ATEDM_OK;
-    }
-    return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", backend);
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (strcmp(backends[i]->name, name) == 0)
+            return backends[i];
+    return NULL;
+}
+
+const char *atedm_backend_of(const char *name)
+{
+    const atedm_backend *unused = NULL;
+    if (strcmp(name, "auto") != 0)
+        return name;
+    return atedm_cuda_load(&unused, NULL) ? "cpu" : "cuda";
+}
+
+atedm_status atedm_device_create(const char *name, atedm_device **ret_device, atedm_error *err)
+{
+    const atedm_backend *backend = find_builtin(name);
+    atedm_device *device = NULL;
+    atedm_status status = ATEDM_OK;
+    if (!backend && strcmp(name, "cuda") != 0)
+        return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
+    if (!backend)
+        status = atedm_cuda_load(&backend, err);
+    if (!status)
+        status = backend->device_create(&device, err);
+    if (status)
+        return status;
+    device->backend = backend;
+    if (!device->name[0])
+        snprintf(device->name, sizeof device->name, "%s", backend->name);
+    *ret_device = device;
+    return ATEDM_OK;
 }
 
 void atedm_device_destroy(atedm_device *device)
@@ -125,17 +146,6 @@ atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err)
     atedm_status status = stream->status;
     stream->status = ATEDM_OK;
     return atedm_error_set(err, status, "%s", stream->error.message);
-}
-
-void atedm_stream_fail(atedm_stream *stream, atedm_status status, const char *format, ...)
-{
-    if (stream->status)
-        return;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(stream->error.message, sizeof stream->error.message, format, args);
-    va_end(args);
-    stream->status = status;
 }
 
 bool atedm_stream_failed(const atedm_stream *stream)

@@ -41,14 +41,19 @@ typedef struct atedm_weight atedm_weight;
 
 // ---- devices
 
-// Backends: "ref" (plain C, double accumulation), "cpu" (oneDNN), "dry" (computes nothing: checks
-// arguments and counts; its memory is addresses only).
+// Backends: "ref" (plain C, double accumulation), "cpu" (oneDNN), "cuda" (an NVIDIA GPU; a shared
+// object that may be missing), "dry" (computes nothing: checks arguments and counts; its memory is
+// addresses only). ATEDM_ERR_NOT_FOUND where no backend is called so, ATEDM_ERR_UNSUPPORTED where
+// it cannot run here.
 ATEDM_MUST_CHECK atedm_status atedm_device_create(const char *backend, atedm_device **ret_device,
                                                   atedm_error *err);
+// What `name` stands for: "auto" is "cuda" where that loads and a device answers, else "cpu";
+// others are themselves. Does not occupy a device.
+const char *atedm_backend_of(const char *name);
 void atedm_device_destroy(
     atedm_device *device); // after its streams, weights and memory; NULL allowed
 
-const char *atedm_device_backend(const atedm_device *device); // "ref", "cpu", "dry"
+const char *atedm_device_backend(const atedm_device *device); // "ref", "cpu", "cuda", "dry"
 const char *atedm_device_name(const atedm_device *device);    // label of metrics, e.g. "cpu"
 bool atedm_device_is_dry(const atedm_device *device);
 

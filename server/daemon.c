@@ -443,7 +443,7 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
         .log = {.fd = STDERR_FILENO,
                 .json = strcmp(config->log_format, "json") == 0,
                 .level = atedm_log_level_named(config->log_level)},
-        .device = strcmp(config->backend, "auto") == 0 ? "cpu" : config->backend,
+        .device = atedm_backend_of(config->backend),
     };
     atedm_process_prepare((size_t)config->max_connections + OWN_DESCRIPTORS);
     int exit_status = prepare(&d);

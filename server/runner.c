@@ -97,8 +97,7 @@ atedm_status atedm_runner_open(const atedm_worker_options *options, atedm_runner
     r->user = user;
     r->orders_end = &r->orders;
     atedm_dtype dtype = ATEDM_F32;
-    const char *backend = strcmp(options->backend, "auto") == 0 ? "cpu" : options->backend;
-    atedm_status status = atedm_device_create(backend, &r->device, err);
+    atedm_status status = atedm_device_create(atedm_backend_of(options->backend), &r->device, err);
     if (!status)
         status = choose_dtype(r->device, options->dtype, &dtype, err);
     if (!status)

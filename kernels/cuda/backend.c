@@ -1,0 +1,165 @@
+// The cuda backend's device, streams and table of operations: see cuda.h.
+#include "kernels/cuda/cuda.h"
+
+#include "kernels/cuda_load.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// The oldest architecture that there is code for: A100's.
+#define LEAST_MAJOR 8
+
+// The first device that is visible: CUDA_VISIBLE_DEVICES chooses, by index or UUID.
+#define DEVICE 0
+
+// Whether there is one that this can run on. Makes no context: programs ask that leave the device
+// to others.
+static atedm_status find_device(atedm_error *err)
+{
+    int count = 0, major = 0, minor = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error || count < 1)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "cuda: no device answers (%s)",
+                               error ? cudaGetErrorName(error) : "none is visible");
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, DEVICE);
+    if (!error)
+        error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, DEVICE);
+    if (error)
+        return atedm_cuda_status(error, "asking the device", err);
+    if (major < LEAST_MAJOR)
+        return atedm_error_set(
+            err, ATEDM_ERR_UNSUPPORTED,
+            "cuda: the device is of compute capability %d.%d, at least %d.0 is needed", major,
+            minor, LEAST_MAJOR);
+    return ATEDM_OK;
+}
+
+static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
+{
+    atedm_status status = atedm_cuda_status(cudaSetDevice(DEVICE), "taking the device", err);
+    if (status)
+        return status;
+    atedm_cuda_device *device = calloc(1, sizeof *device);
+    if (!device)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a device");
+    if (cublasLtCreate(&device->blas))
+        status = atedm_error_set(err, ATEDM_ERR_DEVICE, "cuda: cuBLASLt does not start");
+    if (status) {
+        free(device);
+        return status;
+    }
+    *ret_device = &device->head;
+    return ATEDM_OK;
+}
+
+static void device_destroy(atedm_device *head)
+{
+    atedm_cuda_device *device = (atedm_cuda_device *)head;
+    (void)cublasLtDestroy(device->blas);
+    free(device);
+}
+
+static bool supports(const atedm_device *device, atedm_dtype dtype)
+{
+    return dtype == ATEDM_F32 || dtype == ATEDM_BF16 || dtype == ATEDM_F16;
+}
+
+static atedm_dtype best_dtype(const atedm_device *device)
+{
+    return ATEDM_BF16;
+}
+
+// ---- streams
+
+static void stream_destroy(atedm_stream *head)
+{
+    atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
+    for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++)
+        atedm_cuda_free(head->device, s->scratch[i]);
+    atedm_cuda_plans_destroy(s->plans);
+    (void)cudaStreamDestroy(s->stream);
+    free(s);
+}
+
+static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_stream **ret_stream,
+                                  atedm_error *err)
+{
+    atedm_cuda_stream *s = calloc(1, sizeof *s);
+    if (!s)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a stream");
+    // Threads that come later start out with the first device too, but not in every context.
+    atedm_status status = atedm_cuda_status(cudaSetDevice(DEVICE), "taking the device", err);
+    if (!status)
+        status = atedm_cuda_status(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking),
+                                   "making a stream", err);
+    if (status) {
+        free(s);
+        return status;
+    }
+    *ret_stream = &s->head;
+    return ATEDM_OK;
+}
+
+static void stream_sync(atedm_stream *s)
+{
+    atedm_cuda_check(s, cudaStreamSynchronize(atedm_cuda_stream_of(s)->stream), "waiting");
+}
+
+static const atedm_backend table = {
+    .name = "cuda",
+    .device_create = device_create,
+    .device_destroy = device_destroy,
+    .supports = supports,
+    .best_dtype = best_dtype,
+    .alloc = atedm_cuda_alloc,
+    .free = atedm_cuda_free,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .stream_sync = stream_sync,
+    .upload = atedm_cuda_upload,
+    .download = atedm_cuda_download,
+    .copy = atedm_cuda_copy,
+    .linear_weight_create = atedm_cuda_linear_weight_create,
+    .conv_weight_create = atedm_cuda_conv_weight_create,
+    .norm_weight_create = atedm_cuda_norm_weight_create,
+    .table_weight_create = atedm_cuda_table_weight_create,
+    .weight_destroy = atedm_cuda_weight_destroy,
+    .linear = atedm_cuda_linear,
+    .conv = atedm_cuda_conv,
+    .group_norm = atedm_cuda_group_norm,
+    .layer_norm = atedm_cuda_layer_norm,
+    .geglu = atedm_cuda_geglu,
+    .activate = atedm_cuda_activate,
+    .add = atedm_cuda_add,
+    .upsample2 = atedm_cuda_upsample2,
+    .concat = atedm_cuda_concat,
+    .embed_tokens = atedm_cuda_embed_tokens,
+    .sinusoid = atedm_cuda_sinusoid,
+    .to_f32 = atedm_cuda_to_f32,
+    .from_f32 = atedm_cuda_from_f32,
+    .attention = atedm_cuda_attention,
+    .rank_tokens = atedm_cuda_rank_tokens,
+    .random_scores = atedm_cuda_random_scores,
+    .select_tokens = atedm_cuda_select_tokens,
+    .source_attention = atedm_cuda_source_attention,
+    .source_cosine = atedm_cuda_source_cosine,
+    .source_nearest = atedm_cuda_source_nearest,
+    .source_zero = atedm_cuda_source_zero,
+    .gather_rows = atedm_cuda_gather_rows,
+    .scale_input = atedm_cuda_scale_input,
+    .sampler_step = atedm_cuda_sampler_step,
+    .image_finish = atedm_cuda_image_finish,
+};
+
+// The one symbol that the shared object shows.
+__attribute__((visibility("default"))) const atedm_backend *
+atedm_cuda_backend(const char *version, size_t table_bytes, atedm_error *err)
+{
+    if (strcmp(version, ATEDM_VERSION) != 0 || table_bytes != sizeof table) {
+        (void)atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                              "cuda: the backend was built for another version of this program");
+        return NULL;
+    }
+    return find_device(err) ? NULL : &table;
+}

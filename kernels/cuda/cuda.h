@@ -1,0 +1,141 @@
+// What the host files of the cuda backend share: plain C against the CUDA runtime and cuBLASLt,
+// with own kernels behind launch.h. The backend is a shared object that kernels/cuda_load.c loads
+// at run time; tests/emulated builds the same files against a runtime on the host.
+//
+// Work is enqueued on one CUDA stream for each atedm_stream. A result for a row does not depend on
+// how many rows there are: kernels sum in an order that follows from the sample alone, and
+// cuBLASLt's algorithm is chosen once a shape, for one number of rows (linear.c).
+#ifndef ATEDM_KERNELS_CUDA_CUDA_H
+#define ATEDM_KERNELS_CUDA_CUDA_H
+
+#include "kernels/backend.h"
+#include "kernels/cuda/launch.h"
+
+#include <cublasLt.h>
+
+typedef struct atedm_cuda_device {
+    atedm_device head;
+    cublasLtHandle_t blas;
+} atedm_cuda_device;
+
+// Scratch memory of a stream: grows to what its operations want and is kept, so that steps that are
+// like earlier ones allocate nothing. Each is overwritten by the next operation that uses it.
+typedef enum atedm_cuda_scratch {
+    ATEDM_CUDA_SCRATCH_SUMS, // results in F32: products before their epilogue, statistics, scores
+    ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's
+    ATEDM_CUDA_SCRATCH_COUNT,
+} atedm_cuda_scratch;
+
+typedef struct atedm_cuda_stream {
+    atedm_stream head;
+    cudaStream_t stream;
+    void *scratch[ATEDM_CUDA_SCRATCH_COUNT];
+    size_t scratch_bytes[ATEDM_CUDA_SCRATCH_COUNT];
+    struct atedm_cuda_plan *plans; // of linear layers, by shape: linear.c
+} atedm_cuda_stream;
+
+typedef struct atedm_cuda_weight {
+    atedm_weight head;
+    void *values;   // [device] act: linear, conv [out, stride]; table [entries, c]; norm: F32 scale
+    float *bias;    // [device] F32 [out] or NULL; norm: shift
+    void *act_bias; // [device] act [out]: linear layers whose bias act holds exactly; or NULL
+    int64_t row_elements; // of `values`, for linear and conv: [kernel, kernel, in], then zeros
+} atedm_cuda_weight;
+
+static inline atedm_cuda_stream *atedm_cuda_stream_of(atedm_stream *s)
+{
+    return (atedm_cuda_stream *)s;
+}
+
+static inline const atedm_cuda_weight *atedm_cuda_weight_of(const atedm_weight *w)
+{
+    return (const atedm_cuda_weight *)w;
+}
+
+// ---- error.c
+
+// Makes the stream fail where `error` is one. What the context does not outlive is said so: from
+// then on every call on the device fails, and only a new process helps.
+void atedm_cuda_check(atedm_stream *s, cudaError_t error, const char *what);
+// The same as a status.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_status(cudaError_t error, const char *what,
+                                                atedm_error *err);
+
+// ---- memory.c
+
+ATEDM_MUST_CHECK atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes,
+                                               void **ret_memory, atedm_error *err);
+void atedm_cuda_free(atedm_device *device, void *memory);
+// At least `bytes` bytes of scratch; NULL after failing the stream.
+void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int64_t elements,
+                             size_t element);
+void atedm_cuda_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
+void atedm_cuda_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
+void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+
+// ---- weights.c
+
+atedm_status atedm_cuda_linear_weight_create(const atedm_weight *head,
+                                             const atedm_host_tensor *parts,
+                                             const atedm_host_tensor *biases, size_t n_parts,
+                                             atedm_weight **ret_weight, atedm_error *err);
+atedm_status atedm_cuda_conv_weight_create(const atedm_weight *head,
+                                           const atedm_host_tensor *weight,
+                                           const atedm_host_tensor *bias, atedm_weight **ret_weight,
+                                           atedm_error *err);
+atedm_status atedm_cuda_norm_weight_create(const atedm_weight *head, const atedm_host_tensor *scale,
+                                           const atedm_host_tensor *shift,
+                                           atedm_weight **ret_weight, atedm_error *err);
+atedm_status atedm_cuda_table_weight_create(const atedm_weight *head,
+                                            const atedm_host_tensor *table,
+                                            atedm_weight **ret_weight, atedm_error *err);
+void atedm_cuda_weight_destroy(atedm_weight *weight); // NULL allowed
+
+// ---- linear.c
+
+void atedm_cuda_linear(atedm_stream *s, const atedm_linear_args *args);
+void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
+
+// ---- ops.c
+
+void atedm_cuda_conv(atedm_stream *s, const atedm_conv_args *args);
+void atedm_cuda_group_norm(atedm_stream *s, const atedm_group_norm_args *args);
+void atedm_cuda_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args);
+void atedm_cuda_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
+void atedm_cuda_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
+                         int64_t count);
+void atedm_cuda_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
+void atedm_cuda_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
+                          int64_t c);
+void atedm_cuda_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb,
+                       void *y, int64_t rows);
+void atedm_cuda_embed_tokens(atedm_stream *s, const atedm_weight *table,
+                             const atedm_weight *position, const int64_t *ids, int64_t rows,
+                             int64_t tokens, void *y);
+void atedm_cuda_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
+void atedm_cuda_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
+void atedm_cuda_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
+void atedm_cuda_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
+                            int64_t count);
+void atedm_cuda_sampler_step(atedm_stream *s, const atedm_step_args *args);
+void atedm_cuda_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
+
+// ---- ops_tokens.c
+
+void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args);
+void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
+void atedm_cuda_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
+                              int64_t n_spans);
+void atedm_cuda_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
+                              const atedm_prune_span *spans, int64_t n_spans);
+void atedm_cuda_source_attention(atedm_stream *s, const atedm_source_args *args,
+                                 const atedm_source_map *map);
+void atedm_cuda_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x,
+                              int64_t c);
+void atedm_cuda_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
+                               int64_t width);
+void atedm_cuda_source_zero(atedm_stream *s, const atedm_source_args *args);
+void atedm_cuda_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
+                            size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
+
+#endif

@@ -1,0 +1,259 @@
+// Element by element: activations, sums, conversions, the sampler's arithmetic, the image's last
+// step, and the epilogue of products that cuBLASLt leaves in F32. Each thread takes GPU_VECTOR
+// neighbours.
+#include "kernels/cuda/gpu.cuh"
+
+namespace
+{
+
+constexpr int THREADS = 256;
+
+struct activation {
+    int which;
+    GPU_FN float operator()(float x) const
+    {
+        return gpu_activate(which, x);
+    }
+};
+
+// y = f(x).
+template <class FROM, class TO, class F>
+__global__ void __launch_bounds__(THREADS) map_kernel(const FROM *x, TO *y, int64_t count, F f)
+{
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * GPU_VECTOR, n = count - i;
+    if (n <= 0)
+        return;
+    float v[GPU_VECTOR];
+    gpu_load_vector(x + i, n, n >= GPU_VECTOR && gpu_is_aligned(x), v);
+#pragma unroll
+    for (int j = 0; j < GPU_VECTOR; j++)
+        v[j] = f(v[j]);
+    gpu_store_vector(y + i, n, n >= GPU_VECTOR && gpu_is_aligned(y), v);
+}
+
+template <class FROM, class TO, class F>
+cudaError_t map(const void *x, void *y, int64_t count, F f, cudaStream_t stream)
+{
+    return GPU_LAUNCH((map_kernel<FROM, TO, F>), dim3(gpu_blocks(count, THREADS * GPU_VECTOR)),
+                      dim3(THREADS), 0, stream, static_cast<const FROM *>(x), static_cast<TO *>(y),
+                      count, f);
+}
+
+template <class T>
+cudaError_t activate(int which, const void *x, void *y, int64_t count, cudaStream_t stream)
+{
+    return map<T, T>(x, y, count, activation{which}, stream);
+}
+
+template <class T> cudaError_t to_f32(const void *x, float *y, int64_t count, cudaStream_t stream)
+{
+    return map<T, float>(x, y, count, activation{ATEDM_ACT_NONE}, stream);
+}
+
+template <class T> cudaError_t from_f32(const float *x, void *y, int64_t count, cudaStream_t stream)
+{
+    return map<float, T>(x, y, count, activation{ATEDM_ACT_NONE}, stream);
+}
+
+struct factor {
+    double a;
+    GPU_FN float operator()(float x) const
+    {
+        return (float)(a * (double)x);
+    }
+};
+
+template <class T>
+cudaError_t scale(const float *x, double a, void *y, int64_t count, cudaStream_t stream)
+{
+    return map<float, T>(x, y, count, factor{a}, stream);
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS) add_kernel(const T *a, const T *b, T *y, int64_t count)
+{
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * GPU_VECTOR, n = count - i;
+    if (n <= 0)
+        return;
+    float u[GPU_VECTOR], v[GPU_VECTOR];
+    gpu_load_vector(a + i, n, n >= GPU_VECTOR && gpu_is_aligned(a), u);
+    gpu_load_vector(b + i, n, n >= GPU_VECTOR && gpu_is_aligned(b), v);
+#pragma unroll
+    for (int j = 0; j < GPU_VECTOR; j++)
+        u[j] += v[j];
+    gpu_store_vector(y + i, n, n >= GPU_VECTOR && gpu_is_aligned(y), u);
+}
+
+template <class T>
+cudaError_t add(const void *a, const void *b, void *y, int64_t count, cudaStream_t stream)
+{
+    return GPU_LAUNCH((add_kernel<T>), dim3(gpu_blocks(count, THREADS * GPU_VECTOR)), dim3(THREADS),
+                      0, stream, static_cast<const T *>(a), static_cast<const T *>(b),
+                      static_cast<T *>(y), count);
+}
+
+// A thread takes GPU_VECTOR columns of a row, `pieces` threads a row.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    geglu_kernel(const T *x, T *y, int64_t rows, int64_t f, int64_t pieces)
+{
+    int64_t unit = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = unit / pieces;
+    if (row >= rows)
+        return;
+    int64_t column = unit % pieces * GPU_VECTOR, n = f - column;
+    bool whole = f % GPU_VECTOR == 0 && gpu_is_aligned(x);
+    float value[GPU_VECTOR], gate[GPU_VECTOR];
+    gpu_load_vector(x + row * 2 * f + column, n, whole, value);
+    gpu_load_vector(x + row * 2 * f + f + column, n, whole, gate);
+#pragma unroll
+    for (int j = 0; j < GPU_VECTOR; j++)
+        value[j] *= gpu_activate(ATEDM_ACT_GELU, gate[j]);
+    gpu_store_vector(y + row * f + column, n, f % GPU_VECTOR == 0 && gpu_is_aligned(y), value);
+}
+
+template <class T>
+cudaError_t geglu(const void *x, void *y, int64_t rows, int64_t f, cudaStream_t stream)
+{
+    int64_t pieces = (f + GPU_VECTOR - 1) / GPU_VECTOR;
+    return GPU_LAUNCH((geglu_kernel<T>), dim3(gpu_blocks(rows * pieces, THREADS)), dim3(THREADS), 0,
+                      stream, static_cast<const T *>(x), static_cast<T *>(y), rows, f, pieces);
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    epilogue_kernel(int which, const float *sums, const float *bias, const T *residual, T *y,
+                    int64_t rows, int64_t out, int64_t pieces)
+{
+    int64_t unit = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = unit / pieces;
+    if (row >= rows)
+        return;
+    int64_t column = unit % pieces * GPU_VECTOR, n = out - column, at = row * out + column;
+    bool whole = out % GPU_VECTOR == 0;
+    float v[GPU_VECTOR], r[GPU_VECTOR];
+    gpu_load_vector(sums + at, n, whole && gpu_is_aligned(sums), v);
+    if (bias) {
+        gpu_load_vector(bias + column, n, whole && gpu_is_aligned(bias), r);
+#pragma unroll
+        for (int j = 0; j < GPU_VECTOR; j++)
+            v[j] += r[j];
+    }
+#pragma unroll
+    for (int j = 0; j < GPU_VECTOR; j++)
+        v[j] = gpu_activate(which, v[j]);
+    if (residual) {
+        gpu_load_vector(residual + at, n, whole && gpu_is_aligned(residual), r);
+#pragma unroll
+        for (int j = 0; j < GPU_VECTOR; j++)
+            v[j] += r[j];
+    }
+    gpu_store_vector(y + at, n, whole && gpu_is_aligned(y), v);
+}
+
+template <class T>
+cudaError_t epilogue(int which, const float *sums, const float *bias, const void *residual, void *y,
+                     int64_t rows, int64_t out, cudaStream_t stream)
+{
+    int64_t pieces = (out + GPU_VECTOR - 1) / GPU_VECTOR;
+    return GPU_LAUNCH((epilogue_kernel<T>), dim3(gpu_blocks(rows * pieces, THREADS)), dim3(THREADS),
+                      0, stream, which, sums, bias, static_cast<const T *>(residual),
+                      static_cast<T *>(y), rows, out, pieces);
+}
+
+// In double: few elements, and what it makes is the state of the whole sampling.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    step_kernel(const T *cond, const T *uncond, float *x, int64_t count, float guidance, double a,
+                double b)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= count)
+        return;
+    double m = (double)gpu_load(cond[i]);
+    if (uncond) {
+        double u = (double)gpu_load(uncond[i]);
+        m = u + (double)guidance * (m - u);
+    }
+    x[i] = (float)(a * (double)x[i] + b * m);
+}
+
+template <class T> cudaError_t step(const atedm_step_args *args, cudaStream_t stream)
+{
+    return GPU_LAUNCH((step_kernel<T>), dim3(gpu_blocks(args->count, THREADS)), dim3(THREADS), 0,
+                      stream, static_cast<const T *>(args->cond),
+                      static_cast<const T *>(args->uncond), args->x, args->count,
+                      args->guidance_scale, args->a, args->b);
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS) image_kernel(const T *x, uint8_t *y, int64_t count)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= count)
+        return;
+    float value = gpu_load(x[i]) * 0.5f + 0.5f;
+    value = value > 0.0f ? (value < 1.0f ? value : 1.0f) : 0.0f; // NaN becomes 0
+    y[i] = (uint8_t)rintf(255.0f * value);
+}
+
+template <class T> cudaError_t image(const void *x, uint8_t *y, int64_t count, cudaStream_t stream)
+{
+    return GPU_LAUNCH((image_kernel<T>), dim3(gpu_blocks(count, THREADS)), dim3(THREADS), 0, stream,
+                      static_cast<const T *>(x), y, count);
+}
+
+} // namespace
+
+cudaError_t atedm_cuda_launch_activate(atedm_dtype act, int which, const void *x, void *y,
+                                       int64_t count, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, activate, which, x, y, count, stream);
+}
+
+cudaError_t atedm_cuda_launch_add(atedm_dtype act, const void *a, const void *b, void *y,
+                                  int64_t count, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, add, a, b, y, count, stream);
+}
+
+cudaError_t atedm_cuda_launch_geglu(atedm_dtype act, const void *x, void *y, int64_t rows,
+                                    int64_t f, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, geglu, x, y, rows, f, stream);
+}
+
+cudaError_t atedm_cuda_launch_to_f32(atedm_dtype act, const void *x, float *y, int64_t count,
+                                     cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, to_f32, x, y, count, stream);
+}
+
+cudaError_t atedm_cuda_launch_from_f32(atedm_dtype act, const float *x, void *y, int64_t count,
+                                       cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, from_f32, x, y, count, stream);
+}
+
+cudaError_t atedm_cuda_launch_epilogue(atedm_dtype act, int which, const float *sums,
+                                       const float *bias, const void *residual, void *y,
+                                       int64_t rows, int64_t out, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, epilogue, which, sums, bias, residual, y, rows, out, stream);
+}
+
+cudaError_t atedm_cuda_launch_scale(atedm_dtype act, const float *x, double a, void *y,
+                                    int64_t count, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, scale, x, a, y, count, stream);
+}
+
+cudaError_t atedm_cuda_launch_step(atedm_dtype act, const atedm_step_args *args,
+                                   cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, step, args, stream);
+}
+
+cudaError_t atedm_cuda_launch_image(atedm_dtype act, const void *x, uint8_t *y, int64_t count,
+                                    cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, image, x, y, count, stream);
+}

@@ -1,0 +1,287 @@
+// What every kernel includes: CUDA under nvcc, the emulation of tests/emulated under a C++
+// compiler. All that differs between the two is here: launches, shared memory, tensor-core and copy
+// instructions. The kernels themselves hold no #ifdef and no assembly.
+#ifndef ATEDM_KERNELS_CUDA_GPU_CUH
+#define ATEDM_KERNELS_CUDA_GPU_CUH
+
+#include "kernels/cuda/launch.h"
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#else
+#include "tests/emulated/cuda_emulated.hpp"
+#endif
+
+#define GPU_FN __device__ __forceinline__
+
+// ---- launches: GPU_LAUNCH((kernel<T>), grid, block, shared bytes, stream, arguments...)
+
+#ifdef __CUDACC__
+template <class... P, class... A>
+inline cudaError_t gpu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                              cudaStream_t stream, A &&...arguments)
+{
+    if (shared > 48u << 10) // what a kernel may have without asking
+        if (cudaError_t error = cudaFuncSetAttribute(
+                (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared))
+            return error;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    return cudaLaunchKernelEx(&config, kernel, static_cast<A &&>(arguments)...);
+}
+#define GPU_LAUNCH(kernel, ...) gpu_launch(kernel, __VA_ARGS__)
+#else
+#define GPU_LAUNCH(kernel, ...) ::emulated::launch(#kernel, kernel, __VA_ARGS__)
+#endif
+
+// Shared memory, all of it dynamic.
+template <class T> GPU_FN T *gpu_shared()
+{
+#ifdef __CUDACC__
+    extern __shared__ __align__(128) unsigned char gpu_shared_bytes[];
+    return reinterpret_cast<T *>(gpu_shared_bytes);
+#else
+    return static_cast<T *>(::emulated::shared_memory());
+#endif
+}
+
+// ---- tensor cores and asynchronous copies (PTX ISA: ldmatrix, mma.m16n8k16, cp.async)
+
+#ifdef __CUDACC__
+GPU_FN unsigned gpu_shared_address(const void *p)
+{
+    return (unsigned)__cvta_generic_to_shared(p);
+}
+GPU_FN void gpu_ldmatrix(uint32_t (&r)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(gpu_shared_address(row))
+                 : "memory");
+}
+GPU_FN void gpu_ldmatrix_transposed(uint32_t (&r)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(gpu_shared_address(row))
+                 : "memory");
+}
+// d += a b, a [16, 16] row-major, b [16, 8] column-major, sums in f32.
+#define GPU_MMA(TYPE, NAME)                                                                        \
+    GPU_FN void gpu_mma(TYPE, float(&d)[4], const uint32_t(&a)[4], uint32_t b0, uint32_t b1)       \
+    {                                                                                              \
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME                        \
+                     ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                  \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                              \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));              \
+    }
+GPU_MMA(__nv_bfloat16, "bf16")
+GPU_MMA(__half, "f16")
+// 16 bytes from global to shared memory; zeros where not valid, and then `from` is not read.
+GPU_FN void gpu_copy_16(void *to, const void *from, bool valid)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu_shared_address(to)),
+                 "l"(from), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+GPU_FN void gpu_copy_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int N> GPU_FN void gpu_copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+#else
+inline void gpu_ldmatrix(uint32_t (&r)[4], const void *row, ATEDM_PLACE)
+{
+    emulated::touch(row, false);
+    emulated::ldmatrix_operands o = {row, r};
+    emulated::collective(~0u, &o, emulated::do_ldmatrix, "ldmatrix", at);
+}
+inline void gpu_ldmatrix_transposed(uint32_t (&r)[4], const void *row, ATEDM_PLACE)
+{
+    emulated::touch(row, false);
+    emulated::ldmatrix_operands o = {row, r};
+    emulated::collective(~0u, &o, emulated::do_ldmatrix_transposed, "ldmatrix.trans", at);
+}
+inline void gpu_mma(__nv_bfloat16, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                    ATEDM_PLACE)
+{
+    const uint32_t b[2] = {b0, b1};
+    emulated::mma_operands o = {d, a, b, d};
+    emulated::collective(~0u, &o, emulated::do_mma_bf16, "mma.bf16", at);
+}
+inline void gpu_mma(__half, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                    ATEDM_PLACE)
+{
+    const uint32_t b[2] = {b0, b1};
+    emulated::mma_operands o = {d, a, b, d};
+    emulated::collective(~0u, &o, emulated::do_mma_f16, "mma.f16", at);
+}
+inline void gpu_copy_16(void *to, const void *from, bool valid, ATEDM_PLACE)
+{
+    emulated::copy_async(to, from, valid ? 16 : 0, at);
+}
+inline void gpu_copy_commit()
+{
+    emulated::copy_commit();
+}
+template <int N> inline void gpu_copy_wait()
+{
+    emulated::copy_wait(N);
+}
+#endif
+
+// ---- elements
+
+typedef __nv_bfloat16 gpu_bf16;
+typedef __half gpu_f16;
+
+GPU_FN float gpu_load(float x)
+{
+    return x;
+}
+GPU_FN float gpu_load(gpu_bf16 x)
+{
+    return __bfloat162float(x);
+}
+GPU_FN float gpu_load(gpu_f16 x)
+{
+    return __half2float(x);
+}
+GPU_FN void gpu_store(float *to, float x)
+{
+    *to = x;
+}
+GPU_FN void gpu_store(gpu_bf16 *to, float x)
+{
+    *to = __float2bfloat16_rn(x);
+}
+GPU_FN void gpu_store(gpu_f16 *to, float x)
+{
+    *to = __float2half_rn(x);
+}
+
+// Two elements as a register of an mma fragment, `low` in its lower half.
+GPU_FN uint32_t gpu_pack(gpu_bf16, float low, float high)
+{
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
+}
+GPU_FN uint32_t gpu_pack(gpu_f16, float low, float high)
+{
+    __half2 pair = __floats2half2_rn(low, high);
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
+}
+
+// Elements that a thread of an element-wise kernel takes: 16 bytes of a 16-bit type.
+#define GPU_VECTOR 8
+
+// Whether GPU_VECTOR elements at p can be moved as whole vectors.
+GPU_FN bool gpu_is_aligned(const void *p)
+{
+    return ((uintptr_t)p & 15) == 0;
+}
+
+// `n` <= GPU_VECTOR elements; `whole` says that there are GPU_VECTOR and that p is aligned.
+template <class T> GPU_FN void gpu_load_vector(const T *p, int64_t n, bool whole, float *x)
+{
+    if (whole) {
+        alignas(16) T v[GPU_VECTOR];
+#pragma unroll
+        for (unsigned i = 0; i < GPU_VECTOR * sizeof(T) / sizeof(uint4); i++)
+            reinterpret_cast<uint4 *>(v)[i] = reinterpret_cast<const uint4 *>(p)[i];
+#pragma unroll
+        for (int i = 0; i < GPU_VECTOR; i++)
+            x[i] = gpu_load(v[i]);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < GPU_VECTOR; i++)
+        x[i] = i < n ? gpu_load(p[i]) : 0.0f;
+}
+
+template <class T> GPU_FN void gpu_store_vector(T *p, int64_t n, bool whole, const float *x)
+{
+    if (whole) {
+        alignas(16) T v[GPU_VECTOR];
+#pragma unroll
+        for (int i = 0; i < GPU_VECTOR; i++)
+            gpu_store(&v[i], x[i]);
+#pragma unroll
+        for (unsigned i = 0; i < GPU_VECTOR * sizeof(T) / sizeof(uint4); i++)
+            reinterpret_cast<uint4 *>(p)[i] = reinterpret_cast<const uint4 *>(v)[i];
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < GPU_VECTOR; i++)
+        if (i < n)
+            gpu_store(p + i, x[i]);
+}
+
+// Calls FN<T>(...) for the stream's activation dtype; FN is a function of this file's includer that
+// launches for element type T.
+#define GPU_FOR_ACT(ACT, FN, ...)                                                                  \
+    ((ACT) == ATEDM_F32    ? FN<float>(__VA_ARGS__)                                                \
+     : (ACT) == ATEDM_BF16 ? FN<gpu_bf16>(__VA_ARGS__)                                             \
+                           : FN<gpu_f16>(__VA_ARGS__))
+
+// ---- arithmetic
+
+// Formulas of atedm_activation in kernels.h.
+GPU_FN float gpu_activate(int activation, float x)
+{
+    if (activation == ATEDM_ACT_SILU)
+        return x / (1.0f + expf(-x));
+    if (activation == ATEDM_ACT_GELU) // erfc keeps its relative precision where 1 + erf cancels
+        return 0.5f * x * erfcf(x * -0.70710678118654752440f);
+    if (activation == ATEDM_ACT_QUICK_GELU)
+        return x / (1.0f + expf(-1.702f * x));
+    return x;
+}
+
+GPU_FN float gpu_warp_sum(float x)
+{
+#pragma unroll
+    for (int with = 16; with; with >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, with);
+    return x;
+}
+
+// Sum over the block, the same for every thread and in every bit for the same block size. `shared`
+// has room for one float a warp; the block has whole warps, 32 of them at most.
+GPU_FN float gpu_block_sum(float x, float *shared)
+{
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    x = gpu_warp_sum(x);
+    __syncthreads(); // the last sum's readers are done
+    if (lane == 0)
+        shared[warp] = x;
+    __syncthreads();
+    x = 0;
+    for (int i = 0; i < warps; i++)
+        x += shared[i];
+    return x;
+}
+
+// Blocks of `size` that `count` needs.
+inline unsigned gpu_blocks(int64_t count, int64_t size)
+{
+    return (unsigned)((count + size - 1) / size);
+}
+
+#endif

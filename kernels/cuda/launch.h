@@ -1,0 +1,195 @@
+// The kernels of the cuda backend as C functions: each enqueues one operation, or one step of one,
+// on a stream and returns what the launch returned. Shapes, dtypes and formulas are those of
+// kernels.h. Pointers are [device]; structs go with the launch. Counts are above 0.
+#ifndef ATEDM_KERNELS_CUDA_LAUNCH_H
+#define ATEDM_KERNELS_CUDA_LAUNCH_H
+
+#include "kernels/kernels.h"
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Spans, and values that stand in [host] memory, travel as arguments of the kernel (4 KiB at most),
+// so that nothing is staged and nobody waits; more of them are more launches.
+#define ATEDM_CUDA_SPANS 32
+#define ATEDM_CUDA_VALUES 256
+
+// ---- elementwise.cu
+
+cudaError_t atedm_cuda_launch_activate(atedm_dtype act, int activation, const void *x, void *y,
+                                       int64_t count, cudaStream_t stream);
+cudaError_t atedm_cuda_launch_add(atedm_dtype act, const void *a, const void *b, void *y,
+                                  int64_t count, cudaStream_t stream);
+cudaError_t atedm_cuda_launch_geglu(atedm_dtype act, const void *x, void *y, int64_t rows,
+                                    int64_t f, cudaStream_t stream);
+cudaError_t atedm_cuda_launch_to_f32(atedm_dtype act, const void *x, float *y, int64_t count,
+                                     cudaStream_t stream);
+cudaError_t atedm_cuda_launch_from_f32(atedm_dtype act, const float *x, void *y, int64_t count,
+                                       cudaStream_t stream);
+// y = activation(sums + bias) + residual; sums F32 [rows, out], bias F32 [out] or NULL, residual
+// act [rows, out] or NULL.
+cudaError_t atedm_cuda_launch_epilogue(atedm_dtype act, int activation, const float *sums,
+                                       const float *bias, const void *residual, void *y,
+                                       int64_t rows, int64_t out, cudaStream_t stream);
+// y = act(a x).
+cudaError_t atedm_cuda_launch_scale(atedm_dtype act, const float *x, double a, void *y,
+                                    int64_t count, cudaStream_t stream);
+cudaError_t atedm_cuda_launch_step(atedm_dtype act, const atedm_step_args *args,
+                                   cudaStream_t stream);
+cudaError_t atedm_cuda_launch_image(atedm_dtype act, const void *x, uint8_t *y, int64_t count,
+                                    cudaStream_t stream);
+
+// ---- embed.cu
+
+typedef struct atedm_cuda_ids {
+    int32_t n;
+    int32_t id[ATEDM_CUDA_VALUES];
+} atedm_cuda_ids;
+// Rows first .. first + ids->n - 1 of y; table and position act.
+cudaError_t atedm_cuda_launch_embed(atedm_dtype act, const void *table, const void *position,
+                                    const atedm_cuda_ids *ids, int64_t first, int64_t tokens,
+                                    int64_t c, void *y, cudaStream_t stream);
+typedef struct atedm_cuda_numbers {
+    int32_t n;
+    double value[ATEDM_CUDA_VALUES];
+} atedm_cuda_numbers;
+cudaError_t atedm_cuda_launch_sinusoid(atedm_dtype act, const atedm_cuda_numbers *values,
+                                       int64_t dim, void *y, cudaStream_t stream);
+
+// ---- move.cu: whole rows, as bytes
+
+cudaError_t atedm_cuda_launch_upsample2(size_t pixel_bytes, const void *x, void *y, int64_t n,
+                                        int64_t h, int64_t w, cudaStream_t stream);
+cudaError_t atedm_cuda_launch_concat(size_t a_bytes, const void *a, size_t b_bytes, const void *b,
+                                     void *y, int64_t rows, cudaStream_t stream);
+typedef struct atedm_cuda_gather_spans {
+    int32_t n;
+    atedm_gather_span span[ATEDM_CUDA_SPANS];
+} atedm_cuda_gather_spans;
+cudaError_t atedm_cuda_launch_gather(const void *x, const int32_t *index, void *y, size_t row_bytes,
+                                     const atedm_cuda_gather_spans *spans, cudaStream_t stream);
+
+// ---- norm.cu
+
+cudaError_t atedm_cuda_launch_layer_norm(atedm_dtype act, const float *scale, const float *shift,
+                                         const atedm_layer_norm_args *args, int64_t c,
+                                         cudaStream_t stream);
+// F32 elements of scratch that a group norm wants.
+int64_t atedm_cuda_group_norm_scratch(const atedm_group_norm_args *args, int64_t c);
+cudaError_t atedm_cuda_launch_group_norm(atedm_dtype act, const float *scale, const float *shift,
+                                         const atedm_group_norm_args *args, int64_t c,
+                                         float *scratch, cudaStream_t stream);
+
+// ---- conv.cu
+
+// y [rows, out] = activation(x * w + bias) + channel_add + residual, as an implicit matrix product:
+// row r of y is a pixel, its inputs the kernel x kernel window around it. kernel 1 and stride 1
+// with n = 1, h = rows, w = 1 is a linear layer.
+typedef struct atedm_cuda_conv_call {
+    const void *x;           // act [n, h, w, in]
+    const void *weight;      // act [out, weight_stride]: [kernel, kernel, in], then zeros
+    const float *bias;       // [out] or NULL
+    const void *channel_add; // act [n, out] or NULL
+    const void *residual;    // act [n, ho, wo, out] or NULL; may be y
+    void *y;                 // act [n, ho, wo, out]
+    int64_t n, h, w, ho, wo;
+    int32_t in, out, kernel, stride, activation;
+    int64_t weight_stride; // a multiple of ATEDM_CUDA_WEIGHT_STEP
+} atedm_cuda_conv_call;
+#define ATEDM_CUDA_WEIGHT_STEP 32
+cudaError_t atedm_cuda_launch_conv(atedm_dtype act, const atedm_cuda_conv_call *conv,
+                                   cudaStream_t stream);
+
+// ---- attention.cu, attention64.cu
+
+typedef struct atedm_cuda_spans {
+    int32_t n;
+    atedm_span span[ATEDM_CUDA_SPANS];
+} atedm_cuda_spans;
+// Largest head_dim: what fits into a block's shared memory.
+#define ATEDM_CUDA_MAX_HEAD_DIM 1024
+// Takes the spans from `spans`, not from args.
+cudaError_t atedm_cuda_launch_attention(atedm_dtype act, const atedm_attention_args *args,
+                                        const atedm_cuda_spans *spans, cudaStream_t stream);
+// The same on tensor cores: head_dim 64, 16-bit act, rows aligned to 16 bytes. Whether args are so.
+bool atedm_cuda_is_head64(atedm_dtype act, int head_dim, const void *const *rows,
+                          const int64_t *strides, int n);
+cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention_args *args,
+                                          const atedm_cuda_spans *spans, cudaStream_t stream);
+
+// ---- rank.cu, rank64.cu
+
+// Scores of every head while they are iterated. Rows stand compactly, the spans one after the
+// other: row i of span s at span_at[s] + i, of `rows` in all; keys likewise.
+typedef struct atedm_cuda_rank {
+    int32_t n, heads, head_dim;
+    bool cross, is_head64;
+    const void *q, *k; // act
+    int64_t q_stride, k_stride, lse_stride;
+    const float *lse;
+    float *scores[2]; // [heads, rows]: s^t in scores[t % 2]
+    float *keys;      // [heads, n_keys]: k of the cross iteration
+    int32_t *last;    // [n]: 0 while the span goes on, then the number of its last iteration
+    float *out;       // by row of q
+    int64_t rows, n_keys;
+    int64_t span_at[ATEDM_CUDA_SPANS], key_at[ATEDM_CUDA_SPANS];
+    atedm_span span[ATEDM_CUDA_SPANS];
+    atedm_rank_params params[ATEDM_CUDA_SPANS];
+} atedm_cuda_rank;
+cudaError_t atedm_cuda_launch_rank_begin(const atedm_cuda_rank *rank, cudaStream_t stream);
+// Iteration t = 1, 2, ..: s^t from s^(t-1), and whether it is the last. Spans that have ended do
+// nothing.
+cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank, int t,
+                                           cudaStream_t stream);
+cudaError_t atedm_cuda_launch_rank_end(const atedm_cuda_rank *rank, cudaStream_t stream);
+// A part of rank_iterate on tensor cores: A^T s^(t-1), which is s^t or, where cross, the keys.
+cudaError_t atedm_cuda_launch_columns64(atedm_dtype act, const atedm_cuda_rank *rank, int t,
+                                        cudaStream_t stream);
+
+// ---- select.cu
+
+typedef struct atedm_cuda_random_spans {
+    int32_t n;
+    atedm_random_span span[ATEDM_CUDA_SPANS];
+} atedm_cuda_random_spans;
+cudaError_t atedm_cuda_launch_random(float *scores, const atedm_cuda_random_spans *spans,
+                                     cudaStream_t stream);
+typedef struct atedm_cuda_prune_spans {
+    int32_t n;
+    atedm_prune_span span[ATEDM_CUDA_SPANS];
+} atedm_cuda_prune_spans;
+cudaError_t atedm_cuda_launch_select(const float *scores, int32_t *kept,
+                                     const atedm_cuda_prune_spans *spans, cudaStream_t stream);
+
+// ---- source.cu, source64.cu
+
+// Own slots of kept tokens; pruned tokens become -1.
+cudaError_t atedm_cuda_launch_source_own(const int32_t *kept, int32_t *source,
+                                         const atedm_cuda_prune_spans *spans, cudaStream_t stream);
+// Pruned tokens only, each of these.
+cudaError_t atedm_cuda_launch_source_nearest(const int32_t *kept, int32_t *source,
+                                             const int32_t *place, int64_t width,
+                                             const atedm_cuda_prune_spans *spans,
+                                             cudaStream_t stream);
+cudaError_t atedm_cuda_launch_source_attention(atedm_dtype act, const int32_t *kept,
+                                               int32_t *source, const atedm_source_map *map,
+                                               const atedm_cuda_prune_spans *spans,
+                                               cudaStream_t stream);
+cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t *kept,
+                                                 int32_t *source, const atedm_source_map *map,
+                                                 const atedm_cuda_prune_spans *spans,
+                                                 cudaStream_t stream);
+// norms: F32 scratch by slot of the kept lists: entry kept_first + slot - first_slot.
+cudaError_t atedm_cuda_launch_source_cosine(atedm_dtype act, const int32_t *kept, int32_t *source,
+                                            const void *x, int64_t c, float *norms,
+                                            int64_t first_slot, const atedm_cuda_prune_spans *spans,
+                                            cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,73 @@
+// Device memory and copies of the cuda backend.
+#include "kernels/cuda/cuda.h"
+
+#include <inttypes.h>
+
+atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes, void **ret_memory,
+                              atedm_error *err)
+{
+    void *memory = NULL;
+    cudaError_t error = cudaMalloc(&memory, bytes ? bytes : 1); // 256 bytes' alignment at least
+    if (error == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError(); // is reported here, and is not for the next call to find
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no device memory for %zu bytes", bytes);
+    }
+    if (error)
+        return atedm_cuda_status(error, "allocating", err);
+    *ret_memory = memory;
+    return ATEDM_OK;
+}
+
+void atedm_cuda_free(atedm_device *device, void *memory)
+{
+    (void)cudaFree(memory); // fails only where the context is lost, and the memory with it
+}
+
+void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int64_t elements,
+                             size_t element)
+{
+    size_t bytes;
+    if (elements < 0 || __builtin_mul_overflow((size_t)elements, element, &bytes)) {
+        atedm_stream_fail(&s->head, ATEDM_ERR_NOMEM,
+                          "no memory for %" PRId64 " elements of scratch", elements);
+        return NULL;
+    }
+    if (s->scratch[which] && bytes <= s->scratch_bytes[which])
+        return s->scratch[which];
+    // The old one may be in use by what is enqueued; cudaFree waits for that.
+    atedm_cuda_free(s->head.device, s->scratch[which]);
+    s->scratch[which] = NULL;
+    s->scratch_bytes[which] = 0;
+    atedm_error err;
+    atedm_status status = atedm_cuda_alloc(s->head.device, bytes, &s->scratch[which], &err);
+    if (status) {
+        atedm_stream_fail(&s->head, status, "scratch: %s", err.message);
+        return NULL;
+    }
+    s->scratch_bytes[which] = bytes;
+    return s->scratch[which];
+}
+
+void atedm_cuda_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes)
+{
+    atedm_cuda_check(s,
+                     cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyHostToDevice,
+                                     atedm_cuda_stream_of(s)->stream),
+                     "upload");
+}
+
+void atedm_cuda_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes)
+{
+    atedm_cuda_check(s,
+                     cudaMemcpyAsync(to_host, from_device, bytes, cudaMemcpyDeviceToHost,
+                                     atedm_cuda_stream_of(s)->stream),
+                     "download");
+}
+
+void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes)
+{
+    atedm_cuda_check(s,
+                     cudaMemcpyAsync(to_device, from_device, bytes, cudaMemcpyDeviceToDevice,
+                                     atedm_cuda_stream_of(s)->stream),
+                     "copy");
+}

@@ -1,0 +1,215 @@
+// The operations on packed tokens in the cuda backend: spans are handed to the kernels some at a
+// time.
+#include "kernels/cuda/cuda.h"
+
+#include <string.h>
+
+// A stream's CUDA stream.
+static cudaStream_t queue(atedm_stream *s)
+{
+    return atedm_cuda_stream_of(s)->stream;
+}
+
+// How many of the spans from `first` on a launch takes.
+static int32_t take(int64_t n_spans, int64_t first)
+{
+    return n_spans - first < ATEDM_CUDA_SPANS ? (int32_t)(n_spans - first) : ATEDM_CUDA_SPANS;
+}
+
+void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
+{
+    const void *rows[] = {args->q, args->k, args->v, args->o};
+    const int64_t strides[] = {args->q_stride, args->k_stride, args->v_stride,
+                               (int64_t)args->heads * args->head_dim};
+    bool fast = atedm_cuda_is_head64(s->act, args->head_dim, rows, strides, 4);
+    if (!fast && args->head_dim > ATEDM_CUDA_MAX_HEAD_DIM) {
+        atedm_stream_fail(s, ATEDM_ERR_UNSUPPORTED, "cuda: attention: heads of %d, at most %d",
+                          args->head_dim, ATEDM_CUDA_MAX_HEAD_DIM);
+        return;
+    }
+    atedm_cuda_spans some = {0};
+    for (int64_t first = 0; first < args->n_spans && !s->status; first += some.n) {
+        some.n = take(args->n_spans, first);
+        memcpy(some.span, args->spans + first, (size_t)some.n * sizeof *some.span);
+        atedm_cuda_check(s,
+                         fast ? atedm_cuda_launch_attention64(s->act, args, &some, queue(s))
+                              : atedm_cuda_launch_attention(s->act, args, &some, queue(s)),
+                         "attention");
+    }
+}
+
+// ---- ranking
+
+// The spans from `first` on, as many as fit, with their places in compact rows. Returns the most
+// iterations that one of them wants.
+static int pick_rank_spans(const atedm_rank_args *args, int64_t first, atedm_cuda_rank *ret_rank)
+{
+    int most = 0;
+    ret_rank->n = take(args->n_spans, first);
+    ret_rank->rows = ret_rank->n_keys = 0;
+    for (int32_t i = 0; i < ret_rank->n; i++) {
+        ret_rank->span[i] = args->spans[first + i];
+        ret_rank->params[i] = args->params[first + i];
+        ret_rank->span_at[i] = ret_rank->rows;
+        ret_rank->key_at[i] = ret_rank->n_keys;
+        ret_rank->rows += ret_rank->span[i].nq;
+        ret_rank->n_keys += ret_rank->span[i].nk;
+        if (ret_rank->params[i].max_iterations > most)
+            most = ret_rank->params[i].max_iterations;
+    }
+    return most;
+}
+
+// Points the rank's buffers into scratch memory; false after failing the stream.
+static bool place_rank_buffers(atedm_cuda_stream *s, atedm_cuda_rank *rank)
+{
+    int64_t scores = rank->heads * rank->rows, keys = rank->cross ? rank->heads * rank->n_keys : 0;
+    float *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS,
+                                           2 * scores + keys + ATEDM_CUDA_SPANS, sizeof *memory);
+    if (!memory)
+        return false;
+    rank->last = (int32_t *)(void *)memory;
+    rank->scores[0] = memory + ATEDM_CUDA_SPANS;
+    rank->scores[1] = rank->scores[0] + scores;
+    rank->keys = rank->scores[1] + scores;
+    return true;
+}
+
+void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
+{
+    const void *rows[] = {args->q, args->k};
+    const int64_t strides[] = {args->q_stride, args->k_stride};
+    atedm_cuda_rank rank = {
+        .heads = args->heads,
+        .head_dim = args->head_dim,
+        .cross = args->cross,
+        .is_head64 = atedm_cuda_is_head64(s->act, args->head_dim, rows, strides, 2),
+        .q = args->q,
+        .k = args->k,
+        .q_stride = args->q_stride,
+        .k_stride = args->k_stride,
+        .lse_stride = args->lse_stride,
+        .lse = args->lse,
+        .out = args->scores,
+    };
+    for (int64_t first = 0; first < args->n_spans && !s->status; first += rank.n) {
+        int iterations = pick_rank_spans(args, first, &rank);
+        if (!place_rank_buffers(atedm_cuda_stream_of(s), &rank))
+            return;
+        atedm_cuda_check(s, atedm_cuda_launch_rank_begin(&rank, queue(s)), "rank_tokens");
+        for (int t = 1; t <= iterations && !s->status; t++)
+            atedm_cuda_check(s, atedm_cuda_launch_rank_iterate(s->act, &rank, t, queue(s)),
+                             "rank_tokens");
+        if (!s->status)
+            atedm_cuda_check(s, atedm_cuda_launch_rank_end(&rank, queue(s)), "rank_tokens");
+    }
+}
+
+// ---- selection
+
+void atedm_cuda_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
+                              int64_t n_spans)
+{
+    atedm_cuda_random_spans some = {0};
+    for (int64_t first = 0; first < n_spans && !s->status; first += some.n) {
+        some.n = take(n_spans, first);
+        memcpy(some.span, spans + first, (size_t)some.n * sizeof *some.span);
+        atedm_cuda_check(s, atedm_cuda_launch_random(scores, &some, queue(s)), "random_scores");
+    }
+}
+
+void atedm_cuda_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
+                              const atedm_prune_span *spans, int64_t n_spans)
+{
+    atedm_cuda_prune_spans some = {0};
+    for (int64_t first = 0; first < n_spans && !s->status; first += some.n) {
+        some.n = take(n_spans, first);
+        memcpy(some.span, spans + first, (size_t)some.n * sizeof *some.span);
+        atedm_cuda_check(s, atedm_cuda_launch_select(scores, kept, &some, queue(s)),
+                         "select_tokens");
+    }
+}
+
+// ---- sources
+
+// The next spans of a source operation, own slots written; false at the end, or after a failure.
+static bool next_sources(atedm_stream *s, const atedm_source_args *args, int64_t *first,
+                         atedm_cuda_prune_spans *some)
+{
+    *first += some->n;
+    if (*first >= args->n_spans || s->status)
+        return false;
+    some->n = take(args->n_spans, *first);
+    memcpy(some->span, args->spans + *first, (size_t)some->n * sizeof *some->span);
+    atedm_cuda_check(s, atedm_cuda_launch_source_own(args->kept, args->source, some, queue(s)),
+                     "own slots");
+    return !s->status;
+}
+
+void atedm_cuda_source_attention(atedm_stream *s, const atedm_source_args *args,
+                                 const atedm_source_map *map)
+{
+    const void *rows[] = {map->q, map->k};
+    const int64_t strides[] = {map->q_stride, map->k_stride};
+    bool fast = atedm_cuda_is_head64(s->act, map->head_dim, rows, strides, 2);
+    atedm_cuda_prune_spans some = {0};
+    for (int64_t first = 0; next_sources(s, args, &first, &some);)
+        atedm_cuda_check(s,
+                         fast ? atedm_cuda_launch_source_attention64(
+                                    s->act, args->kept, args->source, map, &some, queue(s))
+                              : atedm_cuda_launch_source_attention(s->act, args->kept, args->source,
+                                                                   map, &some, queue(s)),
+                         "source_attention");
+}
+
+void atedm_cuda_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x,
+                              int64_t c)
+{
+    atedm_cuda_prune_spans some = {0};
+    for (int64_t first = 0; next_sources(s, args, &first, &some);) {
+        int64_t first_slot = some.span[0].kept_first, end = first_slot;
+        for (int32_t i = 0; i < some.n; i++) {
+            const atedm_prune_span *span = &some.span[i];
+            first_slot = span->kept_first < first_slot ? span->kept_first : first_slot;
+            end = span->kept_first + span->keep > end ? span->kept_first + span->keep : end;
+        }
+        float *norms = atedm_cuda_scratch_get(atedm_cuda_stream_of(s), ATEDM_CUDA_SCRATCH_SUMS,
+                                              end - first_slot, sizeof *norms);
+        if (!norms)
+            return;
+        atedm_cuda_check(s,
+                         atedm_cuda_launch_source_cosine(s->act, args->kept, args->source, x, c,
+                                                         norms, first_slot, &some, queue(s)),
+                         "source_cosine");
+    }
+}
+
+void atedm_cuda_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
+                               int64_t width)
+{
+    atedm_cuda_prune_spans some = {0};
+    for (int64_t first = 0; next_sources(s, args, &first, &some);)
+        atedm_cuda_check(s,
+                         atedm_cuda_launch_source_nearest(args->kept, args->source, place, width,
+                                                          &some, queue(s)),
+                         "source_nearest");
+}
+
+void atedm_cuda_source_zero(atedm_stream *s, const atedm_source_args *args)
+{
+    atedm_cuda_prune_spans some = {0};
+    for (int64_t first = 0; next_sources(s, args, &first, &some);)
+        continue; // own slots are all
+}
+
+void atedm_cuda_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
+                            size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
+{
+    atedm_cuda_gather_spans some = {0};
+    for (int64_t first = 0; first < n_spans && !s->status; first += some.n) {
+        some.n = take(n_spans, first);
+        memcpy(some.span, spans + first, (size_t)some.n * sizeof *some.span);
+        atedm_cuda_check(s, atedm_cuda_launch_gather(x, index, y, row_bytes, &some, queue(s)),
+                         "gather_rows");
+    }
+}

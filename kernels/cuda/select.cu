@@ -1,0 +1,136 @@
+// Which tokens stay: random scores, and the selection of the largest scores. Exact: the same on
+// every backend.
+#include "kernels/cuda/gpu.cuh"
+
+namespace
+{
+
+constexpr int THREADS = 256, WARPS = THREADS / 32, BINS = 256;
+
+// Output i of SplitMix64: see kernels.h.
+__global__ void __launch_bounds__(THREADS)
+    random_kernel(float *scores, const __grid_constant__ atedm_cuda_random_spans spans)
+{
+    const atedm_random_span &span = spans.span[blockIdx.y];
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= span.n)
+        return;
+    uint64_t z = span.key + (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z = z ^ (z >> 31);
+    scores[span.first + i] = (float)(z >> 40) * 0x1p-24f;
+}
+
+// A number that orders as scores do: larger is better, NaN the least, both zeros the same.
+GPU_FN uint32_t sort_key(float score)
+{
+    if (score != score)
+        return 0;
+    uint32_t bits = score == 0.0f ? 0 : __float_as_uint(score);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+struct selection {
+    uint32_t bins[BINS];
+    uint32_t key;    // of the worst token that stays
+    uint32_t equals; // how many of that key stay: the first ones
+    uint32_t flags[WARPS];
+};
+
+// The key of the `keep` best, eight bits at a time from the top.
+GPU_FN void find_key(const float *scores, int64_t n, int64_t keep, selection &s)
+{
+    uint32_t known = 0;
+    if (threadIdx.x == 0) {
+        s.key = 0;
+        s.equals = (uint32_t)keep;
+    }
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        s.bins[threadIdx.x] = 0;
+        __syncthreads();
+        uint32_t key = s.key;
+        for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+            uint32_t mine = sort_key(scores[i]);
+            if ((mine & known) == key)
+                atomicAdd(&s.bins[mine >> shift & (BINS - 1)], 1u);
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            uint32_t bin = BINS - 1, left = s.equals;
+            while (s.bins[bin] < left)
+                left -= s.bins[bin--];
+            s.key = key | bin << shift;
+            s.equals = left;
+        }
+        __syncthreads();
+        known |= (uint32_t)(BINS - 1) << shift;
+    }
+}
+
+// How many threads before this one have the flag; the number of all that have it in *ret_all.
+GPU_FN uint32_t rank_of_flag(bool flag, selection &s, uint32_t *ret_all)
+{
+    unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    unsigned mask = __ballot_sync(0xffffffffu, flag);
+    __syncthreads(); // the last call's flags have been read
+    if (lane == 0)
+        s.flags[warp] = (uint32_t)__popc(mask);
+    __syncthreads();
+    uint32_t before = (uint32_t)__popc(mask & ((1u << lane) - 1)), all = 0;
+    for (unsigned w = 0; w < WARPS; w++) {
+        before += w < warp ? s.flags[w] : 0;
+        all += s.flags[w];
+    }
+    *ret_all = all;
+    return before;
+}
+
+// Block: a span.
+__global__ void __launch_bounds__(THREADS)
+    select_kernel(const float *scores, int32_t *kept,
+                  const __grid_constant__ atedm_cuda_prune_spans spans)
+{
+    const atedm_prune_span &span = spans.span[blockIdx.x];
+    scores += span.first;
+    kept += span.kept_first;
+    if (span.keep == span.n) { // the scores may be anything
+        for (int64_t i = threadIdx.x; i < span.n; i += THREADS)
+            kept[i] = (int32_t)i;
+        return;
+    }
+    selection &s = *gpu_shared<selection>();
+    find_key(scores, span.n, span.keep, s);
+    uint32_t equals = 0, stay = 0;
+    for (int64_t first = 0; first < span.n; first += THREADS) {
+        int64_t i = first + threadIdx.x;
+        uint32_t key = i < span.n ? sort_key(scores[i]) : 0, all;
+        bool is_equal = i < span.n && key == s.key;
+        uint32_t equal = equals + rank_of_flag(is_equal, s, &all);
+        equals += all;
+        bool stays = i < span.n && (key > s.key || (is_equal && equal < s.equals));
+        uint32_t slot = stay + rank_of_flag(stays, s, &all);
+        stay += all;
+        if (stays)
+            kept[slot] = (int32_t)i;
+    }
+}
+
+} // namespace
+
+cudaError_t atedm_cuda_launch_random(float *scores, const atedm_cuda_random_spans *spans,
+                                     cudaStream_t stream)
+{
+    int64_t most = 1;
+    for (int32_t i = 0; i < spans->n; i++)
+        most = spans->span[i].n > most ? spans->span[i].n : most;
+    return GPU_LAUNCH(random_kernel, dim3(gpu_blocks(most, THREADS), (unsigned)spans->n),
+                      dim3(THREADS), 0, stream, scores, *spans);
+}
+
+cudaError_t atedm_cuda_launch_select(const float *scores, int32_t *kept,
+                                     const atedm_cuda_prune_spans *spans, cudaStream_t stream)
+{
+    return GPU_LAUNCH(select_kernel, dim3((unsigned)spans->n), dim3(THREADS), sizeof(selection),
+                      stream, scores, kept, *spans);
+}
