@@ -21,7 +21,7 @@ typedef struct options {
     const char *backend, *dtype, *op, *sabotage;
     uint64_t seed;
     int64_t iterations;
-    bool bench, full_size;
+    bool bench, full_size, required;
 } options;
 
 typedef struct tally {
@@ -40,12 +40,13 @@ static void usage(void)
            "  --bench            time the operations at the sizes of SDXL instead; percentages\n"
            "                     are of the rate of a linear layer of 4096 x 1280 x 1280\n"
            "  --full-size        instead, at these sizes: each sample gives the same bits alone\n"
-           "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n");
+           "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n"
+           "  --required         a backend or dtype that cannot run here is a failure\n");
 }
 
 static const char *option_error(options *o, int argc, char **argv)
 {
-    enum { BACKEND = 1, DTYPE, OP, SEED, ITERATIONS, BENCH, FULL_SIZE, SABOTAGE, HELP };
+    enum { BACKEND = 1, DTYPE, OP, SEED, ITERATIONS, BENCH, FULL_SIZE, SABOTAGE, REQUIRED, HELP };
     static const struct option longs[] = {{"backend", required_argument, NULL, BACKEND},
                                           {"dtype", required_argument, NULL, DTYPE},
                                           {"op", required_argument, NULL, OP},
@@ -54,6 +55,7 @@ static const char *option_error(options *o, int argc, char **argv)
                                           {"bench", no_argument, NULL, BENCH},
                                           {"full-size", no_argument, NULL, FULL_SIZE},
                                           {"sabotage", required_argument, NULL, SABOTAGE},
+                                          {"required", no_argument, NULL, REQUIRED},
                                           {"help", no_argument, NULL, HELP},
                                           {NULL, 0, NULL, 0}};
     int which;
@@ -71,6 +73,8 @@ static const char *option_error(options *o, int argc, char **argv)
             o->bench = true;
         else if (which == FULL_SIZE)
             o->full_size = true;
+        else if (which == REQUIRED)
+            o->required = true;
         else if (which == SEED)
             o->seed = strtoull(optarg, &end, 10);
         else if (which == ITERATIONS)
@@ -233,10 +237,10 @@ int main(int argc, char **argv)
     if (status == ATEDM_ERR_UNSUPPORTED) { // this machine cannot run it
         printf("skipped: %s\n", err.message);
         atedm_device_destroy(reference);
-        return SKIPPED;
+        return o.required ? 1 : SKIPPED;
     }
     parity_require(status, &err, "candidate backend");
-    int result = SKIPPED;
+    int result = o.required ? 1 : SKIPPED;
     if (!atedm_device_supports(candidate, dtype)) {
         printf("skipped: %s does not compute in %s here\n", o.backend, o.dtype);
     } else {

@@ -1,0 +1,266 @@
+// The part of cuBLASLt that kernels/cuda calls, on the host. Like the real one it proposes another
+// algorithm for another number of rows, and the algorithms add in different orders: whoever asks
+// anew for every size gets results that depend on the batch. It holds callers to the alignment that
+// they promised to the heuristic. C++.
+#include "tests/emulated/memory.hpp"
+
+#include "tests/emulated/fallback/cublasLt.h"
+
+#include <algorithm>
+#include <cstdio>
+
+using emulated::is_device;
+
+// What an algorithm's words mean.
+enum { WORD_ORDER, WORD_ALIGN_A, WORD_ALIGN_B, WORD_ALIGN_C, WORD_ALIGN_D };
+enum { ORDER_WHOLE, ORDER_HALVES };
+constexpr int64_t FEW_COLUMNS = 64; // below that the heuristic takes the other algorithm
+
+struct cublasLtContext {
+};
+struct cublasLtMatmulDescOpaque {
+    bool transposed_a = false;
+    int epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    const void *bias = nullptr;
+};
+struct cublasLtMatrixLayoutOpaque {
+    cudaDataType_t type;
+    int64_t rows, columns, stride; // column-major
+};
+struct cublasLtMatmulPreferenceOpaque {
+    uint64_t workspace = 0;
+    uint32_t reductions = ~0u, align[4] = {256, 256, 256, 256};
+};
+
+static size_t type_size(cudaDataType_t type)
+{
+    return type == CUDA_R_32F ? 4 : 2;
+}
+
+static float load(const void *p, int64_t i, cudaDataType_t type)
+{
+    if (type == CUDA_R_32F)
+        return ((const float *)p)[i];
+    return type == CUDA_R_16BF ? __bfloat162float(((const __nv_bfloat16 *)p)[i])
+                               : __half2float(((const __half *)p)[i]);
+}
+
+static void store(void *p, int64_t i, cudaDataType_t type, float value)
+{
+    if (type == CUDA_R_32F)
+        ((float *)p)[i] = value;
+    else if (type == CUDA_R_16BF)
+        ((__nv_bfloat16 *)p)[i] = __float2bfloat16_rn(value);
+    else
+        ((__half *)p)[i] = __float2half_rn(value);
+}
+
+// d [m, n] = A^T B + beta c + bias, all column-major; A [k, m].
+struct product {
+    cublasLtMatmulDescOpaque desc;
+    cublasLtMatrixLayoutOpaque la, lb, lc, ld;
+    const void *a, *b, *c;
+    void *d;
+    float beta;
+    uint64_t order;
+
+    static std::vector<float> read(const void *p, const cublasLtMatrixLayoutOpaque &l)
+    {
+        std::vector<float> values((size_t)(l.rows * l.columns));
+        for (int64_t j = 0; j < l.columns; j++)
+            for (int64_t i = 0; i < l.rows; i++)
+                values[(size_t)(j * l.rows + i)] = load(p, j * l.stride + i, l.type);
+        return values;
+    }
+
+    static float dot(const float *x, const float *y, int64_t n)
+    {
+        float lanes[8] = {}, sum = 0;
+        int64_t i = 0;
+        for (; i + 8 <= n; i += 8)
+            for (int l = 0; l < 8; l++)
+                lanes[l] += x[i + l] * y[i + l];
+        for (; i < n; i++)
+            sum += x[i] * y[i];
+        for (float lane : lanes)
+            sum += lane;
+        return sum;
+    }
+
+    float sum(const float *x, const float *y, int64_t k) const
+    {
+        int64_t half = k / 2;
+        if (order == ORDER_WHOLE)
+            return dot(x, y, k);
+        return dot(x, y, half) + dot(x + half, y + half, k - half);
+    }
+
+    void run() const
+    {
+        std::vector<float> x = read(a, la), y = read(b, lb);
+        for (int64_t j = 0; j < ld.columns; j++)
+            for (int64_t i = 0; i < ld.rows; i++) {
+                float value = sum(&x[(size_t)(i * la.rows)], &y[(size_t)(j * lb.rows)], la.rows);
+                if (beta != 0)
+                    value += beta * load(c, j * lc.stride + i, lc.type);
+                if (desc.epilogue == CUBLASLT_EPILOGUE_BIAS)
+                    value += load(desc.bias, i, ld.type);
+                store(d, j * ld.stride + i, ld.type, value);
+            }
+    }
+};
+
+static bool fits(const void *p, const cublasLtMatrixLayoutOpaque &l)
+{
+    return l.stride >= l.rows &&
+           is_device(p, (size_t)((l.columns - 1) * l.stride + l.rows) * type_size(l.type));
+}
+
+template <class T> static bool take(T *to, const void *from, size_t bytes)
+{
+    if (bytes != sizeof *to)
+        return false;
+    memcpy(to, from, bytes);
+    return true;
+}
+
+static cublasStatus_t status_of(bool good)
+{
+    return good ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+extern "C" {
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *ret_handle)
+{
+    *ret_handle = new cublasLtContext;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
+{
+    delete handle;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *ret_desc, cublasComputeType_t compute,
+                                        cudaDataType_t scale)
+{
+    if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    *ret_desc = new cublasLtMatmulDescOpaque;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
+{
+    delete desc;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                                              cublasLtMatmulDescAttributes_t attribute,
+                                              const void *value, size_t bytes)
+{
+    int32_t number = 0;
+    switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        if (!take(&number, value, bytes))
+            return CUBLAS_STATUS_INVALID_VALUE;
+        desc->transposed_a = number == CUBLAS_OP_T;
+        return CUBLAS_STATUS_SUCCESS;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return status_of(take(&desc->epilogue, value, bytes));
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return status_of(take(&desc->bias, value, bytes));
+    }
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *ret_layout, cudaDataType type,
+                                          uint64_t rows, uint64_t columns, int64_t stride)
+{
+    *ret_layout = new cublasLtMatrixLayoutOpaque{type, (int64_t)rows, (int64_t)columns, stride};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
+{
+    delete layout;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *ret_preference)
+{
+    *ret_preference = new cublasLtMatmulPreferenceOpaque;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
+{
+    delete preference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void *value, size_t bytes)
+{
+    if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
+        return status_of(take(&preference->workspace, value, bytes));
+    if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK)
+        return status_of(take(&preference->reductions, value, bytes));
+    return status_of(take(
+        &preference->align[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes));
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
+                                              cublasLtMatmulHeuristicResult_t *ret_results,
+                                              int *ret_count)
+{
+    *ret_count = 0;
+    if (wanted < 1)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    // Types of 2 bytes on odd addresses are where the real one has nothing.
+    for (uint32_t align : preference->align)
+        if (align < 4)
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+    cublasLtMatmulHeuristicResult_t result = {};
+    result.algo.data[WORD_ORDER] = d->columns >= FEW_COLUMNS ? ORDER_WHOLE : ORDER_HALVES;
+    for (int i = 0; i < 4; i++)
+        result.algo.data[WORD_ALIGN_A + i] = preference->align[i];
+    ret_results[0] = result;
+    *ret_count = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t la, const void *b,
+                              cublasLtMatrixLayout_t lb, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld,
+                              const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t stream)
+{
+    const void *operands[] = {a, b, c, d};
+    for (int i = 0; i < 4; i++)
+        if ((uintptr_t)operands[i] % algo->data[WORD_ALIGN_A + i])
+            return CUBLAS_STATUS_INVALID_VALUE;
+    product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)beta, 0};
+    p.order = algo->data[WORD_ORDER];
+    if (*(const float *)alpha != 1 || !desc->transposed_a || la->rows != lb->rows ||
+        la->columns != ld->rows || lb->columns != ld->columns || lc->rows != ld->rows ||
+        lc->columns != ld->columns || lc->type != ld->type || !fits(a, *la) || !fits(b, *lb) ||
+        !fits(d, *ld) || (p.beta != 0 && !fits(c, *lc)))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (desc->epilogue == CUBLASLT_EPILOGUE_BIAS &&
+        !is_device(desc->bias, (size_t)ld->rows * type_size(ld->type)))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    cudaError_t error = emulated::enqueue(
+        stream, [](void *self) { ((product *)self)->run(); }, new product(p),
+        [](void *self) { delete (product *)self; });
+    return error ? CUBLAS_STATUS_ALLOC_FAILED : CUBLAS_STATUS_SUCCESS;
+}
+
+} // extern "C"

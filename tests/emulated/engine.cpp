@@ -1,0 +1,514 @@
+// The engine: fibers, the scheduler, barriers, shared memory, asynchronous copies, launches. C++.
+// Faults in a kernel (a bad access, a deadlock, a copy that nobody waits for) end the program with
+// a message that names kernel, block and thread.
+#include "tests/emulated/engine.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <sys/mman.h>
+#include <thread>
+#include <unistd.h>
+
+__thread uint3 threadIdx, blockIdx;
+__thread dim3_pod blockDim, gridDim;
+
+namespace emulated
+{
+
+__thread fiber *current;
+__thread block *running;
+
+settings::settings()
+{
+    if (const char *text = getenv("ATEDM_EMULATED_SCHEDULE")) {
+        if (!strcmp(text, "reverse"))
+            schedule = REVERSE;
+        if (!strncmp(text, "random:", 7)) {
+            schedule = RANDOM;
+            seed = strtoull(text + 7, nullptr, 10);
+        }
+    }
+    auto number = [](const char *name, int otherwise) {
+        const char *text = getenv(name);
+        return text ? (int)strtol(text, nullptr, 10) : otherwise;
+    };
+    workers = number("ATEDM_EMULATED_WORKERS", 0);
+    late = number("ATEDM_EMULATED_LATE", 0) != 0;
+    protect = number("ATEDM_EMULATED_PROTECT", 0) != 0;
+    sm = number("ATEDM_EMULATED_SM", sm);
+    if (workers <= 0)
+        workers = (int)std::max(1u, std::thread::hardware_concurrency());
+}
+
+const settings &setting()
+{
+    static const settings s;
+    return s;
+}
+
+// ---- switching stacks
+
+extern "C" void atedm_emulated_switch(void **save, void *to);
+// System V: the callee keeps these registers. MXCSR and the x87 control word never differ.
+asm(".text\n.p2align 4\n.globl atedm_emulated_switch\n.hidden atedm_emulated_switch\n"
+    ".type atedm_emulated_switch,@function\natedm_emulated_switch:\n"
+    " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+    " mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
+    " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n"
+    ".size atedm_emulated_switch,.-atedm_emulated_switch\n");
+
+static void *first_stack(char *top, void (*entry)())
+{
+    void **s = (void **)((uintptr_t)top & ~(uintptr_t)15);
+    *--s = nullptr; // keeps the stack aligned as at a function's entry
+    *--s = (void *)entry;
+    for (int i = 0; i < 6; i++)
+        *--s = nullptr;
+    return s;
+}
+
+static void switch_to(fiber *next)
+{
+    fiber *me = current;
+    if (next == me)
+        return;
+    current = next;
+    if (next != &running->scheduler)
+        threadIdx = next->index;
+    TSAN(__tsan_switch_to_fiber(next->tsan, 1);)
+    atedm_emulated_switch(&me->stack_pointer, next->stack_pointer);
+}
+
+// ---- the scheduler
+
+static uint32_t pick_bit(uint32_t bits)
+{
+    if (setting().schedule == settings::FORWARD)
+        return (uint32_t)__builtin_ctz(bits);
+    if (setting().schedule == settings::REVERSE)
+        return 31u - (uint32_t)__builtin_clz(bits);
+    uint64_t &x = running->rng; // Marsaglia's xorshift64
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    for (uint32_t skip = (uint32_t)(x % (uint32_t)__builtin_popcount(bits)); skip; skip--)
+        bits &= bits - 1;
+    return (uint32_t)__builtin_ctz(bits);
+}
+
+static fiber *pick()
+{
+    if (!running->ready_warps)
+        return nullptr;
+    warp *w = current != &running->scheduler ? current->in : nullptr;
+    if (!w || !w->ready || setting().schedule == settings::RANDOM)
+        w = &running->warps[pick_bit(running->ready_warps)];
+    return &w->lane[pick_bit(w->ready)];
+}
+
+static void set_ready(warp &w, uint32_t lanes)
+{
+    w.ready |= lanes;
+    running->ready_warps |= 1u << w.index;
+}
+
+static void clear_ready(fiber *f)
+{
+    warp &w = *f->in;
+    w.ready &= ~(1u << f->lane);
+    if (!w.ready)
+        running->ready_warps &= ~(1u << w.index);
+}
+
+static const char *kernel_name()
+{
+    return running && running->launch ? running->launch->name : "?";
+}
+
+static bool waits_alike(const fiber &a, const fiber &b)
+{
+    return b.now != state::DONE && a.at.line == b.at.line && a.mask == b.mask &&
+           !strcmp(a.what, b.what);
+}
+
+[[noreturn]] static void deadlock()
+{
+    fprintf(stderr, "emulated cuda: DEADLOCK in %s block (%u,%u,%u): %d of %d threads alive\n",
+            kernel_name(), blockIdx.x, blockIdx.y, blockIdx.z, running->n_alive,
+            running->n_threads);
+    for (int i = 0; i < running->n_threads; i++) {
+        const fiber &a = running->fibers[i];
+        int alike = 0, earlier = 0;
+        for (int j = 0; j < running->n_threads && a.now != state::DONE; j++) {
+            alike += waits_alike(a, running->fibers[j]);
+            earlier += j < i && waits_alike(a, running->fibers[j]);
+        }
+        if (alike && !earlier)
+            fprintf(stderr, "  %d threads from (%u,%u,%u) on wait at %s, mask %08x, %s:%d\n", alike,
+                    a.index.x, a.index.y, a.index.z, a.what, a.mask, a.at.file, a.at.line);
+    }
+    abort();
+}
+
+// The current fiber cannot go on.
+static void wait_here()
+{
+    clear_ready(current);
+    fiber *next = pick();
+    if (!next)
+        deadlock();
+    switch_to(next);
+}
+
+void fail(const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (current && running)
+        fprintf(stderr, "emulated cuda: %s block (%u,%u,%u) thread (%u,%u,%u): %s\n", kernel_name(),
+                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, text);
+    else
+        fprintf(stderr, "emulated cuda: %s\n", text);
+    abort();
+}
+
+// ---- barriers and collectives
+
+static void release_barrier()
+{
+    block &b = *running;
+    b.arrived = 0;
+    b.kept = b.reduced;
+    for (int i = 0; i < b.n_threads; i++) {
+        fiber &f = b.fibers[i];
+        if (f.now != state::WAITS_AT_BARRIER)
+            continue;
+        f.now = state::READY;
+        set_ready(*f.in, 1u << f.lane);
+    }
+}
+
+void barrier(place at)
+{
+    fiber *f = current;
+    f->what = "a barrier";
+    f->at = at;
+    f->mask = 0;
+    TSAN(__tsan_release(&running->tsan_barrier);)
+    if (++running->arrived == running->n_alive) {
+        release_barrier();
+    } else {
+        f->now = state::WAITS_AT_BARRIER;
+        wait_here();
+    }
+    TSAN(__tsan_acquire(&running->tsan_barrier);)
+}
+
+long barrier_reduce(reduction how, long value, place at)
+{
+    block &b = *running;
+    if (b.arrived == 0)
+        b.reduced = how == reduction::ALL;
+    b.reduced = how == reduction::SUM   ? b.reduced + value
+                : how == reduction::ALL ? b.reduced && value
+                                        : b.reduced || value;
+    barrier(at);
+    // A fiber that runs ahead may be at the next barrier already, but cannot have passed it.
+    return b.kept;
+}
+
+// Whether all live lanes that f's mask names are at the same operation; then it is done.
+static bool try_complete(warp &w, const fiber *f)
+{
+    uint32_t need = f->mask & w.alive;
+    if ((w.arrived & need) != need)
+        return false;
+    for (uint32_t m = need; m; m &= m - 1) {
+        const fiber &other = w.lane[__builtin_ctz(m)];
+        if (other.fn != f->fn || other.mask != f->mask)
+            return false;
+    }
+    f->fn(w, need);
+    w.arrived &= ~need;
+    for (uint32_t m = need; m; m &= m - 1)
+        w.lane[__builtin_ctz(m)].now = state::READY;
+    set_ready(w, need);
+    return true;
+}
+
+void collective(uint32_t mask, void *operands, collective_fn fn, const char *what, place at)
+{
+    fiber *f = current;
+    if (!(mask >> f->lane & 1))
+        fail("%s: lane %u is not in its own mask %08x (%s:%d)", what, f->lane, mask, at.file,
+             at.line);
+    f->operands = operands;
+    f->fn = fn;
+    f->mask = mask;
+    f->what = what;
+    f->at = at;
+    f->in->arrived |= 1u << f->lane;
+    if (try_complete(*f->in, f))
+        return;
+    f->now = state::WAITS_FOR_WARP;
+    wait_here();
+}
+
+static void end_fiber()
+{
+    fiber *f = current;
+    warp &w = *f->in;
+    block &b = *running;
+    if (!f->copies.empty())
+        fail("the thread ends with asynchronous copies in flight");
+    f->now = state::DONE;
+    w.alive &= ~(1u << f->lane);
+    b.n_alive--;
+    clear_ready(f);
+    TSAN(__tsan_release(&b.tsan_end);)
+    for (uint32_t m = w.arrived; m; m &= m - 1) { // a collective may have waited for this lane
+        const fiber &other = w.lane[__builtin_ctz(m)];
+        if ((w.arrived >> other.lane & 1) && (other.mask >> f->lane & 1))
+            try_complete(w, &other);
+    }
+    if (b.n_alive && b.arrived == b.n_alive)
+        release_barrier();
+    fiber *next = b.n_alive ? pick() : &b.scheduler;
+    if (!next)
+        deadlock();
+    switch_to(next);
+    abort(); // nobody switches to a fiber that is done
+}
+
+static void begin_fiber()
+{
+    TSAN(__tsan_acquire(&running->tsan_start);)
+    running->launch->call(running->launch->closure);
+    end_fiber();
+}
+
+// ---- shared memory and asynchronous copies
+
+void *shared_memory()
+{
+    return running->shared;
+}
+
+bool in_shared_memory(const void *p, size_t bytes)
+{
+    const char *c = (const char *)p;
+    return c >= running->shared && c + bytes <= running->shared + running->shared_bytes;
+}
+
+void copy_async(void *to, const void *from, uint32_t bytes, place at)
+{
+    if (((uintptr_t)to | (bytes ? (uintptr_t)from : 0)) & 15)
+        fail("cp.async: %p from %p is not aligned (%s:%d)", to, from, at.file, at.line);
+    if (!in_shared_memory(to, 16))
+        fail("cp.async: the target is outside shared memory (%s:%d)", at.file, at.line);
+    memset(to, 0xff, 16);
+    current->copies.push_back({to, from, bytes});
+    TSAN(__tsan_write16(to);)
+}
+
+void copy_commit()
+{
+    current->groups.push_back((uint32_t)current->copies.size());
+}
+
+void copy_wait(uint32_t groups_left)
+{
+    fiber *f = current;
+    if (f->groups.size() <= groups_left)
+        return;
+    size_t landed = f->groups.size() - groups_left;
+    uint32_t n = f->groups[landed - 1];
+    for (uint32_t i = 0; i < n; i++) {
+        const async_copy &c = f->copies[i];
+        memcpy(c.to, c.from, c.bytes);
+        memset((char *)c.to + c.bytes, 0, 16 - c.bytes);
+        TSAN(__tsan_write16(c.to); if (c.bytes) __tsan_read16((void *)c.from);)
+    }
+    f->copies.erase(f->copies.begin(), f->copies.begin() + n);
+    f->groups.erase(f->groups.begin(), f->groups.begin() + (long)landed);
+    for (uint32_t &end : f->groups)
+        end -= n;
+}
+
+// ---- blocks
+
+constexpr size_t STACK = 128 << 10; // of a fiber
+
+static char *map_pages(size_t bytes)
+{
+    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        fail("no memory for a block");
+    return (char *)p;
+}
+
+static block *new_block()
+{
+    block *b = new block;
+    b->stacks = map_pages(MOST_THREADS * (STACK + PAGE));
+    for (int i = 0; i < MOST_THREADS; i++) { // each above a guard page
+        mprotect(b->stacks + (size_t)i * (STACK + PAGE), PAGE, PROT_NONE);
+        b->fibers[i].stack_top = b->stacks + (size_t)(i + 1) * (STACK + PAGE);
+    }
+    char *shared = map_pages(MOST_SHARED + 2 * PAGE);
+    b->shared_end = shared + MOST_SHARED + PAGE;
+    mprotect(shared, PAGE, PROT_NONE);
+    mprotect(b->shared_end, PAGE, PROT_NONE);
+    return b;
+}
+
+static void prepare_fiber(block &b, int i, const launch_request &launch)
+{
+    fiber &f = b.fibers[i];
+    unsigned t = (unsigned)i;
+    f.lane = t & 31;
+    f.in = &b.warps[i / 32];
+    f.index = {t % launch.block.x, t / launch.block.x % launch.block.y,
+               t / launch.block.x / launch.block.y};
+    f.now = state::READY;
+    f.copies.clear();
+    f.groups.clear();
+    // Staggered: otherwise the tops of all stacks share a few cache sets.
+    f.stack_pointer = first_stack(f.stack_top - i % 61 * 192, begin_fiber);
+    TSAN(if (!f.tsan) f.tsan = __tsan_create_fiber(0);)
+}
+
+static void run_block(const launch_request &launch, uint64_t number)
+{
+    block &b = *running;
+    unsigned n = (unsigned)(number % launch.grid.x);
+    uint64_t rest = number / launch.grid.x;
+    blockIdx = {n, (unsigned)(rest % launch.grid.y), (unsigned)(rest / launch.grid.y)};
+    blockDim = {launch.block.x, launch.block.y, launch.block.z};
+    gridDim = {launch.grid.x, launch.grid.y, launch.grid.z};
+    b.n_threads = b.n_alive = (int)(launch.block.x * launch.block.y * launch.block.z);
+    b.ready_warps = 0;
+    b.launch = &launch;
+    b.rng = ((setting().seed + number) * 0x9e3779b97f4a7c15u) | 1;
+    b.arrived = 0;
+    // Shared memory ends at a guard page, as closely as its alignment allows, and starts as NaN.
+    size_t bytes = (launch.shared + 127) & ~(size_t)127;
+    b.shared = b.shared_end - bytes;
+    b.shared_bytes = launch.shared;
+    memset(b.shared, 0xff, bytes);
+    for (int i = 0; i < b.n_threads; i += 32) {
+        warp &w = b.warps[i / 32];
+        int lanes = std::min(32, b.n_threads - i);
+        w.lane = b.fibers + i;
+        w.index = (uint32_t)i / 32;
+        w.alive = lanes == 32 ? ~0u : (1u << lanes) - 1;
+        w.ready = w.arrived = 0;
+        set_ready(w, w.alive);
+    }
+    for (int i = 0; i < b.n_threads; i++)
+        prepare_fiber(b, i, launch);
+    TSAN(b.scheduler.tsan = __tsan_get_current_fiber(); __tsan_release(&b.tsan_start);)
+    current = &b.scheduler;
+    switch_to(pick());
+    current = nullptr;
+    TSAN(__tsan_acquire(&b.tsan_end);)
+}
+
+// ---- launches
+
+static std::mutex pool_mutex;
+// Blocks that no thread runs, guarded by pool_mutex; never destroyed, so that the leak checker
+// finds them.
+static std::vector<block *> &pool = *new std::vector<block *>;
+
+static void run_blocks(const launch_request &launch, std::atomic<uint64_t> &next, uint64_t total)
+{
+    {
+        std::lock_guard<std::mutex> lock(pool_mutex);
+        if (pool.empty()) {
+            running = new_block();
+        } else {
+            running = pool.back();
+            pool.pop_back();
+        }
+    }
+    std::vector<char> handler_stack(64 << 10); // a fiber's own may be what overflowed
+    stack_t mine = {}, before = {};
+    mine.ss_sp = handler_stack.data();
+    mine.ss_size = handler_stack.size();
+    sigaltstack(&mine, &before);
+    for (uint64_t n; (n = next.fetch_add(1)) < total;)
+        run_block(launch, n);
+    sigaltstack(&before, nullptr);
+    std::lock_guard<std::mutex> lock(pool_mutex);
+    pool.push_back(running);
+    running = nullptr;
+}
+
+static void on_fault(int signal_number, siginfo_t *info, void *)
+{
+    char text[512];
+    int n;
+    if (current && running && current != &running->scheduler)
+        n = snprintf(text, sizeof text,
+                     "emulated cuda: INVALID ACCESS at %p in %s block (%u,%u,%u) thread "
+                     "(%u,%u,%u): %s\n",
+                     info->si_addr, kernel_name(), blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
+                     threadIdx.y, threadIdx.z, describe(info->si_addr));
+    else
+        n = snprintf(text, sizeof text, "emulated cuda: invalid access at %p in host code: %s\n",
+                     info->si_addr, describe(info->si_addr));
+    if (write(STDERR_FILENO, text, (size_t)n) < 0)
+        _exit(1);
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+cudaError_t check_launch(const launch_request &launch)
+{
+    uint64_t threads = (uint64_t)launch.block.x * launch.block.y * launch.block.z;
+    size_t most_shared = setting().sm >= 90 ? MOST_SHARED : (size_t)163 << 10;
+    if (threads > 0 && threads <= MOST_THREADS && launch.grid.x && launch.grid.y && launch.grid.z &&
+        launch.grid.x <= INT32_MAX && launch.grid.y <= 65535 && launch.grid.z <= 65535 &&
+        launch.shared <= most_shared)
+        return cudaSuccess;
+    fprintf(stderr, "emulated cuda: %s refused: grid (%u,%u,%u), %llu threads, %zu bytes shared\n",
+            launch.name, launch.grid.x, launch.grid.y, launch.grid.z, (unsigned long long)threads,
+            launch.shared);
+    return cudaErrorInvalidConfiguration;
+}
+
+void run_launch(const launch_request &launch)
+{
+    static std::once_flag once;
+    std::call_once(once, [] {
+        struct sigaction action = {};
+        action.sa_sigaction = on_fault;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigaction(SIGSEGV, &action, nullptr);
+        sigaction(SIGBUS, &action, nullptr);
+    });
+    uint64_t total = (uint64_t)launch.grid.x * launch.grid.y * launch.grid.z;
+    std::atomic<uint64_t> next{0};
+    // A thread costs more than what a small launch does.
+    uint64_t threads = total * launch.block.x * launch.block.y * launch.block.z;
+    uint64_t most = threads < 1024 ? 1 : (uint64_t)setting().workers;
+    int workers = (int)std::min(most, total);
+    std::vector<std::thread> others;
+    for (int i = 1; i < workers; i++)
+        others.emplace_back([&] { run_blocks(launch, next, total); });
+    run_blocks(launch, next, total);
+    for (auto &other : others)
+        other.join();
+}
+
+} // namespace emulated

@@ -1,0 +1,68 @@
+// What the files of the emulation share: the block that an OS thread runs, and the settings.
+// C++, only for tests/emulated.
+#ifndef ATEDM_TESTS_EMULATED_ENGINE_HPP
+#define ATEDM_TESTS_EMULATED_ENGINE_HPP
+
+#include "tests/emulated/cuda_emulated.hpp"
+
+#ifdef __SANITIZE_THREAD__
+#error "the engine is not instrumented: it moves data between fibers on purpose"
+#endif
+
+// Fibers are fibers to ThreadSanitizer too, and switching orders nothing: only barriers,
+// collectives that say so, and the launch do. So a barrier that is missing is a data race.
+#ifdef ATEDM_EMULATED_TSAN
+extern "C" {
+void *__tsan_create_fiber(unsigned);
+void *__tsan_get_current_fiber();
+void __tsan_switch_to_fiber(void *, unsigned);
+void __tsan_acquire(void *);
+void __tsan_release(void *);
+void __tsan_read16(void *);
+void __tsan_write16(void *);
+}
+#define TSAN(...) __VA_ARGS__
+#else
+#define TSAN(...)
+#endif
+
+namespace emulated
+{
+
+constexpr int MOST_THREADS = 1024;
+constexpr size_t MOST_SHARED = (size_t)227 << 10; // of a block on sm_90
+constexpr size_t PAGE = 4096;
+
+// From the environment, so that one binary runs in all modes.
+struct settings {
+    enum order { FORWARD, REVERSE, RANDOM };
+    order schedule = FORWARD; // ATEDM_EMULATED_SCHEDULE: forward, reverse, random:SEED
+    uint64_t seed = 1;
+    int workers = 0;      // ATEDM_EMULATED_WORKERS: OS threads that run blocks; 0: one a core
+    bool late = false;    // ATEDM_EMULATED_LATE=1: streams run only when something waits for them
+    bool protect = false; // ATEDM_EMULATED_PROTECT=1: host code cannot touch device memory
+    int sm = 80;          // ATEDM_EMULATED_SM: compute capability
+    settings();
+};
+const settings &setting();
+
+struct block {
+    fiber fibers[MOST_THREADS];
+    fiber scheduler; // stands for the OS thread's own stack
+    warp warps[32];
+    uint32_t ready_warps = 0;
+    int n_threads = 0, n_alive = 0;
+    int arrived = 0;            // at the barrier
+    long reduced = 0, kept = 0; // of barrier_reduce: so far, and of the last barrier
+    char *stacks = nullptr;
+    char *shared = nullptr, *shared_end = nullptr;
+    size_t shared_bytes = 0;
+    const launch_request *launch = nullptr;
+    uint64_t rng = 0;
+    char tsan_start, tsan_end, tsan_barrier, tsan_warp[32];
+};
+ATEDM_EMULATED_TLS block *running;
+
+} // namespace emulated
+
+#endif

@@ -1,0 +1,150 @@
+// Fake device and pinned memory: see memory.hpp. C++.
+#include "tests/emulated/memory.hpp"
+
+#include "tests/emulated/engine.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <sys/mman.h>
+
+namespace emulated
+{
+
+std::recursive_mutex lock;
+
+// What the device has, and how its allocations are aligned.
+constexpr size_t TOTAL = (size_t)8 << 30, DEVICE_ALIGN = 256, PINNED_ALIGN = 64;
+
+struct allocation {
+    size_t bytes;
+    char *map;
+    size_t map_bytes; // guard pages included
+    memory_kind kind;
+};
+static std::map<uintptr_t, allocation> allocations; // guarded by lock
+static size_t used;
+static int unlocks;
+
+static void set_access(const allocation &a, int access)
+{
+    mprotect(a.map + PAGE, a.map_bytes - 2 * PAGE, access);
+}
+
+static void set_all(int access)
+{
+    for (auto &[base, a] : allocations)
+        if (a.kind == memory_kind::DEVICE)
+            set_access(a, access);
+}
+
+unlock::unlock()
+{
+    if (setting().protect && !unlocks++)
+        set_all(PROT_READ | PROT_WRITE);
+}
+
+unlock::~unlock()
+{
+    if (setting().protect && !--unlocks)
+        set_all(PROT_NONE);
+}
+
+cudaError_t allocate(void **p, size_t bytes, memory_kind kind)
+{
+    unlock opened;
+    bool device = kind == memory_kind::DEVICE;
+    if (device && (bytes > TOTAL || used + bytes > TOTAL))
+        return cudaErrorMemoryAllocation;
+    size_t align = device ? DEVICE_ALIGN : PINNED_ALIGN;
+    size_t body = (std::max<size_t>(bytes, 1) + PAGE - 1) & ~(PAGE - 1);
+    void *map = mmap(nullptr, body + 2 * PAGE, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return cudaErrorMemoryAllocation;
+    char *m = (char *)map;
+    mprotect(m, PAGE, PROT_NONE);
+    mprotect(m + PAGE + body, PAGE, PROT_NONE);
+    memset(m + PAGE, 0xff, body);
+    // As close to the guard page behind it as the alignment allows.
+    uintptr_t base = ((uintptr_t)m + PAGE + body - std::max<size_t>(bytes, 1)) & ~(align - 1);
+    allocations[base] = {bytes, m, body + 2 * PAGE, kind};
+    used += device ? bytes : 0;
+    *p = (void *)base;
+    return cudaSuccess;
+}
+
+cudaError_t release(void *p)
+{
+    if (!p)
+        return cudaSuccess;
+    unlock opened;
+    auto it = allocations.find((uintptr_t)p);
+    if (it == allocations.end())
+        return cudaErrorInvalidValue;
+    allocation a = it->second;
+    const char *end = a.map + a.map_bytes - PAGE;
+    for (const char *c = (char *)p + a.bytes; c < end; c++)
+        if (*c != (char)0xff)
+            fail("a write at +%zu, past the end of %zu bytes of memory", (size_t)(c - (char *)p),
+                 a.bytes);
+    used -= a.kind == memory_kind::DEVICE ? a.bytes : 0;
+    munmap(a.map, a.map_bytes);
+    allocations.erase(it);
+    return cudaSuccess;
+}
+
+static const allocation *find(const void *p, uintptr_t *ret_base)
+{
+    auto it = allocations.upper_bound((uintptr_t)p);
+    if (it == allocations.begin())
+        return nullptr;
+    --it;
+    *ret_base = it->first;
+    return (uintptr_t)p <= it->first + it->second.bytes ? &it->second : nullptr;
+}
+
+bool is_device(const void *p, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    uintptr_t base;
+    const allocation *a = find(p, &base);
+    return a && a->kind == memory_kind::DEVICE && (uintptr_t)p + bytes <= base + a->bytes;
+}
+
+bool is_known(const void *p)
+{
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    uintptr_t base;
+    return find(p, &base) != nullptr;
+}
+
+void memory_info(size_t *ret_free, size_t *ret_total)
+{
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    *ret_free = TOTAL - used;
+    *ret_total = TOTAL;
+}
+
+void check_pointer(const void *p, const char *kernel, int argument)
+{
+    if (p && !is_device(p, 0))
+        fail("%s: argument %d, %p, is not device memory: %s", kernel, argument, p, describe(p));
+}
+
+const char *describe(const void *p) // for the fault handler too: takes no lock
+{
+    static char text[160];
+    for (auto &[base, a] : allocations) {
+        uintptr_t first = (uintptr_t)a.map, last = first + a.map_bytes;
+        if ((uintptr_t)p < first || (uintptr_t)p >= last)
+            continue;
+        snprintf(text, sizeof text, "offset %+ld in %zu bytes of %s memory",
+                 (long)((uintptr_t)p - base), a.bytes,
+                 a.kind == memory_kind::DEVICE ? "device" : "pinned");
+        return text;
+    }
+    return "not near any allocation";
+}
+
+} // namespace emulated

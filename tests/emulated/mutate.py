@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Breaks the cuda backend on purpose, one mistake at a time, and succeeds only if the parity program on the
+emulated backend sees each of them: a test of the tests.
+
+usage: mutate.py BUILD_DIR [NAME...]     (NAME: only these mistakes)
+"""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "kernels/cuda"
+
+# Name, file, operation that parity is asked for, and what is replaced by what.
+MISTAKES = (
+    ("attention64: no barrier before the keys are read", "attention64.cu", "attention",
+     [("        __syncthreads();\n        if (key0 == 0)", "        if (key0 == 0)")]),
+    ("attention64: keys are read before they are there", "attention64.cu", "attention",
+     [("        gpu_copy_wait<1>(); // queries", "        gpu_copy_wait<2>(); // queries")]),
+    ("attention64: keys behind the last one count", "attention64.cu", "attention",
+     [("if (key0 + TILE > end || a.causal)", "if (a.causal)")]),
+    ("attention64: sums are not shrunk", "attention64.cu", "attention",
+     [("            r.sums[n][half * 2 + 1] *= shrink;\n", "")]),
+    ("attention: the last tile's keys are overwritten", "attention.cu", "attention",
+     [("        __syncthreads(); // the last tile's keys are done with\n", "")]),
+    ("attention: log-sum-exp without the largest logit", "attention.cu", "attention",
+     [("most + logf(total)", "logf(total)")]),
+    ("tile64: rows beyond the span are loaded", "tile64.cuh", "attention",
+     [("first + i < end ? first + i : -1", "first + i")]),
+    ("rank64: wrong base of the logarithm", "rank64.cu", "rank_tokens",
+     [("lse[row] * TILE_LOG2E", "lse[row]")]),
+    ("rank64: queries are overwritten while they are read", "rank64.cu", "rank_tokens",
+     [("        __syncthreads(); // this tile is there, and the other one is free\n", "")]),
+    ("rank: never ends early", "rank.cu", "rank_tokens", [("(within || t >=", "(t >=")]),
+    ("rank: heads stop each by itself", "rank.cu", "rank_tokens",
+     [("within = within && change", "within = change")]),
+    ("select: one too many of the equal", "select.cu", "select_tokens",
+     [("equal < s.equals", "equal <= s.equals")]),
+    ("select: zeros differ", "select.cu", "select_tokens",
+     [("score == 0.0f ? 0 : __float_as_uint(score)", "__float_as_uint(score)")]),
+    ("source: ties go to the higher slot", "pruned.cuh", "source_attention",
+     [("slot < best.slot)) {\n        best.similarity = similarity;\n        best.slot = slot;\n    }\n}\n\n// Over",
+       "slot > best.slot)) {\n        best.similarity = similarity;\n        best.slot = slot;\n    }\n}\n\n// Over")]),
+    ("source64: similarities of the last tile stay", "source64.cu", "source_attention",
+     [("(head == 0 ? 0.0f : p[n][i])", "p[n][i]")]),
+    ("conv: tiles are read before they are there", "conv.cu", "conv",
+     [("gpu_copy_wait<STAGES - 2>();", "gpu_copy_wait<STAGES - 1>();")]),
+    ("conv: no barrier between steps", "conv.cu", "conv",
+     [("        __syncthreads(); // this step's tiles are there, and nobody reads the last step's any more\n", "")]),
+    ("conv: padding reads its neighbour", "conv.cu", "conv", [("x >= 0 && x < p.w;", "x >= 0;")]),
+    ("conv: the bias comes twice", "conv.cu", "conv",
+     [("        sum += p.bias[column];", "        sum += 2 * p.bias[column];")]),
+    ("weights: taps and channels exchanged", "weights.c", "conv",
+     [("from + (i * taps + t) * element", "from + (t * in + i) * element")]),
+    ("linear: an algorithm for each number of rows", "linear.c", "linear",
+     [("#define PLAN_ROWS 1024", "static int64_t rows_now;\n#define PLAN_ROWS rows_now"),
+      ("    const atedm_cuda_plan *plan = get_plan", "    rows_now = args->rows;\n    const atedm_cuda_plan *plan = get_plan"),
+      ("if (same_key(&p->key, key))", "if (same_key(&p->key, key) && rows_now < 0)")]),
+    ("linear: more alignment promised than there is", "linear.c", "linear",
+     [("return bits & -bits;", "return bits ? MOST_ALIGN : 0;")]),
+    ("linear: the residual is forgotten", "linear.c", "linear",
+     [("beta = plan->key.residual ? 1 : 0", "beta = 0")]),
+    ("group norm: pieces are merged without their distance", "norm.cu", "group_norm",
+     [(" + d * d * a.count * share}", "}")]),
+    ("vectors: alignment is not looked at", "gpu.cuh", "add",
+     [("return ((uintptr_t)p & 15) == 0;", "return p != nullptr;")]),
+    ("vectors: one element too many", "gpu.cuh", "add", [("        if (i < n)\n", "        if (i <= n)\n")]),
+    ("sync: does not wait", "backend.c", "copy",
+     [("cudaStreamSynchronize(atedm_cuda_stream_of(s)->stream), \"waiting\")", "cudaSuccess, \"waiting\")")]),
+)
+
+COMMON = ("-O2", "-fPIC", "-I" + str(ROOT), "-isystem", str(ROOT / "tests/emulated/fallback"), "-c")
+CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", *COMMON, "-x", "c++")
+C = ("cc", "-std=c17", "-D_GNU_SOURCE", '-DATEDM_VERSION="0.1.0"', *COMMON)
+# Ways to run parity: name, dtype, environment.
+LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
+WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
+        ("reverse", "bf16", {"ATEDM_EMULATED_SCHEDULE": "reverse"}))
+
+
+def build(build_dir, folder, file, replacements):
+    """The backend with the replacements made in one file, as a shared object in `folder`."""
+    text = (SOURCES / file).read_text(encoding="utf-8")
+    for old, new in replacements:
+        if text.count(old) != 1:
+            sys.exit(f"{file}: \"{old}\" stands there {text.count(old)} times")
+        text = text.replace(old, new)
+    objects = {path.name: str(path) for path in (build_dir / "tests/emulated/atedm-cuda-emulated.so.p").glob("*.o")}
+    # Headers are found before the real ones through the folder; every kernel may depend on one.
+    mutated = folder / "kernels/cuda" / file
+    mutated.parent.mkdir(parents=True, exist_ok=True)
+    mutated.write_text(text, encoding="utf-8")
+    is_header = file.endswith(".cuh")
+    for source in sorted(SOURCES.glob("*.cu")) if is_header else [mutated]:
+        if source.suffix == ".c":
+            command, name = C, f"_.._kernels_cuda_{source.name}.o"
+        else:
+            command, name = CPP, f"_emulated_{source.stem}.cpp.o"
+        target = folder / (source.stem + ".o")
+        subprocess.run((*command[:1], "-I" + str(folder), *command[1:], str(source), "-o", str(target)), check=True,
+                       capture_output=True)
+        replaced = [key for key in objects if key.endswith(name)]
+        if len(replaced) != 1:
+            sys.exit(f"the build folder has {len(replaced)} objects of {source.name}")
+        objects[replaced[0]] = str(target)
+    shared = folder / "atedm-cuda-emulated.so"
+    subprocess.run(("c++", "-shared", "-o", str(shared), *objects.values(),
+                    str(build_dir / "tests/emulated/libcuda_emulated.a"), str(build_dir / "core/base/libbase.a"),
+                    "-lpthread", "-lm"), check=True)
+    return shared
+
+
+def run_parity(build_dir, shared, operation, dtype, more):
+    """Whether parity passes."""
+    result = subprocess.run((str(build_dir / "tests/parity/parity"), "--backend", "cuda", "--required", "--dtype", dtype, "--op",
+                             operation, "--iterations", "40"),
+                            env={**os.environ, "ATEDM_CUDA_BACKEND": str(shared), **more}, capture_output=True,
+                            timeout=300, check=False)
+    return result.returncode == 0
+
+
+def main(build_dir, names):
+    unseen = 0
+    mistakes = [m for m in MISTAKES if not names or any(name in m[0] for name in names)]
+    for name, file, operation, replacements in mistakes:
+        with tempfile.TemporaryDirectory() as folder:
+            shared = build(build_dir, pathlib.Path(folder), file, replacements)
+            seen = next((way for way, dtype, more in WAYS
+                         if not run_parity(build_dir, shared, operation, dtype, more)), None)
+        print(f"ok   {name}: seen, {seen}" if seen else f"FAIL {name}: not seen", flush=True)
+        unseen += not seen
+    print(f"{len(mistakes) - unseen} passed, {unseen} failed")
+    return 1 if unseen else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    sys.exit(main(pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:]))

@@ -1,0 +1,265 @@
+// The cuda backend as an object that may be missing, and what parity does not draw: devices that
+// are not there or are lost, calls of more spans and values than one launch takes. On the emulated
+// backend, whose file is $ATEDM_CUDA_BACKEND. Criterion runs each test in a process of its own, so
+// that each loads the backend anew.
+#include "kernels/kernels.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void expect_missing(const char *reason)
+{
+    atedm_device *device = NULL;
+    atedm_error err = {""};
+    cr_assert_eq(atedm_device_create("cuda", &device, &err), ATEDM_ERR_UNSUPPORTED);
+    cr_assert_null(device);
+    cr_assert(strstr(err.message, reason) != NULL, "\"%s\" does not say \"%s\"", err.message,
+              reason);
+    cr_assert_str_eq(atedm_backend_of("auto"), "cpu");
+}
+
+Test(cuda, no_file)
+{
+    setenv("ATEDM_CUDA_BACKEND", "/nonexistent/atedm-cuda.so", 1);
+    expect_missing("/nonexistent/atedm-cuda.so");
+}
+
+Test(cuda, another_library)
+{
+    setenv("ATEDM_CUDA_BACKEND", "libm.so.6", 1);
+    expect_missing("is not the cuda backend");
+}
+
+Test(cuda, no_device)
+{
+    setenv("ATEDM_EMULATED_DEVICES", "0", 1);
+    expect_missing("no device answers");
+}
+
+Test(cuda, old_device)
+{
+    setenv("ATEDM_EMULATED_SM", "75", 1);
+    expect_missing("compute capability 7.5");
+}
+
+static atedm_device *open_device(const char *backend)
+{
+    atedm_device *device = NULL;
+    atedm_error err = {""};
+    cr_assert_eq(atedm_device_create(backend, &device, &err), ATEDM_OK, "%s", err.message);
+    return device;
+}
+
+static atedm_stream *open_stream(atedm_device *device, atedm_dtype act)
+{
+    atedm_stream *stream = NULL;
+    atedm_error err = {""};
+    cr_assert_eq(atedm_stream_create(device, act, &stream, &err), ATEDM_OK, "%s", err.message);
+    return stream;
+}
+
+static void *device_memory(atedm_device *device, size_t bytes)
+{
+    void *memory = NULL;
+    cr_assert_eq(atedm_device_alloc(device, bytes, &memory, NULL), ATEDM_OK);
+    return memory;
+}
+
+Test(cuda, auto_takes_it)
+{
+    cr_assert_str_eq(atedm_backend_of("auto"), "cuda");
+    cr_assert_str_eq(atedm_backend_of("cpu"), "cpu");
+    atedm_device *device = open_device(atedm_backend_of("auto"));
+    cr_assert_str_eq(atedm_device_backend(device), "cuda");
+    atedm_device_destroy(device);
+}
+
+// Everything fails from then on, with words that say that the process has to end.
+Test(cuda, lost_device)
+{
+    setenv("ATEDM_EMULATED_FAIL_AFTER", "4", 1);
+    atedm_device *device = open_device("cuda");
+    atedm_stream *s = open_stream(device, ATEDM_BF16);
+    void *memory = device_memory(device, 256);
+    atedm_error err = {""};
+    for (int i = 0; i < 3; i++)
+        atedm_add(s, memory, memory, memory, 128);
+    cr_assert_eq(atedm_stream_sync(s, &err), ATEDM_OK, "%s", err.message);
+    for (int i = 0; i < 2; i++) {
+        atedm_add(s, memory, memory, memory, 128);
+        cr_assert_eq(atedm_stream_sync(s, &err), ATEDM_ERR_DEVICE);
+        cr_assert(strstr(err.message, "lost to this process") != NULL, "%s", err.message);
+    }
+    atedm_device_free(device, memory);
+    atedm_stream_destroy(s);
+    atedm_device_destroy(device);
+}
+
+// Memory that is not to be had is no lost device.
+Test(cuda, too_much_memory)
+{
+    atedm_device *device = open_device("cuda");
+    void *memory = NULL;
+    atedm_error err = {""};
+    cr_assert_eq(atedm_device_alloc(device, (size_t)64 << 30, &memory, &err), ATEDM_ERR_NOMEM);
+    cr_assert_null(memory);
+    cr_assert_null(strstr(err.message, "lost"));
+    atedm_device_free(device, device_memory(device, 100));
+    atedm_device_destroy(device);
+}
+
+Test(cuda, head_too_large)
+{
+    enum { DIM = 1025 };
+    atedm_device *device = open_device("cuda");
+    atedm_stream *s = open_stream(device, ATEDM_F32);
+    float *q = device_memory(device, 4 * DIM * sizeof *q);
+    const atedm_span span = {0, 1, 0, 1};
+    const atedm_attention_args args = {.q = q,
+                                       .k = q + DIM,
+                                       .v = q + 2 * DIM,
+                                       .q_stride = DIM,
+                                       .k_stride = DIM,
+                                       .v_stride = DIM,
+                                       .o = q + 3 * DIM,
+                                       .spans = &span,
+                                       .n_spans = 1,
+                                       .heads = 1,
+                                       .head_dim = DIM};
+    atedm_error err = {""};
+    atedm_attention(s, &args);
+    cr_assert_eq(atedm_stream_sync(s, &err), ATEDM_ERR_UNSUPPORTED);
+    cr_assert(strstr(err.message, "1025") != NULL, "%s", err.message);
+    atedm_device_free(device, q);
+    atedm_stream_destroy(s);
+    atedm_device_destroy(device);
+}
+
+// ---- more spans and values than a launch takes, against the reference
+
+// 70 samples of 3 tokens in one head of 8: queries, keys and values are three rows' columns.
+enum { SPANS = 70, TOKENS = 3, ROWS = SPANS * TOKENS, DIM = 8, KEEP = 2 };
+
+typedef struct many {
+    atedm_device *device;
+    atedm_stream *s;
+    float *x, *y, *lse, *scores, *random; // [device] [ROWS, 3 DIM], [ROWS, DIM], [ROWS]..
+    int32_t *kept, *source;               // [device] [SPANS * KEEP], [ROWS]
+} many;
+
+typedef struct many_results {
+    float y[ROWS * DIM], scores[ROWS], random[ROWS], gathered[SPANS * KEEP * DIM];
+    int32_t kept[SPANS * KEEP], source[ROWS];
+    float embedded[300 * DIM], sinusoid[300 * DIM];
+} many_results;
+
+static void rank_and_select(many *m, many_results *r)
+{
+    atedm_span spans[SPANS];
+    atedm_prune_span prune[SPANS];
+    atedm_gather_span gather[SPANS];
+    atedm_random_span random[SPANS];
+    atedm_rank_params params[SPANS];
+    for (int i = 0; i < SPANS; i++) {
+        int64_t first = (int64_t)i * TOKENS, kept = (int64_t)i * KEEP;
+        spans[i] = (atedm_span){first, TOKENS, first, TOKENS};
+        prune[i] = (atedm_prune_span){first, TOKENS, kept, KEEP};
+        gather[i] = (atedm_gather_span){first, kept, kept, KEEP};
+        random[i] = (atedm_random_span){first, TOKENS, (uint64_t)i * 977};
+        params[i] = (atedm_rank_params){ATEDM_HEADS_MEAN, 1 + i % 3, 0};
+    }
+    const atedm_attention_args attention = {
+        m->x,   m->x + DIM, m->x + 2 * DIM, 3 * DIM, 3 * DIM, 3 * DIM, m->y,
+        m->lse, ROWS,       spans,          SPANS,   1,       DIM,     false};
+    const atedm_rank_args rank = {m->x,  m->x + DIM, 3 * DIM, 3 * DIM, m->lse, ROWS, m->scores,
+                                  spans, params,     SPANS,   1,       DIM,    false};
+    const atedm_source_args source = {m->kept, m->source, prune, SPANS};
+    atedm_attention(m->s, &attention);
+    atedm_download(m->s, m->y, r->y, sizeof r->y);
+    atedm_rank_tokens(m->s, &rank);
+    atedm_random_scores(m->s, m->random, random, SPANS);
+    atedm_select_tokens(m->s, m->random, m->kept, prune, SPANS);
+    atedm_source_cosine(m->s, &source, m->x, 3 * DIM);
+    atedm_download(m->s, m->scores, r->scores, sizeof r->scores);
+    atedm_download(m->s, m->random, r->random, sizeof r->random);
+    atedm_download(m->s, m->kept, r->kept, sizeof r->kept);
+    atedm_download(m->s, m->source, r->source, sizeof r->source);
+    atedm_gather_rows(m->s, m->x, m->kept, m->y, DIM * sizeof(float), gather, SPANS);
+    atedm_download(m->s, m->y, r->gathered, sizeof r->gathered);
+}
+
+static void embed(many *m, many_results *r)
+{
+    float values[5 * DIM];
+    int64_t ids[300];
+    double numbers[300];
+    for (int i = 0; i < 5 * DIM; i++)
+        values[i] = (float)i;
+    for (int i = 0; i < 300; i++) {
+        ids[i] = i * 7 % 5;
+        numbers[i] = i;
+    }
+    const atedm_host_tensor table = {values, ATEDM_F32, 2, {5, DIM}};
+    atedm_weight *weight = NULL;
+    cr_assert_eq(atedm_table_weight_create(m->device, ATEDM_F32, &table, &weight, NULL), ATEDM_OK);
+    float *y = device_memory(m->device, sizeof r->embedded);
+    atedm_embed_tokens(m->s, weight, weight, ids, 300, 5, y);
+    atedm_download(m->s, y, r->embedded, sizeof r->embedded);
+    atedm_sinusoid(m->s, numbers, 300, DIM, y);
+    atedm_download(m->s, y, r->sinusoid, sizeof r->sinusoid);
+    cr_assert(atedm_stream_wait(m->s));
+    atedm_device_free(m->device, y);
+    atedm_weight_destroy(weight);
+}
+
+static void compute_many(const char *backend, many_results *r)
+{
+    static float x[ROWS * 3 * DIM];
+    for (int i = 0; i < ROWS * 3 * DIM; i++)
+        x[i] = (float)(i * 37 % 101) / 50 - 1;
+    many m = {.device = open_device(backend)};
+    m.s = open_stream(m.device, ATEDM_F32);
+    m.x = device_memory(m.device, sizeof x);
+    m.y = device_memory(m.device, sizeof r->y);
+    m.lse = device_memory(m.device, ROWS * sizeof(float));
+    m.scores = device_memory(m.device, ROWS * sizeof(float));
+    m.random = device_memory(m.device, ROWS * sizeof(float));
+    m.kept = device_memory(m.device, sizeof r->kept);
+    m.source = device_memory(m.device, sizeof r->source);
+    atedm_error err = {""};
+    atedm_upload(m.s, x, m.x, sizeof x);
+    rank_and_select(&m, r);
+    cr_assert_eq(atedm_stream_sync(m.s, &err), ATEDM_OK, "%s", err.message);
+    embed(&m, r);
+    void *memory[] = {m.x, m.y, m.lse, m.scores, m.random, m.kept, m.source};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        atedm_device_free(m.device, memory[i]);
+    atedm_stream_destroy(m.s);
+    atedm_device_destroy(m.device);
+}
+
+static void expect_close(const float *right, const float *value, size_t n, const char *what)
+{
+    for (size_t i = 0; i < n; i++)
+        cr_assert(value[i] - right[i] <= 1e-5f && right[i] - value[i] <= 1e-5f,
+                  "%s: element %zu is %g, should be %g", what, i, (double)value[i],
+                  (double)right[i]);
+}
+
+Test(cuda, many_spans)
+{
+    static many_results right, value;
+    memset(&value, 0xff, sizeof value);
+    compute_many("ref", &right);
+    compute_many("cuda", &value);
+    expect_close(right.y, value.y, ROWS * DIM, "attention");
+    expect_close(right.scores, value.scores, ROWS, "rank_tokens");
+    expect_close(right.embedded, value.embedded, 300 * DIM, "embed_tokens");
+    expect_close(right.sinusoid, value.sinusoid, 300 * DIM, "sinusoid");
+    cr_assert_arr_eq(right.random, value.random, sizeof right.random, "random_scores");
+    cr_assert_arr_eq(right.kept, value.kept, sizeof right.kept, "select_tokens");
+    cr_assert_arr_eq(right.source, value.source, sizeof right.source, "source_cosine");
+    cr_assert_arr_eq(right.gathered, value.gathered, sizeof right.gathered, "gather_rows");
+}
