@@ -69,7 +69,7 @@ class Daemon:
 
     def __enter__(self):
         environment = {k: v for k, v in os.environ.items()
-                       if not k.startswith("ATEDM") and k != "ATEDMD"}
+                       if not k.startswith("ATEDM") or k == "ATEDM_CUDA_BACKEND"}
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self.errors,
                                         text=True, env=environment)
         line = self.process.stdout.readline()
