@@ -23,7 +23,7 @@ help:
 	@echo 'make soak     half an hour of steady load with faults: memory, descriptors, latencies (SOAK_S=1800 SEED=N)'
 	@echo 'make tsan     the daemon and its worker under ThreadSanitizer, over the HTTP tests, in build-tsan/'
 	@echo 'make lint     format, clang-tidy, include directions, banned functions, file lengths'
-	@echo 'make format   lay out every C file with clang-format'
+	@echo 'make format   lay out every source file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
 	@echo 'make bench-serving  a daemon under load: batching (SERVING=pays), the overload valve (SERVING=valve)'
 	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
@@ -119,7 +119,7 @@ quality: build
 # ---- housekeeping
 
 format:
-	@git ls-files -z -- '*.c' '*.h' | xargs -0 clang-format-14 -i
+	@git ls-files -z -- '*.c' '*.h' '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs -0 clang-format-14 -i
 
 clean:
 	rm -rf build build-asan build-tsan

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Every header has an include guard and compiles alone. Templates, which are included once a type with
-macros set, cannot: their opening comment says "a template".
+macros set, cannot: their opening comment says "a template". One that says "C++" is that, as .hpp and .cuh are.
 
 usage: headers.py [ROOT]
 """
 import concurrent.futures
 import os
+import shutil
 import subprocess
 
 import sources
 
-COMMAND = (os.environ.get("CC", "cc"), "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
-           "-I.", "-fsyntax-only", "-x", "c")
+# CUDA's headers are those that the emulated build has.
+FLAGS = ("-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-I.", "-isystem", "tests/emulated/fallback", "-fsyntax-only")
+C = (os.environ.get("CC", "cc"), "-std=c17", *FLAGS, "-x", "c")
+CPP = (os.environ.get("CXX", "c++"), "-std=c++17", *FLAGS, "-Wno-unknown-pragmas", "-x", "c++")
 
 
 # Lines of the compiler's complaints that are shown.
@@ -25,7 +28,10 @@ def compile_alone(root, header):
         return None
     if "#ifndef ATEDM_" not in text and "#pragma once" not in text:
         return f"{header}:1: no include guard"
-    result = subprocess.run((*COMMAND, "-include", str(header), "/dev/null"), cwd=root,
+    is_cpp = header.suffix != ".h" or "C++" in opening
+    if is_cpp and not shutil.which(CPP[0]):
+        return None
+    result = subprocess.run((*(CPP if is_cpp else C), "-include", str(header), "/dev/null"), cwd=root,
                             capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return None
@@ -34,7 +40,7 @@ def compile_alone(root, header):
 
 
 def check(root):
-    headers = sources.c_files(root, (".h",))
+    headers = sources.c_files(root, sources.HEADERS)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda header: compile_alone(root, header), headers)
     return [problem for problem in results if problem]

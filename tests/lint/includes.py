@@ -15,6 +15,8 @@ MAY_USE = {
     "core/base": (),
     "kernels/ref": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
     "kernels/cpu": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
+    "kernels/cuda": ("core/base", "kernels/backend.h", "kernels/cuda_load.h", "kernels/kernels.h",
+                     "tests/emulated/cuda_emulated.hpp"),
     "kernels/dry": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
     "kernels": ("core/base",),
     "core": ("core/base", "kernels/kernels.h"),
@@ -37,7 +39,7 @@ LIBRARIES = {
     r"oneapi/dnnl/.*": ("kernels/cpu", "tests/bench"),
     r"openssl/.*": ("config/api_key",),
     r"omp\.h": ("kernels/cpu", "kernels/ref", "tests/bench"),
-    r"cuda.*|cublas.*|cudnn.*": ("kernels/cuda",),
+    r"cuda.*|cublas.*|cudnn.*": ("kernels/cuda", "tests/emulated"),
     r"criterion/.*": ("tests",),
 }
 # Of those, what may not be used there after all.

@@ -13,6 +13,8 @@ FUNCTION_LINES = 80
 # With braces on a line of their own (Linux style, which clang-format enforces), a function's body
 # starts at a "{" in the first column and ends at the next "}" there.
 BODY = re.compile(r"^\{$(.*?)^\}", re.MULTILINE | re.DOTALL)
+# So do namespaces, whose contents are not indented: their brace opens no body.
+NAMESPACE = re.compile(r"^(namespace\b[^{;\n]*\n)\{$", re.MULTILINE)
 NAME = re.compile(r"(\w+)\s*\([^{};]*\)[^{};]*\Z")
 
 
@@ -25,7 +27,7 @@ def check(root):
             problems.append(f"{relative}:1: {lines} lines, more than {FILE_LINES}")
         if not text.startswith(("//", "/*")):
             problems.append(f"{relative}:1: does not open with what it is for")
-        code = sources.bare_code(text)
+        code = NAMESPACE.sub(r"\1 ", sources.bare_code(text))
         for body in BODY.finditer(code):
             length = body.group(0).count("\n") + 1
             if length > FUNCTION_LINES:

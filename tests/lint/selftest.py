@@ -60,7 +60,7 @@ class Includes(Tree):
     def test_library_in_the_wrong_folder(self):
         for path, header in (("core/a.c", "uv.h"), ("kernels/a.c", "jansson.h"),
                              ("core/base/a.c", "jansson.h"), ("core/unet.c", "png.h"),
-                             ("server/a.c", "oneapi/dnnl/dnnl.h")):
+                             ("server/a.c", "oneapi/dnnl/dnnl.h"), ("kernels/a.c", "cuda_runtime.h")):
             with self.subTest(path=path):
                 problems = self.problems(path, f"#include <{header}>")
                 self.assertEqual(1, len(problems), problems)
@@ -100,6 +100,16 @@ class Length(Tree):
         problems = length.check(self.root)
         self.assertEqual(1, len(problems))
         self.assertIn(": f has", problems[0])
+
+    def test_namespace_is_no_function(self):
+        body = "void f(void)\n{\n    x();\n}\n" * length.FUNCTION_LINES
+        self.write("kernels/a.cu", "// A file.\nnamespace\n{\n" + body + "} // namespace\n")
+        self.assertEqual([], length.check(self.root))
+
+    def test_long_function_in_a_namespace(self):
+        body = "    x();\n" * length.FUNCTION_LINES
+        self.write("kernels/a.cu", "// A file.\nnamespace\n{\nvoid f(void)\n{\n" + body + "}\n}\n")
+        self.assertEqual(1, len(length.check(self.root)))
 
     def test_opening_comment(self):
         self.write("core/a.c", "int x;\n")

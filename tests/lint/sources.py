@@ -5,13 +5,15 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDERS = ("cli", "config", "core", "kernels", "server", "tests")
+HEADERS = (".h", ".hpp", ".cuh")
+ALL = (".c", ".cpp", ".cu", *HEADERS)
 
 # A comment, a string or a character constant, whichever starts first.
 TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
 
 
-def c_files(root=ROOT, suffixes=(".c", ".h")):
-    """Every C source and header of the project, as paths relative to `root`, sorted."""
+def c_files(root=ROOT, suffixes=ALL):
+    """Every C, C++ and CUDA source and header of the project, as paths relative to `root`, sorted."""
     return sorted(
         path.relative_to(root)
         for folder in FOLDERS
