@@ -185,6 +185,15 @@ def measure_capacity(d, seconds):
     return sum(half < end <= until for end in ends) / (seconds / 2), busy
 
 
+def measure_worker(d, measure):
+    """Its number, and what `measure` makes of that; two times None where it was killed just now."""
+    try:
+        worker = d.workers()[0]
+        return worker, measure(worker)
+    except (OSError, IndexError, AssertionError):
+        return None, None
+
+
 class Pace:
     """How often requests arrive, so that the worker takes so many processor seconds a second."""
 
@@ -194,12 +203,8 @@ class Pace:
 
     def adapt(self):
         now = time.monotonic()
-        try:
-            worker = self.d.workers()[0]
-            spent = cpu_seconds(worker)
-        except (OSError, IndexError, AssertionError):
-            return  # it was killed just now
-        if worker == self.worker:
+        worker, spent = measure_worker(self.d, cpu_seconds)
+        if worker and worker == self.worker:
             busy = (spent - self.spent) / (now - self.since)
             self.rate *= math.exp(PACE_GAIN * PACE_S * (1 - busy / self.wanted))
         self.worker, self.spent, self.since = worker, spent, now
@@ -213,12 +218,8 @@ class Samples:
         self.rows = []  # (when, daemon's memory, worker's memory or None, descriptors)
 
     def take(self):
-        worker = None
-        try:
-            worker = resident_bytes(self.d.workers()[0])
-        except (OSError, IndexError, AssertionError):
-            pass  # it was killed just now
         pid = self.d.process.pid
+        _, worker = measure_worker(self.d, resident_bytes)
         self.rows.append((time.monotonic(), resident_bytes(pid), worker, len(open_files(pid))))
 
     def mean(self, column, start, end):
