@@ -62,9 +62,15 @@ atedm_response atedm_authorize_refuse(const atedm_exchange *x, atedm_refusal ref
     return response;
 }
 
+const char *atedm_authorize_owner(const atedm_daemon *d, const atedm_exchange *exchange)
+{
+    const char *client = atedm_exchange_client(exchange);
+    return atedm_clients_is_admin(d->clients, client) ? NULL : client;
+}
+
 bool atedm_authorize_jobs_of(const atedm_daemon *d, const atedm_exchange *exchange,
                              const char *owner)
 {
-    const char *client = atedm_exchange_client(exchange);
-    return strcmp(owner, client) == 0 || atedm_clients_is_admin(d->clients, client);
+    const char *only = atedm_authorize_owner(d, exchange);
+    return !only || strcmp(owner, only) == 0;
 }

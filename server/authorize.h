@@ -10,7 +10,9 @@ bool atedm_authorize(void *app, const atedm_exchange *exchange, const char **ret
                      atedm_refusal *ret_refusal);
 // The answer to what was not allowed: 401 or 403.
 atedm_response atedm_authorize_refuse(const atedm_exchange *exchange, atedm_refusal refusal);
-// Whether the client may deal with the jobs of `owner`: its own, an admin with all.
+// Whose jobs the client may deal with: its own; NULL for an admin, who may with all.
+const char *atedm_authorize_owner(const atedm_daemon *d, const atedm_exchange *exchange);
+// Whether those of `owner` are among them.
 bool atedm_authorize_jobs_of(const atedm_daemon *d, const atedm_exchange *exchange,
                              const char *owner);
 

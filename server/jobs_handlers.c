@@ -167,10 +167,8 @@ void atedm_handle_jobs(void *app, atedm_exchange *x)
         return;
     }
     atedm_store_call *call = atedm_store_call_create(d, x, answer_list, state);
-    const char *client = atedm_exchange_client(x);
-    bool all = atedm_clients_is_admin(d->clients, client);
-    if (call &&
-        atedm_store_list(atedm_jobs_store(d->jobs), all ? NULL : client, state ? state->stored : -1,
-                         sequence, (size_t)n, atedm_store_call_back, call))
+    if (call && atedm_store_list(atedm_jobs_store(d->jobs), atedm_authorize_owner(d, x),
+                                 state ? state->stored : -1, sequence, (size_t)n,
+                                 atedm_store_call_back, call))
         atedm_store_call_fail(call);
 }

@@ -84,7 +84,7 @@ static void stream_destroy(atedm_stream *head)
     atedm_cpu_stream *s = atedm_cpu_stream_of(head);
     atedm_cpu_lanes_destroy(s->lanes, s->n_lanes);
     for (int i = 0; i < ATEDM_SCRATCH_COUNT; i++)
-        free(s->scratch[i]);
+        free(s->scratch[i].memory);
     free(s);
 }
 

@@ -34,14 +34,19 @@ typedef enum atedm_cpu_scratch {
     ATEDM_SCRATCH_COUNT,
 } atedm_cpu_scratch;
 
+// Memory that is only ever grown.
+typedef struct atedm_cpu_buffer {
+    void *memory;
+    size_t bytes;
+} atedm_cpu_buffer;
+
 typedef struct atedm_cpu_stream {
     atedm_stream head;
     atedm_cpu_lane *lanes;
     int n_lanes;
     const atedm_vec *vec;     // of the device
     const atedm_vec_act *act; // vec's functions for the stream's dtype
-    void *scratch[ATEDM_SCRATCH_COUNT];
-    size_t scratch_bytes[ATEDM_SCRATCH_COUNT];
+    atedm_cpu_buffer scratch[ATEDM_SCRATCH_COUNT];
 } atedm_cpu_stream;
 
 // A weight's data in one more layout.
@@ -85,6 +90,10 @@ static inline const atedm_cpu_weight *atedm_cpu_weight_of(const atedm_weight *w)
 // large batch go over more small ones than the processor keeps addresses of. NULL when memory is
 // out; the caller frees.
 void *atedm_cpu_alloc(size_t bytes);
+
+// Its memory, with room for at least `bytes` bytes; what it held is lost where it grows. NULL, and
+// the buffer as it was, when memory is out.
+void *atedm_cpu_buffer_get(atedm_cpu_buffer *buffer, size_t bytes);
 
 // At least `bytes` bytes, aligned to ATEDM_DEVICE_ALIGN, that live until the next call for the same
 // slot. NULL, and the stream has failed, when memory is out or `bytes` overflowed (SIZE_MAX).

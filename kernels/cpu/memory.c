@@ -19,6 +19,18 @@ void *atedm_cpu_alloc(size_t bytes)
     return memory;
 }
 
+void *atedm_cpu_buffer_get(atedm_cpu_buffer *buffer, size_t bytes)
+{
+    if (bytes <= buffer->bytes && buffer->memory)
+        return buffer->memory;
+    void *memory = atedm_cpu_alloc(bytes);
+    if (!memory)
+        return NULL;
+    free(buffer->memory);
+    *buffer = (atedm_cpu_buffer){.memory = memory, .bytes = bytes};
+    return memory;
+}
+
 size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c)
 {
     size_t product;
@@ -30,15 +42,8 @@ size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c)
 
 void *atedm_cpu_scratch_get(atedm_cpu_stream *s, atedm_cpu_scratch slot, size_t bytes)
 {
-    if (bytes <= s->scratch_bytes[slot] && s->scratch[slot])
-        return s->scratch[slot];
-    void *memory = atedm_cpu_alloc(bytes);
-    if (!memory) {
+    void *memory = atedm_cpu_buffer_get(&s->scratch[slot], bytes);
+    if (!memory)
         atedm_stream_fail(&s->head, ATEDM_ERR_NOMEM, "no memory for %zu bytes of scratch", bytes);
-        return NULL;
-    }
-    free(s->scratch[slot]);
-    s->scratch[slot] = memory;
-    s->scratch_bytes[slot] = bytes;
     return memory;
 }

@@ -30,8 +30,7 @@ struct atedm_cpu_lane {
     dnnl_stream_t stream;
     cache_entry entries[CACHE_SETS][CACHE_WAYS];
     uint64_t runs;
-    void *scratchpad; // only ever grown
-    size_t scratchpad_bytes;
+    atedm_cpu_buffer scratchpad;
 };
 
 // ---- descriptions
@@ -175,7 +174,7 @@ void atedm_cpu_lanes_destroy(atedm_cpu_lane *lanes, int n)
                 entry_finish(&lanes[lane].entries[i][j]);
         if (lanes[lane].stream)
             dnnl_stream_destroy(lanes[lane].stream);
-        free(lanes[lane].scratchpad);
+        free(lanes[lane].scratchpad.memory);
     }
     free(lanes);
 }
@@ -302,19 +301,6 @@ static dnnl_status_t find_entry(dnnl_engine_t engine, atedm_cpu_lane *lane,
     return make_entry(engine, key, weights, oldest);
 }
 
-static bool grow_scratchpad(atedm_cpu_lane *lane, size_t bytes)
-{
-    if (bytes <= lane->scratchpad_bytes)
-        return true;
-    void *memory = atedm_cpu_alloc(bytes);
-    if (!memory)
-        return false;
-    free(lane->scratchpad);
-    lane->scratchpad = memory;
-    lane->scratchpad_bytes = bytes;
-    return true;
-}
-
 // oneDNN takes what it only reads through the same type as what it writes.
 static void *writable(const void *memory)
 {
@@ -331,12 +317,13 @@ static dnnl_status_t run_primitive(dnnl_engine_t engine, atedm_cpu_lane *lane,
         return status;
     entry->used = ++lane->runs;
     dnnl_memory_t weight = atedm_cpu_weight_memory(run->weight, &entry->layout);
-    if (!weight || !grow_scratchpad(lane, entry->scratchpad_bytes))
+    void *scratchpad = atedm_cpu_buffer_get(&lane->scratchpad, entry->scratchpad_bytes);
+    if (!weight || !scratchpad)
         return dnnl_out_of_memory;
     void *data[MEMORIES] = {
-        [SRC] = writable(run->x),        [DST] = run->y,
-        [BIAS] = writable(run->bias),    [RESIDUAL] = writable(run->residual),
-        [SCRATCHPAD] = lane->scratchpad,
+        [SRC] = writable(run->x),     [DST] = run->y,
+        [BIAS] = writable(run->bias), [RESIDUAL] = writable(run->residual),
+        [SCRATCHPAD] = scratchpad,
     };
     for (int i = 0; i < MEMORIES && !status; i++)
         if (data[i])

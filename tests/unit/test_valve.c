@@ -121,7 +121,8 @@ static double simulate(uint32_t random, double load, bool valve)
     const double rate = 100 / 1.15, step = 0.02;
     double multiple = ATEDM_VALVE_FIRST, next = 0;
     size_t arrived = 0, done = 0, active[ACTIVE], n_active = 0, waiting = 0;
-    for (double now = 0; done < REQUESTS; now += step) {
+    for (int64_t tick = 0; done < REQUESTS; tick++) {
+        double now = (double)tick * step;
         for (; arrived < REQUESTS && next <= now; arrived++) {
             double ahead = 0;
             for (size_t i = 0; i < arrived; i++)
