@@ -155,6 +155,15 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
     *ret_stride = parity_chance(&c->rng, 30) ? 2 : 1;
     p->in = random_channels(&c->rng);
     p->out = random_channels(&c->rng);
+    // Backends have larger tiles for what is wide enough; alone, a sample may not be.
+    if (parity_chance(&c->rng, 12)) {
+        *p = (conv_params){.n = parity_range(&c->rng, 1, 3),
+                           .h = parity_range(&c->rng, 10, 18),
+                           .w = parity_range(&c->rng, 10, 18),
+                           .in = 8 * parity_range(&c->rng, 1, 2),
+                           .out = parity_range(&c->rng, 120, 180)};
+        return kernel;
+    }
     int64_t pixels = at_most(MOST_WORK / (p->in * p->out * kernel * kernel), 600);
     p->n = at_most(parity_range(&c->rng, 1, 3), pixels);
     p->h = at_most(parity_range(&c->rng, 1, 19), pixels / p->n);
