@@ -1,6 +1,7 @@
 """A live atedmd for the tests of this folder, and small clients for it.
 
-The environment says what runs: ATEDMD (the program) and ATEDM_TEST_MODEL (a model directory).
+The environment says what runs: ATEDMD (the program), ATEDM_TEST_MODEL (a model directory) and, where it is set,
+ATEDM_TEST_BACKEND (the backend of daemons for which a test names none).
 """
 import base64
 import http.client
@@ -60,7 +61,8 @@ class Daemon:
         self.wait = wait
         self.state = tempfile.TemporaryDirectory(prefix="atedmd-")
         flags = {"model": model, "listen": "127.0.0.1:0", "log_level": "debug",
-                 "default_pruning": "at-edm", "job_store": self.state.name + "/jobs.db", **options}
+                 "default_pruning": "at-edm", "job_store": self.state.name + "/jobs.db",
+                 "backend": os.environ.get("ATEDM_TEST_BACKEND"), **options}
         self.command = [PROGRAM]
         for name, value in flags.items():
             if value is not None:
