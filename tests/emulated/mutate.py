@@ -50,8 +50,6 @@ MISTAKES = (
     ("conv: no barrier between steps", "conv.cu", "conv",
      [("        __syncthreads(); // this step's tiles are there, and nobody reads the last step's any more\n", "")]),
     ("conv: padding reads its neighbour", "conv.cu", "conv", [("x >= 0 && x < p.w;", "x >= 0;")]),
-    ("conv: large tiles are summed otherwise", "conv.cu", "conv",
-     [("        return tensor<T, large>(p, stream);", "        return plain<T>(p, stream);")]),
     ("conv: the bias comes twice", "conv.cu", "conv",
      [("        sum += p.bias[column];", "        sum += 2 * p.bias[column];")]),
     ("weights: taps and channels exchanged", "weights.c", "conv",
