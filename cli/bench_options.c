@@ -30,7 +30,7 @@ static const char help[] =
     "                            (all steps), vae; default: text,unet,vae\n"
     "  --matrix N                rows and columns of the ceilings' product; default 8192\n"
     "  --copy MIB                bytes of their copy; default 1024\n"
-    "  --backend auto|cpu|cuda|ref  default auto\n"
+    "  --backend auto|cpu|cuda|ref  default auto; cuda:1 or cuda:GPU-... is one of several GPUs\n"
     "  --dtype auto|f32|bf16|f16 default auto\n"
     "  --ops                     each stage by operation, too: calls, time, FLOPs\n"
     "  --json                    report as JSON\n"
