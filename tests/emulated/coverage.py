@@ -15,24 +15,27 @@ import subprocess
 import sys
 import tempfile
 
-from mutate import C, CPP, ROOT, SOURCES
+from mutate import C, CPP, ROOT, SOURCES, definitions
 
 LEAST = 95
 # -O1: the fibers of the emulation are slow enough; threads count in the same counters.
 FLAGS = ("-O1", "--coverage", "-fprofile-update=prefer-atomic")
-ITERATIONS = 40
+ITERATIONS = 30
 KERNELS = (".cu", ".cuh")
 
 
 def compile_all(folder, build):
     """The backend with counters, as a shared object in `folder`."""
+    defined = definitions(build)
+
     def compile_one(source):
         target = folder / (source.name + ".o")
-        command = C if source.suffix == ".c" else CPP
+        command = (*C, *defined) if source.suffix == ".c" else CPP
         subprocess.run((*command, *FLAGS, str(source), "-o", str(target)), check=True)
         return str(target)
 
     sources = sorted((*SOURCES.glob("*.cu"), *SOURCES.glob("*.c"), ROOT / "kernels/fail.c"))
+    sources.remove(SOURCES / "dnn_missing.c")  # in place of dnn.c where there are no headers of cuDNN
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
     shared = folder / "atedm-cuda-emulated.so"
@@ -41,20 +44,32 @@ def compile_all(folder, build):
     return shared
 
 
+def commands_of(build):
+    """What CI runs on the emulated backend, but for whole requests: commands, each with who computes convolutions."""
+    emulated = build / "tests/emulated"
+    parity = (build / "tests/parity/parity", "--backend", "cuda", "--required", "--iterations", ITERATIONS)
+    for dtype in ("f32", "bf16", "f16"):
+        yield (*parity, "--dtype", dtype), "own"
+    yield (*parity, "--dtype", "bf16", "--op", "conv"), "cudnn"
+    yield (build / "tests/golden/stages", "--data", ROOT / "tests/golden/data", "--backend", "cuda"), "own"
+    yield (emulated / "test_cuda",), "own"
+    yield (emulated / "test_devices",), "own"
+    yield (emulated / "test_steps", "--filter", "staging/*"), "own"
+    yield (emulated / "test_dnn",), "auto"
+
+
 def run_tests(build, shared):
-    """What CI runs on the emulated backend, but for whole requests; whether all of it passed."""
-    parity = (build / "tests/parity/parity", "--backend", "cuda", "--required", "--iterations", str(ITERATIONS))
-    commands = [(*parity, "--dtype", dtype) for dtype in ("f32", "bf16", "f16")]
-    commands.append((build / "tests/emulated/test_cuda",))
-    commands.append((build / "tests/golden/stages", "--data", ROOT / "tests/golden/data", "--backend", "cuda"))
+    """Whether all of it passed."""
+    common = {**os.environ, "ATEDM_CUDA_BACKEND": str(shared), "ATEDM_CUDNN": str(build / "tests/emulated/cudnn-emulated.so"),
+              "ATEDM_GOLDEN_DIR": str(ROOT / "tests/golden/data"), "LD_LIBRARY_PATH": str(build / "tests/emulated")}
 
-    def run_one(command):
-        return subprocess.run(list(map(str, command)), env={**os.environ, "ATEDM_CUDA_BACKEND": str(shared)},
-                              capture_output=True, text=True, check=False)
+    def run_one(one):
+        return subprocess.run(list(map(str, one[0])), env={**common, "ATEDM_CUDA_CONV": one[1]}, capture_output=True, text=True,
+                              check=False)
 
-    good = True
+    good, commands = True, list(commands_of(build))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for command, done in zip(commands, pool.map(run_one, commands)):
+        for (command, _), done in zip(commands, pool.map(run_one, commands)):
             if done.returncode:
                 print(f"FAIL {' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
                 good = False
