@@ -41,11 +41,15 @@ void atedm_bench_enqueue_unet(const atedm_bench_case *c, atedm_stream *s, atedm_
     const atedm_model *m = c->model;
     const atedm_unet_config *config = &m->config.parts.unet;
     atedm_unet_sample samples[ATEDM_UNET_MAX_SAMPLES];
+    // Guidance's halves, whose second one follows the first where the plan says so.
+    int64_t images = c->batch / 2;
+    bool shared = c->batch % 2 == 0 && atedm_plan_shares_masks(c->plan);
     for (int64_t i = 0; i < c->batch; i++)
         samples[i] = (atedm_unet_sample){
             .timestep = 500,
             .prune = c->plan ? &c->plan->spec : NULL,
             .rho = c->plan ? atedm_plan_step(c->plan, c->step) : NULL,
+            .mask_from = shared && i >= images ? (int)-images : 0,
         };
     int64_t pixels = c->batch * c->h * c->w;
     atedm_unet_args args = {

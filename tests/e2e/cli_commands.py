@@ -129,6 +129,17 @@ class BenchStep(CommandTest):
             self.assertAlmostEqual(row["flops"] / row["min_s"] / row["flops_per_s"], 1, 5)
         self.assertGreater(report["peak_memory_bytes"], 1 << 20)
 
+    def test_masks_of_guidance(self):
+        own = '{"preset": "at-edm", "masks": "own"}'
+        report = self.run_json(*self.ARGS, "--stages", "unet,loop", "--steps", 10, "--batch", 1, "--batch", 2, "--pruning", "at-edm",
+                               "--pruning", own)
+        overhead = {(row["stage"], row["batch"], row["pruning"]): row["overhead_flops"] for row in report["stages"]
+                    if row["stage"] == "loop" or row["stage"] == "unet" and row["first_step"] > 0}
+        for stage, pair in (("unet", 2), ("loop", 1)):
+            self.assertGreater(overhead[stage, pair, "at-edm"], 0)
+            self.assertEqual(2 * overhead[stage, pair, "at-edm"], overhead[stage, pair, own], "two halves, one choice")
+        self.assertEqual(overhead["unet", 1, own], overhead["unet", 1, "at-edm"], "nobody to follow")
+
     def test_table(self):
         out = self.run_ok(*self.ARGS, "--stages", "unet", "--pruning", "off")
         self.assertIn("% of gemm", out)
