@@ -25,7 +25,7 @@ LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger")
 FULL = {
     "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
     "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 3,
-    "ceilings": (), "kernels": (),
+    "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"),
     "latency": {"steps": 30, "clients": 1, "requests": 6}, "throughput": {"steps": 20, "clients": 16, "requests": 64},
     "served": LOOP_PRUNINGS,
 }
@@ -34,7 +34,7 @@ TOY = {
     "steps": 4, "batches": (1, 2), "presets": ("off", "at-edm-c"), "cost_batches": (2,), "images": (1,), "repeat": 2,
     "loop_repeat": 1,
     "ceilings": ("--matrix", 128, "--copy", 1),
-    "kernels": (("sampler_step", 0), ("attention", 2)),
+    "kernels": (("sampler_step", 0), ("attention", 2)), "own_conv": (),
     "latency": {"steps": 4, "clients": 1, "requests": 2}, "throughput": {"steps": 2, "clients": 2, "requests": 4},
     "served": ("off", "at-edm-c"),
 }
@@ -83,11 +83,19 @@ class Bench:
         s, lines = self.settings, []
         chosen = [("--op", op, "--size", size) for op, size in s["kernels"]] or [()]
         for one in chosen:
-            name = " ".join(("operations", *map(str, one[1::2])))
-            text = self.steps.run(name, (self.options.build / "tests/parity/parity", "--backend", s["backend"], "--required",
-                                         "--dtype", s["dtype"], "--bench", "--json", *one), 1800)
-            lines += [json.loads(line) for line in text.splitlines()] if self.steps.passed(name) else []
+            lines += self.timed(" ".join(("operations", *map(str, one[1::2]))), one, {})
+        # Beside cuDNN, where that is what computed them.
+        if s["own_conv"]:
+            own = self.timed("own convolutions", s["own_conv"], {"ATEDM_CUDA_CONV": "own"})
+            lines += [{**line, "op": "conv, own"} for line in own]
         return lines
+
+    def timed(self, name, chosen, environment):
+        """Of `parity --bench`; none where it fails."""
+        s = self.settings
+        text = self.steps.run(name, (self.options.build / "tests/parity/parity", "--backend", s["backend"], "--required",
+                                     "--dtype", s["dtype"], "--bench", "--json", *chosen), 1800, environment)
+        return [json.loads(line) for line in text.splitlines()] if self.steps.passed(name) else []
 
     def model(self):
         """A folder with the model of random weights, made once; None where that fails."""
@@ -132,14 +140,15 @@ class Bench:
                 "mean_batch": report["batch"]["mean_size"], "failed": report["requests"]["failed"]}
 
     def pytorch(self, model):
-        """Figures of PyTorch on the same GPU, or why there are none."""
-        if self.options.toy or not model:
-            self.steps.skip("pytorch", "not with --toy" if self.options.toy else "there is no model")
+        """Figures of PyTorch on the same device, or why there are none."""
+        s, python = self.settings, self.options.pytorch
+        if not python or not model:
+            self.steps.skip("pytorch", "there is no model" if python else "with --toy only where --pytorch names a Python")
             return {"skipped": self.steps.results[-1]["last_line"]}
-        s = self.settings
-        text = self.steps.run("pytorch", (sys.executable, device.ROOT / "tests/device/pytorch_unet.py", "--config",
-                                          model / "unet/config.json", "--size", s["size"].split("x")[0], "--batch", *s["batches"]),
-                              3600)
+        where = ("--device", "cpu", "--repeat", 2) if self.options.toy else ()
+        text = self.steps.run("pytorch", (python, device.ROOT / "tests/device/pytorch_unet.py", "--config",
+                                          model / "unet/config.json", "--size", s["size"].split("x")[0], "--batch", *s["batches"],
+                                          *where), 3600)
         if not self.steps.passed("pytorch"):
             return {"skipped": self.steps.results[-1]["last_line"]}
         return json.loads(text)
@@ -187,12 +196,15 @@ def parse():
     parser.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
     parser.add_argument("--toy", action="store_true", help="a tiny model on the processor: a test, no figures")
     parser.add_argument("--emulated", action="store_true", help="--toy on the emulated backend of the build folder")
+    parser.add_argument("--pytorch", metavar="PYTHON", help="a Python that has torch and diffusers; default this one; with --toy none")
     parser.add_argument("--limits", type=float, default=1, help="a factor of all time limits")
     parser.add_argument("-o", "--output", type=pathlib.Path,
                         help="a .json; the tables go beside it; default bench/results/DATE-bench-DEVICE.json")
     options = parser.parse_args()
     options.build = options.build.resolve()
     options.toy |= options.emulated
+    if not options.pytorch and not options.toy:
+        options.pytorch = sys.executable
     return options
 
 

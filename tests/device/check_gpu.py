@@ -16,6 +16,8 @@ import device
 PYTHON = sys.executable
 E2E = device.ROOT / "tests" / "e2e"
 DTYPES = ("f32", "bf16", "f16")
+# Libraries' kernels are not for us to test.
+OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
 # Cases an operation under the sanitizers, which are some hundred times slower.
 SANITIZED_ITERATIONS = 3
 SANITIZERS = {"memcheck": ("--report-api-errors", "no"), "racecheck": (), "initcheck": (), "synccheck": ()}
@@ -33,6 +35,11 @@ def parity_steps(options):
         yield f"parity {dtype}", (*parity, "--dtype", dtype, "--iterations", options.iterations), 1800, {}
     for dtype in DTYPES:
         yield f"full size {dtype}", (*parity, "--dtype", dtype, "--full-size"), 3600, {}
+    # What cuDNN computes where it is there.
+    for dtype in DTYPES[1:]:
+        conv = (*parity, "--dtype", dtype, "--op", "conv")
+        yield f"own convolutions {dtype}", (*conv, "--iterations", options.iterations), 1800, OWN_CONV
+        yield f"own convolutions full size {dtype}", (*conv, "--full-size"), 1800, OWN_CONV
 
 
 def golden_steps(options):
@@ -57,7 +64,7 @@ def sanitizer_steps(options):
         for dtype in ("bf16", "f32"):
             command = (sanitizer, "--tool", tool, "--error-exitcode", 9, *more, options.build / "tests/parity/parity",
                        "--backend", "cuda", "--required", "--dtype", dtype, "--iterations", SANITIZED_ITERATIONS)
-            yield f"{tool} {dtype}", command if sanitizer else None, 3600, {}
+            yield f"{tool} {dtype}", command if sanitizer else None, 3600, OWN_CONV
 
 
 def all_steps(options):

@@ -2,7 +2,8 @@
 """Times diffusers' UNet2DConditionModel with random weights, in bf16 with scaled dot product attention and with torch.compile.
 Skipped (77) where torch or diffusers is not there.
 
-usage: pytorch_unet.py --config UNET_CONFIG.json [--size PIXELS] [--batch N]... [--modes eager compiled] [--repeat N]
+usage: pytorch_unet.py --config UNET_CONFIG.json [--size PIXELS] [--batch N...] [--modes eager compiled] [--repeat N]
+                       [--device cpu]     (in f32: a test, no figures)
 """
 import argparse
 import json
@@ -70,7 +71,8 @@ def main():
     rows = []
     with torch.inference_mode():
         for mode in args.modes:
-            model = torch.compile(unet) if mode == "compiled" else unet
+            # Compiled for each batch: code for any batch would be slower.
+            model = torch.compile(unet, dynamic=False) if mode == "compiled" else unet
             for batch in args.batch:
                 fields = inputs(torch, config, batch, args.size // PIXELS_A_LATENT, args.device, dtype)
                 times = seconds(torch, lambda m=model, f=fields: m(**f), args.device, args.repeat)

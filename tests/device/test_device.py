@@ -52,7 +52,7 @@ class Check(Folder):
         names = run("check_gpu.py", "--list").stdout.splitlines()
         self.assertEqual(len(set(names)), len(names))
         for part in ("parity f32", "parity bf16", "parity f16", "full size bf16", "stages", "golden", "invariance f32",
-                     "invariance bf16", "memcheck bf16", "racecheck bf16", "soak"):
+                     "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak"):
             self.assertIn(part, names)
 
     def test_steps_that_pass(self):
