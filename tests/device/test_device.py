@@ -170,8 +170,25 @@ class Arithmetic(unittest.TestCase):
 
 
 class Bench(Folder):
+    # In place of a Python with torch and diffusers; notes what it is called with.
+    PYTHON = """#!/bin/sh
+echo "$*" >"$(dirname "$0")/called"
+echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch": 1, "seconds": 1000.0, "best_s": 999.0}]}'
+"""
+
+    def check_pytorch(self, result, text):
+        called = (self.folder / "called").read_text(encoding="utf-8")
+        self.assertRegex(called, r"pytorch_unet\.py --config \S+/unet/config\.json --size 64 --batch 1 2 --device cpu ")
+        met = {bar["name"]: bar["met"] for bar in result["bars"]}
+        self.assertTrue(met["unpruned evaluation of 1 against PyTorch compiled"])
+        self.assertIsNone(met["unpruned evaluation of 2 against PyTorch compiled"])
+        self.assertIn("| compiled | 1 | 1e+06 |", text)
+
     def test_toy(self):
-        done = run("bench_gpu.py", "--toy", "--build", BUILD, "--no-build", "-o", self.output)
+        python = self.folder / "python"
+        python.write_text(self.PYTHON, encoding="utf-8")
+        python.chmod(0o755)
+        done = run("bench_gpu.py", "--toy", "--build", BUILD, "--no-build", "--pytorch", python, "-o", self.output)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         result = self.results()
         for key in ("date", "device", "commit", "command", "settings", "steps", "bars", "pytorch"):
@@ -193,7 +210,8 @@ class Bench(Folder):
         text = self.output.with_suffix(".md").read_text(encoding="utf-8")
         self.assertEqual(text, markdown.text(result))
         self.assertIn("| attention |", text)
-        self.assertIn("not measured", text)  # the bar of PyTorch
+        self.assertIn("not measured", text)  # the bars of at-edm-dagger
+        self.check_pytorch(result, text)
 
     def check_evaluations(self, result):
         for value in result["ceilings"].values():
