@@ -20,7 +20,7 @@ from mutate import C, CPP, ROOT, SOURCES, definitions
 LEAST = 95
 # -O1: the fibers of the emulation are slow enough; threads count in the same counters.
 FLAGS = ("-O1", "--coverage", "-fprofile-update=prefer-atomic")
-ITERATIONS = 30
+ITERATIONS = 30  # cases an operation
 KERNELS = (".cu", ".cuh")
 
 
