@@ -114,9 +114,9 @@ class Bench:
         """Requests to a daemon: one client for the latency, many for the throughput."""
         os.environ.setdefault("ATEDMD", str(self.options.build / "server/atedmd"))
         os.environ.setdefault("ATEDM_TEST_MODEL", str(model))
+        os.environ.setdefault("ATEDM_TEST_PATIENCE", str(int(1800 * self.options.limits)))
         sys.path.insert(0, str(device.ROOT / "tests/e2e"))
         import daemon  # reads the environment
-        daemon.PATIENCE = 1800 * self.options.limits
         s, out = self.settings, []
         with daemon.Daemon(model=str(model), backend=s["backend"], dtype=s["dtype"], log_level="warning", queue_limit=10000) as d:
             for kind in ("latency", "throughput"):

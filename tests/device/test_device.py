@@ -56,7 +56,7 @@ class Check(Folder):
             self.assertIn(part, names)
 
     def test_steps_that_pass(self):
-        done = self.check("--only", "parity bf16", "invariance bf16", "--iterations", 2, ATEDM_TEST_CROWD="6")
+        done = self.check("--only", "parity bf16", "invariance bf16", "--iterations", 2, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("2 passed, 0 failed, 0 skipped", done.stdout)
         results = self.results()
