@@ -160,14 +160,18 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
 // What each step of one image costs.
 static void cost_steps(atedm_generation *g)
 {
+    bool shared = g->plan && g->plan->spec.masks == ATEDM_MASKS_SHARED;
     atedm_unet_cost cost;
     atedm_unet_cost_init(&cost, &g->p->model->config.parts.unet, g->h, g->w,
                          g->p->model->context_tokens);
     for (int k = 0; k < g->schedule.n; k++) {
         atedm_op_counts counts = atedm_unet_cost_eval(&cost, g->plan ? &g->plan->spec : NULL,
                                                       g->plan ? atedm_plan_step(g->plan, k) : NULL);
-        for (int64_t i = 0; i < g->samples; i++)
+        for (int64_t i = 0; i < g->samples; i++) {
             atedm_op_counts_add(&g->step_counts[k], &counts);
+            if (shared)
+                counts.overhead = 0; // chosen once
+        }
     }
 }
 
