@@ -17,6 +17,7 @@
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
+#define EXIT_LOST 3 // the device is lost to the process
 #define READ_BYTES 65536
 
 // On its way in: a request, or what is to become of one.
@@ -135,19 +136,34 @@ static void write_all(int fd, const char *data, size_t size)
     }
 }
 
-static void post(void *user, const atedm_worker_message *message)
+static void send_message(const mailbox *box, const atedm_worker_message *message)
 {
-    const mailbox *box = user;
     atedm_buffer buffer;
     atedm_buffer_init(&buffer, 2 * ATEDM_FRAME_MAX);
     if (atedm_frame_put_message(&buffer, message))
         die("no memory for a result");
     write_all(box->fd, buffer.data, buffer.size);
     atedm_buffer_finish(&buffer);
+}
+
+// Whatever comes next would fail too. The request is not to blame and is not answered: the daemon
+// gets the reason as the last word, and makes the request anew elsewhere.
+static void end_lost(const mailbox *box, const atedm_error *error)
+{
+    send_message(box, &(atedm_worker_message){.type = ATEDM_WORKER_FAILED,
+                                              .status = ATEDM_ERR_DEVICE,
+                                              .error = *error});
+    _exit(EXIT_LOST);
+}
+
+static void post(void *user, const atedm_worker_message *message)
+{
+    const mailbox *box = user;
+    if (message->type == ATEDM_WORKER_ERROR && message->status == ATEDM_ERR_DEVICE)
+        end_lost(box, &message->error);
+    send_message(box, message);
     atedm_worker_result_destroy(message->result);
     free(message->image.png);
-    if (message->type == ATEDM_WORKER_ERROR && message->status == ATEDM_ERR_DEVICE)
-        die(message->error.message); // whatever comes next would fail too
 }
 
 static void greet(const mailbox *box)
