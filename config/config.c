@@ -52,6 +52,8 @@ static const option options[] = {
     {"backend", OPTION_CHOICE, FIELD(backend), "auto", 0, 0, "auto|cpu|cuda|ref", "NAME",
      "what computes: auto (the best that is there), cuda (an NVIDIA GPU), cpu (oneDNN), ref (plain "
      "C, slow)"},
+    {"devices", OPTION_TEXT, FIELD(devices), "auto", 0, 0, NULL, "LIST",
+     "NVIDIA GPUs to work on, by index or UUID, with commas; auto: all that are visible"},
     {"dtype", OPTION_CHOICE, FIELD(dtype), "auto", 0, 0, "auto|f32|bf16|f16", "NAME",
      "type of activations: auto (the fastest on this machine), f32, bf16, f16"},
     {"default_pruning", OPTION_PRUNING, LIVE_FIELD(default_pruning), "at-edm-dagger", 0, 0, NULL,
@@ -64,7 +66,7 @@ static const option options[] = {
     {"queue_limit", OPTION_INTEGER, LIVE_FIELD(queue_limit), "64", 1, 100000, NULL, "N",
      "requests that may wait; further ones get 503"},
     {"workers", OPTION_INTEGER, FIELD(workers), "1", 1, 64, NULL, "N",
-     "worker processes, each with the model in its memory"},
+     "worker processes on each device, each with the model in its memory"},
     {"worker_timeout_s", OPTION_REAL, LIVE_FIELD(worker_timeout_s), "600", 0.1, 86400, NULL,
      "SECONDS", "a busy worker that says nothing for so long is ended and started again"},
     {"max_active", OPTION_INTEGER, FIELD(max_active), "16", 1, 4096, NULL, "N",

@@ -14,6 +14,7 @@
 #define ATEDM_CONFIG_PRUNING_MAX 4096 // bytes of "default_pruning" as JSON text
 #define ATEDM_CONFIG_ADDRESS_MAX 280
 #define ATEDM_CONFIG_WORD_MAX 16
+#define ATEDM_CONFIG_DEVICES_MAX 4096 // bytes of "devices"
 #define ATEDM_CONFIG_MAX_OPTIONS 64
 #define ATEDM_CONFIG_VALUE_MAX 160 // bytes of a value as a change shows it, cut where it is longer
 
@@ -21,6 +22,7 @@ typedef struct atedm_config {
     char model[ATEDM_CONFIG_PATH_MAX];     // directory
     char listen[ATEDM_CONFIG_ADDRESS_MAX]; // ADDRESS:PORT
     char backend[ATEDM_CONFIG_WORD_MAX];
+    char devices[ATEDM_CONFIG_DEVICES_MAX]; // of the backend; "auto": all
     char dtype[ATEDM_CONFIG_WORD_MAX];
     char default_pruning[ATEDM_CONFIG_PRUNING_MAX]; // a preset's name, or a JSON object's text
     double latency_objective_s;                     // of "auto" pruning; 0: there is none

@@ -15,7 +15,7 @@ typedef struct atedm_backend atedm_backend;
 // A backend's own device, stream and weight begin with these.
 struct atedm_device {
     const atedm_backend *backend;
-    char name[64];
+    atedm_device_facts facts;
 };
 
 struct atedm_stream {
@@ -45,8 +45,11 @@ struct atedm_weight {
 struct atedm_backend {
     const char *name;
 
+    // Those that it can run on, by ascending index, with all facts; NULL where there is just one,
+    // of which nothing is known.
+    size_t (*devices)(atedm_device_facts ret_facts[ATEDM_MAX_DEVICES]);
     // Each returns the backend's own struct with the common head zeroed; kernels.c fills the head.
-    atedm_status (*device_create)(atedm_device **ret_device, atedm_error *err);
+    atedm_status (*device_create)(int index, atedm_device **ret_device, atedm_error *err);
     void (*device_destroy)(atedm_device *device);
     bool (*supports)(const atedm_device *device, atedm_dtype dtype);
     atedm_dtype (*best_dtype)(const atedm_device *device);

@@ -116,7 +116,9 @@ atedm_status atedm_runner_open(const atedm_worker_options *options, atedm_runner
         .parameters = r->model->parameters,
         .file_bytes = r->model->file_bytes,
     };
-    snprintf(ret_facts->device, sizeof ret_facts->device, "%s", atedm_device_name(r->device));
+    const char *model = atedm_device_describe(r->device)->model;
+    snprintf(ret_facts->device, sizeof ret_facts->device, "%s",
+             *model ? model : atedm_device_backend(r->device));
     snprintf(ret_facts->backend, sizeof ret_facts->backend, "%s", atedm_device_backend(r->device));
     *ret_runner = r;
     return ATEDM_OK;

@@ -15,6 +15,7 @@
 
 typedef struct atedm_cuda_device {
     atedm_device head;
+    int index;
     cublasLtHandle_t blas;
 } atedm_cuda_device;
 
@@ -42,8 +43,19 @@ typedef struct atedm_cuda_weight {
     int64_t row_elements; // of `values`, for linear and conv: [kernel, kernel, in], then zeros
 } atedm_cuda_weight;
 
+// ---- devices.c
+
+// All that this can run on. Makes no context: programs ask that leave the devices to others.
+size_t atedm_cuda_devices(atedm_device_facts ret_facts[ATEDM_MAX_DEVICES]);
+// The error where there is none.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_find_devices(atedm_error *err);
+// Makes it the calling thread's, to which CUDA's calls go.
+cudaError_t atedm_cuda_use(const atedm_device *device);
+
+// Every operation comes through here, so that it finds its own device in use.
 static inline atedm_cuda_stream *atedm_cuda_stream_of(atedm_stream *s)
 {
+    (void)atedm_cuda_use(s->device); // where that fails, so does what follows
     return (atedm_cuda_stream *)s;
 }
 

@@ -7,7 +7,9 @@ atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes, void **ret_mem
                               atedm_error *err)
 {
     void *memory = NULL;
-    cudaError_t error = cudaMalloc(&memory, bytes ? bytes : 1); // 256 bytes' alignment at least
+    cudaError_t error = atedm_cuda_use(device);
+    if (!error)
+        error = cudaMalloc(&memory, bytes ? bytes : 1); // 256 bytes' alignment at least
     if (error == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError(); // is reported here, and is not for the next call to find
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no device memory for %zu bytes", bytes);
@@ -20,6 +22,7 @@ atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes, void **ret_mem
 
 void atedm_cuda_free(atedm_device *device, void *memory)
 {
+    (void)atedm_cuda_use(device);
     (void)cudaFree(memory); // fails only where the context is lost, and the memory with it
 }
 

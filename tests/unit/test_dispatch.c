@@ -118,13 +118,15 @@ static void open_bench(bench *b)
     *b = (bench){0};
     uv_loop_init(&b->loop);
     cr_assert_eq(atedm_metrics_create(&b->metrics), ATEDM_OK);
+    const atedm_device_facts device = {.name = "fake"};
     const atedm_dispatch_options options = {.loop = &b->loop,
                                             .metrics = b->metrics,
                                             .max_queue = 4,
+                                            .devices = &device,
+                                            .n_devices = 1,
                                             .workers = 1,
                                             .worker_timeout_s = 1000,
                                             .worker = {.max_requests = 1},
-                                            .device = "fake",
                                             .user = b,
                                             .ready = on_ready,
                                             .lost = on_lost,

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Devices of the daemon, on emulated GPUs: several at once, chosen by number and by name, and what is made on one is made
+again where it is lost."""
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+from daemon import MODEL, PATIENCE, PROGRAM, SMALL, Daemon, images_of, series, wait_until
+
+FIRST, SECOND = ("GPU-a0000000-0000-0000-0000-000000000000", "GPU-a1000000-0000-0000-0000-000000000001")
+# Long enough to be caught at work.
+MEDIUM = {**SMALL, "steps": 8}
+
+
+class Gpus(Daemon):
+    """A daemon with emulated GPUs. lose(n) takes the n-th from whichever worker uses it next."""
+
+    def __init__(self, devices=1, environment=None, **options):
+        self.folder = tempfile.TemporaryDirectory(prefix="atedm-devices-")
+        self.path = pathlib.Path(self.folder.name) / "lose"
+        emulated = {"ATEDM_EMULATED_DEVICES": str(devices), "ATEDM_EMULATED_LOSE": str(self.path), **(environment or {})}
+        super().__init__(environment=emulated, **{"backend": "cuda", "dtype": "bf16", **options})
+
+    def __exit__(self, kind, value, traceback):
+        super().__exit__(kind, value, traceback)
+        self.folder.cleanup()
+
+    def lose(self, number):
+        file = self.path.with_suffix(f".{number}")
+        file.touch()
+        wait_until(lambda: not file.exists(), f"device {number} is lost")
+
+    def is_up(self, *devices):
+        return all(self.gauge("atedm_worker_up", device=device) == 1 for device in devices)
+
+    def restarts(self, device):
+        return self.gauge("atedm_worker_restarts_total", device=device)
+
+    def evaluations(self, device):
+        return self.metrics().get(series("atedm_batch_size_count", device=device), 0)
+
+
+def refused(devices, **options):
+    """(exit status, standard error) of a daemon that does not start, where there are so many devices."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    with tempfile.TemporaryDirectory() as state:
+        result = subprocess.run([PROGRAM, "--model", MODEL, "--listen", "127.0.0.1:0", f"--job-store={state}/jobs.db", *flags],
+                                env={**os.environ, "ATEDM_EMULATED_DEVICES": str(devices)}, capture_output=True, text=True,
+                                timeout=PATIENCE, check=False)
+    return result.returncode, result.stderr
+
+
+class Loss(unittest.TestCase):
+    def test_requests_survive_a_lost_device(self):
+        with Gpus() as d:
+            asked = [{**MEDIUM, "seed": seed, "pruning": pruning} for seed, pruning in ((1, "off"), (2, "at-edm"))]
+            alone = [images_of(d.generate(fields)) for fields in asked]
+            first, = d.workers()
+            together = [d.in_background(fields) for fields in asked]
+            wait_until(lambda: d.gauge("atedm_active_requests") == 2, "both are at work")
+            d.lose(0)
+            for expected, one in zip(alone, together):
+                answer = one.answer()
+                self.assertEqual(answer.status, 200, answer.body)
+                self.assertEqual(images_of(answer), expected)
+            second, = d.workers()
+            self.assertNotEqual(second, first)
+            self.assertEqual(d.restarts("cuda:0"), 1)
+            self.assertTrue(d.is_up("cuda:0"))
+            words, = [line for line in d.log().splitlines() if "worker lost" in line]
+            for expected in ("cuda:0", "exit status 3", "cudaErrorIllegalAddress", "lost to this process"):
+                self.assertIn(expected, words)
+            self.assertEqual(images_of(d.generate(asked[0])), alone[0])
+
+    def test_a_device_that_is_lost_each_time(self):
+        """Every process loses it some calls after its start, in the middle of the request."""
+        with Gpus(environment={"ATEDM_EMULATED_FAIL_AFTER": "300"}) as d:
+            answer = d.generate(MEDIUM)
+            self.assertEqual(answer.status, 500)
+            self.assertEqual(d.restarts("cuda:0"), 2)
+            self.assertIn("not tried again", d.log())
+            self.assertEqual(d.gauge("atedm_active_requests"), 0)
+            wait_until(lambda: d.is_up("cuda:0"), "up again")
+
+
+class Several(unittest.TestCase):
+    def test_both_make_the_same_pictures(self):
+        with Gpus(2, max_active=1) as d:
+            wait_until(lambda: d.is_up("cuda:0", "cuda:1"), "both are up")
+            together = [d.in_background(MEDIUM) for _ in range(6)]
+            pictures = {images_of(one.answer())[0] for one in together}
+            self.assertEqual(len(pictures), 1)
+            self.assertGreaterEqual(min(d.evaluations("cuda:0"), d.evaluations("cuda:1")), MEDIUM["steps"])
+            model, = d.get("/v1/models").json()["models"]
+            self.assertEqual(model["device"], "cuda:0")
+            self.assertEqual(model["devices"], [
+                {"device": "cuda:0", "name": "Emulated GPU 0", "uuid": FIRST, "memory_bytes": 8 << 30},
+                {"device": "cuda:1", "name": "Emulated GPU 1", "uuid": SECOND, "memory_bytes": 8 << 30}])
+            self.assertIn("Emulated GPU 1", d.log())
+        with Daemon(dtype="f32", backend="cpu") as d:
+            model, = d.get("/v1/models").json()["models"]
+            self.assertEqual(model["devices"], [{"device": "cpu", "name": None, "uuid": None, "memory_bytes": None}])
+
+    def test_one_is_lost_and_the_other_goes_on(self):
+        with Gpus(2, max_active=1) as d:
+            wait_until(lambda: d.is_up("cuda:0", "cuda:1"), "both are up")
+            expected = images_of(d.generate(MEDIUM))
+            second = d.workers()[1]
+            together = [d.in_background(MEDIUM) for _ in range(2)]
+            wait_until(lambda: d.gauge("atedm_active_requests") == 2, "both are at work")
+            d.lose(0)
+            self.assertEqual(d.get("/readyz").status, 200)
+            for one in together:
+                answer = one.answer()
+                self.assertEqual(answer.status, 200)
+                self.assertEqual(images_of(answer), expected)
+            wait_until(lambda: d.is_up("cuda:0", "cuda:1"), "both are up again")
+            self.assertEqual((d.restarts("cuda:0"), d.restarts("cuda:1")), (1, 0))
+            self.assertIn(second, d.workers())
+            before = d.evaluations("cuda:0")
+            for one in [d.in_background(MEDIUM) for _ in range(4)]:
+                self.assertEqual(images_of(one.answer()), expected)
+            self.assertGreater(d.evaluations("cuda:0"), before)
+
+    def test_chosen_ones(self):
+        for chosen in ("1", SECOND, "GPU-a1"):
+            with Gpus(2, devices=chosen) as d:
+                self.assertTrue(d.is_up("cuda:1"))
+                self.assertNotIn(series("atedm_worker_up", device="cuda:0"), d.metrics())
+                self.assertEqual([device["uuid"] for device in d.get("/v1/models").json()["models"][0]["devices"]], [SECOND])
+                self.assertEqual(d.generate().status, 200)
+
+    def test_several_workers_on_each(self):
+        with Gpus(2, devices="1,0", workers=2) as d:
+            wait_until(lambda: d.is_up("cuda:0", "cuda:1", "cuda:0:1", "cuda:1:1"), "all are up")
+            self.assertEqual(len(d.workers()), 4)
+            self.assertEqual([x["device"] for x in d.get("/v1/models").json()["models"][0]["devices"]], ["cuda:1", "cuda:0"])
+
+    def test_refused(self):
+        there = f"there are: cuda:0 (Emulated GPU 0, {FIRST})"
+        for devices, options, words in ((1, {"devices": "1"}, (f'devices: there is no device "1"; {there}',)),
+                                        (1, {"devices": "GPU-ffff"}, ("GPU-ffff", there)),
+                                        (1, {"devices": "0,0"}, ("devices: cuda:0 is there twice",)),
+                                        (1, {"backend": "cpu", "devices": "0"}, ("devices:", "cpu")),
+                                        (2, {"workers": 33}, ("workers: 33 on each of 2 devices are more than 64",))):
+            status, errors = refused(devices, **{"backend": "cuda", **options})
+            self.assertEqual(status, 2, errors)
+            for expected in words:
+                self.assertIn(expected, errors)
+        status, errors = refused(0, backend="cuda")
+        self.assertEqual(status, 1)
+        self.assertIn("no device answers", errors)
+
+
+if __name__ == "__main__":
+    unittest.main()
