@@ -51,6 +51,8 @@ struct atedm_backend {
     // Each returns the backend's own struct with the common head zeroed; kernels.c fills the head.
     atedm_status (*device_create)(int index, atedm_device **ret_device, atedm_error *err);
     void (*device_destroy)(atedm_device *device);
+    // Those that it knows; the others are NAN already. NULL where it knows none.
+    void (*measure)(atedm_device *device, atedm_device_figures *figures);
     bool (*supports)(const atedm_device *device, atedm_dtype dtype);
     atedm_dtype (*best_dtype)(const atedm_device *device);
     atedm_status (*alloc)(atedm_device *device, size_t bytes, void **ret_memory, atedm_error *err);

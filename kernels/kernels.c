@@ -4,6 +4,8 @@
 
 #include "kernels/devices.h"
 
+#include <math.h>
+
 // ---- devices
 
 atedm_status atedm_device_create(const char *name, atedm_device **ret_device, atedm_error *err)
@@ -41,6 +43,16 @@ const char *atedm_device_name(const atedm_device *device)
 const atedm_device_facts *atedm_device_describe(const atedm_device *device)
 {
     return &device->facts;
+}
+
+bool atedm_device_measure(atedm_device *device, atedm_device_figures *ret_figures)
+{
+    if (!device->backend->measure)
+        return false;
+    for (int i = 0; i < ATEDM_FIGURE_COUNT; i++)
+        ret_figures->value[i] = NAN;
+    device->backend->measure(device, ret_figures);
+    return true;
 }
 
 bool atedm_device_is_dry(const atedm_device *device)

@@ -78,6 +78,25 @@ const char *atedm_device_name(const atedm_device *device);    // label of metric
 const atedm_device_facts *atedm_device_describe(const atedm_device *device);
 bool atedm_device_is_dry(const atedm_device *device);
 
+// What a device says about itself at a moment, for all who use it together.
+typedef enum atedm_device_figure {
+    ATEDM_FIGURE_MEMORY_FREE, // bytes
+    ATEDM_FIGURE_MEMORY_TOTAL,
+    ATEDM_FIGURE_MEMORY_USED,
+    ATEDM_FIGURE_UTILIZATION,  // share of the time lately in which it computed, 0..1
+    ATEDM_FIGURE_POWER,        // watts
+    ATEDM_FIGURE_TEMPERATURE,  // degrees Celsius
+    ATEDM_FIGURE_SM_CLOCK,     // hertz
+    ATEDM_FIGURE_MEMORY_CLOCK, // hertz
+    ATEDM_FIGURE_COUNT,
+} atedm_device_figure;
+typedef struct atedm_device_figures {
+    double value[ATEDM_FIGURE_COUNT]; // NAN: it does not say
+} atedm_device_figures;
+// False where the backend's devices say nothing. May take milliseconds, and may be called beside
+// everything else, from one thread at a time.
+bool atedm_device_measure(atedm_device *device, atedm_device_figures *ret_figures);
+
 // Whether streams of this activation dtype can be made, and the one that is best here.
 bool atedm_device_supports(const atedm_device *device, atedm_dtype dtype);
 atedm_dtype atedm_device_best_dtype(const atedm_device *device);

@@ -147,6 +147,12 @@ static void on_worker_lost(void *user, const char *device, const atedm_error *er
               atedm_log_text("error", error->message));
 }
 
+static void on_figures(void *user, const char *device, const atedm_device_figures *figures)
+{
+    atedm_daemon *d = user;
+    atedm_devices_tell(d->metrics, device, figures);
+}
+
 static void on_worker_failed(void *user, const atedm_error *error)
 {
     atedm_daemon *d = user;
@@ -327,6 +333,7 @@ static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
             .ready = on_ready,
             .lost = on_worker_lost,
             .failed = on_worker_failed,
+            .figures = on_figures,
             .idle = check_drained,
         },
         &d->dispatch, err);

@@ -3,6 +3,8 @@
 
 #include "server/dispatch.h"
 
+#include <math.h>
+
 atedm_status atedm_devices_read(const atedm_config *config, atedm_devices *ret_devices,
                                 atedm_error *err)
 {
@@ -34,4 +36,25 @@ json_t *atedm_devices_json(const atedm_devices *devices)
                                               "memory_bytes", memory));
     }
     return list;
+}
+
+void atedm_devices_tell(atedm_metrics *metrics, const char *device,
+                        const atedm_device_figures *figures)
+{
+    static const atedm_metric gauges[ATEDM_FIGURE_COUNT] = {
+        [ATEDM_FIGURE_MEMORY_FREE] = ATEDM_METRIC_DEVICE_MEMORY_FREE,
+        [ATEDM_FIGURE_MEMORY_TOTAL] = ATEDM_METRIC_DEVICE_MEMORY_TOTAL,
+        [ATEDM_FIGURE_MEMORY_USED] = ATEDM_METRIC_DEVICE_MEMORY_USED,
+        [ATEDM_FIGURE_UTILIZATION] = ATEDM_METRIC_DEVICE_UTILIZATION,
+        [ATEDM_FIGURE_POWER] = ATEDM_METRIC_DEVICE_POWER,
+        [ATEDM_FIGURE_TEMPERATURE] = ATEDM_METRIC_DEVICE_TEMPERATURE,
+        [ATEDM_FIGURE_SM_CLOCK] = ATEDM_METRIC_DEVICE_SM_CLOCK,
+        [ATEDM_FIGURE_MEMORY_CLOCK] = ATEDM_METRIC_DEVICE_MEMORY_CLOCK,
+    };
+    for (int i = 0; i < ATEDM_FIGURE_COUNT; i++) {
+        if (figures && !isnan(figures->value[i]))
+            atedm_metrics_set(metrics, gauges[i], figures->value[i], ATEDM_LABELS(device));
+        else
+            atedm_metrics_remove(metrics, gauges[i], ATEDM_LABELS(device));
+    }
 }

@@ -4,6 +4,7 @@
 
 #include "config/config.h"
 #include "kernels/kernels.h"
+#include "server/metrics.h"
 
 #include <jansson.h>
 
@@ -18,5 +19,9 @@ ATEDM_MUST_CHECK atedm_status atedm_devices_read(const atedm_config *config,
 
 // The list of GET /v1/models.
 json_t *atedm_devices_json(const atedm_devices *devices);
+
+// Sets the device's gauges: what it does not say has no series. NULL: it says nothing any more.
+void atedm_devices_tell(atedm_metrics *metrics, const char *device,
+                        const atedm_device_figures *figures);
 
 #endif

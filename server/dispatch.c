@@ -348,9 +348,17 @@ static void requeue(atedm_dispatch *d, atedm_job *job)
     }
 }
 
+static void tell_figures(const atedm_seat *s, const atedm_device_figures *figures)
+{
+    const atedm_dispatch_options *o = &s->dispatch->options;
+    if (o->figures)
+        o->figures(o->user, s->home, figures);
+}
+
 static void lose(atedm_seat *s, const atedm_error *error)
 {
     atedm_dispatch *d = s->dispatch;
+    tell_figures(s, NULL);
     s->ready = false;
     s->device_memory = 0;
     for (atedm_queue_item *place = s->active.first, *next; place; place = next) {
@@ -384,6 +392,9 @@ static void on_message(void *user, atedm_worker_message *message)
         measure_rate(s, message);
         atedm_account_evaluation(d->options.metrics, s->device, message->images, message->seconds);
         return;
+    case ATEDM_WORKER_FIGURES:
+        tell_figures(s, &message->figures);
+        return;
     case ATEDM_WORKER_STEPPED:
         if (job) {
             job->steps_done = message->step;
@@ -412,6 +423,7 @@ static atedm_status add_seat(atedm_dispatch *d, const atedm_device_facts *device
     atedm_seat *s = &d->seats[d->n_seats];
     *s = (atedm_seat){.dispatch = d, .rate = NAN, .best_rate = NAN};
     atedm_queue_init(&s->active, d->options.worker.max_requests);
+    snprintf(s->home, sizeof s->home, "%s", device->name);
     snprintf(s->device, sizeof s->device, "%s", device->name);
     if (number)
         snprintf(s->device, sizeof s->device, "%s:%zu", device->name, number);

@@ -83,7 +83,9 @@ typedef struct atedm_dispatch_options {
     void (*ready)(void *user, const char *device, const atedm_worker_facts *facts);
     void (*lost)(void *user, const char *device, const atedm_error *error);
     void (*failed)(void *user, const atedm_error *error); // a worker does not come up at all
-    void (*idle)(void *user);                             // nothing waits and nothing runs
+    // How a device is doing, by its own name; NULL: it is not known any more. May be NULL.
+    void (*figures)(void *user, const char *device, const atedm_device_figures *figures);
+    void (*idle)(void *user); // nothing waits and nothing runs
 } atedm_dispatch_options;
 
 // On failure *ret_dispatch has what was started, to be closed and destroyed too; or NULL.

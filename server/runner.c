@@ -6,6 +6,7 @@
 #include "core/model.h"
 #include "server/encoder.h"
 #include "server/fault.h"
+#include "server/figures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@ struct atedm_runner {
     atedm_model *model;
     atedm_engine *engine;
     atedm_encoder *encoder;
+    atedm_figures *figures; // NULL: the device says nothing
     atedm_runner_post_fn post;
     void *user;
     order *orders, **orders_end; // by arrival
@@ -106,6 +108,8 @@ atedm_status atedm_runner_open(const atedm_worker_options *options, atedm_runner
         status = open_engine(r, options, err);
     if (!status)
         status = atedm_encoder_create(wake, user, &r->encoder, err);
+    if (!status)
+        status = atedm_figures_start(r->device, wake, user, &r->figures, err);
     if (status) {
         atedm_runner_close(r);
         return status;
@@ -135,6 +139,7 @@ void atedm_runner_close(atedm_runner *r)
 {
     if (!r)
         return;
+    atedm_figures_stop(r->figures);
     atedm_encoder_destroy(r->encoder);
     atedm_engine_destroy(r->engine);
     while (r->orders) {
@@ -316,8 +321,16 @@ static void collect(atedm_runner *r)
     }
 }
 
+static void tell_figures(atedm_runner *r)
+{
+    atedm_worker_message message = {.type = ATEDM_WORKER_FIGURES};
+    if (atedm_figures_take(r->figures, &message.figures))
+        r->post(r->user, &message);
+}
+
 bool atedm_runner_turn(atedm_runner *r)
 {
+    tell_figures(r);
     collect(r);
     admit(r);
     double start = atedm_clock_monotonic();

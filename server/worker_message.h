@@ -50,6 +50,7 @@ typedef enum atedm_worker_message_type {
                             // `step` steps; at most one a step, and not every step has one
     ATEDM_WORKER_DONE,      // `job`, `result`
     ATEDM_WORKER_ERROR,     // `job`, `status`, `error`
+    ATEDM_WORKER_FIGURES, // `figures`: how the device is doing, every few seconds where it says so
 } atedm_worker_message_type;
 
 typedef struct atedm_worker_message {
@@ -65,6 +66,7 @@ typedef struct atedm_worker_message {
     atedm_status status;
     atedm_error error;
     size_t device_memory; // bytes that the worker holds on its device
+    atedm_device_figures figures;
 } atedm_worker_message;
 
 void atedm_worker_message_finish(atedm_worker_message *message); // frees what it owns

@@ -29,6 +29,7 @@ static void device_destroy(atedm_device *head)
 {
     atedm_cuda_device *device = (atedm_cuda_device *)head;
     (void)atedm_cuda_use(head);
+    atedm_cuda_nvml_close(device->nvml);
     (void)cublasLtDestroy(device->blas);
     free(device);
 }
@@ -85,6 +86,7 @@ static const atedm_backend table = {
     .devices = atedm_cuda_devices,
     .device_create = device_create,
     .device_destroy = device_destroy,
+    .measure = atedm_cuda_measure,
     .supports = supports,
     .best_dtype = best_dtype,
     .alloc = atedm_cuda_alloc,

@@ -17,6 +17,7 @@ typedef struct atedm_cuda_device {
     atedm_device head;
     int index;
     cublasLtHandle_t blas;
+    struct atedm_cuda_nvml *nvml; // opened when it is first asked; NULL: not yet
 } atedm_cuda_device;
 
 // Scratch memory of a stream: grows to what its operations want and is kept, so that steps that are
@@ -72,6 +73,11 @@ void atedm_cuda_check(atedm_stream *s, cudaError_t error, const char *what);
 // The same as a status.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_status(cudaError_t error, const char *what,
                                                 atedm_error *err);
+
+// ---- nvml.c
+
+void atedm_cuda_measure(atedm_device *device, atedm_device_figures *figures);
+void atedm_cuda_nvml_close(struct atedm_cuda_nvml *nvml); // NULL allowed
 
 // ---- memory.c
 

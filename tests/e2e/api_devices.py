@@ -85,6 +85,56 @@ class Loss(unittest.TestCase):
             wait_until(lambda: d.is_up("cuda:0"), "up again")
 
 
+class Figures(unittest.TestCase):
+    NVML = {"ATEDM_EMULATED_NVML": "37 412500 61 123456789 1755 2619",
+            "LD_LIBRARY_PATH": os.path.dirname(os.environ["ATEDM_CUDA_BACKEND"])}
+
+    @staticmethod
+    def figures(d):
+        return {(name.removeprefix("atedm_device_"), dict(labels)["device"]): value for (name, labels), value in d.metrics().items()
+                if name.startswith("atedm_device_") and name != "atedm_device_memory_bytes"}
+
+    def test_all_of_them(self):
+        with Gpus(2, self.NVML) as d:
+            wait_until(lambda: len(self.figures(d)) == 16, "both devices have told")
+            figures = self.figures(d)
+            for n in (0, 1):
+                device = f"cuda:{n}"
+                self.assertAlmostEqual(figures["utilization_ratio", device], 0.37 + n / 100)
+                self.assertAlmostEqual(figures["power_watts", device], 412.5 + n / 1000)
+                self.assertEqual(figures["temperature_celsius", device], 61 + n)
+                self.assertEqual(figures["memory_used_bytes", device], 123456789 + n)
+                self.assertEqual(figures["sm_clock_hertz", device], (1755 + n) * 1e6)
+                self.assertEqual(figures["memory_clock_hertz", device], (2619 + n) * 1e6)
+                self.assertEqual(figures["memory_total_bytes", device], 8 << 30)
+                self.assertLess(figures["memory_free_bytes", device], 8 << 30)
+
+    def test_what_is_not_supported_has_no_series(self):
+        with Gpus(1, {**self.NVML, "ATEDM_EMULATED_NVML": "- - 61 - 1755 -"}) as d:
+            wait_until(lambda: self.figures(d), "the device has told")
+            self.assertEqual({name for name, _ in self.figures(d)},
+                             {"memory_free_bytes", "memory_total_bytes", "temperature_celsius", "sm_clock_hertz"})
+
+    def test_without_nvml(self):
+        for environment in ({}, {"LD_LIBRARY_PATH": self.NVML["LD_LIBRARY_PATH"]}):  # no library; no driver
+            with Gpus(1, environment) as d:
+                wait_until(lambda: self.figures(d), "the device has told")
+                self.assertEqual({name for name, _ in self.figures(d)}, {"memory_free_bytes", "memory_total_bytes"})
+        with Daemon(backend="cpu") as d:
+            d.generate()
+            self.assertEqual(self.figures(d), {})
+
+    def test_they_go_with_the_device(self):
+        with Gpus(1, self.NVML) as d:
+            wait_until(lambda: self.figures(d), "the device has told")
+            running = d.in_background(MEDIUM)
+            wait_until(lambda: d.gauge("atedm_active_requests") == 1, "at work")
+            d.lose(0)
+            wait_until(lambda: d.restarts("cuda:0") == 1, "lost")
+            self.assertEqual(running.answer().status, 200)
+            wait_until(lambda: self.figures(d), "the device has told again")
+
+
 class Several(unittest.TestCase):
     def test_both_make_the_same_pictures(self):
         with Gpus(2, max_active=1) as d:

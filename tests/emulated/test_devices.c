@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -257,4 +258,37 @@ Test(devices, one_is_lost_and_the_other_goes_on)
     expect_filled(&a, 2);
     close_side(&a);
     close_side(&b);
+}
+
+// ---- what a device says about itself
+
+static atedm_device_figures measure(atedm_device *device)
+{
+    atedm_device_figures figures;
+    cr_assert(atedm_device_measure(device, &figures));
+    return figures;
+}
+
+Test(devices, memory_is_known_without_nvml)
+{
+    setenv("ATEDM_EMULATED_MEMORY", "100000000", 1);
+    atedm_device *device = open_device("cuda");
+    double before = measure(device).value[ATEDM_FIGURE_MEMORY_FREE];
+    void *memory = NULL;
+    cr_assert_eq(atedm_device_alloc(device, 1000, &memory, NULL), ATEDM_OK);
+    atedm_device_figures figures = measure(device);
+    cr_expect_float_eq(figures.value[ATEDM_FIGURE_MEMORY_TOTAL], 1e8, 0);
+    cr_expect_float_eq(figures.value[ATEDM_FIGURE_MEMORY_FREE], before - 1000, 0);
+    for (int i = ATEDM_FIGURE_MEMORY_USED; i < ATEDM_FIGURE_COUNT; i++)
+        cr_expect(isnan(figures.value[i]), "figure %d", i);
+    atedm_device_free(device, memory);
+    atedm_device_destroy(device);
+}
+
+Test(devices, others_say_nothing)
+{
+    atedm_device *device = open_device("cpu");
+    atedm_device_figures figures;
+    cr_expect(!atedm_device_measure(device, &figures));
+    atedm_device_destroy(device);
 }
