@@ -32,7 +32,7 @@ typedef struct atedm_config {
     double worker_timeout_s;                        // a busy one that says nothing is ended
     int64_t max_active;                             // requests that a worker has at a time
     int64_t max_batch;                              // images in one UNet evaluation
-    int64_t memory_limit;                           // device bytes of a worker; 0: no limit
+    int64_t memory_limit;                           // device bytes of a worker; 0: what is free
     char job_store[ATEDM_CONFIG_PATH_MAX];          // file; "auto": where such files belong
     int64_t job_retention_s;                        // jobs that ended longer ago are forgotten
     int64_t job_retention_bytes;                    // of all results that are kept

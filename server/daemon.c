@@ -327,8 +327,8 @@ static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
                        .dtype = d->config->dtype,
                        .max_batch = (size_t)d->config->max_batch,
                        .max_requests = (size_t)d->config->max_active,
-                       .memory_limit =
-                           d->config->memory_limit ? (size_t)d->config->memory_limit : SIZE_MAX},
+                       .memory_limit = (size_t)d->config->memory_limit,
+                       .sharers = (size_t)d->config->workers},
             .user = d,
             .ready = on_ready,
             .lost = on_worker_lost,

@@ -77,7 +77,8 @@ static atedm_status open_engine(atedm_runner *r, const atedm_worker_options *opt
 {
     const atedm_engine_options engine = {.max_batch = options->max_batch,
                                          .max_requests = options->max_requests,
-                                         .memory_limit = options->memory_limit};
+                                         .memory_limit = options->memory_limit,
+                                         .sharers = options->sharers};
     const atedm_engine_hooks hooks = {.evaluated = on_evaluated,
                                       .stepped = on_stepped,
                                       .image = on_image,

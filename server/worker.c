@@ -22,7 +22,7 @@
 
 #define WORKER_FD 3
 #define PATH_MAX_BYTES 4096
-#define ARGUMENTS 16
+#define ARGUMENTS 18
 
 struct atedm_worker {
     char *arguments[ARGUMENTS]; // of the program, NULL behind the last
@@ -294,7 +294,8 @@ static bool build_arguments(atedm_worker *w, const atedm_worker_options *options
            add_argument(w, &count, "--dtype", options->dtype) &&
            add_number(w, &count, "--max-batch", options->max_batch) &&
            add_number(w, &count, "--max-active", options->max_requests) &&
-           add_number(w, &count, "--memory-limit", options->memory_limit);
+           add_number(w, &count, "--memory-limit", options->memory_limit) &&
+           add_number(w, &count, "--sharers", options->sharers);
 }
 
 atedm_status atedm_worker_create(const atedm_worker_options *options, uv_loop_t *loop,

@@ -223,7 +223,7 @@ static bool read_size(const char *text, size_t *ret_size)
 
 static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *options)
 {
-    enum { FD = 256, MODEL, BACKEND, DTYPE, MAX_BATCH, MAX_ACTIVE, MEMORY_LIMIT };
+    enum { FD = 256, MODEL, BACKEND, DTYPE, MAX_BATCH, MAX_ACTIVE, MEMORY_LIMIT, SHARERS };
     static const struct option names[] = {{"fd", required_argument, NULL, FD},
                                           {"model", required_argument, NULL, MODEL},
                                           {"backend", required_argument, NULL, BACKEND},
@@ -231,6 +231,7 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
                                           {"max-batch", required_argument, NULL, MAX_BATCH},
                                           {"max-active", required_argument, NULL, MAX_ACTIVE},
                                           {"memory-limit", required_argument, NULL, MEMORY_LIMIT},
+                                          {"sharers", required_argument, NULL, SHARERS},
                                           {NULL, 0, NULL, 0}};
     size_t fd = 0;
     bool good = true;
@@ -249,6 +250,8 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
             good &= read_size(optarg, &options->max_requests);
         else if (name == MEMORY_LIMIT)
             good &= read_size(optarg, &options->memory_limit);
+        else if (name == SHARERS)
+            good &= read_size(optarg, &options->sharers);
         else
             good = false;
     }
@@ -259,11 +262,8 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
 int main(int argc, char **argv)
 {
     static mailbox box = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-    atedm_worker_options options = {.backend = "auto",
-                                    .dtype = "auto",
-                                    .max_batch = 1,
-                                    .max_requests = 1,
-                                    .memory_limit = SIZE_MAX};
+    atedm_worker_options options = {
+        .backend = "auto", .dtype = "auto", .max_batch = 1, .max_requests = 1};
     box.orders_end = &box.orders;
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         puts("atedm-worker " ATEDM_VERSION);

@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 typedef struct atedm_worker_options {
-    const char *model, *backend, *dtype;          // as in the configuration; copied
-    size_t max_batch, max_requests, memory_limit; // as atedm_engine_options
+    const char *model, *backend, *dtype;                   // as in the configuration; copied
+    size_t max_batch, max_requests, memory_limit, sharers; // as atedm_engine_options
 } atedm_worker_options;
 
 // What a worker is once its model is loaded.

@@ -49,11 +49,14 @@ static atedm_dtype best_dtype(const atedm_device *device)
 static void stream_destroy(atedm_stream *head)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
-    (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
+    if (s->stream)
+        (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
     for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++)
         atedm_cuda_free(head->device, s->scratch[i]);
+    atedm_cuda_staging_finish(&s->staging);
     atedm_cuda_plans_destroy(s->plans);
-    (void)cudaStreamDestroy(s->stream);
+    if (s->stream)
+        (void)cudaStreamDestroy(s->stream);
     free(s);
 }
 
@@ -68,17 +71,16 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
     if (!status)
         status = atedm_cuda_status(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking),
                                    "making a stream", err);
+    if (!status)
+        status = atedm_cuda_staging_init(&s->staging, err);
+    if (!status)
+        status = atedm_cuda_scratch_init(s, err);
     if (status) {
-        free(s);
+        stream_destroy(&s->head);
         return status;
     }
     *ret_stream = &s->head;
     return ATEDM_OK;
-}
-
-static void stream_sync(atedm_stream *s)
-{
-    atedm_cuda_check(s, cudaStreamSynchronize(atedm_cuda_stream_of(s)->stream), "waiting");
 }
 
 static const atedm_backend table = {
@@ -93,7 +95,7 @@ static const atedm_backend table = {
     .free = atedm_cuda_free,
     .stream_create = stream_create,
     .stream_destroy = stream_destroy,
-    .stream_sync = stream_sync,
+    .stream_sync = atedm_cuda_sync,
     .upload = atedm_cuda_upload,
     .download = atedm_cuda_download,
     .copy = atedm_cuda_copy,

@@ -41,7 +41,7 @@ static bool find(const atedm_cuda_nvml *n, const char *name, void *ret_function)
     void *symbol = dlsym(n->library, name);
     // POSIX has it that a function's address fits into a void pointer; C has no cast for it.
     memcpy(ret_function, &symbol, sizeof symbol);
-    return symbol;
+    return symbol != NULL;
 }
 
 static bool load(atedm_cuda_nvml *n)

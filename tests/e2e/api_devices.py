@@ -11,16 +11,16 @@ from daemon import MODEL, PATIENCE, PROGRAM, SMALL, Daemon, images_of, series, w
 
 FIRST, SECOND = ("GPU-a0000000-0000-0000-0000-000000000000", "GPU-a1000000-0000-0000-0000-000000000001")
 # Long enough to be caught at work.
-MEDIUM = {**SMALL, "steps": 8}
+MEDIUM = {**SMALL, "steps": 6}
 
 
 class Gpus(Daemon):
     """A daemon with emulated GPUs. lose(n) takes the n-th from whichever worker uses it next."""
 
-    def __init__(self, devices=1, environment=None, **options):
+    def __init__(self, gpus=1, environment=None, **options):
         self.folder = tempfile.TemporaryDirectory(prefix="atedm-devices-")
         self.path = pathlib.Path(self.folder.name) / "lose"
-        emulated = {"ATEDM_EMULATED_DEVICES": str(devices), "ATEDM_EMULATED_LOSE": str(self.path), **(environment or {})}
+        emulated = {"ATEDM_EMULATED_DEVICES": str(gpus), "ATEDM_EMULATED_LOSE": str(self.path), **(environment or {})}
         super().__init__(environment=emulated, **{"backend": "cuda", "dtype": "bf16", **options})
 
     def __exit__(self, kind, value, traceback):
@@ -42,12 +42,12 @@ class Gpus(Daemon):
         return self.metrics().get(series("atedm_batch_size_count", device=device), 0)
 
 
-def refused(devices, **options):
-    """(exit status, standard error) of a daemon that does not start, where there are so many devices."""
+def refused(gpus, **options):
+    """(exit status, standard error) of a daemon that does not start, where there are so many GPUs."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with tempfile.TemporaryDirectory() as state:
         result = subprocess.run([PROGRAM, "--model", MODEL, "--listen", "127.0.0.1:0", f"--job-store={state}/jobs.db", *flags],
-                                env={**os.environ, "ATEDM_EMULATED_DEVICES": str(devices)}, capture_output=True, text=True,
+                                env={**os.environ, "ATEDM_EMULATED_DEVICES": str(gpus)}, capture_output=True, text=True,
                                 timeout=PATIENCE, check=False)
     return result.returncode, result.stderr
 
@@ -124,7 +124,7 @@ class Figures(unittest.TestCase):
             d.generate()
             self.assertEqual(self.figures(d), {})
 
-    def test_they_go_with_the_device(self):
+    def test_they_come_back_with_the_device(self):
         with Gpus(1, self.NVML) as d:
             wait_until(lambda: self.figures(d), "the device has told")
             running = d.in_background(MEDIUM)
@@ -135,11 +135,50 @@ class Figures(unittest.TestCase):
             wait_until(lambda: self.figures(d), "the device has told again")
 
 
+class Memory(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        """What is in use once the model is loaded, and what a request takes beside that."""
+        with Gpus() as d:
+            wait_until(lambda: d.gauge("atedm_device_memory_free_bytes", device="cuda:0"), "memory is known")
+            cls.loaded = (8 << 30) - d.gauge("atedm_device_memory_free_bytes", device="cuda:0")
+            weights = d.gauge("atedm_device_memory_bytes", device="cuda:0")
+            d.generate()
+            cls.each = d.gauge("atedm_device_memory_bytes", device="cuda:0") - weights
+
+    def check(self, large, **options):
+        """Requests wait for each other where they do not fit together; one that does not fit alone is answered; the worker
+        goes on."""
+        with Gpus(environment={"ATEDM_EMULATED_MEMORY": str(int(self.loaded + 2.5 * self.each))}, **options) as d:
+            alone = images_of(d.generate())
+            for one in [d.in_background(SMALL) for _ in range(4)]:
+                answer = one.answer()
+                self.assertEqual(answer.status, 200, answer.body)
+                self.assertEqual(images_of(answer), alone)
+            self.assertEqual(d.generate({"width": 128, "height": 128}).status, 500)
+            self.assertIn(large, d.log())
+            self.assertEqual(images_of(d.generate()), alone)
+            self.assertEqual(d.restarts("cuda:0"), 0)
+
+    def test_the_default_is_what_is_free(self):
+        self.check("does not fit into")
+
+    def test_a_limit_beyond_what_is_there(self):
+        self.check("no device memory", memory_limit=10 ** 12)
+
+    def test_no_room_for_the_model(self):
+        d = Gpus(environment={"ATEDM_EMULATED_MEMORY": "100000"}, wait=False)
+        d.__enter__()
+        self.assertEqual(d.process.wait(PATIENCE), 1)
+        self.assertIn("no device memory for", d.log())
+        d.__exit__(None, None, None)
+
+
 class Several(unittest.TestCase):
     def test_both_make_the_same_pictures(self):
         with Gpus(2, max_active=1) as d:
             wait_until(lambda: d.is_up("cuda:0", "cuda:1"), "both are up")
-            together = [d.in_background(MEDIUM) for _ in range(6)]
+            together = [d.in_background(MEDIUM) for _ in range(4)]
             pictures = {images_of(one.answer())[0] for one in together}
             self.assertEqual(len(pictures), 1)
             self.assertGreaterEqual(min(d.evaluations("cuda:0"), d.evaluations("cuda:1")), MEDIUM["steps"])
@@ -170,12 +209,12 @@ class Several(unittest.TestCase):
             self.assertEqual((d.restarts("cuda:0"), d.restarts("cuda:1")), (1, 0))
             self.assertIn(second, d.workers())
             before = d.evaluations("cuda:0")
-            for one in [d.in_background(MEDIUM) for _ in range(4)]:
+            for one in [d.in_background(MEDIUM) for _ in range(2)]:
                 self.assertEqual(images_of(one.answer()), expected)
             self.assertGreater(d.evaluations("cuda:0"), before)
 
     def test_chosen_ones(self):
-        for chosen in ("1", SECOND, "GPU-a1"):
+        for chosen in ("1", "GPU-a1"):
             with Gpus(2, devices=chosen) as d:
                 self.assertTrue(d.is_up("cuda:1"))
                 self.assertNotIn(series("atedm_worker_up", device="cuda:0"), d.metrics())
@@ -190,12 +229,12 @@ class Several(unittest.TestCase):
 
     def test_refused(self):
         there = f"there are: cuda:0 (Emulated GPU 0, {FIRST})"
-        for devices, options, words in ((1, {"devices": "1"}, (f'devices: there is no device "1"; {there}',)),
-                                        (1, {"devices": "GPU-ffff"}, ("GPU-ffff", there)),
-                                        (1, {"devices": "0,0"}, ("devices: cuda:0 is there twice",)),
-                                        (1, {"backend": "cpu", "devices": "0"}, ("devices:", "cpu")),
-                                        (2, {"workers": 33}, ("workers: 33 on each of 2 devices are more than 64",))):
-            status, errors = refused(devices, **{"backend": "cuda", **options})
+        for gpus, options, words in ((1, {"devices": "1"}, (f'devices: there is no device "1"; {there}',)),
+                                     (1, {"devices": "GPU-ffff"}, ("GPU-ffff", there)),
+                                     (1, {"devices": "0,0"}, ("devices: cuda:0 is there twice",)),
+                                     (1, {"backend": "cpu", "devices": "0"}, ("devices:", "cpu")),
+                                     (2, {"workers": 33}, ("workers: 33 on each of 2 devices are more than 64",))):
+            status, errors = refused(gpus, **{"backend": "cuda", **options})
             self.assertEqual(status, 2, errors)
             for expected in words:
                 self.assertIn(expected, errors)

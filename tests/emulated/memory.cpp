@@ -26,6 +26,12 @@ static std::map<uintptr_t, allocation> allocations; // guarded by lock
 static size_t used[MOST_DEVICES];
 static int unlocks;
 
+// Calls that allocate or free, for tests: each makes the host wait, or the device.
+extern "C" {
+__attribute__((visibility("default"))) extern long atedm_emulated_allocations;
+long atedm_emulated_allocations;
+}
+
 static void set_access(const allocation &a, int access)
 {
     mprotect(a.map + PAGE, a.map_bytes - 2 * PAGE, access);
@@ -72,6 +78,7 @@ unlock::~unlock()
 cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device)
 {
     unlock opened(ANY_DEVICE);
+    atedm_emulated_allocations++;
     bool on_device = kind == memory_kind::DEVICE;
     size_t total = setting().memory;
     if (on_device && (bytes > total || used[device] + bytes > total))
@@ -99,6 +106,7 @@ cudaError_t release(void *p)
     if (!p)
         return cudaSuccess;
     unlock opened(ANY_DEVICE);
+    atedm_emulated_allocations++;
     auto it = allocations.find((uintptr_t)p);
     if (it == allocations.end())
         return cudaErrorInvalidValue;
@@ -132,11 +140,14 @@ bool is_device(const void *p, size_t bytes)
     return a && a->kind == memory_kind::DEVICE && (uintptr_t)p + bytes <= base + a->bytes;
 }
 
-bool is_known(const void *p)
+void check_pinned(const void *p, size_t bytes)
 {
     std::lock_guard<std::recursive_mutex> guard(lock);
     uintptr_t base;
-    return find(p, &base) != nullptr;
+    const allocation *a = find(p, &base);
+    if (!a || a->kind != memory_kind::PINNED || (uintptr_t)p + bytes > base + a->bytes)
+        fail("an asynchronous copy of %zu bytes of pageable memory, for which the host waits",
+             bytes);
 }
 
 int device_of(const void *p)

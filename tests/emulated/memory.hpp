@@ -5,6 +5,7 @@
 
 #include "tests/emulated/cuda_emulated.hpp"
 
+#include <functional>
 #include <mutex>
 
 namespace emulated
@@ -26,6 +27,8 @@ cudaError_t use(int device);
 // ---- runtime.cpp
 
 int device_of(cudaStream_t stream);
+// Runs the stream's work, as far as is needed.
+void run_until(cudaStream_t stream, const std::function<bool()> &passed);
 
 // ---- memory.cpp
 
@@ -33,8 +36,9 @@ int device_of(cudaStream_t stream);
 cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device);
 cudaError_t release(void *p); // checks the bytes behind the allocation
 bool is_device(const void *p, size_t bytes);
-bool is_known(const void *p);
 int device_of(const void *p); // of device memory
+// Ends the program where the host would have to wait for a copy of pageable memory.
+void check_pinned(const void *p, size_t bytes);
 void memory_info(int device, size_t *ret_free, size_t *ret_total);
 
 // While one lives, host code may touch memory of this device, and of no other; without protection

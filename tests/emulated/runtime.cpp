@@ -25,15 +25,19 @@ struct CUstream_st {
 
 static std::vector<CUstream_st *> streams; // guarded by lock
 
+static void run_first(CUstream_st *s)
+{
+    task t = s->queue.front();
+    s->queue.pop_front();
+    emulated::unlock opened(s->device);
+    t.run(t.closure);
+    t.drop(t.closure);
+}
+
 static void drain(CUstream_st *s)
 {
-    while (!s->queue.empty()) {
-        task t = s->queue.front();
-        s->queue.pop_front();
-        emulated::unlock opened(s->device);
-        t.run(t.closure);
-        t.drop(t.closure);
-    }
+    while (!s->queue.empty())
+        run_first(s);
 }
 
 static void drain_all()
@@ -50,6 +54,12 @@ int device_of(cudaStream_t stream)
     if (!stream)
         fail("work on the default stream, which orders all others");
     return stream->device;
+}
+
+void run_until(cudaStream_t stream, const std::function<bool()> &passed)
+{
+    while (!passed() && !stream->queue.empty())
+        run_first(stream);
 }
 
 cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, void (*drop)(void *))
@@ -125,11 +135,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     guard g(lock);
     if (cudaError_t error = check_copy(to, from, bytes, kind, emulated::device_of(stream)))
         return error;
-    if (kind == cudaMemcpyHostToDevice && !emulated::is_known(from)) {
-        // Pageable memory is staged before the call returns.
-        std::vector<char> staged((const char *)from, (const char *)from + bytes);
-        return enqueue(stream, [=] { memcpy(to, staged.data(), bytes); });
-    }
+    if (kind != cudaMemcpyDeviceToDevice)
+        emulated::check_pinned(kind == cudaMemcpyHostToDevice ? from : to, bytes);
     return enqueue(stream, [=] { memcpy(to, from, bytes); });
 }
 

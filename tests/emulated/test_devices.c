@@ -4,7 +4,6 @@
 #include "kernels/kernels.h"
 
 #include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
