@@ -26,18 +26,20 @@ const char *atedm_backend_of(const char *name)
     return atedm_cuda_load(&unused, NULL) ? "cpu" : "cuda";
 }
 
-static atedm_status find_backend(const char *name, const atedm_backend **ret_backend,
-                                 atedm_error *err)
+// NULL where there is none: then *ret_status says why.
+static const atedm_backend *find_backend(const char *name, atedm_status *ret_status,
+                                         atedm_error *err)
 {
+    const atedm_backend *backend = NULL;
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
-        if (strcmp(backends[i]->name, name) == 0) {
-            *ret_backend = backends[i];
-            return ATEDM_OK;
-        }
+        if (strcmp(backends[i]->name, name) == 0)
+            return backends[i];
     }
     if (strcmp(name, "cuda") == 0)
-        return atedm_cuda_load(ret_backend, err);
-    return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
+        *ret_status = atedm_cuda_load(&backend, err);
+    else
+        *ret_status = atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
+    return backend;
 }
 
 // ---- devices
@@ -122,10 +124,10 @@ atedm_status atedm_devices_select(const char *name, const char *selection,
                                   atedm_device_facts ret_facts[ATEDM_MAX_DEVICES],
                                   size_t *ret_count, atedm_error *err)
 {
-    const atedm_backend *backend = NULL;
     atedm_device_facts facts[ATEDM_MAX_DEVICES];
-    atedm_status status = find_backend(name, &backend, err);
-    if (status)
+    atedm_status status = ATEDM_OK;
+    const atedm_backend *backend = find_backend(name, &status, err);
+    if (!backend)
         return status;
     bool all = strcmp(selection, "auto") == 0;
     if (!all && !backend->devices)
@@ -143,14 +145,14 @@ atedm_status atedm_devices_find(const char *name, const atedm_backend **ret_back
                                 atedm_device_facts *ret_facts, atedm_error *err)
 {
     char base[BACKEND_NAME_MAX];
-    const atedm_backend *backend = NULL;
     const char *colon = strchr(name, ':');
     size_t size = colon ? (size_t)(colon - name) : strlen(name);
     if (size >= sizeof base)
         return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
     snprintf(base, sizeof base, "%.*s", (int)size, name);
-    atedm_status status = find_backend(base, &backend, err);
-    if (status)
+    atedm_status status = ATEDM_OK;
+    const atedm_backend *backend = find_backend(base, &status, err);
+    if (!backend)
         return status;
     if (colon && !backend->devices)
         return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
