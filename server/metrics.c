@@ -218,7 +218,8 @@ static bool has_labels(const atedm_series *series, const char *const *labels, si
 static atedm_series *add_series(atedm_metrics *metrics, atedm_metric metric,
                                 const char *const *labels, size_t n)
 {
-    if (metrics->series[metric].count == metrics->series[metric].capacity) {
+    if (!metrics->series[metric].items ||
+        metrics->series[metric].count == metrics->series[metric].capacity) {
         size_t capacity = metrics->series[metric].capacity * 2 + 4;
         atedm_series *items = realloc(metrics->series[metric].items, capacity * sizeof *items);
         if (!items)

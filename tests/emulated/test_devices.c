@@ -63,8 +63,9 @@ Test(devices, selections)
 Test(devices, selections_that_are_refused)
 {
     emulate("2");
-    const char *const missing[] = {"2",     "7",  "-1",     "01",      "0x1", "",   "GPU-",
-                                   "GPU-b", "a0", "cuda:0", FIRST "0", "0,2", "0,", ",0"};
+    const char *const missing[] = {"2",    "7",     "-1", "01",     "0x1",           "",
+                                   "GPU-", "GPU-b", "a0", "cuda:0", "GPU-a00000001", "0,2",
+                                   "0,",   ",0"};
     for (size_t i = 0; i < sizeof missing / sizeof *missing; i++)
         expect_refusal("cuda", missing[i], ATEDM_ERR_NOT_FOUND,
                        "there are: cuda:0 (Emulated GPU 0, " FIRST
