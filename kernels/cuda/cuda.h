@@ -15,22 +15,56 @@
 
 typedef struct atedm_cuda_device {
     atedm_device head;
+    int index;
     cublasLtHandle_t blas;
+    struct atedm_cuda_nvml *nvml; // opened when it is first asked; NULL: not yet
 } atedm_cuda_device;
 
-// Scratch memory of a stream: grows to what its operations want and is kept, so that steps that are
-// like earlier ones allocate nothing. Each is overwritten by the next operation that uses it.
+// Scratch memory of a stream, there from its start so that no operation allocates. Larger
+// operations work in pieces; where one cannot, it grows, and is kept. Each is overwritten by the
+// next operation that uses it.
 typedef enum atedm_cuda_scratch {
     ATEDM_CUDA_SCRATCH_SUMS, // results in F32: products before their epilogue, statistics, scores
     ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's
     ATEDM_CUDA_SCRATCH_COUNT,
 } atedm_cuda_scratch;
 
+// Bytes of each. The emulated backend has small ones, so that toy sizes come in pieces too.
+#ifndef ATEDM_CUDA_SUMS_BYTES
+#define ATEDM_CUDA_SUMS_BYTES ((size_t)128 << 20)
+#define ATEDM_CUDA_WORKSPACE_BYTES ((size_t)32 << 20)
+#define ATEDM_CUDA_STAGE_BYTES ((size_t)4 << 20)
+#endif
+
+// Copies between the host's and the device's memory go through a ring of pinned memory, since CUDA
+// makes the host wait for those from and to memory that is not: staging.c.
+#define ATEDM_CUDA_STAGES 4
+#define ATEDM_CUDA_STAGE_DOWNLOADS 64
+
+typedef struct atedm_cuda_stage {
+    char *memory; // pinned, ATEDM_CUDA_STAGE_BYTES
+    size_t used;
+    cudaEvent_t done; // behind the copies in it
+    bool full;        // `done` is recorded; until then it is being filled
+    int n_downloads;  // that are in it and have yet to go to where they belong
+    struct {
+        const char *from;
+        void *to;
+        size_t bytes;
+    } downloads[ATEDM_CUDA_STAGE_DOWNLOADS];
+} atedm_cuda_stage;
+
+typedef struct atedm_cuda_staging {
+    atedm_cuda_stage stages[ATEDM_CUDA_STAGES];
+    int at; // the one that is being filled; the next one is the oldest
+} atedm_cuda_staging;
+
 typedef struct atedm_cuda_stream {
     atedm_stream head;
     cudaStream_t stream;
     void *scratch[ATEDM_CUDA_SCRATCH_COUNT];
     size_t scratch_bytes[ATEDM_CUDA_SCRATCH_COUNT];
+    atedm_cuda_staging staging;
     struct atedm_cuda_plan *plans; // of linear layers, by shape: linear.c
 } atedm_cuda_stream;
 
@@ -42,8 +76,19 @@ typedef struct atedm_cuda_weight {
     int64_t row_elements; // of `values`, for linear and conv: [kernel, kernel, in], then zeros
 } atedm_cuda_weight;
 
+// ---- devices.c
+
+// All that this can run on. Makes no context: programs ask that leave the devices to others.
+size_t atedm_cuda_devices(atedm_device_facts ret_facts[ATEDM_MAX_DEVICES]);
+// The error where there is none.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_find_devices(atedm_error *err);
+// Makes it the calling thread's, to which CUDA's calls go.
+cudaError_t atedm_cuda_use(const atedm_device *device);
+
+// Every operation comes through here, so that it finds its own device in use.
 static inline atedm_cuda_stream *atedm_cuda_stream_of(atedm_stream *s)
 {
+    (void)atedm_cuda_use(s->device); // where that fails, so does what follows
     return (atedm_cuda_stream *)s;
 }
 
@@ -61,17 +106,32 @@ void atedm_cuda_check(atedm_stream *s, cudaError_t error, const char *what);
 ATEDM_MUST_CHECK atedm_status atedm_cuda_status(cudaError_t error, const char *what,
                                                 atedm_error *err);
 
+// ---- nvml.c
+
+void atedm_cuda_measure(atedm_device *device, atedm_device_figures *figures);
+void atedm_cuda_nvml_close(struct atedm_cuda_nvml *nvml); // NULL allowed
+
 // ---- memory.c
 
 ATEDM_MUST_CHECK atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes,
                                                void **ret_memory, atedm_error *err);
 void atedm_cuda_free(atedm_device *device, void *memory);
-// At least `bytes` bytes of scratch; NULL after failing the stream.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_scratch_init(atedm_cuda_stream *s, atedm_error *err);
+// Scratch for so many elements of so many bytes; NULL after failing the stream.
 void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int64_t elements,
                              size_t element);
+void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+
+// ---- staging.c
+
+// Memory and events of the stream's ring.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_staging_init(atedm_cuda_staging *staging,
+                                                      atedm_error *err);
+void atedm_cuda_staging_finish(atedm_cuda_staging *staging);
 void atedm_cuda_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
 void atedm_cuda_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
-void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+// Waits for all that is enqueued, and puts what was downloaded to where it belongs.
+void atedm_cuda_sync(atedm_stream *s);
 
 // ---- weights.c
 

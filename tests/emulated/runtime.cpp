@@ -1,11 +1,11 @@
-// The part of the CUDA runtime that kernels/cuda calls, on the host. Streams run their work when it
-// is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits for it. C++.
+// The part of the CUDA runtime that kernels/cuda calls, on the host: streams, copies, memory.
+// Streams run their work when it is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits
+// for it. Devices are devices.cpp's. C++.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/memory.hpp"
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <deque>
 
 using emulated::is_device;
@@ -19,22 +19,25 @@ struct task {
     void (*drop)(void *);
 };
 struct CUstream_st {
+    int device;
     std::deque<task> queue;
 };
 
 static std::vector<CUstream_st *> streams; // guarded by lock
-static cudaError_t sticky;                 // as an illegal access leaves a context; guarded by lock
-static int calls_left = -1;                // until a call fails; -1: none does
+
+static void run_first(CUstream_st *s)
+{
+    task t = s->queue.front();
+    s->queue.pop_front();
+    emulated::unlock opened(s->device);
+    t.run(t.closure);
+    t.drop(t.closure);
+}
 
 static void drain(CUstream_st *s)
 {
-    while (!s->queue.empty()) {
-        task t = s->queue.front();
-        s->queue.pop_front();
-        emulated::unlock opened;
-        t.run(t.closure);
-        t.drop(t.closure);
-    }
+    while (!s->queue.empty())
+        run_first(s);
 }
 
 static void drain_all()
@@ -43,31 +46,29 @@ static void drain_all()
         drain(s);
 }
 
-// ATEDM_EMULATED_FAIL_AFTER=N: the context is lost at the N-th call that enqueues something.
-static bool context_is_lost()
-{
-    static std::once_flag once;
-    std::call_once(once, [] {
-        if (const char *text = getenv("ATEDM_EMULATED_FAIL_AFTER"))
-            calls_left = (int)strtol(text, nullptr, 10);
-    });
-    if (calls_left > 0 && --calls_left == 0)
-        sticky = cudaErrorIllegalAddress;
-    return sticky != cudaSuccess;
-}
-
 namespace emulated
 {
+
+int device_of(cudaStream_t stream)
+{
+    if (!stream)
+        fail("work on the default stream, which orders all others");
+    return stream->device;
+}
+
+void run_until(cudaStream_t stream, const std::function<bool()> &passed)
+{
+    while (!passed() && !stream->queue.empty())
+        run_first(stream);
+}
 
 cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, void (*drop)(void *))
 {
     guard g(lock);
-    if (context_is_lost()) {
+    if (cudaError_t error = use(device_of(stream))) {
         drop(closure);
-        return sticky;
+        return error;
     }
-    if (!stream)
-        fail("work on the default stream, which orders all others");
     stream->queue.push_back({run, closure, drop});
     if (!setting().late)
         drain(stream);
@@ -82,9 +83,13 @@ template <class F> static cudaError_t enqueue(cudaStream_t stream, F f)
         stream, [](void *p) { (*(F *)p)(); }, new F(std::move(f)), [](void *p) { delete (F *)p; });
 }
 
-static cudaError_t check_copy(const void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
+static cudaError_t check_copy(const void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                              int device)
 {
     bool to_device = is_device(to, bytes), from_device = is_device(from, bytes);
+    if ((to_device && emulated::device_of(to) != device) ||
+        (from_device && emulated::device_of(from) != device))
+        emulated::fail("a copy on device %d of another one's memory", device);
     if (to_device == (kind != cudaMemcpyDeviceToHost) &&
         from_device == (kind != cudaMemcpyHostToDevice))
         return cudaSuccess;
@@ -99,7 +104,9 @@ extern "C" {
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     guard g(lock);
-    return sticky ? sticky : emulated::allocate(p, bytes, memory_kind::DEVICE);
+    int device = emulated::device_of_thread();
+    cudaError_t error = emulated::lost(device);
+    return error ? error : emulated::allocate(p, bytes, memory_kind::DEVICE, device);
 }
 
 cudaError_t cudaFree(void *p)
@@ -111,7 +118,8 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
-    return emulated::allocate(p, bytes, memory_kind::PINNED);
+    guard g(lock);
+    return emulated::allocate(p, bytes, memory_kind::PINNED, emulated::device_of_thread());
 }
 
 cudaError_t cudaFreeHost(void *p)
@@ -125,24 +133,22 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
                             cudaStream_t stream)
 {
     guard g(lock);
-    if (cudaError_t error = check_copy(to, from, bytes, kind))
+    if (cudaError_t error = check_copy(to, from, bytes, kind, emulated::device_of(stream)))
         return error;
-    if (kind == cudaMemcpyHostToDevice && !emulated::is_known(from)) {
-        // Pageable memory is staged before the call returns.
-        std::vector<char> staged((const char *)from, (const char *)from + bytes);
-        return enqueue(stream, [=] { memcpy(to, staged.data(), bytes); });
-    }
+    if (kind != cudaMemcpyDeviceToDevice)
+        emulated::check_pinned(kind == cudaMemcpyHostToDevice ? from : to, bytes);
     return enqueue(stream, [=] { memcpy(to, from, bytes); });
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
     guard g(lock);
-    if (sticky)
-        return sticky;
-    if (cudaError_t error = check_copy(to, from, bytes, kind))
+    int device = emulated::device_of_thread();
+    if (cudaError_t error = emulated::lost(device))
         return error;
-    emulated::unlock opened;
+    if (cudaError_t error = check_copy(to, from, bytes, kind, device))
+        return error;
+    emulated::unlock opened(device);
     memcpy(to, from, bytes);
     return cudaSuccess;
 }
@@ -159,7 +165,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret_stream, unsigned flags)
     guard g(lock);
     if (flags != cudaStreamNonBlocking)
         return cudaErrorInvalidValue;
-    *ret_stream = new CUstream_st;
+    *ret_stream = new CUstream_st{emulated::device_of_thread(), {}};
     streams.push_back(*ret_stream);
     return cudaSuccess;
 }
@@ -177,13 +183,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     guard g(lock);
     drain(stream);
-    return sticky;
+    return emulated::lost(stream->device);
 }
 
 cudaError_t cudaGetLastError(void)
 {
     guard g(lock);
-    return sticky;
+    return emulated::lost(emulated::device_of_thread());
 }
 
 const char *cudaGetErrorName(cudaError_t error)
@@ -197,41 +203,6 @@ const char *cudaGetErrorName(cudaError_t error)
 const char *cudaGetErrorString(cudaError_t error)
 {
     return error == cudaErrorMemoryAllocation ? "out of memory" : "an emulated error";
-}
-
-cudaError_t cudaGetDeviceCount(int *ret_count)
-{
-    const char *text = getenv("ATEDM_EMULATED_DEVICES");
-    *ret_count = text ? (int)strtol(text, nullptr, 10) : 1;
-    return *ret_count ? cudaSuccess : cudaErrorNoDevice;
-}
-
-cudaError_t cudaSetDevice(int device)
-{
-    return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_total)
-{
-    emulated::memory_info(ret_free, ret_total);
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int *ret_value, cudaDeviceAttr attribute, int)
-{
-    int sm = emulated::setting().sm;
-    switch (attribute) {
-    case cudaDevAttrComputeCapabilityMajor:
-        *ret_value = sm / 10;
-        return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor:
-        *ret_value = sm % 10;
-        return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-        *ret_value = sm >= 90 ? (int)emulated::MOST_SHARED : 163 << 10;
-        return cudaSuccess;
-    }
-    return cudaErrorInvalidValue;
 }
 
 } // extern "C"
