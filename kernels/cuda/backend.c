@@ -44,6 +44,11 @@ static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a device");
     if (cublasLtCreate(&device->blas))
         status = atedm_error_set(err, ATEDM_ERR_DEVICE, "cuda: cuBLASLt does not start");
+    if (!status) {
+        status = atedm_cuda_dnn_load(&device->dnn, err);
+        if (status)
+            (void)cublasLtDestroy(device->blas);
+    }
     if (status) {
         free(device);
         return status;
@@ -55,6 +60,7 @@ static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
 static void device_destroy(atedm_device *head)
 {
     atedm_cuda_device *device = (atedm_cuda_device *)head;
+    atedm_cuda_dnn_unload(device->dnn);
     (void)cublasLtDestroy(device->blas);
     free(device);
 }
@@ -78,6 +84,7 @@ static void stream_destroy(atedm_stream *head)
     for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++)
         atedm_cuda_free(head->device, s->scratch[i]);
     atedm_cuda_plans_destroy(s->plans);
+    atedm_cuda_dnn_destroy(s->dnn);
     (void)cudaStreamDestroy(s->stream);
     free(s);
 }
@@ -94,6 +101,13 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
         status = atedm_cuda_status(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking),
                                    "making a stream", err);
     if (status) {
+        free(s);
+        return status;
+    }
+    status = atedm_cuda_dnn_create(((const atedm_cuda_device *)device)->dnn, s->stream, act,
+                                   &s->dnn, err);
+    if (status) {
+        (void)cudaStreamDestroy(s->stream);
         free(s);
         return status;
     }

@@ -65,6 +65,9 @@ cudaError_t atedm_cuda_launch_upsample2(size_t pixel_bytes, const void *x, void 
                                         int64_t h, int64_t w, cudaStream_t stream);
 cudaError_t atedm_cuda_launch_concat(size_t a_bytes, const void *a, size_t b_bytes, const void *b,
                                      void *y, int64_t rows, cudaStream_t stream);
+// y [rows]: the one row x each time.
+cudaError_t atedm_cuda_launch_repeat(const void *x, void *y, size_t row_bytes, int64_t rows,
+                                     cudaStream_t stream);
 typedef struct atedm_cuda_gather_spans {
     int32_t n;
     atedm_gather_span span[ATEDM_CUDA_SPANS];

@@ -234,4 +234,17 @@ cudaError_t cudaDeviceGetAttribute(int *ret_value, cudaDeviceAttr attribute, int
     return cudaErrorInvalidValue;
 }
 
+// For the fake cuDNN, which is a library of its own.
+
+cudaError_t atedm_emulated_enqueue(cudaStream_t stream, void (*run)(void *), void *closure,
+                                   void (*drop)(void *))
+{
+    return emulated::enqueue(stream, run, closure, drop);
+}
+
+int atedm_emulated_is_device(const void *p, size_t bytes)
+{
+    return is_device(p, bytes);
+}
+
 } // extern "C"
