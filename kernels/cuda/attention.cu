@@ -1,6 +1,6 @@
 // Attention for any head size up to ATEDM_CUDA_MAX_HEAD_DIM and any element type: one pass over the
 // keys with a running maximum (Milakov & Gimelshein 2018), sums of values in shared memory.
-// attention64.cu has the fast path.
+// attention64.cu and attention512.cu have the fast paths.
 #include "kernels/cuda/plain_tile.cuh"
 
 namespace

@@ -17,6 +17,11 @@ static atedm_status device_create(int index, atedm_device **ret_device, atedm_er
         atedm_cuda_status(atedm_cuda_use(&device->head), "taking the device", err);
     if (!status && cublasLtCreate(&device->blas))
         status = atedm_error_set(err, ATEDM_ERR_DEVICE, "cuda: cuBLASLt does not start");
+    if (!status) {
+        status = atedm_cuda_dnn_load(&device->dnn, err);
+        if (status)
+            (void)cublasLtDestroy(device->blas);
+    }
     if (status) {
         free(device);
         return status;
@@ -30,6 +35,7 @@ static void device_destroy(atedm_device *head)
     atedm_cuda_device *device = (atedm_cuda_device *)head;
     (void)atedm_cuda_use(head);
     atedm_cuda_nvml_close(device->nvml);
+    atedm_cuda_dnn_unload(device->dnn);
     (void)cublasLtDestroy(device->blas);
     free(device);
 }
@@ -55,6 +61,7 @@ static void stream_destroy(atedm_stream *head)
         atedm_cuda_free(head->device, s->scratch[i]);
     atedm_cuda_staging_finish(&s->staging);
     atedm_cuda_plans_destroy(s->plans);
+    atedm_cuda_dnn_destroy(s->dnn);
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
     free(s);
@@ -75,6 +82,9 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
         status = atedm_cuda_staging_init(&s->staging, err);
     if (!status)
         status = atedm_cuda_scratch_init(s, err);
+    if (!status)
+        status = atedm_cuda_dnn_create(((const atedm_cuda_device *)device)->dnn, s->stream, act,
+                                       &s->dnn, err);
     if (status) {
         stream_destroy(&s->head);
         return status;

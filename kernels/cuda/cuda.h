@@ -18,6 +18,7 @@ typedef struct atedm_cuda_device {
     int index;
     cublasLtHandle_t blas;
     struct atedm_cuda_nvml *nvml; // opened when it is first asked; NULL: not yet
+    struct atedm_cuda_dnn_library *dnn; // NULL: convolutions are own kernels'
 } atedm_cuda_device;
 
 // Scratch memory of a stream, there from its start so that no operation allocates. Larger
@@ -25,7 +26,7 @@ typedef struct atedm_cuda_device {
 // next operation that uses it.
 typedef enum atedm_cuda_scratch {
     ATEDM_CUDA_SCRATCH_SUMS, // results in F32: products before their epilogue, statistics, scores
-    ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's
+    ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's and cuDNN's
     ATEDM_CUDA_SCRATCH_COUNT,
 } atedm_cuda_scratch;
 
@@ -66,13 +67,14 @@ typedef struct atedm_cuda_stream {
     size_t scratch_bytes[ATEDM_CUDA_SCRATCH_COUNT];
     atedm_cuda_staging staging;
     struct atedm_cuda_plan *plans; // of linear layers, by shape: linear.c
+    struct atedm_cuda_dnn *dnn;    // cuDNN's part: dnn.c; NULL where it has none
 } atedm_cuda_stream;
 
 typedef struct atedm_cuda_weight {
     atedm_weight head;
     void *values;   // [device] act: linear, conv [out, stride]; table [entries, c]; norm: F32 scale
     float *bias;    // [device] F32 [out] or NULL; norm: shift
-    void *act_bias; // [device] act [out]: linear layers whose bias act holds exactly; or NULL
+    void *act_bias; // [device] act [out]: linear, conv: where act holds the bias exactly; or NULL
     int64_t row_elements; // of `values`, for linear and conv: [kernel, kernel, in], then zeros
 } atedm_cuda_weight;
 
@@ -155,6 +157,21 @@ void atedm_cuda_weight_destroy(atedm_weight *weight); // NULL allowed
 
 void atedm_cuda_linear(atedm_stream *s, const atedm_linear_args *args);
 void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
+
+// ---- dnn.c; where cuDNN's headers were not there, dnn_missing.c
+
+// Loads the library, as ATEDM_CUDA_CONV says: "auto", "cudnn" or "own". NULL where all convolutions
+// are for conv.cu.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_load(struct atedm_cuda_dnn_library **ret_library,
+                                                  atedm_error *err);
+void atedm_cuda_dnn_unload(struct atedm_cuda_dnn_library *library); // NULL allowed
+ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_create(const struct atedm_cuda_dnn_library *library,
+                                                    cudaStream_t stream, atedm_dtype act,
+                                                    struct atedm_cuda_dnn **ret_dnn,
+                                                    atedm_error *err);
+void atedm_cuda_dnn_destroy(struct atedm_cuda_dnn *dnn); // NULL allowed
+// True: it is enqueued, or the stream has failed. False: it is for conv.cu.
+bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
 
 // ---- ops.c
 

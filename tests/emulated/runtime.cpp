@@ -205,4 +205,17 @@ const char *cudaGetErrorString(cudaError_t error)
     return error == cudaErrorMemoryAllocation ? "out of memory" : "an emulated error";
 }
 
+// For the fake cuDNN, which is a library of its own.
+
+cudaError_t atedm_emulated_enqueue(cudaStream_t stream, void (*run)(void *), void *closure,
+                                   void (*drop)(void *))
+{
+    return emulated::enqueue(stream, run, closure, drop);
+}
+
+int atedm_emulated_is_device(const void *p, size_t bytes)
+{
+    return is_device(p, bytes);
+}
+
 } // extern "C"
