@@ -17,7 +17,7 @@ typedef struct atedm_cuda_device {
     atedm_device head;
     int index;
     cublasLtHandle_t blas;
-    struct atedm_cuda_nvml *nvml; // opened when it is first asked; NULL: not yet
+    struct atedm_cuda_nvml *nvml;       // opened when it is first asked; NULL: not yet
     struct atedm_cuda_dnn_library *dnn; // NULL: convolutions are own kernels'
 } atedm_cuda_device;
 
