@@ -122,8 +122,6 @@ cudaError_t atedm_cuda_launch_attention(atedm_dtype act, const atedm_attention_a
     const call a = {args->q,        args->k,          args->v, args->q_stride, args->k_stride,
                     args->v_stride, args->lse_stride, args->o, args->lse,      args->heads,
                     args->head_dim, args->causal,     *spans};
-    int64_t most = 0;
-    for (int32_t i = 0; i < spans->n; i++)
-        most = spans->span[i].nq > most ? spans->span[i].nq : most;
+    int64_t most = gpu_most_queries(spans);
     return GPU_FOR_ACT(act, attend, a, most, stream);
 }

@@ -294,10 +294,8 @@ template <class T> cudaError_t choose(const call &a, int64_t most_queries, cudaS
 bool atedm_cuda_is_head512(atedm_dtype act, int head_dim, const void *const *matrices,
                            const int64_t *strides, int n)
 {
-    bool fits = head_dim <= ATEDM_CUDA_HEAD512 && head_dim % 8 == 0 && act != ATEDM_F32;
-    for (int i = 0; fits && i < n; i++)
-        fits = (uintptr_t)matrices[i] % 16 == 0 && strides[i] % 8 == 0;
-    return fits;
+    return head_dim <= ATEDM_CUDA_HEAD512 && head_dim % 8 == 0 && act != ATEDM_F32 &&
+           tile_rows_align(matrices, strides, n);
 }
 
 cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attention_args *args,
@@ -320,8 +318,6 @@ cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attentio
                     scale * TILE_LOG2E,
                     args->causal,
                     *spans};
-    int64_t most = 0;
-    for (int32_t i = 0; i < spans->n; i++)
-        most = spans->span[i].nq > most ? spans->span[i].nq : most;
+    int64_t most = gpu_most_queries(spans);
     return act == ATEDM_BF16 ? choose<gpu_bf16>(a, most, stream) : choose<gpu_f16>(a, most, stream);
 }

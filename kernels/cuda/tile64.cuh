@@ -20,6 +20,15 @@ GPU_FN int tile_at(int row, int vector)
     return row * TILE + ((vector ^ (row & 7)) * 8);
 }
 
+// Whether every row of the n matrices starts at a whole vector. Strides are in elements.
+inline bool tile_rows_align(const void *const *matrices, const int64_t *strides, int n)
+{
+    bool align = true;
+    for (int i = 0; align && i < n; i++)
+        align = (uintptr_t)matrices[i] % 16 == 0 && strides[i] % 8 == 0;
+    return align;
+}
+
 // Row numbers first, first + 1, ..; -1 from `end` on.
 struct tile_range {
     int64_t first, end;
