@@ -188,7 +188,6 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
 // What each step of one image costs.
 static void cost_steps(atedm_generation *g)
 {
-    bool shared = g->plan && g->plan->spec.masks == ATEDM_MASKS_SHARED;
     atedm_unet_cost cost;
     atedm_unet_cost_init(&cost, &g->p->model->config.parts.unet, g->h, g->w,
                          g->p->model->context_tokens);
@@ -197,8 +196,8 @@ static void cost_steps(atedm_generation *g)
                                                       g->plan ? atedm_plan_step(g->plan, k) : NULL);
         for (int64_t i = 0; i < g->samples; i++) {
             atedm_op_counts_add(&g->step_counts[k], &counts);
-            if (shared)
-                counts.overhead = 0; // chosen once
+            if (atedm_plan_shares_masks(g->plan))
+                counts.overhead = 0;
         }
     }
 }

@@ -58,7 +58,7 @@ static void evaluate(const evaluation *e)
     for (size_t i = 0; i < e->n; i++) {
         const atedm_generation *g = e->lanes[i].generation;
         int image = e->lanes[i].image, step = g->steps_done[image];
-        bool shared = g->plan && g->plan->spec.masks == ATEDM_MASKS_SHARED;
+        bool shared = atedm_plan_shares_masks(g->plan);
         for (int64_t k = 0; k < g->samples; k++)
             samples[at++] = (atedm_unet_sample){
                 .timestep = g->schedule.timesteps[step],

@@ -124,6 +124,13 @@ typedef struct atedm_plan {
     float *rho; // [steps][n_blocks]; 0 = not pruned
 } atedm_plan;
 
+// Whether the halves of guidance follow one choice, which is made and costs once; NULL: nothing is
+// pruned.
+static inline bool atedm_plan_shares_masks(const atedm_plan *plan)
+{
+    return plan && plan->spec.masks == ATEDM_MASKS_SHARED;
+}
+
 // Cost of one UNet evaluation as a function of the blocks' ratios: flops.h provides it.
 typedef struct atedm_unet_cost atedm_unet_cost;
 
