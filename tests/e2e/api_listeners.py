@@ -146,6 +146,17 @@ class Several(Folder):
         self.run_refused(1, "[::1%nowhere]:0", "--listen", "[::1%nowhere]:0")
         self.run_refused(2, "socket_mode: ", "--socket-mode", "0888")
 
+    def test_a_reload_checks_them(self):
+        config = self.folder / "atedmd.json"
+        config.write_text('{"listen": "127.0.0.1:0"}')
+        with Daemon(listen=None, config=config) as d:
+            for listen, outcome in (("127.0.0.1", "not ADDRESS:PORT"), ("https://127.0.0.1:0", "tls_cert: listen has"),
+                                    ("127.0.0.1:0,[::1]:0", "needs a restart listen=")):
+                config.write_text(json.dumps({"listen": listen}))
+                d.process.send_signal(signal.SIGHUP)
+                wait_until(lambda: outcome in d.log(), outcome)
+            self.assertEqual(d.get("/healthz").status, 200)
+
     def test_limits_are_shared(self):
         with self.daemon(f"unix:{self.path}", max_connections=3) as d:
             time.sleep(0.3)  # connections of the start go

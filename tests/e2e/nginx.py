@@ -181,7 +181,7 @@ class Behind(unittest.TestCase):
 
     def test_connections_that_the_daemon_closes(self):
         with self.daemon(connection_timeout_s=1) as d:
-            for _ in range(3):
+            for _ in range(2):
                 self.assertEqual(self.ask(d, "POST", "/generate", SMALL).status, 200)
                 time.sleep(2.5)
             # A request may take longer than that.
@@ -277,7 +277,7 @@ class Behind(unittest.TestCase):
     def test_from_drain_to_restart(self):
         with self.daemon() as d:
             self.assertEqual(self.ask(d, "GET", "/readyz").status, 200)
-            running = Background(lambda: self.ask(d, "POST", "/generate", {**LONG, "steps": 20}))
+            running = Background(lambda: self.ask(d, "POST", "/generate", {**LONG, "num_images": 1, "steps": 30}))
             wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
             d.process.send_signal(signal.SIGTERM)
             wait_until(lambda: "signal" in d.log(), "the signal is seen")
