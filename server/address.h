@@ -36,7 +36,7 @@ typedef struct atedm_addresses {
 } atedm_addresses;
 
 // A list with commas of "127.0.0.1:8080", "[::1]:8080", "localhost:8080", ":8080" (all addresses),
-// the same behind "https://" for TLS or "http://", "unix:/run/atedm/atedmd.sock", and "systemd".
+// the same behind "https://" for TLS or "http://", "unix:/run/atedmd/atedmd.sock", and "systemd".
 ATEDM_MUST_CHECK atedm_status atedm_addresses_parse(const char *list,
                                                     atedm_addresses *ret_addresses,
                                                     atedm_error *err);

@@ -12,7 +12,7 @@
 typedef struct atedm_listener {
     int fd;
     bool tls;
-    char url[ATEDM_ADDRESS_TEXT_MAX + 32]; // "http://127.0.0.1:8080", "unix:/run/atedm/atedmd.sock"
+    char url[ATEDM_ADDRESS_TEXT_MAX + 32]; // "https://[::1]:8443", "unix:/run/atedmd/a.sock"
     bool has_file;                         // a Unix socket's, which goes with it
     char path[ATEDM_ADDRESS_PATH_MAX];
     dev_t device;

@@ -58,7 +58,7 @@ class Nginx:
         self.authority.sign(folder / "cert.pem", folder / "key.pem")
         self.context = self.authority.context()
         text = CONF.read_text(encoding="utf-8")
-        for old, new in (("unix:/run/atedm/atedmd.sock", f"unix:{self.socket}"),
+        for old, new in (("unix:/run/atedmd/atedmd.sock", f"unix:{self.socket}"),
                          ("listen 443 ssl http2;", f"listen 127.0.0.1:{self.port} ssl http2;"),
                          ("    listen [::]:443 ssl http2;\n", ""),
                          ("atedm.example.org", "localhost"),

@@ -86,9 +86,9 @@ Test(address, schemes)
 
 Test(address, unix_sockets)
 {
-    atedm_addresses all = parse("unix:/run/atedm/atedmd.sock");
+    atedm_addresses all = parse("unix:/run/atedmd/atedmd.sock");
     cr_assert_eq(all.items[0].kind, ATEDM_ADDRESS_UNIX);
-    cr_assert_str_eq(all.items[0].path, "/run/atedm/atedmd.sock");
+    cr_assert_str_eq(all.items[0].path, "/run/atedmd/atedmd.sock");
     cr_assert_not(all.items[0].tls);
     expect_error("unix:", ATEDM_ERR_INVALID, "the path has to begin with /");
     expect_error("unix:atedmd.sock", ATEDM_ERR_INVALID, "the path has to begin with /");
