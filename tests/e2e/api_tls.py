@@ -232,6 +232,19 @@ class Renewal(Folder):
             self.assertEqual(read_response(idle).status, 200)
             self.assertEqual(len(images_of(read_response(running))), 4)
 
+    def test_a_chain(self):
+        # Signed by one whom clients do not know, but who is signed by one whom they do.
+        between = Authority(self.folder, "between", above=self.authority)
+        context = self.authority.context()
+        with TlsDaemon(self.folder) as d:
+            serial = between.sign(d.cert, d.key)
+            d.reload()
+            with self.assertRaises(ssl.SSLCertVerificationError):
+                d.connect_tls(context)
+            d.cert.write_bytes(d.cert.read_bytes() + between.file.read_bytes())
+            d.reload()
+            self.assertEqual(self.serial_now(d, context), serial)
+
     def test_other_files(self):
         context = self.authority.context()
         config = self.folder / "atedmd.json"

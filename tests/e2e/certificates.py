@@ -11,11 +11,13 @@ def openssl(*arguments, **more):
 class Authority:
     """Its files lie in `folder`; `file` is what clients trust."""
 
-    def __init__(self, folder, name="authority"):
+    def __init__(self, folder, name="authority", above=None):
+        """`above`: the authority that signs this one; None: it is its own root."""
         self.folder = pathlib.Path(folder)
         self.file = self.folder / f"{name}.pem"
         self.key = self.folder / f"{name}.key"
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+        sign = [] if above is None else ["-CA", str(above.file), "-CAkey", str(above.key)]
+        openssl("req", "-x509", *sign, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
                 "-subj", f"/CN={name}", "-keyout", str(self.key), "-out", str(self.file),
                 "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
