@@ -16,6 +16,7 @@ meson                1.0.0    program meson
 ninja-build          1.10     program ninja
 curl                 7.74     program curl
 libcurl4-openssl-dev 7.85     module  libcurl
+libgnutls28-dev      3.7      module  gnutls
 libjansson-dev       2.14     module  jansson
 libmicrohttpd-dev    0.9.75   module  libmicrohttpd
 libpng-dev           1.6      module  libpng
@@ -31,6 +32,8 @@ libcriterion-dev     2.4      module  criterion
 clang-format-14      14       program clang-format-14
 clang-tidy-14        14       program clang-tidy-14
 libomp-14-dev        14       file    /usr/lib/llvm-14/lib/libomp.so
+nginx-light          1.18     program nginx
+openssl              3.0      program openssl
 python3-numpy        1.24     python  numpy
 python3-pil          9.4      python  PIL
 python3-jsonschema   4.10     python  jsonschema

@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "server/admit.h"
 #include "server/authorize.h"
+#include "server/certificate.h"
 #include "server/listen.h"
 #include "server/problem.h"
 #include "server/process.h"
@@ -254,6 +255,8 @@ void atedm_daemon_take_settings(atedm_daemon *d, const atedm_settings *settings)
     d->limits = settings->limits;
     d->default_prune = settings->default_prune;
     atedm_clients_replace(d->clients, settings->keys, atedm_clock_monotonic());
+    if (settings->tls)
+        atedm_certificate_take(d, settings->tls);
 }
 
 void atedm_daemon_measure(atedm_daemon *d)
@@ -304,7 +307,7 @@ static int prepare(atedm_daemon *d)
     if (atedm_settings_read(config, &d->model, &settings, &err))
         return fail("", &err, EXIT_USAGE);
     if (atedm_clients_create(&d->clients)) {
-        atedm_client_keys_destroy(settings.keys);
+        atedm_settings_finish(&settings);
         return fail("", &(atedm_error){"no memory for the clients"}, EXIT_FAILED);
     }
     atedm_daemon_take_settings(d, &settings);
@@ -363,12 +366,14 @@ static atedm_status start_jobs(atedm_daemon *d, atedm_error *err)
         &d->jobs, err);
 }
 
-static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
+static atedm_status start_http(atedm_daemon *d, const atedm_listeners *take_listeners,
+                               atedm_error *err)
 {
     return atedm_http_create(
         &(atedm_http_options){
             .loop = &d->loop,
-            .listen_fd = listen_fd,
+            .listeners = *take_listeners,
+            .tls = d->tls,
             .routes = atedm_routes,
             .max_body = (size_t)d->config->max_body_bytes,
             .max_connections = (unsigned)d->config->max_connections,
@@ -443,7 +448,19 @@ static void finish(atedm_daemon *d)
     atedm_dispatch_destroy(d->dispatch);
     atedm_metrics_destroy(d->metrics);
     atedm_clients_destroy(d->clients);
+    atedm_tls_unref(d->tls);
     free(d->openapi);
+}
+
+static atedm_status open_listeners(const atedm_config *config, atedm_listeners *ret_listeners,
+                                   atedm_error *err)
+{
+    atedm_addresses addresses;
+    unsigned mode;
+    atedm_status status = atedm_addresses_parse(config->listen, &addresses, err);
+    if (!status)
+        status = atedm_socket_mode_parse(config->socket_mode, &mode, err);
+    return status ? status : atedm_listeners_open(&addresses, mode, ret_listeners, err);
 }
 
 int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
@@ -460,20 +477,21 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
     if (exit_status)
         return exit_status;
     atedm_error err = {""};
-    int listen_fd;
-    char address[ATEDM_CONFIG_ADDRESS_MAX];
-    atedm_status status = atedm_listen(config->listen, &listen_fd, address, sizeof address, &err);
+    atedm_listeners listeners;
+    atedm_status status = open_listeners(config, &listeners, &err);
     if (status) {
         atedm_clients_destroy(d.clients);
-        return fail("", &err, status == ATEDM_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
+        atedm_tls_unref(d.tls);
+        return fail("listen", &err, status == ATEDM_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
     }
     if (uv_loop_init(&d.loop) || atedm_metrics_create(&d.metrics)) {
-        close(listen_fd);
+        atedm_listeners_close(&listeners);
         atedm_clients_destroy(d.clients);
+        atedm_tls_unref(d.tls);
         return fail("", &(atedm_error){"no memory or file descriptors to start"}, EXIT_FAILED);
     }
     start_handles(&d);
-    status = start_http(&d, listen_fd, &err);
+    status = start_http(&d, &listeners, &err);
     if (!status)
         status = start_dispatch(&d, &err);
     if (!status)
@@ -482,7 +500,8 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
         d.exit_status = fail("", &err, EXIT_FAILED);
     } else {
         start_metrics(&d);
-        printf("atedmd listening on http://%s\n", address);
+        for (size_t i = 0; i < listeners.count; i++)
+            printf("atedmd listening on %s\n", listeners.items[i].url);
         fflush(stdout);
         uv_run(&d.loop, UV_RUN_DEFAULT);
         ATEDM_LOG(&d.log, ATEDM_LOG_INFO, "ends", atedm_log_integer("status", d.exit_status));
