@@ -32,7 +32,7 @@ libcriterion-dev     2.4      module  criterion
 clang-format-14      14       program clang-format-14
 clang-tidy-14        14       program clang-tidy-14
 libomp-14-dev        14       file    /usr/lib/llvm-14/lib/libomp.so
-nginx-light          1.18     program nginx
+nginx-light          1.18     file    /usr/sbin/nginx
 openssl              3.0      program openssl
 python3-numpy        1.24     python  numpy
 python3-pil          9.4      python  PIL
