@@ -66,7 +66,7 @@ echo "== drain"
 configure '{"model": "/usr/share/atedmd/models/demo", "max_active": 1}'
 running=$(submit 60)
 waiting=$(submit 3)
-within 30 job_is "$running" running
+check 'a job runs' within 30 job_is "$running" running
 began=$(date +%s)
 check 'it stops' machine systemctl stop atedmd
 echo "     after $(($(date +%s) - began)) s"
@@ -80,7 +80,7 @@ echo "== watchdog"
 main=$(unit MainPID)
 before=$(unit NRestarts)
 job=$(submit 20)
-within 30 job_is "$job" running
+check 'a job runs' within 30 job_is "$job" running
 machine sh -c "kill -STOP $main"
 check 'a daemon that stands still is killed' within 30 said 'Watchdog timeout'
 check 'another is started' within 60 is_ready
@@ -92,14 +92,14 @@ echo "== crashes"
 main=$(unit MainPID)
 before=$(unit NRestarts)
 job=$(submit 20)
-within 30 job_is "$job" running
+check 'a job runs' within 30 job_is "$job" running
 machine sh -c "kill -SEGV $main"
 check 'a daemon that crashes is started again' within 60 is_ready
 check_is 'once more' $((before + 1)) "$(unit NRestarts)"
 check 'its job is done' within 120 job_is "$job" done
 main=$(unit MainPID)
 job=$(submit 20)
-within 30 job_is "$job" running
+check 'a job runs' within 30 job_is "$job" running
 machine sh -c 'kill -KILL $(cat /proc/'"$main"'/task/*/children)'
 check 'a worker that is killed is the daemon'"'"'s business' within 60 said 'worker lost'
 check 'its job is done' within 120 job_is "$job" done
