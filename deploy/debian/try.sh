@@ -56,24 +56,26 @@ check_is 'there is a user' '/var/lib/atedmd /usr/sbin/nologin' \
 check 'the service is enabled' machine test -L /etc/systemd/system/multi-user.target.wants/atedmd.service
 check_is 'the programs' "atedmd $version atedm $version" "$(machine sh -c 'atedmd --version; atedm --version' | paste -sd' ')"
 check 'manual pages' machine test -s /usr/share/man/man8/atedmd.8.gz -a -s /usr/share/man/man1/atedm.1.gz
+machine sed -i 's/"api_keys": ""/"max_active": 1/' /etc/atedm/atedmd.json
 if [ "${1:-}" != chroot ]; then
     check 'the service runs' within 60 is_ready
+    check 'it takes its new configuration' machine systemctl restart atedmd
     main=$(unit MainPID)
 
     echo "== upgrade while it works"
-    waiting=$(submit 2)
     generate 30 -o /dev/null -w '%{http_code}' >"$machine_folder/answer" &
     client=$!
     check 'a request runs' within 60 sh -c "nsenter -t $machine_main -n curl -s http://127.0.0.1:8080/metrics |
         grep -q '^atedm_active_requests [1-9]'"
+    waiting=$(submit 2)
+    check 'a job waits' job_is "$waiting" queued
 else
     echo "== upgrade"
 fi
 machine sh -c 'mkdir -p /var/lib/atedmd && touch /var/lib/atedmd/kept && echo "{\"keys\": []}" >/etc/atedm/keys.json'
-machine sed -i 's/"api_keys": ""/"max_images": 4/' /etc/atedm/atedmd.json
 check 'it upgrades' machine sh -c "$install /root/later.deb >/root/dpkg.log 2>&1"
 check_is 'what is installed' "$version+later installed" "$(machine sh -c "$installed")"
-check 'the configuration is still the operator'"'"'s' machine grep -q max_images /etc/atedm/atedmd.json
+check 'the configuration is still the operator'"'"'s' machine grep -q max_active /etc/atedm/atedmd.json
 check 'nobody but root and the daemon reads the keys' \
     [ "$(machine stat -c '%a %U %G' /etc/atedm/keys.json)" = '640 root atedm' ]
 if [ "${1:-}" != chroot ]; then
@@ -81,7 +83,7 @@ if [ "${1:-}" != chroot ]; then
     check_is 'the request that ran was answered' 200 "$(cat "$machine_folder/answer")"
     check 'another daemon runs' within 60 is_ready
     check 'it is another process' [ "$main" != "$(unit MainPID)" ]
-    check 'the job is done' within 60 job_is "$waiting" done
+    check 'the job is done' within 60 job_is "$waiting" 'done'
 fi
 
 echo "== remove"
@@ -91,7 +93,7 @@ check 'jobs are kept' machine test -e /var/lib/atedmd/kept
 check 'the configuration, too' machine test -e /etc/atedm/atedmd.json
 [ "${1:-}" = chroot ] || check_is 'nothing runs' '' "$(machine sh -c 'cat /proc/[0-9]*/comm' | grep atedm || true)"
 check 'it comes back' machine sh -c "$install /root/later.deb >/root/dpkg.log 2>&1"
-check 'with its configuration' machine grep -q max_images /etc/atedm/atedmd.json
+check 'with its configuration' machine grep -q max_active /etc/atedm/atedmd.json
 
 echo "== purge"
 check 'it is purged' machine sh -c 'dpkg -P atedmd atedmd-model-demo >/root/dpkg.log 2>&1'

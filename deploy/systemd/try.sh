@@ -73,8 +73,8 @@ echo "     after $(($(date +%s) - began)) s"
 check 'TimeoutStopSec alone would not have been enough' [ $(($(date +%s) - began)) -gt 3 ]
 check_is 'in order' 'success inactive' "$(unit Result) $(unit ActiveState)"
 check 'it starts again' machine systemctl start atedmd
-check 'the job that ran was finished' job_is "$running" done
-check 'the job that waited is done by the next daemon' within 60 job_is "$waiting" done
+check 'the job that ran was finished' job_is "$running" 'done'
+check 'the job that waited is done by the next daemon' within 60 job_is "$waiting" 'done'
 
 echo "== watchdog"
 main=$(unit MainPID)
@@ -86,7 +86,7 @@ check 'a daemon that stands still is killed' within 30 said 'Watchdog timeout'
 check 'another is started' within 60 is_ready
 check_is 'once' $((before + 1)) "$(unit NRestarts)"
 check 'it is another process' [ "$main" != "$(unit MainPID)" ]
-check 'the job is done all the same' within 120 job_is "$job" done
+check 'the job is done all the same' within 120 job_is "$job" 'done'
 
 echo "== crashes"
 main=$(unit MainPID)
@@ -96,13 +96,13 @@ check 'a job runs' within 30 job_is "$job" running
 machine sh -c "kill -SEGV $main"
 check 'a daemon that crashes is started again' within 60 is_ready
 check_is 'once more' $((before + 1)) "$(unit NRestarts)"
-check 'its job is done' within 120 job_is "$job" done
+check 'its job is done' within 120 job_is "$job" 'done'
 main=$(unit MainPID)
 job=$(submit 20)
 check 'a job runs' within 30 job_is "$job" running
 machine sh -c 'kill -KILL $(cat /proc/'"$main"'/task/*/children)'
 check 'a worker that is killed is the daemon'"'"'s business' within 60 said 'worker lost'
-check 'its job is done' within 120 job_is "$job" done
+check 'its job is done' within 120 job_is "$job" 'done'
 check_is 'the daemon went on' "$main $((before + 1))" "$(unit MainPID) $(unit NRestarts)"
 configure '{"queue_limi": 7}'
 machine systemctl restart atedmd 2>/dev/null || true
