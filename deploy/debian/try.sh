@@ -45,6 +45,9 @@ if [ "${1:-}" = chroot ]; then
     machine sh -c 'printf "#!/bin/sh\nexit 101\n" >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d'
 else
     machine_boot
+    # Other programs may be at work on this machine.
+    machine sh -c 'mkdir -p /run/systemd/system/atedmd.service.d
+        printf "[Service]\nEnvironment=OMP_WAIT_POLICY=passive\n" >/run/systemd/system/atedmd.service.d/try.conf'
 fi
 list_files >"$machine_folder/before"
 

@@ -23,10 +23,12 @@ mkdir "$machine_root/etc/systemd/system/atedmd.service.d"
 # Shorter than what the drain below takes: the daemon has to ask for more.
 cat >"$machine_root/etc/systemd/system/atedmd.service.d/try.conf" <<'DROPIN'
 [Service]
-TimeoutStopSec=3
+TimeoutStopSec=1
 WatchdogSec=4
 TimeoutAbortSec=2
 RestartSec=0.5
+# Other programs may be at work on this machine.
+Environment=OMP_WAIT_POLICY=passive
 DROPIN
 machine_boot
 echo "== systemd $(machine systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p') is up"
@@ -64,13 +66,13 @@ check_is 'and changes nothing' "active $main 200" "$(unit ActiveState) $(unit Ma
 
 echo "== drain"
 configure '{"model": "/usr/share/atedmd/models/demo", "max_active": 1}'
-running=$(submit 60)
+running=$(submit 30)
 waiting=$(submit 3)
 check 'a job runs' within 30 job_is "$running" running
 began=$(date +%s)
 check 'it stops' machine systemctl stop atedmd
 echo "     after $(($(date +%s) - began)) s"
-check 'TimeoutStopSec alone would not have been enough' [ $(($(date +%s) - began)) -gt 3 ]
+check 'TimeoutStopSec alone would not have been enough' [ $(($(date +%s) - began)) -gt 1 ]
 check_is 'in order' 'success inactive' "$(unit Result) $(unit ActiveState)"
 check 'it starts again' machine systemctl start atedmd
 check 'the job that ran was finished' job_is "$running" 'done'
