@@ -61,7 +61,7 @@ check_is 'the programs' "atedmd $version atedm $version" "$(machine sh -c 'atedm
 check 'manual pages' machine test -s /usr/share/man/man8/atedmd.8.gz -a -s /usr/share/man/man1/atedm.1.gz
 machine sed -i 's/"api_keys": ""/"max_active": 1/' /etc/atedm/atedmd.json
 if [ "${1:-}" != chroot ]; then
-    check 'the service runs' within 60 is_ready
+    check 'the service runs' within 120 is_ready
     check 'it takes its new configuration' machine systemctl restart atedmd
     main=$(unit MainPID)
 
@@ -84,9 +84,9 @@ check 'nobody but root and the daemon reads the keys' \
 if [ "${1:-}" != chroot ]; then
     wait "$client" || true
     check_is 'the request that ran was answered' 200 "$(cat "$machine_folder/answer")"
-    check 'another daemon runs' within 60 is_ready
+    check 'another daemon runs' within 120 is_ready
     check 'it is another process' [ "$main" != "$(unit MainPID)" ]
-    check 'the job is done' within 60 job_is "$waiting" 'done'
+    check 'the job is done' within 300 job_is "$waiting" 'done'
 fi
 
 echo "== remove"
