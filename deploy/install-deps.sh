@@ -25,7 +25,6 @@ libsqlite3-dev       3.40     module  sqlite3
 libutf8proc-dev      2.6      module  libutf8proc
 libssl-dev           3.0      module  libcrypto
 libuv1-dev           1.44     module  libuv
-libsystemd-dev       252      module  libsystemd
 libdnnl-dev          2.6      header  oneapi/dnnl/dnnl.h
 '
 check_list='

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#define MESSAGE_MAX (ATEDM_SERVICE_STATUS_MAX + 128)
+#define MESSAGE_MAX (ATEDM_SERVICE_STATUS_MAX + 2 * ATEDM_SERVICE_WORDS_MAX + 32)
 
 // ---- judging
 
@@ -64,22 +64,29 @@ static void look(const atedm_daemon *d, atedm_service_view *ret_view)
 
 // ---- telling
 
-// `words`: lines, or "". Tells how it is doing as well.
+// `words`: lines, or "". Tells how it is doing as well. What does not get through, since the
+// service manager does not read, is said again with the next words or at the next tick; of its own
+// state only the latest, which is what counts.
 static void tell(atedm_daemon *d, const char *words)
 {
-    if (!d->service.notify.heard)
+    atedm_service *s = &d->service;
+    if (s->notify.fd < 0)
         return;
+    if (*words)
+        snprintf(s->owed, sizeof s->owed, "%s", words);
     atedm_service_view view;
-    char status[ATEDM_SERVICE_STATUS_MAX], extension[64] = "", message[MESSAGE_MAX];
+    char status[ATEDM_SERVICE_STATUS_MAX], extension[ATEDM_SERVICE_WORDS_MAX] = "";
+    char message[MESSAGE_MAX];
     look(d, &view);
     atedm_service_describe(&view, status);
-    bool fed = d->service.notify.watchdog_s > 0 && atedm_service_is_well(&view);
-    if (d->service.stopping)
+    bool fed = s->notify.watchdog_s > 0 && atedm_service_is_well(&view);
+    if (s->stopping)
         snprintf(extension, sizeof extension, "EXTEND_TIMEOUT_USEC=%" PRIu64 "\n",
                  (uint64_t)(ATEDM_SERVICE_EXTENSION_S * 1e6));
-    snprintf(message, sizeof message, "%s%s%sSTATUS=%s", words, extension,
+    snprintf(message, sizeof message, "%s%s%sSTATUS=%s", s->owed, extension,
              fed ? "WATCHDOG=1\n" : "", status);
-    atedm_notify_send(&d->service.notify, message);
+    if (atedm_notify_send(&s->notify, message))
+        *s->owed = '\0';
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -93,7 +100,7 @@ void atedm_service_open(atedm_daemon *d)
     atedm_notify_init(&s->notify);
     uv_timer_init(&d->loop, &s->timer); // cannot fail
     s->timer.data = d;
-    if (!s->notify.heard)
+    if (s->notify.fd < 0)
         return;
     double period_s = ATEDM_SERVICE_PERIOD_S;
     if (s->notify.watchdog_s > 0)
@@ -117,7 +124,7 @@ static bool tells_reload(const atedm_daemon *d)
 
 void atedm_service_reloading(atedm_daemon *d)
 {
-    char words[64];
+    char words[ATEDM_SERVICE_WORDS_MAX];
     snprintf(words, sizeof words, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64 "\n",
              (uint64_t)(atedm_clock_monotonic() * 1e6));
     if (tells_reload(d))

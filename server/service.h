@@ -21,13 +21,16 @@
 #define ATEDM_SERVICE_SILENCE_S 10
 
 #define ATEDM_SERVICE_STATUS_MAX 256 // bytes of the line for people
+#define ATEDM_SERVICE_WORDS_MAX 64   // of the others
 
 struct atedm_daemon;
 
 typedef struct atedm_service {
     atedm_notify notify;
     uv_timer_t timer;
-    bool ready, stopping; // that was said
+    bool ready, stopping;               // that was said, or is owed
+    char owed[ATEDM_SERVICE_WORDS_MAX]; // lines that did not get through yet; later ones replace
+                                        // them
 } atedm_service;
 
 // What it is judged by.

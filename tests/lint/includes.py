@@ -31,7 +31,6 @@ MAY_USE = {
 LIBRARIES = {
     r"microhttpd\.h": ("server", "tests/e2e"),
     r"uv\.h|uv/.*": ("server", "tests/e2e"),
-    r"systemd/.*": ("server/notify_systemd",),
     r"sqlite3\.h": ("server/store_sql", "tests/unit/test_store"),
     r"curl/.*": ("cli/load_client",),
     r"jansson\.h": ("cli", "config", "core", "server", "tests"),
