@@ -1,8 +1,11 @@
-// When the watchdog is fed, and the line for people.
+// When the watchdog is fed, the line for people, and what the environment says of the manager.
 #include "server/service.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static atedm_service_view at_work(void)
 {
@@ -70,4 +73,48 @@ Test(service, names)
     char text[ATEDM_SERVICE_STATUS_MAX];
     atedm_service_describe(&view, text);
     cr_expect_eq(strlen(text), ATEDM_SERVICE_STATUS_MAX - 1);
+}
+
+static double watchdog(const char *usec, const char *pid)
+{
+    atedm_notify notify;
+    setenv("NOTIFY_SOCKET", "/nowhere", 1);
+    setenv("WATCHDOG_USEC", usec, 1);
+    if (pid)
+        setenv("WATCHDOG_PID", pid, 1);
+    else
+        unsetenv("WATCHDOG_PID");
+    atedm_notify_init(&notify);
+    cr_expect_geq(notify.fd, 0);
+    cr_expect_not(atedm_notify_send(&notify, "READY=1")); // nobody is there, which is no fault
+    double seconds = notify.watchdog_s;
+    atedm_notify_finish(&notify);
+    cr_expect_eq(notify.fd, -1);
+    return seconds;
+}
+
+Test(notify, watchdog)
+{
+    char self[16];
+    snprintf(self, sizeof self, "%d", (int)getpid());
+    cr_expect_float_eq(watchdog("30000000", NULL), 30, 1e-9);
+    cr_expect_float_eq(watchdog("1500000", self), 1.5, 1e-9);
+    cr_expect_eq(watchdog("30000000", "1"), 0); // somebody else is meant
+    const char *const nothing[] = {"", "0", "-1", " 1", "1 s", "99999999999999999999999"};
+    for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++)
+        cr_expect_eq(watchdog(nothing[i], NULL), 0, "%s", nothing[i]);
+    cr_expect_eq(watchdog("30000000", "nobody"), 0);
+}
+
+Test(notify, nobody)
+{
+    const char *const names[] = {"", "relative", "vsock:2:1"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        atedm_notify notify;
+        setenv("NOTIFY_SOCKET", names[i], 1);
+        setenv("WATCHDOG_USEC", "1000", 1);
+        atedm_notify_init(&notify);
+        cr_expect_eq(notify.fd, -1, "%s", names[i]);
+        cr_expect_eq(notify.watchdog_s, 0);
+    }
 }
