@@ -82,6 +82,7 @@ static void drain(atedm_daemon *d)
     d->draining = true;
     d->drain_started = atedm_clock_monotonic();
     atedm_daemon_limit_drain(d);
+    atedm_service_stopping(d);
     atedm_http_quiesce(d->http);
     if (d->jobs)
         atedm_jobs_drain(d->jobs);
@@ -107,8 +108,11 @@ static void on_signal(uv_signal_t *handle, int number)
 static void on_hangup_signal(uv_signal_t *handle, int number)
 {
     atedm_daemon *d = handle->data;
-    if (!d->closing)
-        atedm_reload(d);
+    if (d->closing)
+        return;
+    atedm_service_reloading(d);
+    atedm_reload(d);
+    atedm_service_reloaded(d);
 }
 
 static void on_trim(uv_timer_t *timer)
@@ -130,6 +134,7 @@ static void on_ready(void *user, const char *device, const atedm_worker_facts *f
     d->facts = *facts;
     d->loaded = true;
     set_up(d, device, true);
+    atedm_service_ready(d);
     const char *dtype = atedm_dtype_name(facts->dtype);
     atedm_metrics_set(d->metrics, ATEDM_METRIC_MODEL_INFO, 1,
                       ATEDM_LABELS(d->model.name, dtype, facts->backend));
@@ -395,6 +400,7 @@ static void start_handles(atedm_daemon *d)
     uv_timer_init(&d->loop, &d->drain_limit);
     uv_timer_init(&d->loop, &d->trim);
     uv_timer_start(&d->trim, on_trim, TRIM_S * 1000, TRIM_S * 1000);
+    atedm_service_open(d);
     uv_signal_init(&d->loop, &d->sighup);
     uv_signal_init(&d->loop, &d->sigterm);
     uv_signal_init(&d->loop, &d->sigint);
@@ -438,6 +444,7 @@ static void finish(atedm_daemon *d)
     uv_close((uv_handle_t *)&d->grace, NULL);
     uv_close((uv_handle_t *)&d->drain_limit, NULL);
     uv_close((uv_handle_t *)&d->trim, NULL);
+    atedm_service_close(d);
     uv_close((uv_handle_t *)&d->sighup, NULL);
     uv_close((uv_handle_t *)&d->sigterm, NULL);
     uv_close((uv_handle_t *)&d->sigint, NULL);

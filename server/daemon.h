@@ -12,6 +12,7 @@
 #include "server/jobs.h"
 #include "server/log.h"
 #include "server/metrics.h"
+#include "server/service.h"
 #include "server/settings.h"
 #include "server/worker.h"
 
@@ -42,6 +43,7 @@ typedef struct atedm_daemon {
     uv_timer_t trim;      // memory goes back to the system
     double drain_started; // monotonic clock
     uv_timer_t grace;     // runs while the last answers are sent
+    atedm_service service;
     atedm_http *http;
     atedm_dispatch *dispatch;
     atedm_jobs *jobs;

@@ -123,6 +123,7 @@ typedef struct atedm_dispatch_state {
     size_t ready;          // workers that take requests
     double rate;           // FLOPs a second of all workers, measured lately; NAN: none yet
     double valve_multiple; // see valve.h
+    double silence_s;      // of the worker that has said nothing for longest though it has to do
 } atedm_dispatch_state;
 
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);
