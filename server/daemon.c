@@ -266,6 +266,7 @@ void atedm_daemon_measure(atedm_daemon *d)
     } gauges[] = {
         {ATEDM_METRIC_QUEUE_DEPTH, (double)state.depth},
         {ATEDM_METRIC_QUEUE_FLOPS, (double)state.queue_flops},
+        {ATEDM_METRIC_QUEUE_OLDEST, atedm_dispatch_oldest_wait(d->dispatch)},
         {ATEDM_METRIC_ACTIVE_REQUESTS, (double)state.active},
         {ATEDM_METRIC_PROCESS_CPU_SECONDS, process.cpu_seconds},
         {ATEDM_METRIC_PROCESS_OPEN_FDS, process.open_fds},
@@ -419,6 +420,7 @@ static void start_metrics(atedm_daemon *d)
                                    "canceled", "storage",  "rate",     "quota"};
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
+    atedm_jobs_start_metrics(d->metrics);
 }
 
 // Closes what was started and lets the loop see to it.

@@ -1,6 +1,8 @@
 // What the dispatch is asked about itself: depths, rates, expected waits. See dispatch.h.
 #include "server/dispatch_private.h"
 
+#include "core/base/clock.h"
+
 #include <math.h>
 
 // Retry-After: where nothing was measured yet, and at most.
@@ -51,6 +53,14 @@ atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
         .rate = total_rate(d),
         .valve_multiple = d->valve_multiple,
     };
+}
+
+double atedm_dispatch_oldest_wait(const atedm_dispatch *d)
+{
+    double now = atedm_clock_monotonic(), oldest = now;
+    for (atedm_queue_item *place = d->queue.first; place; place = place->after)
+        oldest = fmin(oldest, atedm_job_of(place)->arrived);
+    return now - oldest;
 }
 
 bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_state *ret_state)
