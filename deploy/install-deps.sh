@@ -34,6 +34,7 @@ libomp-14-dev        14       file    /usr/lib/llvm-14/lib/libomp.so
 python3-numpy        1.24     python  numpy
 python3-pil          9.4      python  PIL
 python3-jsonschema   4.10     python  jsonschema
+prometheus           2.42     program promtool
 '
 quality_list='
 python3-matplotlib   3.6      python  matplotlib

@@ -421,6 +421,13 @@ static void start_metrics(atedm_daemon *d)
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
     atedm_jobs_start_metrics(d->metrics);
+    // A rate sees no first failure where its series begins with it.
+    const char *const routes[] = {"/generate", "/v1/generate"};
+    const char *const codes[] = {"200", "202", "500", "503", "504"};
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        for (size_t k = 0; k < sizeof codes / sizeof *codes; k++)
+            atedm_metrics_count(d->metrics, ATEDM_METRIC_REQUESTS, 0,
+                                ATEDM_LABELS(routes[i], codes[k]));
 }
 
 // Closes what was started and lets the loop see to it.
