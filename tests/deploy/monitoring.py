@@ -58,7 +58,7 @@ class Monitoring(unittest.TestCase):
         cls.estimates = [json.loads(cls.load.ask({**fields, "seed": 1}, "/v1/estimate").body) for fields in cls.load.fields]
         cls.models = cls.load.get("/v1/models").json()["models"]
         if HAS_GPUS:
-            cls.gpu.generate()
+            cls.gpu.generate({"steps": 1, "guidance_scale": 1})
         cls.at = cls.prometheus.scraped(time.time())
         cls.values = collections.defaultdict(dict)
         for labels, value in cls.prometheus.query('{job="atedmd", __name__=~"(atedm|process)_.*"}', cls.at):
