@@ -41,6 +41,7 @@ python3-pil          9.4      python  PIL
 python3-jsonschema   4.10     python  jsonschema
 systemd              252      program systemd-analyze
 mandoc               1.14     program mandoc
+prometheus           2.42     program promtool
 '
 package_list='
 debhelper            13       program dh

@@ -274,6 +274,7 @@ void atedm_daemon_measure(atedm_daemon *d)
     } gauges[] = {
         {ATEDM_METRIC_QUEUE_DEPTH, (double)state.depth},
         {ATEDM_METRIC_QUEUE_FLOPS, (double)state.queue_flops},
+        {ATEDM_METRIC_QUEUE_OLDEST, atedm_dispatch_oldest_wait(d->dispatch)},
         {ATEDM_METRIC_ACTIVE_REQUESTS, (double)state.active},
         {ATEDM_METRIC_PROCESS_CPU_SECONDS, process.cpu_seconds},
         {ATEDM_METRIC_PROCESS_OPEN_FDS, process.open_fds},
@@ -430,6 +431,14 @@ static void start_metrics(atedm_daemon *d)
                                    "canceled", "storage",  "rate",     "quota"};
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
+    atedm_jobs_start_metrics(d->metrics);
+    // A rate sees no first failure where its series begins with it.
+    const char *const routes[] = {"/generate", "/v1/generate"};
+    const char *const codes[] = {"200", "202", "500", "503", "504"};
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        for (size_t k = 0; k < sizeof codes / sizeof *codes; k++)
+            atedm_metrics_count(d->metrics, ATEDM_METRIC_REQUESTS, 0,
+                                ATEDM_LABELS(routes[i], codes[k]));
 }
 
 // Closes what was started and lets the loop see to it.

@@ -127,6 +127,8 @@ typedef struct atedm_dispatch_state {
 } atedm_dispatch_state;
 
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);
+// Seconds since the arrival of the request that waits longest; 0: none waits.
+double atedm_dispatch_oldest_wait(const atedm_dispatch *dispatch);
 // Worker i: its label, and the device memory that it holds. False past the last.
 typedef struct atedm_worker_state {
     const char *device;

@@ -79,6 +79,14 @@ atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
     };
 }
 
+double atedm_dispatch_oldest_wait(const atedm_dispatch *d)
+{
+    double now = atedm_clock_monotonic(), oldest = now;
+    for (atedm_queue_item *place = d->queue.first; place; place = place->after)
+        oldest = fmin(oldest, atedm_job_of(place)->arrived);
+    return now - oldest;
+}
+
 bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_state *ret_state)
 {
     if (i >= d->n_seats)
