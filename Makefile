@@ -9,7 +9,7 @@ INSTALL := deploy/install-deps.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
-.PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format clean
+.PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format deb try-deb clean
 .PHONY: check-gpu bench-gpu coverage-cuda
 
 help:
@@ -27,6 +27,8 @@ help:
 	@echo 'make format   lay out every source file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
 	@echo 'make bench-serving  a daemon under load: batching (SERVING=pays), the overload valve (SERVING=valve)'
+	@echo 'make deb      Debian packages, in build/deb (CUDA=cuda: with the backend for NVIDIA GPUs)'
+	@echo 'make try-deb  the packages and the service, in a Debian machine with systemd (root; minutes)'
 	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
 	@echo 'make check-gpu  the tests that need an NVIDIA GPU, built in build-gpu/ (CHECK_GPU="--only parity soak")'
 	@echo 'make bench-gpu  every figure of the cuda backend in one run, to bench/results (BENCH_GPU=--toy)'
@@ -132,6 +134,19 @@ bench-gpu:
 
 coverage-cuda: build-with-tests
 	@OMP_WAIT_POLICY=passive python3 tests/emulated/coverage.py build
+
+# ---- packages
+
+CUDA ?=
+deb:
+	@$(INSTALL) package
+	@deploy/debian/build.sh $(CUDA)
+
+try-deb: deb
+	@$(INSTALL) machine
+	@deploy/debian/try.sh
+	@deploy/debian/try.sh chroot
+	@deploy/systemd/try.sh
 
 # ---- housekeeping
 

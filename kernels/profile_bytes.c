@@ -31,13 +31,15 @@ uint64_t atedm_bytes_layer_norm(const atedm_stream *s, const atedm_layer_norm_ar
 
 uint64_t atedm_bytes_attention(const atedm_stream *s, const atedm_attention_args *a)
 {
-    int64_t rows = 0, queries = 0;
+    int64_t queries = 0, keys = 0;
     for (int64_t i = 0; i < a->n_spans; i++) {
-        rows += 2 * (a->spans[i].nq + a->spans[i].nk); // q, o and k, v
         queries += a->spans[i].nq;
+        keys += a->spans[i].nk;
     }
+    int64_t rows = 2 * (queries + keys); // q, o and k, v
+    uint64_t bias = a->key_bias ? (uint64_t)keys * sizeof(float) : 0;
     uint64_t lse = a->lse ? (uint64_t)(queries * a->heads) * sizeof(float) : 0;
-    return atedm_bytes_act(s, rows * a->heads * a->head_dim) + lse;
+    return atedm_bytes_act(s, rows * a->heads * a->head_dim) + lse + bias;
 }
 
 uint64_t atedm_bytes_rank(const atedm_stream *s, const atedm_rank_args *a)
@@ -76,11 +78,20 @@ uint64_t atedm_bytes_source(const atedm_source_args *a, uint64_t row)
     return bytes;
 }
 
-uint64_t atedm_bytes_gather(const atedm_gather_span *spans, int64_t n_spans, size_t row_bytes)
+uint64_t atedm_bytes_weights(const atedm_prune_span *spans, int64_t n_spans, bool before)
+{
+    uint64_t bytes = 0;
+    for (int64_t i = 0; i < n_spans; i++) // slots and weights before; weights
+        bytes += (uint64_t)spans[i].n * (sizeof(int32_t) + (before ? sizeof(float) : 0)) +
+                 (uint64_t)spans[i].keep * sizeof(float);
+    return bytes;
+}
+
+uint64_t atedm_bytes_gather(const atedm_gather_span *spans, int64_t n_spans, uint64_t row)
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < n_spans; i++)
-        bytes += (uint64_t)spans[i].n * (2 * row_bytes + sizeof(int32_t));
+        bytes += (uint64_t)spans[i].n * (row + sizeof(int32_t));
     return bytes;
 }
 

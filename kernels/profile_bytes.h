@@ -16,7 +16,9 @@ uint64_t atedm_bytes_random(const atedm_random_span *spans, int64_t n_spans);
 uint64_t atedm_bytes_select(const atedm_prune_span *spans, int64_t n_spans);
 // `row`: bytes of a token's row that similarities are made of.
 uint64_t atedm_bytes_source(const atedm_source_args *a, uint64_t row);
-uint64_t atedm_bytes_gather(const atedm_gather_span *spans, int64_t n_spans, size_t row_bytes);
+uint64_t atedm_bytes_weights(const atedm_prune_span *spans, int64_t n_spans, bool before);
+// `row`: bytes that are moved for a row.
+uint64_t atedm_bytes_gather(const atedm_gather_span *spans, int64_t n_spans, uint64_t row);
 uint64_t atedm_bytes_step(const atedm_stream *s, const atedm_step_args *a);
 
 // Elements of act.
