@@ -10,6 +10,7 @@ INSTALL := deploy/install-deps.sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
 .PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format deb try-deb clean
+.PHONY: check-gpu bench-gpu coverage-cuda
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -29,7 +30,10 @@ help:
 	@echo 'make deb      Debian packages, in build/deb (CUDA=cuda: with the backend for NVIDIA GPUs)'
 	@echo 'make try-deb  the packages and the service, in a Debian machine with systemd (root; minutes)'
 	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
-	@echo 'make clean    remove build/, build-asan/ and build-tsan/'
+	@echo 'make check-gpu  the tests that need an NVIDIA GPU, built in build-gpu/ (CHECK_GPU="--only parity soak")'
+	@echo 'make bench-gpu  every figure of the cuda backend in one run, to bench/results (BENCH_GPU=--toy)'
+	@echo 'make coverage-cuda  which lines of kernels/cuda the emulated tests execute'
+	@echo 'make clean    remove build/, build-asan/, build-gpu/ and build-tsan/'
 
 # ---- build and run
 
@@ -118,6 +122,19 @@ quality: build
 	@ATEDMD=build/server/atedmd ATEDM_TEST_MODEL='$(MODEL)' OMP_WAIT_POLICY=passive \
 	    /usr/bin/python3 tests/quality/quality.py --out build/quality $(QUALITY)
 
+# ---- GPU: both end with 77, which make calls an error, where no device answers
+
+CHECK_GPU ?=
+check-gpu:
+	@python3 tests/device/check_gpu.py $(CHECK_GPU)
+
+BENCH_GPU ?=
+bench-gpu:
+	@python3 tests/device/bench_gpu.py $(BENCH_GPU)
+
+coverage-cuda: build-with-tests
+	@OMP_WAIT_POLICY=passive python3 tests/emulated/coverage.py build
+
 # ---- packages
 
 CUDA ?=
@@ -137,4 +154,4 @@ format:
 	@git ls-files -z -- '*.c' '*.h' '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs -0 clang-format-14 -i
 
 clean:
-	rm -rf build build-asan build-tsan
+	rm -rf build build-asan build-gpu build-tsan

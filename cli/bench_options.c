@@ -19,12 +19,17 @@ static const char help[] =
     "  --model DIR               model in diffusers layout\n"
     "  --arch sdxl-base|FILE     an architecture, with random weights made in memory\n"
     "  --size WxH                pixels; may be repeated; default: the model's native size\n"
-    "  --batch N                 samples of a UNet evaluation, two an image with guidance; may be\n"
-    "                            repeated; default 2\n"
+    "  --batch N                 samples of a UNet evaluation, two an image with guidance, which\n"
+    "                            share their masks as the plan says; may be repeated; default 2\n"
+    "  --images N                images of a denoising loop with guidance; may be repeated;\n"
+    "                            default 1\n"
     "  --pruning NAME|JSON       may be repeated; default: off, then " ATEDM_CLI_PRUNING "\n"
     "  --steps N                 steps of the plan whose phases are timed; default 30\n"
     "  --repeat N                measured runs, after one that is not measured; default 3\n"
-    "  --stages LIST             of text, unet, vae; default: text,unet,vae\n"
+    "  --stages LIST             of ceilings (a large copy and a large product), text, unet, loop\n"
+    "                            (all steps), vae; default: text,unet,vae\n"
+    "  --matrix N                rows and columns of the ceilings' product; default 8192\n"
+    "  --copy MIB                bytes of their copy; default 1024\n"
     "  --backend auto|cpu|cuda|ref  default auto; cuda:1 or cuda:GPU-... is one of several GPUs\n"
     "  --dtype auto|f32|bf16|f16 default auto\n"
     "  --ops                     each stage by operation, too: calls, time, FLOPs\n"
@@ -36,6 +41,9 @@ enum {
     OPTION_ARCH,
     OPTION_SIZE,
     OPTION_BATCH,
+    OPTION_IMAGES,
+    OPTION_MATRIX,
+    OPTION_COPY,
     OPTION_PRUNING,
     OPTION_STEPS,
     OPTION_REPEAT,
@@ -53,6 +61,9 @@ static const struct option options_table[] = {
     {"arch", required_argument, NULL, OPTION_ARCH},
     {"size", required_argument, NULL, OPTION_SIZE},
     {"batch", required_argument, NULL, OPTION_BATCH},
+    {"images", required_argument, NULL, OPTION_IMAGES},
+    {"matrix", required_argument, NULL, OPTION_MATRIX},
+    {"copy", required_argument, NULL, OPTION_COPY},
     {"pruning", required_argument, NULL, OPTION_PRUNING},
     {"steps", required_argument, NULL, OPTION_STEPS},
     {"repeat", required_argument, NULL, OPTION_REPEAT},
@@ -68,21 +79,27 @@ static const struct option options_table[] = {
 
 static bool parse_stages(const char *text, atedm_bench_options *options)
 {
-    options->text = options->unet = options->vae = false;
-    while (*text) {
-        size_t length = strcspn(text, ",");
-        if (length == 4 && strncmp(text, "text", length) == 0)
-            options->text = true;
-        else if (length == 4 && strncmp(text, "unet", length) == 0)
-            options->unet = true;
-        else if (length == 3 && strncmp(text, "vae", length) == 0)
-            options->vae = true;
-        else
+    const struct {
+        const char *name;
+        bool *is_wanted;
+    } stages[] = {
+        {"ceilings", &options->ceilings}, {"text", &options->text}, {"unet", &options->unet},
+        {"loop", &options->loop},         {"vae", &options->vae},
+    };
+    const size_t n = sizeof stages / sizeof *stages;
+    for (size_t i = 0; i < n; i++)
+        *stages[i].is_wanted = false;
+    do {
+        size_t length = strcspn(text, ","), i = 0;
+        while (i < n &&
+               (strlen(stages[i].name) != length || strncmp(text, stages[i].name, length) != 0))
+            i++;
+        if (i == n)
             return false;
+        *stages[i].is_wanted = true;
         text += length;
-        text += *text == ',';
-    }
-    return options->text || options->unet || options->vae;
+    } while (*text++);
+    return true;
 }
 
 static bool parse_small(const char *text, int max, int *ret_value)
@@ -113,6 +130,14 @@ static bool take(atedm_bench_options *o, int option, const char *value)
         return o->n_batches < ATEDM_BENCH_MAX_LIST &&
                atedm_cli_parse_int(value, 1, ATEDM_UNET_MAX_SAMPLES, &o->batches[o->n_batches]) &&
                ++o->n_batches;
+    case OPTION_IMAGES:
+        return o->n_images < ATEDM_BENCH_MAX_LIST &&
+               atedm_cli_parse_int(value, 1, ATEDM_UNET_MAX_SAMPLES / 2, &o->images[o->n_images]) &&
+               ++o->n_images;
+    case OPTION_MATRIX:
+        return atedm_cli_parse_int(value, 1, ATEDM_BENCH_MAX_MATRIX, &o->matrix);
+    case OPTION_COPY:
+        return atedm_cli_parse_int(value, 1, ATEDM_BENCH_MAX_COPY_MIB, &o->copy_mib);
     case OPTION_PRUNING:
         if (o->n_prunings == ATEDM_BENCH_MAX_LIST)
             return false;
@@ -146,6 +171,8 @@ static int complete(atedm_bench_options *o)
         return atedm_cli_usage("bench step", "one of --model and --arch is needed");
     if (!o->n_batches)
         o->batches[o->n_batches++] = 2;
+    if (!o->n_images)
+        o->images[o->n_images++] = 1;
     if (!o->n_prunings) {
         o->prunings[o->n_prunings++] = "off";
         o->prunings[o->n_prunings++] = ATEDM_CLI_PRUNING;
@@ -166,6 +193,8 @@ bool atedm_bench_options_parse(int argc, char **argv, atedm_bench_options *ret_o
                              .dtype = "auto",
                              .steps = 30,
                              .repeat = 3,
+                             .matrix = 8192,
+                             .copy_mib = 1024,
                              .text = true,
                              .unet = true,
                              .vae = true};

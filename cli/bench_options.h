@@ -10,6 +10,8 @@
 
 #define ATEDM_BENCH_MAX_LIST 8      // sizes, batches, prunings
 #define ATEDM_BENCH_MAX_REPEAT 1000 // measured runs of a stage
+#define ATEDM_BENCH_MAX_MATRIX 65536
+#define ATEDM_BENCH_MAX_COPY_MIB 65536
 
 typedef struct atedm_bench_size {
     int64_t width, height; // pixels
@@ -23,12 +25,15 @@ typedef struct atedm_bench_options {
     int n_sizes; // 0: the native size
     int64_t batches[ATEDM_BENCH_MAX_LIST];
     int n_batches;
+    int64_t images[ATEDM_BENCH_MAX_LIST]; // of denoising loops
+    int n_images;
     const char *prunings[ATEDM_BENCH_MAX_LIST]; // as given
     atedm_prune_spec specs[ATEDM_BENCH_MAX_LIST];
     int n_prunings;
     int steps, repeat;
-    bool text, unet, vae; // stages
-    bool ops;             // each stage by operation, too
+    int64_t matrix, copy_mib;             // sizes of the stage "ceilings"
+    bool ceilings, text, unet, loop, vae; // stages
+    bool ops;                             // each stage by operation, too
     bool json;
 } atedm_bench_options;
 

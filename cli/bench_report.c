@@ -67,6 +67,8 @@ static void print_ops(const atedm_bench_report *report, const atedm_bench_row *r
         if (op->flops)
             printf(" %10.2f GFLOP %8.1f GFLOP/s %6.1f %% of gemm", (double)op->flops * 1e-9,
                    rate * 1e-9, 100 * rate / report->gemm_flops_per_s);
+        if (op->floor_s > 0)
+            printf(" %6.1f %% is the floor", 100 * op->floor_s / op->seconds);
         puts("");
     }
 }
@@ -95,6 +97,10 @@ static void print_table(const atedm_bench_report *report)
                    report->rows[i].size.width, report->rows[i].size.height, report->rows[i].batch,
                    report->rows[i].pruning, report->options->steps, mean);
     }
+    if (report->options->ceilings)
+        printf("\nceilings: %.1f GFLOP/s, %.1f GB/s; the shortest operation %.1f us",
+               report->matrix_flops_per_s * 1e-9, report->copy_bytes_per_s * 1e-9,
+               report->wait_s * 1e6);
     const double *load = report->load_s;
     printf("\nloading: text encoders %.1f s, UNet %.1f s, VAE %.1f s; peak memory %.2f GiB\n",
            load[0] + load[1], load[2], load[3], (double)atedm_cli_peak_memory() / (1 << 30));
@@ -104,10 +110,11 @@ static json_t *ops_json(const atedm_bench_row *row)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < row->n_ops; i++)
-        json_array_append_new(list, json_pack("{s:s, s:I, s:f, s:I}", "op", row->ops[i].name,
-                                              "calls", (json_int_t)row->ops[i].calls, "seconds",
-                                              row->ops[i].seconds, "flops",
-                                              (json_int_t)row->ops[i].flops));
+        json_array_append_new(
+            list, json_pack("{s:s, s:I, s:f, s:I, s:I, s:f}", "op", row->ops[i].name, "calls",
+                            (json_int_t)row->ops[i].calls, "seconds", row->ops[i].seconds, "flops",
+                            (json_int_t)row->ops[i].flops, "bytes", (json_int_t)row->ops[i].bytes,
+                            "floor_s", row->ops[i].floor_s));
     return list;
 }
 
@@ -139,8 +146,7 @@ static int print_json(const atedm_bench_report *report)
     json_t *rows = json_array();
     for (size_t i = 0; i < report->n_rows; i++)
         json_array_append_new(rows, row_json(report, &report->rows[i]));
-    return atedm_cli_print_json(
-        "bench step",
+    json_t *out =
         json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:o, s:I}", "model",
                   report->options->model ? report->config->name : report->options->arch, "backend",
                   report->backend, "dtype", atedm_dtype_name(report->dtype), "vae_dtype",
@@ -148,7 +154,13 @@ static int print_json(const atedm_bench_report *report)
                   "repeat", report->options->repeat, "gemm_flops_per_s", report->gemm_flops_per_s,
                   "load_text_s", report->load_s[0] + report->load_s[1], "load_unet_s",
                   report->load_s[2], "load_vae_s", report->load_s[3], "stages", rows,
-                  "peak_memory_bytes", (json_int_t)atedm_cli_peak_memory()));
+                  "peak_memory_bytes", (json_int_t)atedm_cli_peak_memory());
+    if (out && report->options->ceilings) {
+        json_object_set_new(out, "matrix_flops_per_s", json_real(report->matrix_flops_per_s));
+        json_object_set_new(out, "copy_bytes_per_s", json_real(report->copy_bytes_per_s));
+        json_object_set_new(out, "wait_s", json_real(report->wait_s));
+    }
+    return atedm_cli_print_json("bench step", out);
 }
 
 int atedm_bench_report_print(const atedm_bench_report *report)

@@ -11,11 +11,12 @@
 
 // One stage, timed.
 typedef struct atedm_bench_row {
-    const char *stage;     // "gemm", "text", "unet", "vae"
+    const char *stage;     // "gemm", "copy", "matrix", "wait", "text", "unet", "loop", "vae"
     atedm_bench_size size; // pixels; 0 where there are none
-    int64_t batch;         // samples, prompts, images
+    int64_t batch;         // samples, prompts; loop: images, with guidance
     const char *pruning;   // as given; NULL where it does not apply
     int first_step, steps; // of the plan: steps that cost this; 0 where it does not apply
+    bool profiled;         // --ops applies
     double min_s, median_s;
     atedm_op_counts counts;
     size_t scratch_bytes;
@@ -32,6 +33,9 @@ typedef struct atedm_bench_report {
     atedm_bench_row rows[ATEDM_BENCH_MAX_ROWS];
     size_t n_rows;
     double gemm_flops_per_s; // the yardstick's best rate
+    // Of the stage "ceilings"; 0: not measured.
+    double matrix_flops_per_s, copy_bytes_per_s;
+    double wait_s; // an operation on one element, with waiting for it
 } atedm_bench_report;
 
 // FLOPs per second, best run, what pruning adds left out.

@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""Many requests at once: pictures do not depend on each other, requests come and go, sizes share the device."""
+"""Many requests at once: pictures do not depend on each other, requests come and go, sizes share the device.
+
+ATEDM_TEST_BACKENDS names other backends than cpu's, with their dtypes, for the test of the crowd: "cuda:f32,cuda:bf16".
+"""
+import os
 import random
 import threading
 import unittest
 
 from daemon import LONG, SMALL, Daemon, images_of, series, wait_until
 
-CROWD = 64
+BACKENDS = [pair.split(":") for pair in os.environ.get("ATEDM_TEST_BACKENDS", "cpu:auto,cpu:f32").split(",")]
+CROWD = int(os.environ.get("ATEDM_TEST_CROWD", "64"))
 AT_ONCE = 16
 
 
@@ -57,7 +62,7 @@ class Batching(unittest.TestCase):
         return pictures, max(sizes)
 
     def test_pictures_do_not_depend_on_the_crowd(self):
-        for backend, dtype in (("cpu", "auto"), ("cpu", "f32")):
+        for backend, dtype in BACKENDS:
             requests = crowd()
             with Daemon(backend=backend, dtype=dtype) as d:
                 alone = [images_of(d.generate(request)) for request in requests]

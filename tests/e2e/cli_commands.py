@@ -129,14 +129,47 @@ class BenchStep(CommandTest):
             self.assertAlmostEqual(row["flops"] / row["min_s"] / row["flops_per_s"], 1, 5)
         self.assertGreater(report["peak_memory_bytes"], 1 << 20)
 
+    def test_masks_of_guidance(self):
+        own = '{"preset": "at-edm", "masks": "own"}'
+        report = self.run_json(*self.ARGS, "--stages", "unet,loop", "--steps", 10, "--batch", 1, "--batch", 2, "--pruning", "at-edm",
+                               "--pruning", own)
+        overhead = {(row["stage"], row["batch"], row["pruning"]): row["overhead_flops"] for row in report["stages"]
+                    if row["stage"] == "loop" or row["stage"] == "unet" and row["first_step"] > 0}
+        for stage, pair in (("unet", 2), ("loop", 1)):
+            self.assertGreater(overhead[stage, pair, "at-edm"], 0)
+            self.assertEqual(2 * overhead[stage, pair, "at-edm"], overhead[stage, pair, own], "two halves, one choice")
+        self.assertEqual(overhead["unet", 1, own], overhead["unet", 1, "at-edm"], "nobody to follow")
+
     def test_table(self):
         out = self.run_ok(*self.ARGS, "--stages", "unet", "--pruning", "off")
         self.assertIn("% of gemm", out)
         self.assertNotIn("vae ", out)
 
+    def test_ceilings_and_loops(self):
+        report = self.run_json(*self.ARGS, "--stages", "ceilings,unet,loop", "--matrix", 64, "--copy", 1, "--ops",
+                               "--images", 1, "--images", 2, "--steps", 3, "--pruning", "off")
+        rows = {row["stage"]: row for row in report["stages"]}
+        self.assertEqual(["gemm", "copy", "matrix", "wait", "unet", "loop", "loop", "gemm"],
+                         [row["stage"] for row in report["stages"]])
+        self.assertEqual(2 * 64 ** 3, rows["matrix"]["flops"])
+        self.assertAlmostEqual(2 * 64 ** 3 / rows["matrix"]["min_s"] / report["matrix_flops_per_s"], 1, 5)
+        self.assertAlmostEqual(4 * 2 ** 20 / rows["copy"]["min_s"] / report["copy_bytes_per_s"], 1, 5)
+        self.assertEqual(rows["wait"]["min_s"], report["wait_s"])
+        one, two = [row for row in report["stages"] if row["stage"] == "loop"]
+        self.assertEqual((1, 2, 3), (one["batch"], two["batch"], two["steps"]))
+        self.assertEqual(3 * rows["unet"]["flops"], one["flops"])  # an image is two samples, as the evaluation has
+        self.assertEqual(2 * one["flops"], two["flops"])
+        self.assertNotIn("ops", one)
+        rates = max(report["matrix_flops_per_s"], report["stages"][0]["flops_per_s"]), report["copy_bytes_per_s"]
+        for op in rows["unet"]["ops"]:
+            self.assertGreater(op["bytes"], 0)
+            self.assertGreaterEqual(op["floor_s"] * 1.001, max(op["flops"] / rates[0], op["bytes"] / rates[1]))
+            self.assertLessEqual(op["floor_s"], 1.001 * (op["flops"] / rates[0] + op["bytes"] / rates[1]))
+        self.assertIn("is the floor", self.run_ok(*self.ARGS, "--stages", "ceilings,vae", "--matrix", 64, "--copy", 1, "--ops"))
+
     def test_wrong_options(self):
-        for wrong in (("--size", "63x64"), ("--batch", 0), ("--stages", "paint"),
-                      ("--pruning", "none"), ("--repeat", "x")):
+        for wrong in (("--size", "63x64"), ("--batch", 0), ("--stages", "paint"), ("--stages", "unet,"), ("--images", 33),
+                      ("--matrix", 65537), ("--copy", 0), ("--pruning", "none"), ("--repeat", "x")):
             with self.subTest(wrong=wrong):
                 self.run_wrong(2, *self.ARGS, *wrong)
 

@@ -1,6 +1,7 @@
 """A live atedmd for the tests of this folder, and small clients for it.
 
-The environment says what runs: ATEDMD (the program) and ATEDM_TEST_MODEL (a model directory).
+The environment says what runs: ATEDMD (the program), ATEDM_TEST_MODEL (a model directory) and, where it is set,
+ATEDM_TEST_BACKEND (the backend of daemons for which a test names none) and ATEDM_TEST_PATIENCE (seconds).
 """
 import base64
 import http.client
@@ -20,8 +21,8 @@ import zlib
 PROGRAM = os.environ["ATEDMD"]
 MODEL = os.environ["ATEDM_TEST_MODEL"]
 
-# Seconds that anything here may take on a busy machine before the test fails.
-PATIENCE = 60
+# Seconds that anything here may take on a busy machine before the test fails; more on an emulated device.
+PATIENCE = int(os.environ.get("ATEDM_TEST_PATIENCE", "60"))
 
 # The smallest request: as fast as it gets.
 SMALL = {"prompt": "a red circle", "width": 32, "height": 32, "steps": 2, "seed": 7}
@@ -62,7 +63,8 @@ class Daemon:
         self.environment = environment or {}
         self.state = tempfile.TemporaryDirectory(prefix="atedmd-")
         flags = {"model": model, "listen": "127.0.0.1:0", "log_level": "debug",
-                 "default_pruning": "at-edm", "job_store": self.state.name + "/jobs.db", **options}
+                 "default_pruning": "at-edm", "job_store": self.state.name + "/jobs.db",
+                 "backend": os.environ.get("ATEDM_TEST_BACKEND"), **options}
         self.command = [PROGRAM]
         for name, value in flags.items():
             if value is not None:

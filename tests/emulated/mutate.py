@@ -3,9 +3,12 @@
 emulated backend sees each of them: a test of the tests.
 
 usage: mutate.py BUILD_DIR [NAME...]     (NAME: only these mistakes)
+       mutate.py --fit                   (only whether all of them still fit the sources, in no time)
 """
+import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -102,35 +105,48 @@ MISTAKES = (
     ("vectors: alignment is not looked at", "gpu.cuh", "add",
      [("return ((uintptr_t)p & 15) == 0;", "return p != nullptr;")]),
     ("vectors: one element too many", "gpu.cuh", "add", [("        if (i < n)\n", "        if (i <= n)\n")]),
-    ("sync: does not wait", "backend.c", "copy",
-     [("cudaStreamSynchronize(atedm_cuda_stream_of(s)->stream), \"waiting\")", "cudaSuccess, \"waiting\")")]),
+    ("sync: does not wait", "staging.c", "copy",
+     [("cudaStreamSynchronize(s->stream), \"waiting\")", "cudaSuccess, \"waiting\")")]),
 )
 
 COMMON = ("-O2", "-fPIC", "-I" + str(ROOT), "-isystem", str(ROOT / "tests/emulated/fallback"), "-c")
 CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", *COMMON, "-x", "c++")
-C = ("cc", "-std=c17", "-D_GNU_SOURCE", '-DATEDM_VERSION="0.1.0"', '-DATEDM_CUDNN_FILE="none"', *COMMON)
+C = ("cc", "-std=c17", *COMMON)
 # Ways to run parity: name, dtype, environment.
 LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
 WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
         ("reverse", "bf16", {"ATEDM_EMULATED_SCHEDULE": "reverse"}))
 
 
-def build(build_dir, folder, file, replacements):
-    """The backend with the replacements made in one file, as a shared object in `folder`."""
+def definitions(build_dir):
+    """What the build folder defines for the emulated backend's host code."""
+    for entry in json.loads((build_dir / "compile_commands.json").read_text(encoding="utf-8")):
+        if "atedm-cuda-emulated.so.p" in entry["output"] and entry["file"].endswith("/backend.c"):
+            return tuple(word for word in shlex.split(entry["command"]) if word.startswith("-D"))
+    sys.exit("the build folder has no emulated backend")
+
+
+def mutated_text(file, replacements):
+    """The file with the replacements made; ends the program where one of them does not fit."""
     text = (SOURCES / file).read_text(encoding="utf-8")
     for old, new in replacements:
         if text.count(old) != 1:
             sys.exit(f"{file}: \"{old}\" stands there {text.count(old)} times")
         text = text.replace(old, new)
+    return text
+
+
+def build(build_dir, folder, file, replacements):
+    """The backend with the replacements made in one file, as a shared object in `folder`."""
     objects = {path.name: str(path) for path in (build_dir / "tests/emulated/atedm-cuda-emulated.so.p").glob("*.o")}
     # Headers are found before the real ones through the folder; every kernel may depend on one.
     mutated = folder / "kernels/cuda" / file
     mutated.parent.mkdir(parents=True, exist_ok=True)
-    mutated.write_text(text, encoding="utf-8")
+    mutated.write_text(mutated_text(file, replacements), encoding="utf-8")
     is_header = file.endswith(".cuh")
     for source in sorted(SOURCES.glob("*.cu")) if is_header else [mutated]:
         if source.suffix == ".c":
-            command, name = C, f"_.._kernels_cuda_{source.name}.o"
+            command, name = (*C, *definitions(build_dir)), f"_.._kernels_cuda_{source.name}.o"
         else:
             command, name = CPP, f"_emulated_{source.stem}.cpp.o"
         target = folder / (source.stem + ".o")
@@ -175,4 +191,8 @@ def main(build_dir, names):
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
+    if sys.argv[1] == "--fit":
+        for _, changed, _, changes in MISTAKES:
+            mutated_text(changed, changes)
+        sys.exit(0)
     sys.exit(main(pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:]))

@@ -97,6 +97,90 @@ Test(cuda, lost_device)
     atedm_device_destroy(device);
 }
 
+// More rows than a stream has scratch memory for from its start.
+enum { MANY = 20000 };
+
+// Whatever comes next fails as well, each in its own words: products, scratch memory, new memory
+// and new weights. Nothing is left behind of what could not be finished.
+Test(cuda, nothing_works_on_a_lost_device)
+{
+    setenv("ATEDM_EMULATED_FAIL_AFTER", "1", 1);
+    const float values[64] = {1, 2, 3};
+    const atedm_host_tensor vector = {values, ATEDM_F32, 1, {8}},
+                            matrix = {values, ATEDM_F32, 2, {8, 8}},
+                            window = {values, ATEDM_F32, 4, {8, 8, 1, 1}};
+    atedm_device *device = open_device("cuda");
+    atedm_stream *s = open_stream(device, ATEDM_F32);
+    float *memory = device_memory(device, sizeof(float) * 2 * MANY * 8);
+    atedm_weight *linear = NULL, *norm = NULL, *other = NULL;
+    void *more = NULL;
+    atedm_error err = {""};
+    cr_assert_eq(atedm_linear_weight_create(device, ATEDM_F32, &matrix, &vector, 1, &linear, &err),
+                 ATEDM_OK, "%s", err.message);
+    cr_assert_eq(atedm_norm_weight_create(device, &vector, &vector, &norm, &err), ATEDM_OK);
+    atedm_linear(s,
+                 &(atedm_linear_args){.weight = linear, .x = memory, .y = memory + 512, .rows = 4});
+    cr_assert_eq(atedm_stream_sync(s, &err), ATEDM_ERR_DEVICE);
+    cr_assert(strstr(err.message, "cuda: linear: ") != NULL, "%s", err.message);
+    atedm_group_norm(s, &(atedm_group_norm_args){.weight = norm,
+                                                 .x = memory,
+                                                 .y = memory + MANY * 8,
+                                                 .n = MANY,
+                                                 .hw = 1,
+                                                 .groups = 2,
+                                                 .epsilon = 1e-5f});
+    cr_assert_eq(atedm_stream_sync(s, &err), ATEDM_ERR_DEVICE);
+    cr_assert(strstr(err.message, "scratch") != NULL, "%s", err.message);
+    cr_assert_eq(atedm_device_alloc(device, 64, &more, &err), ATEDM_ERR_DEVICE);
+    cr_assert(strstr(err.message, "lost to this process") != NULL, "%s", err.message);
+    cr_assert_eq(atedm_linear_weight_create(device, ATEDM_F32, &matrix, &vector, 1, &other, &err),
+                 ATEDM_ERR_DEVICE);
+    cr_assert_eq(atedm_conv_weight_create(device, ATEDM_F32, &window, &vector, 1, &other, &err),
+                 ATEDM_ERR_DEVICE);
+    cr_assert_eq(atedm_norm_weight_create(device, &vector, &vector, &other, &err),
+                 ATEDM_ERR_DEVICE);
+    cr_assert_eq(atedm_table_weight_create(device, ATEDM_F32, &matrix, &other, &err),
+                 ATEDM_ERR_DEVICE);
+    cr_assert(other == NULL && more == NULL, "untouched on failure");
+    atedm_weight_destroy(linear);
+    atedm_weight_destroy(norm);
+    atedm_device_free(device, memory);
+    atedm_stream_destroy(s);
+    atedm_device_destroy(device);
+}
+
+// Ranking and searching stop where there is no scratch memory for them.
+Test(cuda, no_scratch_for_tokens)
+{
+    setenv("ATEDM_EMULATED_FAIL_AFTER", "1", 1);
+    enum { N = 4, C = 8 };
+    atedm_device *device = open_device("cuda");
+    atedm_stream *s = open_stream(device, ATEDM_F32);
+    float *x = device_memory(device, sizeof(float) * (2 * C + 2) * MANY);
+    float *lse = x + (size_t)2 * C * MANY;
+    int32_t *kept = device_memory(device, 64), *source = device_memory(device, 64);
+    const atedm_span span = {0, MANY, 0, MANY};
+    const atedm_rank_params params = {ATEDM_HEADS_RMS, 2, 0};
+    const atedm_prune_span prune = {0, N, 0, 2};
+    atedm_error err = {""};
+    for (int i = 0; i < 3; i++) {
+        if (i == 0)
+            atedm_add(s, x, x, x, 8); // what loses the device
+        else if (i == 1)
+            atedm_rank_tokens(s, &(atedm_rank_args){x, x + C, 2 * C, 2 * C, lse, MANY, lse + MANY,
+                                                    &span, &params, 1, 1, C, false});
+        else
+            atedm_source_cosine(s, &(atedm_source_args){kept, source, &prune, 1}, x, C);
+        cr_assert_eq(atedm_stream_sync(s, &err), ATEDM_ERR_DEVICE);
+        cr_assert_eq(strstr(err.message, "scratch") != NULL, i == 1, "%s", err.message);
+    }
+    atedm_device_free(device, x);
+    atedm_device_free(device, kept);
+    atedm_device_free(device, source);
+    atedm_stream_destroy(s);
+    atedm_device_destroy(device);
+}
+
 // Memory that is not to be had is no lost device.
 Test(cuda, too_much_memory)
 {

@@ -285,6 +285,21 @@ Test(devices, memory_is_known_without_nvml)
     atedm_device_destroy(device);
 }
 
+// The library is found through LD_LIBRARY_PATH. What it does not know stays unknown.
+Test(devices, figures_of_nvml)
+{
+    setenv("ATEDM_EMULATED_NVML", "37 412500 61 123456789 1755 -", 1);
+    atedm_device *device = open_device("cuda");
+    atedm_device_figures figures = measure(device);
+    cr_expect_float_eq(figures.value[ATEDM_FIGURE_UTILIZATION], 0.37, 1e-9);
+    cr_expect_float_eq(figures.value[ATEDM_FIGURE_POWER], 412.5, 1e-9);
+    cr_expect_float_eq(figures.value[ATEDM_FIGURE_TEMPERATURE], 61, 0);
+    cr_expect_float_eq(figures.value[ATEDM_FIGURE_MEMORY_USED], 123456789, 0);
+    cr_expect_float_eq(figures.value[ATEDM_FIGURE_SM_CLOCK], 1755e6, 0);
+    cr_expect(isnan(figures.value[ATEDM_FIGURE_MEMORY_CLOCK]));
+    atedm_device_destroy(device);
+}
+
 Test(devices, others_say_nothing)
 {
     atedm_device *device = open_device("cpu");

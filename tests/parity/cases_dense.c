@@ -157,6 +157,17 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
     p->vectors = parity_chance(&c->rng, 30);
     p->in = p->vectors ? 32 * parity_range(&c->rng, 1, 10) : random_channels(&c->rng);
     p->out = p->vectors ? 8 * parity_range(&c->rng, 1, 40) : random_channels(&c->rng);
+    // Backends have larger tiles for what is wide enough, which a sample alone is not.
+    if (parity_chance(&c->rng, 12)) {
+        *p = (conv_params){.n = parity_range(&c->rng, 2, 3),
+                           .h = parity_range(&c->rng, 12, 15),
+                           .w = parity_range(&c->rng, 12, 15),
+                           .in = 8 * parity_range(&c->rng, 1, 2),
+                           .out = parity_range(&c->rng, 128, 180),
+                           .vectors = true};
+        *ret_stride = 1;
+        return kernel;
+    }
     int64_t pixels = at_most(MOST_WORK / (p->in * p->out * kernel * kernel), 600);
     p->n = at_most(parity_range(&c->rng, 1, 3), pixels);
     p->h = at_most(parity_range(&c->rng, 1, 19), pixels / p->n);

@@ -21,7 +21,8 @@ typedef struct options {
     const char *backend, *dtype, *op, *sabotage;
     uint64_t seed;
     int64_t iterations;
-    bool bench, full_size, required;
+    int64_t size; // of the benchmarks; -1: all
+    bool bench, json, full_size, required;
 } options;
 
 typedef struct tally {
@@ -39,6 +40,8 @@ static void usage(void)
            "  --iterations N     cases an operation (default 40)\n"
            "  --bench            time the operations at the sizes of SDXL instead; percentages\n"
            "                     are of the rate of a linear layer of 4096 x 1280 x 1280\n"
+           "  --size N           with --bench: the operation's benchmark N only, from 0 on\n"
+           "  --json             with --bench: an object a line, with FLOPs and bytes\n"
            "  --full-size        instead, at these sizes: each sample gives the same bits alone\n"
            "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n"
            "  --required         a backend or dtype that cannot run here is a failure\n");
@@ -46,13 +49,28 @@ static void usage(void)
 
 static const char *option_error(options *o, int argc, char **argv)
 {
-    enum { BACKEND = 1, DTYPE, OP, SEED, ITERATIONS, BENCH, FULL_SIZE, SABOTAGE, REQUIRED, HELP };
+    enum {
+        BACKEND = 1,
+        DTYPE,
+        OP,
+        SEED,
+        ITERATIONS,
+        BENCH,
+        SIZE,
+        JSON,
+        FULL_SIZE,
+        SABOTAGE,
+        REQUIRED,
+        HELP
+    };
     static const struct option longs[] = {{"backend", required_argument, NULL, BACKEND},
                                           {"dtype", required_argument, NULL, DTYPE},
                                           {"op", required_argument, NULL, OP},
                                           {"seed", required_argument, NULL, SEED},
                                           {"iterations", required_argument, NULL, ITERATIONS},
                                           {"bench", no_argument, NULL, BENCH},
+                                          {"size", required_argument, NULL, SIZE},
+                                          {"json", no_argument, NULL, JSON},
                                           {"full-size", no_argument, NULL, FULL_SIZE},
                                           {"sabotage", required_argument, NULL, SABOTAGE},
                                           {"required", no_argument, NULL, REQUIRED},
@@ -71,6 +89,10 @@ static const char *option_error(options *o, int argc, char **argv)
             o->sabotage = optarg;
         else if (which == BENCH)
             o->bench = true;
+        else if (which == JSON)
+            o->json = true;
+        else if (which == SIZE)
+            o->size = strtoll(optarg, &end, 10);
         else if (which == FULL_SIZE)
             o->full_size = true;
         else if (which == REQUIRED)
@@ -191,7 +213,7 @@ static int run(parity_session *session, const options *o)
 {
     tally sum = {0, 0};
     bool found = false;
-    if (o->bench) {
+    if (o->bench && !o->json) {
         session->yardstick = parity_rate(session, &parity_ops[0], 0); // linear
         printf("yardstick: linear 4096 x 1280 x 1280, %.1f GFLOP/s\n", session->yardstick * 1e-9);
     }
@@ -201,7 +223,7 @@ static int run(parity_session *session, const options *o)
             continue;
         found = true;
         if (o->bench)
-            parity_bench(session, op);
+            parity_bench(session, op, (int)o->size, o->json);
         else if (o->full_size)
             test_full_size(session, op, &sum);
         else if (!o->sabotage)
@@ -220,7 +242,7 @@ static int run(parity_session *session, const options *o)
 
 int main(int argc, char **argv)
 {
-    options o = {.backend = "ref", .dtype = "f32", .seed = 1, .iterations = 40};
+    options o = {.backend = "ref", .dtype = "f32", .seed = 1, .iterations = 40, .size = -1};
     const char *problem = option_error(&o, argc, argv);
     atedm_dtype dtype;
     if (!problem && !parse_dtype(o.dtype, &dtype))

@@ -214,7 +214,8 @@ parity_result parity_run_full_size(const parity_session *session, const parity_o
                                    char *why, size_t why_size);
 // FLOP/s of the candidate at a benchmark size.
 double parity_rate(const parity_session *session, const parity_op *op, int size);
-void parity_bench(const parity_session *session, const parity_op *op);
+// Prints a line for each benchmark size, or for that one where `only` is not negative.
+void parity_bench(const parity_session *session, const parity_op *op, int only, bool json);
 
 // ---- what is not a comparison
 

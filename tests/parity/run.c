@@ -9,6 +9,9 @@
 
 // Seconds that a benchmark measures at least, after one warm-up call.
 #define BENCH_SECONDS 0.2
+// Calls are waited for together until they take so long, or are so many.
+#define BENCH_GROUP_SECONDS 0.005
+#define BENCH_MOST_CALLS 1024
 // The reference is timed on calls up to this size only: it is there to be right, not fast.
 #define BENCH_REFERENCE_FLOPS 2e9
 
@@ -154,7 +157,19 @@ parity_result parity_run_case(const parity_session *session, const parity_op *op
     return result;
 }
 
-// Seconds a call.
+// Seconds of `calls` calls, until the last one's results are there.
+static double time_group(const parity_case *c, const parity_side *side, atedm_stream *stream,
+                         int calls)
+{
+    atedm_error err = {{0}};
+    double start = atedm_clock_monotonic();
+    for (int i = 0; i < calls; i++)
+        c->op->run(c, side, -1);
+    parity_require(atedm_stream_sync(stream, &err), &err, c->op->name);
+    return atedm_clock_monotonic() - start;
+}
+
+// Seconds a call. As many at a time as make waiting for them take no part.
 static double time_call(const parity_case *c, atedm_stream *stream)
 {
     char why[512];
@@ -165,17 +180,30 @@ static double time_call(const parity_case *c, atedm_stream *stream)
         fprintf(stderr, "%s %s: %s\n", c->op->name, c->text, why);
         exit(1);
     }
-    atedm_error err = {{0}};
-    double start = atedm_clock_monotonic(), passed = 0;
-    int calls = 0;
-    while (passed < BENCH_SECONDS) {
-        c->op->run(c, &side, -1);
-        parity_require(atedm_stream_sync(stream, &err), &err, c->op->name);
-        calls++;
-        passed = atedm_clock_monotonic() - start;
-    }
+    int group = 1;
+    while (group < BENCH_MOST_CALLS && time_group(c, &side, stream, group) < BENCH_GROUP_SECONDS)
+        group *= 2;
+    double passed = 0;
+    int64_t calls = 0;
+    for (; passed < BENCH_SECONDS; calls += group)
+        passed += time_group(c, &side, stream, group);
     parity_side_finish(&side, c);
-    return passed / calls;
+    return passed / (double)calls;
+}
+
+// Bytes of everything that the call may read and write, once.
+static uint64_t case_bytes(const parity_case *c)
+{
+    uint64_t bytes = 0, element = atedm_dtype_size(c->act);
+    for (size_t i = 0; i < c->n_arrays; i++) {
+        const parity_array *a = &c->arrays[i];
+        bytes += (uint64_t)a->count * parity_element_size(a->type, c->act) *
+                 (a->role == PARITY_INOUT ? 2 : 1);
+    }
+    for (size_t i = 0; i < c->n_weights; i++)
+        for (size_t k = 0; k < c->weights[i].n_parts; k++)
+            bytes += element * (uint64_t)atedm_host_tensor_count(&c->weights[i].matrix[k]);
+    return bytes;
 }
 
 parity_result parity_run_full_size(const parity_session *session, const parity_op *op, int size,
@@ -211,21 +239,34 @@ double parity_rate(const parity_session *session, const parity_op *op, int size)
     return rate;
 }
 
-void parity_bench(const parity_session *session, const parity_op *op)
+static void print_line(const parity_session *session, const parity_case *c, double seconds)
+{
+    printf("%-18s %-58s %12.0f ns", c->op->name, c->text, seconds * 1e9);
+    if (c->bench_flops > 0)
+        printf(" %9.1f GFLOP/s %4.0f %%", c->bench_flops / seconds * 1e-9,
+               100 * c->bench_flops / seconds / session->yardstick);
+    else
+        printf(" %24s", "");
+    if (c->bench_flops <= BENCH_REFERENCE_FLOPS)
+        printf(" %8.1f x ref", time_call(c, session->reference) / seconds);
+    printf("\n");
+}
+
+void parity_bench(const parity_session *session, const parity_op *op, int only, bool json)
 {
     for (int size = 0; size < op->n_bench; size++) {
+        if (only >= 0 && size != only)
+            continue;
         parity_case c;
         build(&c, op, atedm_stream_dtype(session->candidate), 1, size);
-        double candidate = time_call(&c, session->candidate);
-        printf("%-18s %-58s %12.0f ns", op->name, c.text, candidate * 1e9);
-        if (c.bench_flops > 0)
-            printf(" %9.1f GFLOP/s %4.0f %%", c.bench_flops / candidate * 1e-9,
-                   100 * c.bench_flops / candidate / session->yardstick);
+        double seconds = time_call(&c, session->candidate);
+        if (json)
+            printf("{\"op\": \"%s\", \"size\": %d, \"case\": \"%s\", \"seconds\": %.9g, "
+                   "\"flops\": %.0f, \"bytes\": %llu}\n",
+                   op->name, size, c.text, seconds, c.bench_flops,
+                   (unsigned long long)case_bytes(&c));
         else
-            printf(" %24s", "");
-        if (c.bench_flops <= BENCH_REFERENCE_FLOPS)
-            printf(" %8.1f x ref", time_call(&c, session->reference) / candidate);
-        printf("\n");
+            print_line(session, &c, seconds);
         fflush(stdout);
         parity_case_finish(&c);
     }

@@ -44,7 +44,8 @@ Test(profile, counts_operations_and_their_flops)
     float plain[8], profiled[8];
     run(weight, plain);
     atedm_profile *profile = NULL;
-    cr_assert_eq(atedm_profile_start(device, &profile, NULL), ATEDM_OK);
+    const atedm_profile_rates rates = {.flops_per_s = 1, .bytes_per_s = 2};
+    cr_assert_eq(atedm_profile_start(device, &rates, &profile, NULL), ATEDM_OK);
     for (int i = 0; i < 3; i++) {
         atedm_stream_reset_counts(stream); // between two runs, as benchmarks do
         run(weight, profiled);
@@ -59,6 +60,9 @@ Test(profile, counts_operations_and_their_flops)
         cr_assert_geq(ops[i].seconds, 0);
         // 2 x rows x in x out, but for the first, which follows the counts of the plain run.
         cr_assert_eq(ops[i].flops, linear ? 6 * 48 : 0);
+        // The weight of 12, 6 and 8 values; 3 times 8. FLOPs are slower than the bytes, or absent.
+        cr_assert_eq(ops[i].bytes, linear ? 6 * (48 + 24 + 32) : 6 * 96);
+        cr_assert_float_eq(ops[i].floor_s, linear ? 6 * 52 : 6 * 48, 1e-9);
     }
     cr_assert_geq(ops[0].seconds, ops[1].seconds);
     atedm_profile_reset(profile);

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""All figures of the cuda backend in one run: `make bench-gpu`. Skipped (77) where no GPU answers.
+
+On SDXL base's architecture with random weights: the device's ceilings, each operation against its floor, UNet evaluations
+by batch and pruning, what pruning costs, whole denoising loops, text encoders and VAE, whole requests over HTTP, and PyTorch
+beside them. Writes JSON, and the same as tables in markdown, to bench/results. --toy runs all of it at sizes that a
+processor does in seconds, to test it; its figures mean nothing.
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+import device
+import figures
+import markdown
+
+PRESETS = ("off", "at-edm-a", "at-edm-b", "at-edm-c", "at-edm-d", "at-edm-dagger")
+COST = ("at-edm-c", figures.RANDOM, figures.ZERO, figures.ALL_ITERATIONS)
+LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger")
+
+FULL = {
+    "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
+    "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 3,
+    "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"),
+    "latency": {"steps": 30, "clients": 1, "requests": 6}, "throughput": {"steps": 20, "clients": 16, "requests": 64},
+    "served": LOOP_PRUNINGS,
+}
+TOY = {
+    "backend": "cpu", "dtype": "f32", "arch": str(device.ROOT / "config/arch-tiny.json"), "size": "64x64", "guidance": 8,
+    "steps": 4, "batches": (1, 2), "presets": ("off", "at-edm-c"), "cost_batches": (2,), "images": (1,), "repeat": 2,
+    "loop_repeat": 1,
+    "ceilings": ("--matrix", 128, "--copy", 1),
+    "kernels": (("sampler_step", 0), ("attention", 2)), "own_conv": (),
+    "latency": {"steps": 4, "clients": 1, "requests": 2}, "throughput": {"steps": 2, "clients": 2, "requests": 4},
+    "served": ("off", "at-edm-c"),
+}
+
+
+def repeated(option, values):
+    return [part for value in values for part in (option, value)]
+
+
+class Bench:
+    def __init__(self, options, settings):
+        self.options, self.settings = options, settings
+        self.steps = device.Steps(options.limits)
+        self.environment = {"OMP_WAIT_POLICY": "passive"}
+        if settings["backend"] == "cuda":
+            self.environment["ATEDM_CUDA_BACKEND"] = str(device.backend_file(options.build, options.emulated))
+        os.environ.update(self.environment)  # for daemons too
+        self.atedm = options.build / "cli/atedm"
+
+    def report(self, name, *args, limit_s=3600):
+        """Of `atedm bench step`; NoReport where there is none."""
+        s = self.settings
+        text = self.steps.run(name, (self.atedm, "bench", "step", "--arch", s["arch"], "--backend", s["backend"], "--dtype",
+                                     s["dtype"], "--size", s["size"], "--steps", s["steps"], "--json", *args), limit_s)
+        if not self.steps.passed(name):
+            raise NoReport(name)
+        return json.loads(text)
+
+    def evaluations(self):
+        s = self.settings
+        return self.report("evaluations", *s["ceilings"], "--stages", "ceilings,text,unet,vae", "--ops", "--repeat", s["repeat"],
+                           *repeated("--batch", s["batches"]), *repeated("--pruning", s["presets"]))
+
+    def pruning_cost(self):
+        s = self.settings
+        return self.report("pruning cost", *s["ceilings"], "--stages", "ceilings,unet", "--ops", "--repeat", s["repeat"],
+                           *repeated("--batch", s["cost_batches"]), *repeated("--pruning", COST))
+
+    def loops(self):
+        s = self.settings
+        prunings = [p for p in LOOP_PRUNINGS if p in s["presets"]]
+        return self.report("loops", "--stages", "loop", "--repeat", s["loop_repeat"], *repeated("--images", s["images"]),
+                           *repeated("--pruning", prunings))
+
+    def kernels(self):
+        s, lines = self.settings, []
+        chosen = [("--op", op, "--size", size) for op, size in s["kernels"]] or [()]
+        for one in chosen:
+            lines += self.timed(" ".join(("operations", *map(str, one[1::2]))), one, {})
+        # Beside cuDNN, where that is what computed them.
+        if s["own_conv"]:
+            own = self.timed("own convolutions", s["own_conv"], {"ATEDM_CUDA_CONV": "own"})
+            lines += [{**line, "op": "conv, own"} for line in own]
+        return lines
+
+    def timed(self, name, chosen, environment):
+        """Of `parity --bench`; none where it fails."""
+        s = self.settings
+        text = self.steps.run(name, (self.options.build / "tests/parity/parity", "--backend", s["backend"], "--required",
+                                     "--dtype", s["dtype"], "--bench", "--json", *chosen), 1800, environment)
+        return [json.loads(line) for line in text.splitlines()] if self.steps.passed(name) else []
+
+    def model(self):
+        """A folder with the model of random weights, made once; None where that fails."""
+        folder = self.options.build / ("bench-model-toy" if self.options.toy else "bench-model")
+        if not folder.exists():
+            half = folder.with_suffix(".new")
+            shutil.rmtree(half, ignore_errors=True)
+            self.steps.run("model", (self.atedm, "mkmodel", "--arch", self.settings["arch"], "--seed", 1, "--dtype", "bf16", half),
+                           1800)
+            if not self.steps.passed("model"):
+                return None
+            half.rename(folder)
+        return folder
+
+    def requests(self, model):
+        """Requests to a daemon: one client for the latency, many for the throughput."""
+        os.environ.setdefault("ATEDMD", str(self.options.build / "server/atedmd"))
+        os.environ.setdefault("ATEDM_TEST_MODEL", str(model))
+        os.environ.setdefault("ATEDM_TEST_PATIENCE", str(int(1800 * self.options.limits)))
+        sys.path.insert(0, str(device.ROOT / "tests/e2e"))
+        import daemon  # reads the environment
+        s, out = self.settings, []
+        with daemon.Daemon(model=str(model), backend=s["backend"], dtype=s["dtype"], log_level="warning", queue_limit=10000) as d:
+            for kind in ("latency", "throughput"):
+                load = s[kind]
+                for pruning in s["served"]:
+                    common = (self.atedm, "bench", "serve", "--url", f"http://{d.host}:{d.port}", "--size", s["size"], "--steps",
+                              load["steps"], "--guidance-scale", s["guidance"], "--pruning", pruning, "--concurrency",
+                              load["clients"], "--json")
+                    name = f"{kind} {pruning}"
+                    self.steps.run(name + ", warm-up", (*common, "--requests", load["clients"]), 1800)
+                    text = self.steps.run(name, (*common, "--requests", load["requests"]), 3600)
+                    if self.steps.passed(name):
+                        out.append(self.served(kind, pruning, load, json.loads(text)))
+        return out
+
+    @staticmethod
+    def served(kind, pruning, load, report):
+        total = report["latency_s"]["total"]
+        return {"kind": kind, "pruning": pruning, "steps": load["steps"], "clients": load["clients"],
+                "images_per_s": report["throughput"]["images_per_s"], "p50_s": total["p50"], "max_s": total["max"],
+                "mean_batch": report["batch"]["mean_size"], "failed": report["requests"]["failed"]}
+
+    def pytorch(self, model):
+        """Figures of PyTorch on the same device, or why there are none."""
+        s, python = self.settings, self.options.pytorch
+        if not python or not model:
+            self.steps.skip("pytorch", "there is no model" if python else "with --toy only where --pytorch names a Python")
+            return {"skipped": self.steps.results[-1]["last_line"]}
+        where = ("--device", "cpu", "--repeat", 2) if self.options.toy else ()
+        text = self.steps.run("pytorch", (python, device.ROOT / "tests/device/pytorch_unet.py", "--config",
+                                          model / "unet/config.json", "--size", s["size"].split("x")[0], "--batch", *s["batches"],
+                                          *where), 3600)
+        if not self.steps.passed("pytorch"):
+            return {"skipped": self.steps.results[-1]["last_line"]}
+        return json.loads(text)
+
+
+class NoReport(Exception):
+    """A step that the figures cannot do without failed."""
+
+
+def measure(bench):
+    """All figures; steps that fail leave theirs out, but for the ceilings, which everything is held against."""
+    report = bench.evaluations()
+    ceilings = figures.ceilings_of(report)
+    result = {"ceilings": ceilings, "evaluations": figures.evaluations(report, ceilings),
+              "stages": [{"stage": row["stage"], "batch": row["batch"], "seconds": row["median_s"],
+                          "operations": figures.operations([{**row, "steps": 1}], ceilings)}
+                         for row in report["stages"] if row["stage"] in ("text", "vae")],
+              "pruning_cost": [], "loops": []}
+    try:
+        cost = bench.pruning_cost()
+        evaluated = figures.evaluations(cost, figures.ceilings_of(cost))
+        costs = [figures.pruning_cost(evaluated, batch) for batch in bench.settings["cost_batches"]]
+        result["pruning_cost"] = [entry for entry in costs if entry]
+    except NoReport:
+        pass
+    try:
+        result["loops"] = figures.loops(bench.loops())
+    except NoReport:
+        pass
+    result["kernels"] = figures.kernels(bench.kernels(), ceilings)
+    model = bench.model()
+    try:
+        result["requests"] = bench.requests(model) if model else []
+    except (AssertionError, OSError) as error:  # the daemon does not start, or does not end
+        bench.steps.note("requests", [], "failed", time.monotonic(), str(error), "")
+        result["requests"] = []
+    result["pytorch"] = bench.pytorch(model)
+    result["bars"] = figures.bars(result)
+    return result
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=device.ROOT / "build-gpu", help="default build-gpu")
+    parser.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
+    parser.add_argument("--toy", action="store_true", help="a tiny model on the processor: a test, no figures")
+    parser.add_argument("--emulated", action="store_true", help="--toy on the emulated backend of the build folder")
+    parser.add_argument("--pytorch", metavar="PYTHON", help="a Python that has torch and diffusers; default this one; with --toy none")
+    parser.add_argument("--limits", type=float, default=1, help="a factor of all time limits")
+    parser.add_argument("-o", "--output", type=pathlib.Path,
+                        help="a .json; the tables go beside it; default bench/results/DATE-bench-DEVICE.json")
+    options = parser.parse_args()
+    options.build = options.build.resolve()
+    options.toy |= options.emulated
+    if not options.pytorch and not options.toy:
+        options.pytorch = sys.executable
+    return options
+
+
+def main():
+    options = parse()
+    settings = dict(TOY if options.toy else FULL)
+    if options.emulated:
+        settings.update(backend="cuda", dtype="bf16", kernels=(("sampler_step", 0),))
+    if options.toy:
+        found = {"name": "toy", "driver": None}
+    else:
+        found = device.device_or_exit(False, "the benchmark")
+    bench = Bench(options, settings)
+    result = {**device.heading(found, "tests/device/bench_gpu.py"), "toy": options.toy, "settings": settings}
+    status = 1
+    if options.no_build or device.build_steps(bench.steps, options.build):
+        try:
+            result.update(measure(bench))
+            status = 0 if bench.steps.all_good() else 1
+        except NoReport as name:
+            print(f"there are no figures without: {name}")
+    result["steps"] = bench.steps.results
+    print("\n" + bench.steps.table())
+    output = options.output or device.result_path(found, "bench", ".json")
+    device.write_json(output, result)
+    if "bars" in result:
+        text = markdown.text(result)
+        output.with_suffix(".md").write_text(text, encoding="utf-8")
+        print("\n" + "\n".join(text.split("## Ceilings")[0].splitlines()[2:]))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""The tests that need a GPU: `make check-gpu`. Skipped (77) where none answers.
+
+Builds with the cuda backend, then: parity in each dtype, also at SDXL's sizes; the goldens; pictures that do not depend on
+the batch, over HTTP; compute-sanitizer over parity, where it is there; two minutes of steady load with faults. A step that
+fails does not keep the others from running. The results go to bench/results as JSON.
+"""
+import argparse
+import os
+import pathlib
+import shutil
+import sys
+
+import device
+
+PYTHON = sys.executable
+E2E = device.ROOT / "tests" / "e2e"
+DTYPES = ("f32", "bf16", "f16")
+# Libraries' kernels are not for us to test.
+OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
+# Cases an operation under the sanitizers, which are some hundred times slower.
+SANITIZED_ITERATIONS = 3
+SANITIZERS = {"memcheck": ("--report-api-errors", "no"), "racecheck": (), "initcheck": (), "synccheck": ()}
+# compute-sanitizer does not know every machine that CUDA runs on.
+NO_SANITIZER = ("Device not supported",)
+
+
+def find_sanitizer():
+    return shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+
+
+def parity_steps(options):
+    parity = (options.build / "tests/parity/parity", "--backend", "cuda", "--required")
+    for dtype in DTYPES:
+        yield f"parity {dtype}", (*parity, "--dtype", dtype, "--iterations", options.iterations), 1800, {}
+    for dtype in DTYPES:
+        yield f"full size {dtype}", (*parity, "--dtype", dtype, "--full-size"), 3600, {}
+    # What cuDNN computes where it is there.
+    for dtype in DTYPES[1:]:
+        conv = (*parity, "--dtype", dtype, "--op", "conv")
+        yield f"own convolutions {dtype}", (*conv, "--iterations", options.iterations), 1800, OWN_CONV
+        yield f"own convolutions full size {dtype}", (*conv, "--full-size"), 1800, OWN_CONV
+
+
+def golden_steps(options):
+    for program in ("stages", "golden"):
+        yield program, (options.build / "tests/golden" / program, "--data", device.ROOT / "tests/golden/data", "--backend",
+                        "cuda"), 1800, {}
+
+
+def server_steps(options):
+    """Over HTTP: what tests/e2e has, on this backend."""
+    demo = str(device.ROOT / "models/demo")
+    crowd = (PYTHON, E2E / "api_batching.py", "Batching.test_pictures_do_not_depend_on_the_crowd")
+    for dtype in ("f32", "bf16"):
+        yield f"invariance {dtype}", crowd, 1800, {"ATEDM_TEST_BACKENDS": f"cuda:{dtype}"}
+    yield "invariance demo bf16", crowd, 1800, {"ATEDM_TEST_BACKENDS": "cuda:bf16", "ATEDM_TEST_MODEL": demo}
+    yield "soak", (PYTHON, E2E / "soak.py", options.soak), 3 * options.soak + 300, {"ATEDM_TEST_BACKEND": "cuda"}
+
+
+def sanitizer_steps(options):
+    sanitizer = find_sanitizer()
+    for tool, more in SANITIZERS.items():
+        for dtype in ("bf16", "f32"):
+            command = (sanitizer, "--tool", tool, "--error-exitcode", 9, *more, options.build / "tests/parity/parity",
+                       "--backend", "cuda", "--required", "--dtype", dtype, "--iterations", SANITIZED_ITERATIONS)
+            yield f"{tool} {dtype}", command if sanitizer else None, 3600, OWN_CONV
+
+
+def all_steps(options):
+    for part in (parity_steps, golden_steps, server_steps, sanitizer_steps):
+        yield from part(options)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=device.ROOT / "build-gpu", help="default build-gpu")
+    parser.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="steps whose names have one of these in them")
+    parser.add_argument("--iterations", type=int, default=100, help="of parity, cases an operation; default 100")
+    parser.add_argument("--soak", type=float, default=120, help="seconds; default 120")
+    parser.add_argument("--limits", type=float, default=1, help="a factor of all time limits")
+    parser.add_argument("--emulated", action="store_true", help="on the emulated backend of the build folder")
+    parser.add_argument("--list", action="store_true", help="names of the steps")
+    parser.add_argument("-o", "--output", type=pathlib.Path, help="default bench/results/DATE-check-DEVICE.json")
+    options = parser.parse_args()
+    options.build = options.build.resolve()
+    return options
+
+
+def environment(options):
+    return {"ATEDM_CUDA_BACKEND": str(device.backend_file(options.build, options.emulated)),
+            "ATEDMD": str(options.build / "server/atedmd"), "ATEDM": str(options.build / "cli/atedm"),
+            "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"), "OMP_WAIT_POLICY": "passive",
+            "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def main():
+    options = parse()
+    if options.list:
+        print("\n".join(name for name, *_ in all_steps(options)))
+        return 0
+    found = device.device_or_exit(options.emulated, "the device suite")
+    steps = device.Steps(options.limits)
+    if options.no_build or device.build_steps(steps, options.build):
+        for name, command, limit_s, more in all_steps(options):
+            if options.only and not any(text in name for text in options.only):
+                continue
+            if command:
+                steps.run(name, command, limit_s, {**environment(options), **more}, skip_lines=NO_SANITIZER)
+            else:
+                steps.skip(name, "compute-sanitizer is not here")
+    if not steps.results:
+        sys.exit("check_gpu.py: no step is called so; --list names them")
+    print(f"\n{found['name']}\n{steps.table()}")
+    output = options.output or device.result_path(found, "check", ".json")
+    device.write_json(output, {**device.heading(found, "tests/device/check_gpu.py"), "steps": steps.results})
+    return 0 if steps.all_good() else 1
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""What the device suite and its benchmarks share: which GPU answers, steps that have a time limit, what they write down.
+
+No test library: both run on machines that have nothing but Python.
+"""
+import ctypes
+import datetime
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SKIPPED = 77  # Meson's exit status for it
+TAIL_LINES = 30  # of a failed step's output that are shown
+
+# Attributes of cuDeviceGetAttribute (cuda.h).
+MAJOR, MINOR = 75, 76
+
+
+class NoDevice(Exception):
+    """Says why."""
+
+
+def driver_version():
+    """The kernel driver's, as nvidia-smi has it; where that is not there, None."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    result = subprocess.run(("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"), capture_output=True,
+                            text=True, check=False, timeout=60)
+    return result.stdout.split("\n")[0].strip() or None
+
+
+def find_device():
+    """The first GPU that is visible, as programs that take it see it; NoDevice where none is. Takes no memory of it."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        raise NoDevice("there is no NVIDIA driver here (libcuda.so.1)") from None
+    status, count = cuda.cuInit(0), ctypes.c_int(0)
+    if status:
+        raise NoDevice(f"no device answers (cuInit says {status})")
+    cuda.cuDeviceGetCount(ctypes.byref(count))
+    if count.value < 1:
+        raise NoDevice("no device is visible")
+    device, name, memory = ctypes.c_int(0), ctypes.create_string_buffer(256), ctypes.c_size_t(0)
+    major, minor, version = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+    cuda.cuDeviceGet(ctypes.byref(device), 0)
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device)
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    return {"name": name.value.decode(), "compute_capability": f"{major.value}.{minor.value}",
+            "memory_bytes": memory.value, "driver": driver_version(),
+            "cuda": f"{version.value // 1000}.{version.value % 1000 // 10}"}
+
+
+def emulated_device():
+    return {"name": "emulated", "compute_capability": None, "memory_bytes": None, "driver": None, "cuda": None}
+
+
+def device_or_exit(is_emulated, what):
+    try:
+        return emulated_device() if is_emulated else find_device()
+    except NoDevice as reason:
+        print(f"skipped: {what} needs an NVIDIA GPU: {reason}")
+        sys.exit(SKIPPED)
+
+
+def backend_file(build, is_emulated):
+    """What ATEDM_CUDA_BACKEND has to name."""
+    return build / ("tests/emulated/atedm-cuda-emulated.so" if is_emulated else "kernels/cuda/atedm-cuda.so")
+
+
+def commit():
+    """Where this is a checkout of git; a machine that got the files alone says so by the variable ATEDM_COMMIT."""
+    result = subprocess.run(("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"), capture_output=True,
+                            text=True, check=False)
+    return result.stdout.strip() or os.environ.get("ATEDM_COMMIT")
+
+
+# ---- steps
+
+
+class Steps:
+    """Runs programs one after the other, each with a time limit, and keeps what became of them."""
+
+    def __init__(self, limit_scale=1):
+        self.limit_scale = limit_scale
+        self.results = []
+
+    def run(self, name, command, limit_s, environment=None, cwd=ROOT, skip_lines=()):
+        """One step; returns its standard output. 77 is "skipped", and so is a failure whose output has one of `skip_lines`."""
+        command = [str(part) for part in command]
+        print(f"== {name}", flush=True)
+        start, limit_s = time.monotonic(), limit_s * self.limit_scale
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+            try:
+                process = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=errors, text=True, start_new_session=True,
+                                           env={**os.environ, **(environment or {})})
+            except OSError as error:
+                return self.note(name, command, "failed", start, str(error), "")
+            try:
+                status = process.wait(limit_s)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
+                os.killpg(process.pid, signal.SIGKILL)  # with all that it started; Ctrl-C does not reach that
+                process.wait()
+                if isinstance(why, KeyboardInterrupt):
+                    raise
+                status = None
+            out.seek(0)
+            errors.seek(0)
+            text, said = out.read(), errors.read()
+        result = "passed" if status == 0 else "skipped" if status == SKIPPED else "failed"
+        if result == "failed" and any(line in text + said for line in skip_lines):
+            result = "skipped"
+        if status is None:
+            result, said = "timed out", said + f"\nnot within {limit_s:g} s"
+        return self.note(name, command, result, start, said, text)
+
+    def skip(self, name, why):
+        print(f"== {name}", flush=True)
+        self.note(name, [], "skipped", time.monotonic(), why, "")
+
+    def note(self, name, command, result, start, said, text):
+        seconds = time.monotonic() - start
+        shown = [os.path.relpath(part, ROOT) if part.startswith(str(ROOT) + "/") else part for part in command]
+        lines = (text + "\n" + said).strip().splitlines()
+        self.results.append({"name": name, "result": result, "seconds": round(seconds, 3), "command": " ".join(shown),
+                             "last_line": lines[-1] if lines else ""})
+        if result != "passed":
+            print("\n".join(lines[-TAIL_LINES:]), flush=True)
+        return text
+
+    def passed(self, name):
+        return any(step["name"] == name and step["result"] == "passed" for step in self.results)
+
+    def table(self):
+        width = max(len(step["name"]) for step in self.results)
+        lines = [f"{'step':{width}}  result     seconds"]
+        lines += [f"{step['name']:{width}}  {step['result']:9} {step['seconds']:8.1f}" for step in self.results]
+        counts = {kind: sum(step["result"] == kind for step in self.results)
+                  for kind in ("passed", "failed", "timed out", "skipped")}
+        bad = counts["failed"] + counts["timed out"]
+        return "\n".join(lines + [f"{counts['passed']} passed, {bad} failed, {counts['skipped']} skipped"])
+
+    def all_good(self):
+        """Nothing failed, and something passed."""
+        kinds = {step["result"] for step in self.results}
+        return "passed" in kinds and not kinds & {"failed", "timed out"}
+
+
+def build_steps(steps, build):
+    """Configures and builds with the cuda backend; whether that went well."""
+    steps.run("dependencies", (ROOT / "deploy/install-deps.sh", "check"), 1800)
+    setup = ["meson", "configure", build] if (build / "build.ninja").exists() else ["meson", "setup", build]
+    steps.run("configure", (*setup, "-Dcuda=enabled", "-Dtests=true"), 300)
+    if steps.passed("configure"):
+        steps.run("build", ("ninja", "-C", build), 3600)
+    return steps.passed("build")
+
+
+# ---- results
+
+
+def result_path(device, kind, suffix):
+    name = re.sub(r"[^a-z0-9]+", "-", device["name"].lower()).strip("-")
+    return ROOT / "bench" / "results" / f"{datetime.date.today().isoformat()}-{kind}-{name}{suffix}"
+
+
+def heading(device, program):
+    """What every file of results opens with."""
+    command = " ".join((program, *sys.argv[1:]))
+    return {"date": datetime.date.today().isoformat(), "device": device, "commit": commit(), "command": command}
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {os.path.relpath(path)}")

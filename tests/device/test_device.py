@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""The device suite and the GPU benchmarks, as far as they run without a GPU: on the emulated backend, and at toy sizes.
+
+The environment says where they are built: ATEDM_BUILD.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import device
+import figures
+import markdown
+
+BUILD = pathlib.Path(os.environ["ATEDM_BUILD"])
+HERE = pathlib.Path(__file__).resolve().parent
+# So that a GPU of this machine is none of this test's.
+HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(program, *args, **more):
+    return subprocess.run((sys.executable, HERE / program, *map(str, args)), capture_output=True, text=True, check=False,
+                          env={**os.environ, **HIDDEN, **more})
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.output = self.folder / "out.json"
+
+    def results(self):
+        return json.loads(self.output.read_text(encoding="utf-8"))
+
+
+class Check(Folder):
+    def check(self, *args, **more):
+        return run("check_gpu.py", "--build", BUILD, "--no-build", "--emulated", "-o", self.output, *args, **more)
+
+    def test_without_a_device(self):
+        for program in ("check_gpu.py", "bench_gpu.py"):
+            done = run(program, "-o", self.output)
+            self.assertEqual(done.returncode, 77, done.stdout + done.stderr)
+            self.assertRegex(done.stdout, r"^skipped: the \S+.* needs an NVIDIA GPU: .+\n$")
+            self.assertFalse(self.output.exists())
+
+    def test_names(self):
+        names = run("check_gpu.py", "--list").stdout.splitlines()
+        self.assertEqual(len(set(names)), len(names))
+        for part in ("parity f32", "parity bf16", "parity f16", "full size bf16", "stages", "golden", "invariance f32",
+                     "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak"):
+            self.assertIn(part, names)
+
+    def test_steps_that_pass(self):
+        done = self.check("--only", "parity bf16", "invariance bf16", "--iterations", 2, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("2 passed, 0 failed, 0 skipped", done.stdout)
+        results = self.results()
+        self.assertEqual([step["name"] for step in results["steps"]], ["parity bf16", "invariance bf16"])
+        for step in results["steps"]:
+            self.assertEqual(step["result"], "passed")
+            self.assertGreater(step["seconds"], 0)
+        self.assertIn("parity --backend cuda --required --dtype bf16", results["steps"][0]["command"])
+        self.assertEqual(results["device"]["name"], "emulated")
+        self.assertRegex(results["date"], r"^\d{4}-\d\d-\d\d$")
+        self.assertIn("--only parity bf16", results["command"])
+        self.assertIn("commit", results)
+
+    def test_a_failure_hides_nothing(self):
+        done = self.check("--only", "parity f", "--iterations", 1, ATEDM_EMULATED_FAIL_AFTER="20")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("0 passed, 2 failed, 0 skipped", done.stdout)
+        self.assertEqual([step["result"] for step in self.results()["steps"]], ["failed", "failed"])
+
+    def test_time_limit(self):
+        done = self.check("--only", "parity f", "--iterations", 100000, "--limits", 0.0001)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual([step["result"] for step in self.results()["steps"]], ["timed out", "timed out"])
+        self.assertIn("not within 0.18 s", done.stdout)
+
+    def test_skipped_steps(self):
+        steps = device.Steps()
+        steps.run("by status", (sys.executable, "-c", "exit(77)"), 60)
+        steps.run("by what it says", (sys.executable, "-c", "print('Device not supported'); exit(1)"), 60,
+                  skip_lines=("Device not supported",))
+        steps.run("no program", (self.folder / "none",), 60)
+        self.assertEqual([step["result"] for step in steps.results], ["skipped", "skipped", "failed"])
+        self.assertFalse(steps.all_good())
+
+    def test_nothing_but_skipped_is_not_good(self):
+        steps = device.Steps()
+        steps.skip("one", "not here")
+        self.assertFalse(steps.all_good())
+
+
+CEILINGS = {"matrix_flops_per_s": 100.0, "copy_bytes_per_s": 10.0, "wait_s": 1.0, "gemm_flops_per_s": 90.0}
+
+
+def op(name, seconds, calls=1, flops=0, num_bytes=0, least=0.0):
+    return {"op": name, "seconds": seconds, "calls": calls, "flops": flops, "bytes": num_bytes, "floor_s": least}
+
+
+def unet(pruning, steps, seconds, ops, batch=2, flops=1000):
+    return {"stage": "unet", "batch": batch, "pruning": pruning, "steps": steps, "median_s": seconds, "min_s": seconds,
+            "flops": flops, "overhead_flops": 10, "ops": ops}
+
+
+class Arithmetic(unittest.TestCase):
+    # Two phases of 1 and 3 steps; 1 s of each call is waiting.
+    REPORT = {"stages": [
+        unet("off", 4, 20.0, [op("linear", 11, flops=500, least=5.0)]),
+        unet("at-edm-c", 1, 16.0, [op("linear", 9), op("rank_tokens", 3, 2)], flops=800),
+        unet("at-edm-c", 3, 8.0, [op("linear", 5), op("rank_tokens", 4, 2), op("gather_rows", 3)], flops=400),
+        unet(figures.RANDOM, 4, 9.0, [op("linear", 9)]),
+        {"stage": "loop", "batch": 8, "pruning": "off", "steps": 4, "median_s": 30.0, "min_s": 29.0},
+        {"stage": "loop", "batch": 8, "pruning": "at-edm-c", "steps": 4, "median_s": 20.0, "min_s": 19.0}]}
+
+    def test_floor(self):
+        self.assertEqual(figures.floor_s(1000, 10, CEILINGS), 10)
+        self.assertEqual(figures.floor_s(100, 50, CEILINGS), 5)
+
+    def test_evaluations(self):
+        evaluated = figures.evaluations(self.REPORT, CEILINGS)
+        off, pruned = evaluated[:2]
+        self.assertEqual((off["seconds"], off["floor_s"], off["against_off"]), (20, 5, 1))
+        self.assertEqual((pruned["seconds"], pruned["against_off"]), (10, 2))
+        self.assertEqual((pruned["flops"], pruned["flops_against_off"]), (500, 2))
+        by_name = {entry["op"]: entry for entry in pruned["operations"]}
+        self.assertEqual(by_name["linear"]["net_s"], (8 + 3 * 4) / 4)
+        self.assertEqual(by_name["rank_tokens"]["net_s"], (1 + 3 * 2) / 4)
+        self.assertEqual(by_name["gather_rows"]["net_s"], 3 * 2 / 4)
+        self.assertAlmostEqual(sum(entry["share"] for entry in pruned["operations"]), 1)
+        self.assertEqual(off["operations"][0]["floor_share"], 0.5)
+
+    def test_pruning_cost(self):
+        cost = figures.pruning_cost(figures.evaluations(self.REPORT, CEILINGS), 2)
+        self.assertEqual((cost["ranking_s"], cost["ranking_share"]), (1.75, 0.175))
+        self.assertEqual((cost["ranking_by_difference_s"], cost["ranking_by_difference_share"]), (1, 0.1))
+        self.assertEqual((cost["recovery_s"], cost["recovery_share"]), (1.5, 0.15))
+        self.assertIsNone(cost["recovery_by_difference_s"])
+        self.assertIsNone(figures.pruning_cost([], 2))
+
+    def test_kernels(self):
+        line = {"op": "attention", "size": 1, "case": "x", "seconds": 2.0, "flops": 100, "bytes": 5}
+        entry = figures.kernels([line, {**line, "flops": 0}], CEILINGS)
+        self.assertEqual((entry[0]["floor_s"], entry[0]["floor_share"], entry[0]["flops_per_s"]), (1, 0.5, 50))
+        self.assertEqual((entry[1]["floor_s"], entry[1]["flops_per_s"]), (0.5, None))
+
+    def test_bars(self):
+        loops = figures.loops(self.REPORT)
+        self.assertEqual((loops[1]["against_off"], loops[1]["images_per_s"]), (1.5, 0.4))
+        evaluated = figures.evaluations(self.REPORT, CEILINGS)
+        result = {"loops": loops, "evaluations": evaluated, "pruning_cost": [figures.pruning_cost(evaluated, 2)],
+                  "pytorch": {"evaluations": [{"mode": "compiled", "batch": 2, "seconds": 16.0}]},
+                  "kernels": [{"op": "attention", "size": 1, "flops_per_s": 4e14}],
+                  "requests": [{"kind": "throughput", "pruning": "at-edm-c", "images_per_s": 2.5},
+                               {"kind": "latency", "pruning": "at-edm-c", "p50_s": 1.2}]}
+        values = {bar["name"]: (bar["value"], bar["met"]) for bar in figures.bars(result)}
+        self.assertEqual(values["at-edm-c against off, denoising loop of 8"], (1.5, True))
+        self.assertEqual(values["at-edm-c against off, denoising loop of 1"], (None, None))
+        self.assertEqual(values["unpruned evaluation of 2 against PyTorch compiled"], (1.25, False))
+        self.assertEqual(values["20 steps with guidance, at-edm-c"], (2.5, True))
+        self.assertEqual(values["30 steps with guidance, batch 1, at-edm-c"], (1.2, False))
+        self.assertEqual(values["attention, heads of 64, 4096 tokens"], (400, True))
+        self.assertEqual(values["G-WPR's share of an evaluation of 2"], (0.175, False))
+
+
+class Bench(Folder):
+    # In place of a Python with torch and diffusers; notes what it is called with.
+    PYTHON = """#!/bin/sh
+echo "$*" >"$(dirname "$0")/called"
+echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch": 1, "seconds": 1000.0, "best_s": 999.0}]}'
+"""
+
+    def check_pytorch(self, result, text):
+        called = (self.folder / "called").read_text(encoding="utf-8")
+        self.assertRegex(called, r"pytorch_unet\.py --config \S+/unet/config\.json --size 64 --batch 1 2 --device cpu ")
+        met = {bar["name"]: bar["met"] for bar in result["bars"]}
+        self.assertTrue(met["unpruned evaluation of 1 against PyTorch compiled"])
+        self.assertIsNone(met["unpruned evaluation of 2 against PyTorch compiled"])
+        self.assertIn("| compiled | 1 | 1e+06 |", text)
+
+    def test_toy(self):
+        python = self.folder / "python"
+        python.write_text(self.PYTHON, encoding="utf-8")
+        python.chmod(0o755)
+        done = run("bench_gpu.py", "--toy", "--build", BUILD, "--no-build", "--pytorch", python, "-o", self.output)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        result = self.results()
+        for key in ("date", "device", "commit", "command", "settings", "steps", "bars", "pytorch"):
+            self.assertIn(key, result)
+        self.assertTrue(result["toy"])
+        self.check_evaluations(result)
+        self.assertEqual([cost["batch"] for cost in result["pruning_cost"]], [2])
+        self.assertGreater(result["pruning_cost"][0]["ranking_s"], 0)
+        self.assertIsNotNone(result["pruning_cost"][0]["all_iterations_s"])
+        self.assertEqual([(e["images"], e["pruning"]) for e in result["loops"]], [(1, "off"), (1, "at-edm-c")])
+        self.assertEqual({e["op"] for e in result["kernels"]}, {"sampler_step", "attention"})
+        for entry in result["kernels"] + result["loops"]:
+            self.assertGreater(entry["seconds"], 0)
+        self.assertEqual([stage["stage"] for stage in result["stages"]], ["text", "vae"])
+        self.assertEqual(len(result["requests"]), 4)
+        for entry in result["requests"]:
+            self.assertEqual(entry["failed"], 0)
+            self.assertGreater(entry["images_per_s"], 0)
+        text = self.output.with_suffix(".md").read_text(encoding="utf-8")
+        self.assertEqual(text, markdown.text(result))
+        self.assertIn("| attention |", text)
+        self.assertIn("not measured", text)  # the bars of at-edm-dagger
+        self.check_pytorch(result, text)
+
+    def check_evaluations(self, result):
+        for value in result["ceilings"].values():
+            self.assertGreater(value, 0)
+        self.assertEqual([(e["batch"], e["pruning"]) for e in result["evaluations"]],
+                         [(batch, pruning) for batch in (1, 2) for pruning in ("off", "at-edm-c")])
+        for entry in result["evaluations"]:
+            names = {operation["op"] for operation in entry["operations"]}
+            self.assertEqual("rank_tokens" in names, entry["pruning"] != "off")
+            self.assertGreater(entry["seconds"], 0)
+            # Each call's floor is at least either of these.
+            for operation in entry["operations"]:
+                either = figures.floor_s(operation["flops"], operation["bytes"], result["ceilings"])
+                rates = result["ceilings"]["matrix_flops_per_s"], result["ceilings"]["gemm_flops_per_s"]
+                self.assertGreaterEqual(operation["floor_s"] * 1.0001, either * rates[0] / max(rates), operation["op"])
+        off = {e["batch"]: e["flops"] for e in result["evaluations"] if e["pruning"] == "off"}
+        self.assertEqual(off[2], 2 * off[1])
+
+
+if __name__ == "__main__":
+    unittest.main()
