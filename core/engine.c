@@ -120,6 +120,11 @@ size_t atedm_engine_requests(const atedm_engine *e)
     return e->n_jobs;
 }
 
+const atedm_repeat_figures *atedm_engine_repeats(const atedm_engine *e)
+{
+    return atedm_pipeline_repeats(e->pipeline);
+}
+
 size_t atedm_engine_memory(const atedm_engine *e)
 {
     size_t bytes = atedm_pipeline_device_memory(e->pipeline);

@@ -369,6 +369,11 @@ void atedm_pipeline_counts(const atedm_pipeline *p, atedm_op_counts ret_counts[3
     memcpy(ret_counts, p->counts, sizeof p->counts);
 }
 
+const atedm_repeat_figures *atedm_pipeline_repeats(const atedm_pipeline *p)
+{
+    return atedm_stream_repeats(p->stream);
+}
+
 int atedm_generation_steps_done(const atedm_generation *g, int image)
 {
     return g->steps_done[image];

@@ -83,6 +83,9 @@ void atedm_generation_latent_size(const atedm_generation *g, int64_t *ret_h, int
 // VAE.
 void atedm_pipeline_counts(const atedm_pipeline *pipeline, atedm_op_counts ret_counts[3]);
 
+// What came of evaluations that are like earlier ones.
+const atedm_repeat_figures *atedm_pipeline_repeats(const atedm_pipeline *p);
+
 const atedm_plan *atedm_generation_plan(const atedm_generation *g); // NULL: pruning off
 const atedm_request_cost *atedm_generation_cost(const atedm_generation *g);
 // Device bytes that the request holds from create to destroy.

@@ -162,3 +162,22 @@ void atedm_stream_reset_counts(atedm_stream *stream)
 {
     stream->counts = (atedm_op_counts){0};
 }
+
+void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
+                         atedm_enqueue_fn enqueue, void *user)
+{
+    const atedm_backend *backend = s->device->backend;
+    if (s->status)
+        return;
+    if (backend->stream_repeat && key_bytes <= ATEDM_REPEAT_KEY_MAX) {
+        backend->stream_repeat(s, key, key_bytes, enqueue, user);
+        return;
+    }
+    s->repeats.direct++;
+    enqueue(user);
+}
+
+const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s)
+{
+    return &s->repeats;
+}

@@ -112,6 +112,31 @@ void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
+// ---- sequences that come again
+
+typedef void (*atedm_enqueue_fn)(void *user);
+
+// Calls `enqueue`, which calls operations of this stream and nothing else that matters, or enqueues
+// what it did when it last came with this key: a backend may record the device's work of a call and
+// launch it as a whole. Equal keys promise equal operations: the same weights, sizes, spans,
+// addresses and other values. `enqueue` may be called twice, the first time without effect on the
+// device; it neither uploads, downloads nor waits. Results and counts are as if it had been called
+// once. Longer keys than the limit are never recorded.
+#define ATEDM_REPEAT_KEY_MAX ((size_t)1 << 16)
+void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
+                         atedm_enqueue_fn enqueue, void *user);
+
+// What became of the calls so far.
+typedef struct atedm_repeat_figures {
+    uint64_t direct;   // ran as any operations do
+    uint64_t recorded; // ran by a recording that was made for it
+    uint64_t replayed; // ran by an earlier one
+    uint64_t dropped;  // recordings that were given up for others, or whose memory had moved
+    char refusal[ATEDM_ERROR_MAX]; // why there will be no recordings any more; "" where nothing is
+                                   // wrong
+} atedm_repeat_figures;
+const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s);
+
 // ---- weights
 
 // A weight is immutable, in the backend's own layout, made once from host tensors of dtype F32,

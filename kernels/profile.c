@@ -115,6 +115,7 @@ atedm_status atedm_profile_start(atedm_device *device, atedm_profile **ret_profi
     p->inner = device->backend;
     p->device = device;
     p->table = *p->inner;
+    p->table.stream_repeat = NULL; // operations that wait cannot be recorded
 #define X(op, parameters, arguments)                                                               \
     p->table.op = timed_##op;                                                                      \
     p->ops[OP_##op].name = #op;

@@ -75,6 +75,7 @@ static void stream_destroy(atedm_stream *head)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
+    atedm_cuda_graphs_finish(s);
     for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++)
         atedm_cuda_free(head->device, s->scratch[i]);
     atedm_cuda_plans_destroy(s->plans);
@@ -97,6 +98,7 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
         free(s);
         return status;
     }
+    atedm_cuda_graphs_init(s);
     *ret_stream = &s->head;
     return ATEDM_OK;
 }
@@ -120,6 +122,7 @@ static const atedm_backend table = {
     .upload = atedm_cuda_upload,
     .download = atedm_cuda_download,
     .copy = atedm_cuda_copy,
+    .stream_repeat = atedm_cuda_stream_repeat,
     .linear_weight_create = atedm_cuda_linear_weight_create,
     .conv_weight_create = atedm_cuda_conv_weight_create,
     .norm_weight_create = atedm_cuda_norm_weight_create,

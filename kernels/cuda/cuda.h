@@ -26,12 +26,21 @@ typedef enum atedm_cuda_scratch {
     ATEDM_CUDA_SCRATCH_COUNT,
 } atedm_cuda_scratch;
 
+// What is kept of sequences that come again: graph.c. The latest of each.
+#define ATEDM_CUDA_MAX_KEYS 64
+#define ATEDM_CUDA_MAX_GRAPHS 16
+typedef struct atedm_cuda_graphs {
+    struct atedm_cuda_graph *latest;
+    bool off, capturing;
+} atedm_cuda_graphs;
+
 typedef struct atedm_cuda_stream {
     atedm_stream head;
     cudaStream_t stream;
     void *scratch[ATEDM_CUDA_SCRATCH_COUNT];
     size_t scratch_bytes[ATEDM_CUDA_SCRATCH_COUNT];
     struct atedm_cuda_plan *plans; // of linear layers, by shape: linear.c
+    atedm_cuda_graphs graphs;
 } atedm_cuda_stream;
 
 typedef struct atedm_cuda_weight {
@@ -95,6 +104,16 @@ void atedm_cuda_weight_destroy(atedm_weight *weight); // NULL allowed
 
 void atedm_cuda_linear(atedm_stream *s, const atedm_linear_args *args);
 void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
+
+// ---- graph.c
+
+void atedm_cuda_graphs_init(atedm_cuda_stream *s);
+void atedm_cuda_graphs_finish(atedm_cuda_stream *s);
+void atedm_cuda_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
+                              atedm_enqueue_fn enqueue, void *user);
+// Memory of the stream's own is about to move: graphs have its address, and go. During a capture it
+// cannot: false, after failing the stream.
+bool atedm_cuda_graphs_release(atedm_cuda_stream *s);
 
 // ---- ops.c
 

@@ -1,45 +1,39 @@
 // The part of the CUDA runtime that kernels/cuda calls, on the host. Streams run their work when it
-// is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits for it. C++.
+// is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits for it. Capture and graphs are
+// in graph.cpp. C++.
 #include "tests/emulated/engine.hpp"
-#include "tests/emulated/memory.hpp"
+#include "tests/emulated/stream.hpp"
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 
 using emulated::is_device;
 using emulated::lock;
 using emulated::memory_kind;
 using guard = std::lock_guard<std::recursive_mutex>;
 
-struct task {
-    void (*run)(void *);
-    void *closure;
-    void (*drop)(void *);
-};
-struct CUstream_st {
-    std::deque<task> queue;
-};
+std::vector<CUstream_st *> emulated::streams;
+static cudaError_t sticky;  // as an illegal access leaves a context; guarded by lock
+static int calls_left = -1; // until a call fails; -1: none does
 
-static std::vector<CUstream_st *> streams; // guarded by lock
-static cudaError_t sticky;                 // as an illegal access leaves a context; guarded by lock
-static int calls_left = -1;                // until a call fails; -1: none does
+static void run_first(CUstream_st *s)
+{
+    emulated::task_pointer t = s->queue.front();
+    s->queue.pop_front();
+    emulated::unlock opened;
+    t->run(t->closure);
+}
 
 static void drain(CUstream_st *s)
 {
-    while (!s->queue.empty()) {
-        task t = s->queue.front();
-        s->queue.pop_front();
-        emulated::unlock opened;
-        t.run(t.closure);
-        t.drop(t.closure);
-    }
+    while (!s->queue.empty())
+        run_first(s);
 }
 
 static void drain_all()
 {
-    for (CUstream_st *s : streams)
+    for (CUstream_st *s : emulated::streams)
         drain(s);
 }
 
@@ -62,13 +56,14 @@ namespace emulated
 cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, void (*drop)(void *))
 {
     guard g(lock);
-    if (context_is_lost()) {
-        drop(closure);
+    auto t = std::make_shared<task>(run, closure, drop);
+    if (context_is_lost())
         return sticky;
-    }
     if (!stream)
         fail("work on the default stream, which orders all others");
-    stream->queue.push_back({run, closure, drop});
+    if (stream->capture != cudaStreamCaptureStatusNone)
+        return capture(stream, t);
+    stream->queue.push_back(t);
     if (!setting().late)
         drain(stream);
     return cudaSuccess;
@@ -99,24 +94,33 @@ extern "C" {
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     return sticky ? sticky : emulated::allocate(p, bytes, memory_kind::DEVICE);
 }
 
 cudaError_t cudaFree(void *p)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     drain_all();
     return emulated::release(p);
 }
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
+    guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     return emulated::allocate(p, bytes, memory_kind::PINNED);
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     drain_all();
     return emulated::release(p);
 }
@@ -127,7 +131,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     guard g(lock);
     if (cudaError_t error = check_copy(to, from, bytes, kind))
         return error;
-    if (kind == cudaMemcpyHostToDevice && !emulated::is_known(from)) {
+    if (kind == cudaMemcpyHostToDevice && !emulated::is_known(from) &&
+        stream->capture == cudaStreamCaptureStatusNone) {
         // Pageable memory is staged before the call returns.
         std::vector<char> staged((const char *)from, (const char *)from + bytes);
         return enqueue(stream, [=] { memcpy(to, staged.data(), bytes); });
@@ -140,6 +145,8 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
     guard g(lock);
     if (sticky)
         return sticky;
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     if (cudaError_t error = check_copy(to, from, bytes, kind))
         return error;
     emulated::unlock opened;
@@ -160,7 +167,20 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret_stream, unsigned flags)
     if (flags != cudaStreamNonBlocking)
         return cudaErrorInvalidValue;
     *ret_stream = new CUstream_st;
-    streams.push_back(*ret_stream);
+    emulated::streams.push_back(*ret_stream);
+    return cudaSuccess;
+}
+
+// Which stream goes first is seen by nobody here.
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *ret_stream, unsigned flags, int)
+{
+    return cudaStreamCreateWithFlags(ret_stream, flags);
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *ret_least, int *ret_greatest)
+{
+    *ret_least = 0;
+    *ret_greatest = -5;
     return cudaSuccess;
 }
 
@@ -168,7 +188,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     guard g(lock);
     drain(stream);
-    streams.erase(std::find(streams.begin(), streams.end(), stream));
+    auto &all = emulated::streams;
+    all.erase(std::find(all.begin(), all.end(), stream));
     delete stream;
     return cudaSuccess;
 }
@@ -176,8 +197,24 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid(stream))
+        return error;
     drain(stream);
     return sticky;
+}
+
+// Whoever asks again and again sees the work go on.
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    guard g(lock);
+    if (cudaError_t error = emulated::forbid(stream))
+        return error;
+    if (sticky)
+        return sticky;
+    if (stream->queue.empty())
+        return cudaSuccess;
+    run_first(stream);
+    return cudaErrorNotReady;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -188,10 +225,12 @@ cudaError_t cudaGetLastError(void)
 
 const char *cudaGetErrorName(cudaError_t error)
 {
-    return error == cudaSuccess                 ? "cudaSuccess"
-           : error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
-           : error == cudaErrorIllegalAddress   ? "cudaErrorIllegalAddress"
-                                                : "cudaError";
+    return error == cudaSuccess                         ? "cudaSuccess"
+           : error == cudaErrorMemoryAllocation         ? "cudaErrorMemoryAllocation"
+           : error == cudaErrorIllegalAddress           ? "cudaErrorIllegalAddress"
+           : error == cudaErrorStreamCaptureUnsupported ? "cudaErrorStreamCaptureUnsupported"
+           : error == cudaErrorStreamCaptureInvalidated ? "cudaErrorStreamCaptureInvalidated"
+                                                        : "cudaError";
 }
 
 const char *cudaGetErrorString(cudaError_t error)
