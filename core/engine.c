@@ -45,7 +45,8 @@ struct atedm_engine {
     size_class *classes;
     job *decoding; // whose image `pictures` is being decoded; NULL: none
     uint8_t *rgb;
-    double evaluation_s; // of the last one
+    double decoding_since; // where the device decodes it beside other things; 0: it does not
+    double evaluation_s;   // of the last one
     atedm_preview map;
     bool fitted, unfit; // there is a map; there cannot be one for now
 };
@@ -234,6 +235,7 @@ static void leave(atedm_engine *e, job *j)
         free(e->rgb);
         e->rgb = NULL;
         e->decoding = NULL;
+        e->decoding_since = 0;
     }
     leave_class(e, j->size);
     free_job(j);
@@ -324,13 +326,15 @@ static void finish(atedm_engine *e, job *j)
     leave(e, j);
 }
 
-// The next piece of the image that is being decoded, or the first of job j's next one.
+// The next piece of the image that is being decoded, or the first of job j's next one. Waits where
+// the device has begun to decode it by itself.
 static void decode(atedm_engine *e, job *j)
 {
     atedm_error error = {0};
     atedm_status status = ATEDM_OK;
     bool done = false;
-    double start = atedm_clock_monotonic();
+    double start = e->decoding_since > 0 ? e->decoding_since : atedm_clock_monotonic();
+    e->decoding_since = 0;
     if (!e->decoding) {
         e->rgb = malloc(3 * (size_t)(j->request.width * j->request.height));
         status = e->rgb ? atedm_pipeline_decode_begin(
@@ -338,6 +342,10 @@ static void decode(atedm_engine *e, job *j)
                         : atedm_error_set(&error, ATEDM_ERR_NOMEM, "no memory for a picture");
         if (!status)
             e->decoding = j;
+        if (!status && atedm_pipeline_decode_busy(e->pipeline)) {
+            e->decoding_since = start;
+            return;
+        }
     }
     if (!status)
         status = atedm_pipeline_decode_advance(e->pipeline, e->rgb, &done, &error);
@@ -368,8 +376,10 @@ static bool do_short_piece(atedm_engine *e)
             return true;
         }
     if (e->decoding) {
-        decode(e, e->decoding);
-        return true;
+        bool busy = atedm_pipeline_decode_busy(e->pipeline);
+        if (!busy)
+            decode(e, e->decoding);
+        return !busy;
     }
     for (job *j = e->jobs; j; j = j->next)
         if (is_drawn(j, j->pictures)) {
@@ -519,8 +529,11 @@ bool atedm_engine_turn(atedm_engine *e)
 {
     bool busy = do_short_pieces(e);
     size_class *c = least_served(e);
-    if (!c)
+    if (c)
+        evaluate(e, c);
+    else if (!busy && e->decoding) // nothing else to do meanwhile
+        decode(e, e->decoding);
+    else
         return busy;
-    evaluate(e, c);
     return true;
 }

@@ -29,6 +29,7 @@ atedm_status atedm_pipeline_create(const atedm_model *model, atedm_pipeline **re
         atedm_pipeline_destroy(p);
         return status;
     }
+    p->decodes_beside = atedm_stream_set_background(p->vae_stream);
     *ret_pipeline = p;
     return ATEDM_OK;
 }

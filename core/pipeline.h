@@ -61,12 +61,16 @@ typedef struct atedm_lane {
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_step(atedm_pipeline *pipeline, const atedm_lane *lanes,
                                                   size_t n, atedm_error *err);
 // Decoding in pieces of at most one VAE block each, so that steps can run between them; one image
-// at a time. The request must not end before: advance to the end, or abort. Failures end it.
+// at a time. The request must not end before: advance to the end, or abort. Failures end it. Where
+// the device does several things at a time all pieces are under way once it has begun, and there is
+// one advance, which waits for them.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_decode_begin(atedm_pipeline *pipeline,
                                                           const atedm_lane *lane, atedm_error *err);
 // Where *ret_done comes back true, `rgb` [height, width, 3] has the picture.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_decode_advance(atedm_pipeline *pipeline, uint8_t *rgb,
                                                             bool *ret_done, atedm_error *err);
+// Whether advancing would wait for what the device does by itself.
+bool atedm_pipeline_decode_busy(const atedm_pipeline *pipeline);
 void atedm_pipeline_decode_abort(atedm_pipeline *pipeline);
 
 // From now on the steps of image 0 leave what they take for the clean latent behind, or no longer:

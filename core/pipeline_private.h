@@ -12,11 +12,13 @@ typedef struct atedm_pipeline_decoding {
     void *y;       // act [height, width, 3]
     uint8_t *bytes;
     atedm_vae_decoding vae;
+    bool enqueued; // to its last piece, beside whatever the device does meanwhile
 } atedm_pipeline_decoding;
 
 struct atedm_pipeline {
     const atedm_model *model;
     atedm_stream *stream, *vae_stream;
+    bool decodes_beside; // vae_stream runs beside `stream`
     atedm_arena scratch, vae_scratch;
     atedm_stream *dry_stream;  // of the model's dry twin
     atedm_op_counts counts[3]; // as the operations counted themselves, by stage

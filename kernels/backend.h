@@ -62,6 +62,10 @@ struct atedm_backend {
     void (*download)(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
     void (*copy)(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
+    // As atedm_stream_set_background and atedm_stream_idle. NULL both: operations are done when
+    // they return.
+    bool (*stream_set_background)(atedm_stream *stream);
+    bool (*stream_idle)(atedm_stream *stream);
     // As atedm_stream_repeat, with a key within the limit. NULL: `enqueue` is always called.
     void (*stream_repeat)(atedm_stream *s, const void *key, size_t key_bytes,
                           atedm_enqueue_fn enqueue, void *user);

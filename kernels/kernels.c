@@ -148,6 +148,18 @@ atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err)
     return atedm_error_set(err, status, "%s", stream->error.message);
 }
 
+bool atedm_stream_set_background(atedm_stream *stream)
+{
+    const atedm_backend *backend = stream->device->backend;
+    return backend->stream_set_background && backend->stream_set_background(stream);
+}
+
+bool atedm_stream_idle(atedm_stream *stream)
+{
+    const atedm_backend *backend = stream->device->backend;
+    return stream->status || !backend->stream_idle || backend->stream_idle(stream);
+}
+
 bool atedm_stream_failed(const atedm_stream *stream)
 {
     return stream->status != ATEDM_OK;

@@ -88,6 +88,13 @@ ATEDM_MUST_CHECK atedm_status atedm_stream_sync(atedm_stream *stream, atedm_erro
 // the failure, and tells whether all went well.
 bool atedm_stream_wait(atedm_stream *stream);
 
+// Lets what is enqueued run beside what other streams of the device do, and wait where there is not
+// room for both; before anything is enqueued. False where operations are done when they return, so
+// that nothing runs beside anything.
+bool atedm_stream_set_background(atedm_stream *stream);
+// Whether all that was enqueued is done, without waiting; a stream that failed is.
+bool atedm_stream_idle(atedm_stream *stream);
+
 // Makes the stream fail, for callers that find a mistake of their own between operations.
 void atedm_stream_fail(atedm_stream *stream, atedm_status status, const char *format, ...)
     ATEDM_PRINTF(3, 4);

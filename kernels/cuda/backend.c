@@ -92,8 +92,8 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
     // Threads that come later start out with the first device too, but not in every context.
     atedm_status status = atedm_cuda_status(cudaSetDevice(DEVICE), "taking the device", err);
     if (!status)
-        status = atedm_cuda_status(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking),
-                                   "making a stream", err);
+        status =
+            atedm_cuda_status(atedm_cuda_stream_make(true, &s->stream), "making a stream", err);
     if (status) {
         free(s);
         return status;
@@ -122,6 +122,8 @@ static const atedm_backend table = {
     .upload = atedm_cuda_upload,
     .download = atedm_cuda_download,
     .copy = atedm_cuda_copy,
+    .stream_set_background = atedm_cuda_stream_set_background,
+    .stream_idle = atedm_cuda_stream_idle,
     .stream_repeat = atedm_cuda_stream_repeat,
     .linear_weight_create = atedm_cuda_linear_weight_create,
     .conv_weight_create = atedm_cuda_conv_weight_create,

@@ -105,6 +105,12 @@ void atedm_cuda_weight_destroy(atedm_weight *weight); // NULL allowed
 void atedm_cuda_linear(atedm_stream *s, const atedm_linear_args *args);
 void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
 
+// ---- stream.c
+
+ATEDM_MUST_CHECK cudaError_t atedm_cuda_stream_make(bool urgent, cudaStream_t *ret_stream);
+bool atedm_cuda_stream_set_background(atedm_stream *s);
+bool atedm_cuda_stream_idle(atedm_stream *s);
+
 // ---- graph.c
 
 void atedm_cuda_graphs_init(atedm_cuda_stream *s);
