@@ -25,7 +25,7 @@ static const char help[] =
     "  --steps N                 steps of the plan whose phases are timed; default 30\n"
     "  --repeat N                measured runs, after one that is not measured; default 3\n"
     "  --stages LIST             of text, unet, vae; default: text,unet,vae\n"
-    "  --backend auto|cpu|cuda|ref  default auto\n"
+    "  --backend auto|cpu|cuda|ref  default auto; cuda:1 or cuda:GPU-... is one of several GPUs\n"
     "  --dtype auto|f32|bf16|f16 default auto\n"
     "  --ops                     each stage by operation, too: calls, time, FLOPs\n"
     "  --json                    report as JSON\n"

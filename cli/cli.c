@@ -143,9 +143,11 @@ atedm_status atedm_cli_open_device(const char *backend, const char *dtype,
     bool best = false;
     atedm_dtype act = ATEDM_F32;
     if (strcmp(backend, "auto") != 0 && strcmp(backend, "cpu") != 0 &&
-        strcmp(backend, "cuda") != 0 && strcmp(backend, "ref") != 0)
+        strcmp(backend, "cuda") != 0 && strncmp(backend, "cuda:", strlen("cuda:")) != 0 &&
+        strcmp(backend, "ref") != 0)
         return atedm_error_set(err, ATEDM_ERR_INVALID,
-                               "backend \"%s\" is not auto, cpu, cuda or ref", backend);
+                               "backend \"%s\" is not auto, cpu, cuda, cuda:DEVICE or ref",
+                               backend);
     if (!atedm_cli_parse_dtype(dtype, &best, &act))
         return atedm_error_set(err, ATEDM_ERR_INVALID, "dtype \"%s\" is not auto, f32, bf16 or f16",
                                dtype);

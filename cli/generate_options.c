@@ -30,7 +30,7 @@ static const char help[] =
     "                            in the daemon's \"pruning\"; default at-edm-dagger\n"
     "  --deadline-s X            give up between two steps after X seconds\n"
     "\n"
-    "  --backend auto|cpu|cuda|ref  default auto\n"
+    "  --backend auto|cpu|cuda|ref  default auto; cuda:1 or cuda:GPU-... is one of several GPUs\n"
     "  --dtype auto|f32|bf16|f16 default auto: the fastest that the machine has\n"
     "  --dump DIR                also write every intermediate to DIR/stages.safetensors\n"
     "  --latents FILE            start from the tensor latents_init of a safetensors file\n"

@@ -14,6 +14,7 @@
 #define ATEDM_CONFIG_PRUNING_MAX 4096 // bytes of "default_pruning" as JSON text
 #define ATEDM_CONFIG_ADDRESS_MAX 280
 #define ATEDM_CONFIG_WORD_MAX 16
+#define ATEDM_CONFIG_DEVICES_MAX 4096 // bytes of "devices"
 #define ATEDM_CONFIG_MAX_OPTIONS 64
 #define ATEDM_CONFIG_VALUE_MAX 160 // bytes of a value as a change shows it, cut where it is longer
 
@@ -21,6 +22,7 @@ typedef struct atedm_config {
     char model[ATEDM_CONFIG_PATH_MAX];     // directory
     char listen[ATEDM_CONFIG_ADDRESS_MAX]; // ADDRESS:PORT
     char backend[ATEDM_CONFIG_WORD_MAX];
+    char devices[ATEDM_CONFIG_DEVICES_MAX]; // of the backend; "auto": all
     char dtype[ATEDM_CONFIG_WORD_MAX];
     char default_pruning[ATEDM_CONFIG_PRUNING_MAX]; // a preset's name, or a JSON object's text
     double latency_objective_s;                     // of "auto" pruning; 0: there is none
@@ -30,7 +32,7 @@ typedef struct atedm_config {
     double worker_timeout_s;                        // a busy one that says nothing is ended
     int64_t max_active;                             // requests that a worker has at a time
     int64_t max_batch;                              // images in one UNet evaluation
-    int64_t memory_limit;                           // device bytes of a worker; 0: no limit
+    int64_t memory_limit;                           // device bytes of a worker; 0: what is free
     char job_store[ATEDM_CONFIG_PATH_MAX];          // file; "auto": where such files belong
     int64_t job_retention_s;                        // jobs that ended longer ago are forgotten
     int64_t job_retention_bytes;                    // of all results that are kept

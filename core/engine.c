@@ -14,6 +14,10 @@ _Static_assert(2 * ATEDM_ENGINE_MAX_BATCH <= ATEDM_UNET_MAX_SAMPLES, "batches fi
 // piece takes longer.
 #define PIECES_SHARE 0.25
 
+// Of the memory that is free at the start, what may be used where no limit is named: a driver and
+// libraries take some later, others on the device may, too.
+#define MEMORY_SHARE 0.9
+
 // What the images of one size had of the device. Exists while requests of that size do.
 typedef struct size_class {
     int64_t width, height;
@@ -54,6 +58,16 @@ struct atedm_engine {
 // ---- life
 // ------------------------------------------------------------------------------------------
 
+static size_t default_limit(const atedm_model *model, size_t sharers)
+{
+    atedm_device_figures figures;
+    if (!atedm_device_measure(model->device, &figures) ||
+        isnan(figures.value[ATEDM_FIGURE_MEMORY_FREE]))
+        return SIZE_MAX;
+    double share = MEMORY_SHARE / (double)(sharers ? sharers : 1);
+    return model->weight_bytes + (size_t)(share * figures.value[ATEDM_FIGURE_MEMORY_FREE]);
+}
+
 atedm_status atedm_engine_create(const atedm_model *model, const atedm_engine_options *options,
                                  const atedm_engine_hooks *hooks, atedm_engine **ret_engine,
                                  atedm_error *err)
@@ -74,6 +88,8 @@ atedm_status atedm_engine_create(const atedm_model *model, const atedm_engine_op
         free(e);
         return status;
     }
+    if (!e->options.memory_limit)
+        e->options.memory_limit = default_limit(model, options->sharers);
     *ret_engine = e;
     return ATEDM_OK;
 }
@@ -195,20 +211,33 @@ static size_t class_scratch(const atedm_engine *e, const size_class *c)
     return images > e->options.max_batch ? largest * e->options.max_batch : bytes;
 }
 
-// Device memory that all jobs together may come to need.
-static size_t memory_needed(const atedm_engine *e)
+// Scratch memory that all jobs together may come to need.
+static atedm_scratch_need scratch_needed(const atedm_engine *e)
 {
-    size_t bytes = e->model->weight_bytes, steps = 0, vae = 0;
+    atedm_scratch_need most = {0, 0};
     for (const size_class *c = e->classes; c; c = c->next) {
         size_t need = class_scratch(e, c);
-        steps = need > steps ? need : steps;
+        most.steps = need > most.steps ? need : most.steps;
     }
     for (const job *j = e->jobs; j; j = j->next) {
         size_t need = atedm_generation_scratch(j->generation).vae;
-        vae = need > vae ? need : vae;
-        bytes += atedm_generation_memory(j->generation);
+        most.vae = need > most.vae ? need : most.vae;
     }
-    return bytes + steps + vae;
+    return most;
+}
+
+// The device has to have room for all that the jobs may come to need, and gives it now.
+static atedm_status take_memory(atedm_engine *e, atedm_error *err)
+{
+    atedm_scratch_need scratch = scratch_needed(e);
+    size_t bytes = e->model->weight_bytes + scratch.steps + scratch.vae;
+    for (const job *j = e->jobs; j; j = j->next)
+        bytes += atedm_generation_memory(j->generation);
+    if (bytes > e->options.memory_limit)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM,
+                               "the request does not fit into %zu bytes of device memory",
+                               e->options.memory_limit);
+    return atedm_pipeline_prepare(e->pipeline, scratch, err);
 }
 
 static void append(atedm_engine *e, job *j)
@@ -262,14 +291,14 @@ atedm_status atedm_engine_admit(atedm_engine *e, uint64_t id, atedm_request *tak
         return status == ATEDM_ERR_NOMEM ? refusal : status;
     }
     append(e, j);
-    if (memory_needed(e) <= e->options.memory_limit) {
+    status = take_memory(e, err);
+    if (!status) {
         *take_request = (atedm_request){0};
         return ATEDM_OK;
     }
     j->request = (atedm_request){0};
     leave(e, j);
-    return atedm_error_set(err, refusal, "the request does not fit into %zu bytes of device memory",
-                           e->options.memory_limit);
+    return status == ATEDM_ERR_NOMEM ? refusal : status;
 }
 
 bool atedm_engine_cancel(atedm_engine *e, uint64_t id)

@@ -19,7 +19,10 @@ typedef struct atedm_engine atedm_engine;
 typedef struct atedm_engine_options {
     size_t max_batch;    // images in one evaluation, 1..ATEDM_ENGINE_MAX_BATCH
     size_t max_requests; // at a time, 1 or more
-    size_t memory_limit; // device bytes for weights, requests and scratch; SIZE_MAX: no limit
+    // Device bytes for weights, requests and scratch; SIZE_MAX: no limit. 0: what is there and most
+    // of what the device has left, once the weights are loaded; no limit where it does not say.
+    size_t memory_limit;
+    size_t sharers; // of what is left: engines on the device; 0 is 1
 } atedm_engine_options;
 
 // What a finished request took.

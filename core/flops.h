@@ -23,8 +23,8 @@ void atedm_unet_cost_init(atedm_unet_cost *cost, const atedm_unet_config *config
                           int64_t w, int64_t context_tokens);
 
 // rho [n_blocks] or NULL (nothing pruned); spec says after which layers, and what ranking and
-// recovery cost. With rho of 0 a block costs what it costs unpruned. `overhead` in the result is
-// apart from the other three.
+// recovery cost a sample with a mask of its own. With rho of 0 a block costs what it costs
+// unpruned. `overhead` in the result is apart from the other three.
 atedm_op_counts atedm_unet_cost_eval(const atedm_unet_cost *cost, const atedm_prune_spec *spec,
                                      const float *rho);
 // The same for one attention block (index as in blocks), so that the sum over blocks plus the rest

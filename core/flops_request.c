@@ -58,7 +58,7 @@ atedm_request_cost atedm_request_cost_eval(const atedm_model_configs *configs,
     atedm_op_counts condition = atedm_unet_condition_cost(&configs->unet);
     uint64_t condition_flops = times(atedm_op_counts_flops(&condition), shape->samples);
     int64_t rows = (int64_t)shape->samples * shape->images;
-    cost.overhead = times(overhead, rows);
+    cost.overhead = times(overhead, atedm_plan_shares_masks(plan) ? shape->images : rows);
     cost.unet = add(add(times(useful, rows), cost.overhead), condition_flops);
     cost.unet_baseline = add(times(unpruned, rows), condition_flops);
 

@@ -61,6 +61,34 @@ atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena, size_
     return atedm_error_context(err, status, "scratch memory of %zu bytes", need);
 }
 
+static atedm_status reserve_all(atedm_pipeline *p, atedm_scratch_need need, atedm_error *err)
+{
+    atedm_status status = atedm_pipeline_reserve(p, &p->scratch, need.steps, err);
+    if (!status && !p->decoding.generation)
+        status = atedm_pipeline_reserve(p, &p->vae_scratch, need.vae, err);
+    return status;
+}
+
+static void give_back(atedm_pipeline *p)
+{
+    atedm_arena_finish(&p->scratch);
+    if (!p->decoding.generation)
+        atedm_arena_finish(&p->vae_scratch);
+}
+
+atedm_status atedm_pipeline_prepare(atedm_pipeline *p, atedm_scratch_need need, atedm_error *err)
+{
+    atedm_status status = reserve_all(p, need, err);
+    if (status != ATEDM_ERR_NOMEM)
+        return status;
+    // What one of them has from larger requests may be what the other one lacks.
+    give_back(p);
+    status = reserve_all(p, need, err);
+    if (status)
+        give_back(p); // which leaves to others what they have come to need before
+    return status;
+}
+
 void atedm_generation_count(atedm_generation *g, int stage, atedm_stream *s)
 {
     atedm_op_counts counts = atedm_stream_counts(s);
@@ -167,8 +195,11 @@ static void cost_steps(atedm_generation *g)
     for (int k = 0; k < g->schedule.n; k++) {
         atedm_op_counts counts = atedm_unet_cost_eval(&cost, g->plan ? &g->plan->spec : NULL,
                                                       g->plan ? atedm_plan_step(g->plan, k) : NULL);
-        for (int64_t i = 0; i < g->samples; i++)
+        for (int64_t i = 0; i < g->samples; i++) {
             atedm_op_counts_add(&g->step_counts[k], &counts);
+            if (atedm_plan_shares_masks(g->plan))
+                counts.overhead = 0;
+        }
     }
 }
 

@@ -48,6 +48,18 @@ int atedm_generation_steps_done(const atedm_generation *g, int image);
 ATEDM_MUST_CHECK atedm_status atedm_generation_decode(atedm_generation *g, int image, uint8_t *rgb,
                                                       atedm_error *err);
 
+// Bytes of scratch memory that a request needs at most where it is alone: for text encoders and
+// steps, which many share, and for decoding one image.
+typedef struct atedm_scratch_need {
+    size_t steps, vae;
+} atedm_scratch_need;
+atedm_scratch_need atedm_generation_scratch(const atedm_generation *g);
+// Takes so much now, between two evaluations, so that none of the stages has to. (That for decoding
+// stays as it is while an image is being decoded.) ATEDM_ERR_NOMEM: they take what they come to
+// need, and less may do.
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_prepare(atedm_pipeline *pipeline,
+                                                     atedm_scratch_need need, atedm_error *err);
+
 // One image of an encoded request, in an evaluation that it shares with others.
 typedef struct atedm_lane {
     atedm_generation *generation;
@@ -94,12 +106,6 @@ const atedm_plan *atedm_generation_plan(const atedm_generation *g); // NULL: pru
 const atedm_request_cost *atedm_generation_cost(const atedm_generation *g);
 // Device bytes that the request holds from create to destroy.
 size_t atedm_generation_memory(const atedm_generation *g);
-// Bytes of scratch memory that the request needs at most where it is alone: for text encoders and
-// steps, which many share, and for decoding one image.
-typedef struct atedm_scratch_need {
-    size_t steps, vae;
-} atedm_scratch_need;
-atedm_scratch_need atedm_generation_scratch(const atedm_generation *g);
 // What ran so far, by stage: [0] text encoders, [1] UNet, [2] VAE. As the operations counted
 // themselves, but for steps, whose evaluations are shared: those by the cost model (flops.h).
 void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[3]);

@@ -58,6 +58,7 @@ static void evaluate(const evaluation *e)
     for (size_t i = 0; i < e->n; i++) {
         const atedm_generation *g = e->lanes[i].generation;
         int image = e->lanes[i].image, step = g->steps_done[image];
+        bool shared = atedm_plan_shares_masks(g->plan);
         for (int64_t k = 0; k < g->samples; k++)
             samples[at++] = (atedm_unet_sample){
                 .timestep = g->schedule.timesteps[step],
@@ -66,6 +67,7 @@ static void evaluate(const evaluation *e)
                 // Of both halves of guidance: a random selection is to keep the same tokens of
                 // them.
                 .draw = atedm_splitmix(g->request->seed + (uint64_t)image, (uint64_t)step),
+                .mask_from = shared ? (int)(g->samples - 1 - k) : 0, // the conditional one is last
             };
     }
     const atedm_generation *first = e->lanes[0].generation;

@@ -38,11 +38,20 @@ typedef enum atedm_score_map {
     ATEDM_SCORE_RANDOM, // chance: what a ranking is held against
 } atedm_score_map;
 
+// Whose choice of tokens the two halves of guidance follow. What copying does wrong is in both
+// halves of a shared choice, where guidance does not amplify it.
+typedef enum atedm_masks {
+    ATEDM_MASKS_SHARED, // the conditional half chooses for both
+    ATEDM_MASKS_OWN,    // each half for itself
+} atedm_masks;
+
 // What requests and answers call them, by value.
 #define ATEDM_N_RECOVERIES 4
 #define ATEDM_N_SCORE_MAPS 3
+#define ATEDM_N_MASKS 2
 extern const char *const atedm_recovery_names[ATEDM_N_RECOVERIES];
 extern const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS];
+extern const char *const atedm_masks_names[ATEDM_N_MASKS];
 
 // One attention block of a UNet, in execution order.
 typedef struct atedm_block_info {
@@ -80,6 +89,7 @@ typedef struct atedm_prune_spec {
     atedm_score_map score_map;
     atedm_rank_params rank; // of no meaning with ATEDM_SCORE_RANDOM
     atedm_recovery recovery;
+    atedm_masks masks;
 } atedm_prune_spec;
 
 // An attention layer deeper than any block has (ATEDM_UNET_MAX_LAYERS) is refused in prune_after.
@@ -113,6 +123,13 @@ typedef struct atedm_plan {
     int n_blocks;
     float *rho; // [steps][n_blocks]; 0 = not pruned
 } atedm_plan;
+
+// Whether the halves of guidance follow one choice, which is made and costs once; NULL: nothing is
+// pruned.
+static inline bool atedm_plan_shares_masks(const atedm_plan *plan)
+{
+    return plan && plan->spec.masks == ATEDM_MASKS_SHARED;
+}
 
 // Cost of one UNet evaluation as a function of the blocks' ratios: flops.h provides it.
 typedef struct atedm_unet_cost atedm_unet_cost;

@@ -20,6 +20,11 @@ const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS] = {
     [ATEDM_SCORE_RANDOM] = "random",
 };
 
+const char *const atedm_masks_names[ATEDM_N_MASKS] = {
+    [ATEDM_MASKS_SHARED] = "shared",
+    [ATEDM_MASKS_OWN] = "own",
+};
+
 #define LEVEL_1 (1U << 1)
 
 typedef struct prune_preset {
@@ -51,6 +56,7 @@ static atedm_prune_spec make_spec(const prune_preset *preset, const char *name, 
         .n_prune_after = 1,
         .rank = {.heads = ATEDM_HEADS_RMS, .max_iterations = 8, .tolerance = 1e-3F},
         .recovery = ATEDM_RECOVER_ATTENTION,
+        .masks = ATEDM_MASKS_SHARED,
     };
     snprintf(spec.preset, sizeof spec.preset, "%s", name);
     snprintf(spec.schedule, sizeof spec.schedule, "%s", preset->schedule);

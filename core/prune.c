@@ -38,6 +38,18 @@ static int64_t kept_after(const atedm_prune_state *state, int64_t i, int index)
     return count;
 }
 
+// The sample whose choice of tokens sample i follows.
+static int64_t mask_of(const atedm_prune_state *state, int64_t i)
+{
+    return i + state->run->args->samples[i].mask_from;
+}
+
+// Whether a choice has to be made for sample i of this level.
+static bool chooses(const atedm_prune_state *state, const atedm_prune_level *level, int64_t i)
+{
+    return level->pruned[i] && mask_of(state, i) == i;
+}
+
 atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int index)
 {
     atedm_prune_wants wants = {0};
@@ -84,7 +96,7 @@ static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level 
     int64_t n = 0;
     for (int64_t i = 0; i < level->before.n; i++) {
         const atedm_prune_spec *spec = run->args->samples[i].prune;
-        if (!level->pruned[i] || spec->score_map != which)
+        if (!chooses(state, level, i) || spec->score_map != which)
             continue;
         int64_t first = level->before.first[i], count = level->before.count[i];
         int64_t text = run->args->context_tokens;
@@ -121,7 +133,7 @@ static void rank_at_random(const atedm_prune_state *state, const atedm_prune_lev
     int64_t n = 0;
     for (int64_t i = 0; i < level->before.n; i++) {
         const atedm_unet_sample *sample = &run->args->samples[i];
-        if (!level->pruned[i] || sample->prune->score_map != ATEDM_SCORE_RANDOM)
+        if (!chooses(state, level, i) || sample->prune->score_map != ATEDM_SCORE_RANDOM)
             continue;
         uint64_t block = atedm_splitmix(sample->draw, (uint64_t)run->block);
         spans[n++] = (atedm_random_span){.first = level->before.first[i],
@@ -143,13 +155,14 @@ static int64_t prune_spans(const atedm_prune_level *level, const bool *wanted,
     return n;
 }
 
-// All samples: those that are not pruned here keep everything, in order.
+// All samples with a mask of their own: those that are not pruned here keep everything, in order.
 static void select_tokens(const atedm_prune_state *state, const atedm_prune_level *level)
 {
-    bool all[ATEDM_UNET_MAX_SAMPLES];
+    bool own[ATEDM_UNET_MAX_SAMPLES];
     atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
-    memset(all, true, sizeof all);
-    int64_t n = prune_spans(level, all, spans);
+    for (int64_t i = 0; i < level->before.n; i++)
+        own[i] = mask_of(state, i) == i;
+    int64_t n = prune_spans(level, own, spans);
     atedm_select_tokens(state->run->s, level->scores, level->kept, spans, n);
 }
 
@@ -158,7 +171,8 @@ static void gather(const atedm_prune_state *state, const void *x, const atedm_pa
 {
     atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
     for (int64_t i = 0; i < to->n; i++)
-        spans[i] = (atedm_gather_span){from->first[i], to->first[i], to->first[i], to->count[i]};
+        spans[i] = (atedm_gather_span){from->first[i], to->first[mask_of(state, i)], to->first[i],
+                                       to->count[i]};
     atedm_gather_rows(state->run->s, x, index, y, row_bytes, spans, to->n);
 }
 
@@ -194,7 +208,7 @@ static void find_places(const atedm_prune_state *state, atedm_prune_level *level
 }
 
 // One call a recovery; samples that are not pruned here map to themselves, which is what every kind
-// says of kept tokens.
+// says of kept tokens, and masks of others are looked up there.
 static void find_sources(const atedm_prune_state *state, const atedm_prune_level *level,
                          const atedm_layer_maps *maps, const void *x)
 {
@@ -203,8 +217,9 @@ static void find_sources(const atedm_prune_state *state, const atedm_prune_level
         bool wanted[ATEDM_UNET_MAX_SAMPLES];
         atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
         for (int64_t i = 0; i < level->before.n; i++)
-            wanted[i] = level->pruned[i] ? (int)run->args->samples[i].prune->recovery == recovery
-                                         : recovery == ATEDM_RECOVER_ZERO;
+            wanted[i] = mask_of(state, i) == i &&
+                        (int)(level->pruned[i] ? run->args->samples[i].prune->recovery
+                                               : ATEDM_RECOVER_ZERO) == recovery;
         atedm_source_args args = {.kept = level->kept,
                                   .source = level->source,
                                   .spans = spans,
@@ -286,15 +301,16 @@ static bool compose_sources(const atedm_prune_state *state, int64_t i, const tra
 static void trace_sample(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
 {
     const atedm_transformer_run *run = state->run;
+    int64_t mask = mask_of(state, i);
     const atedm_prune_level *first = NULL, *last = &state->levels[state->n_levels - 1];
     for (size_t k = 0; k < state->n_levels && !first; k++)
         if (state->levels[k].pruned[i])
             first = &state->levels[k];
     if (!first)
         return;
-    atedm_download(run->s, first->scores + first->before.first[i], b->scores,
+    atedm_download(run->s, first->scores + first->before.first[mask], b->scores,
                    (size_t)first->before.count[i] * sizeof *b->scores);
-    if (compose_sources(state, i, b))
+    if (compose_sources(state, mask, b))
         run->args->trace(run->args->trace_user, &(atedm_prune_trace){
                                                     .sample = i,
                                                     .block = state->block->info.name,

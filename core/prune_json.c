@@ -331,6 +331,13 @@ static void read_recovery(const scope *s, atedm_prune_spec *spec)
     spec->recovery = (atedm_recovery)place;
 }
 
+static void read_masks(const scope *s, atedm_prune_spec *spec)
+{
+    int place = (int)spec->masks;
+    read_name(s, "masks", atedm_masks_names, ATEDM_N_MASKS, &place);
+    spec->masks = (atedm_masks)place;
+}
+
 static void wrong_preset(atedm_field_errors *errors, const char *pointer, const char *name)
 {
     atedm_field_errors_add(errors, pointer,
@@ -364,9 +371,9 @@ static void read_preset(const scope *s, atedm_prune_spec *spec)
 
 static void read_object(const scope *s, atedm_prune_spec *spec)
 {
-    static const char *const known[] = {"preset", "ratio",   "flops_budget", "schedule",
-                                        "tau",    "phases",  "skip_levels",  "prune_after",
-                                        "score",  "recovery"};
+    static const char *const known[] = {"preset", "ratio",    "flops_budget", "schedule",
+                                        "tau",    "phases",   "skip_levels",  "prune_after",
+                                        "score",  "recovery", "masks"};
     refuse_unknown(s, known, N_NAMES(known));
     read_preset(s, spec);
     read_schedule(s, spec);
@@ -374,6 +381,7 @@ static void read_object(const scope *s, atedm_prune_spec *spec)
     read_lists(s, spec);
     read_score(s, spec);
     read_recovery(s, spec);
+    read_masks(s, spec);
 }
 
 void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer,

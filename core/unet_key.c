@@ -7,12 +7,12 @@
 _Static_assert(sizeof(atedm_unet_key) <= ATEDM_REPEAT_KEY_MAX, "keys are within the limit");
 _Static_assert(sizeof(atedm_unet_key_head) == 11 * 8, "no padding");
 _Static_assert(sizeof(atedm_unet_key_sample) ==
-                   (9 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
+                   (10 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
                "no padding");
 
 static void set_sample(const atedm_unet_sample *sample, int n_blocks, atedm_unet_key_sample *key)
 {
-    *key = (atedm_unet_key_sample){0};
+    *key = (atedm_unet_key_sample){.mask_from = sample->mask_from};
     const atedm_prune_spec *spec = sample->prune;
     if (!spec)
         return;

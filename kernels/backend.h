@@ -15,7 +15,7 @@ typedef struct atedm_backend atedm_backend;
 // A backend's own device, stream and weight begin with these.
 struct atedm_device {
     const atedm_backend *backend;
-    char name[64];
+    atedm_device_facts facts;
 };
 
 struct atedm_stream {
@@ -46,9 +46,14 @@ struct atedm_weight {
 struct atedm_backend {
     const char *name;
 
+    // Those that it can run on, by ascending index, with all facts; NULL where there is just one,
+    // of which nothing is known.
+    size_t (*devices)(atedm_device_facts ret_facts[ATEDM_MAX_DEVICES]);
     // Each returns the backend's own struct with the common head zeroed; kernels.c fills the head.
-    atedm_status (*device_create)(atedm_device **ret_device, atedm_error *err);
+    atedm_status (*device_create)(int index, atedm_device **ret_device, atedm_error *err);
     void (*device_destroy)(atedm_device *device);
+    // Those that it knows; the others are NAN already. NULL where it knows none.
+    void (*measure)(atedm_device *device, atedm_device_figures *figures);
     bool (*supports)(const atedm_device *device, atedm_dtype dtype);
     atedm_dtype (*best_dtype)(const atedm_device *device);
     atedm_status (*alloc)(atedm_device *device, size_t bytes, void **ret_memory, atedm_error *err);

@@ -1,52 +1,25 @@
-// Devices and streams. Weights are in weights.c, operations in ops.c and ops_tokens.c.
+// Devices and streams. Which devices there are is in devices.c, weights are in weights.c,
+// operations in ops.c and ops_tokens.c.
 #include "kernels/backend.h"
 
-#include "kernels/cuda_load.h"
+#include "kernels/devices.h"
 
-#include <stdio.h>
-#include <string.h>
-
-static const atedm_backend *const backends[] = {
-    &atedm_backend_ref,
-    &atedm_backend_cpu,
-    &atedm_backend_dry,
-};
+#include <math.h>
 
 // ---- devices
 
-// One that is part of the program, or NULL.
-static const atedm_backend *find_builtin(const char *name)
-{
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
-        if (strcmp(backends[i]->name, name) == 0)
-            return backends[i];
-    return NULL;
-}
-
-const char *atedm_backend_of(const char *name)
-{
-    const atedm_backend *unused = NULL;
-    if (strcmp(name, "auto") != 0)
-        return name;
-    return atedm_cuda_load(&unused, NULL) ? "cpu" : "cuda";
-}
-
 atedm_status atedm_device_create(const char *name, atedm_device **ret_device, atedm_error *err)
 {
-    const atedm_backend *backend = find_builtin(name);
+    const atedm_backend *backend = NULL;
+    atedm_device_facts facts;
     atedm_device *device = NULL;
-    atedm_status status = ATEDM_OK;
-    if (!backend && strcmp(name, "cuda") != 0)
-        return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
-    if (!backend)
-        status = atedm_cuda_load(&backend, err);
+    atedm_status status = atedm_devices_find(name, &backend, &facts, err);
     if (!status)
-        status = backend->device_create(&device, err);
+        status = backend->device_create(facts.index, &device, err);
     if (status)
         return status;
     device->backend = backend;
-    if (!device->name[0])
-        snprintf(device->name, sizeof device->name, "%s", backend->name);
+    device->facts = facts;
     *ret_device = device;
     return ATEDM_OK;
 }
@@ -64,7 +37,22 @@ const char *atedm_device_backend(const atedm_device *device)
 
 const char *atedm_device_name(const atedm_device *device)
 {
-    return device->name;
+    return device->facts.name;
+}
+
+const atedm_device_facts *atedm_device_describe(const atedm_device *device)
+{
+    return &device->facts;
+}
+
+bool atedm_device_measure(atedm_device *device, atedm_device_figures *ret_figures)
+{
+    if (!device->backend->measure)
+        return false;
+    for (int i = 0; i < ATEDM_FIGURE_COUNT; i++)
+        ret_figures->value[i] = NAN;
+    device->backend->measure(device, ret_figures);
+    return true;
 }
 
 bool atedm_device_is_dry(const atedm_device *device)

@@ -43,8 +43,9 @@ typedef struct atedm_weight atedm_weight;
 
 // Backends: "ref" (plain C, double accumulation), "cpu" (oneDNN), "cuda" (an NVIDIA GPU; a shared
 // object that may be missing), "dry" (computes nothing: checks arguments and counts; its memory is
-// addresses only). ATEDM_ERR_NOT_FOUND where no backend is called so, ATEDM_ERR_UNSUPPORTED where
-// it cannot run here.
+// addresses only). One of several devices stands behind a colon, as in a selection below: "cuda:1",
+// "cuda:GPU-8932f937"; without it is the first. ATEDM_ERR_NOT_FOUND where no backend or device is
+// called so, ATEDM_ERR_UNSUPPORTED where it cannot run here.
 ATEDM_MUST_CHECK atedm_status atedm_device_create(const char *backend, atedm_device **ret_device,
                                                   atedm_error *err);
 // What `name` stands for: "auto" is "cuda" where that loads and a device answers, else "cpu";
@@ -53,9 +54,48 @@ const char *atedm_backend_of(const char *name);
 void atedm_device_destroy(
     atedm_device *device); // after its streams, weights and memory; NULL allowed
 
+// One of a backend's devices.
+typedef struct atedm_device_facts {
+    char name[32];  // label of metrics: "cpu", "cuda:0"
+    int index;      // the number in it
+    char model[96]; // as its maker calls it: "NVIDIA H200"; "": not known
+    char uuid[48];  // "GPU-" and 36 characters; "": it has none
+    size_t memory;  // bytes; 0: not known
+} atedm_device_facts;
+
+#define ATEDM_MAX_DEVICES 64 // of a backend; further ones are not seen
+
+// The devices of a backend that `selection` names, in its order: "auto" for all that there are,
+// else a list, with commas between indexes, UUIDs or the beginnings of UUIDs. Occupies none of
+// them. ATEDM_ERR_NOT_FOUND, with those that there are, where one is not there; ATEDM_ERR_INVALID
+// where one is there twice or may be one of several.
+ATEDM_MUST_CHECK atedm_status atedm_devices_select(const char *backend, const char *selection,
+                                                   atedm_device_facts ret_facts[ATEDM_MAX_DEVICES],
+                                                   size_t *ret_count, atedm_error *err);
+
 const char *atedm_device_backend(const atedm_device *device); // "ref", "cpu", "cuda", "dry"
 const char *atedm_device_name(const atedm_device *device);    // label of metrics, e.g. "cpu"
+const atedm_device_facts *atedm_device_describe(const atedm_device *device);
 bool atedm_device_is_dry(const atedm_device *device);
+
+// What a device says about itself at a moment, for all who use it together.
+typedef enum atedm_device_figure {
+    ATEDM_FIGURE_MEMORY_FREE, // bytes
+    ATEDM_FIGURE_MEMORY_TOTAL,
+    ATEDM_FIGURE_MEMORY_USED,
+    ATEDM_FIGURE_UTILIZATION,  // share of the time lately in which it computed, 0..1
+    ATEDM_FIGURE_POWER,        // watts
+    ATEDM_FIGURE_TEMPERATURE,  // degrees Celsius
+    ATEDM_FIGURE_SM_CLOCK,     // hertz
+    ATEDM_FIGURE_MEMORY_CLOCK, // hertz
+    ATEDM_FIGURE_COUNT,
+} atedm_device_figure;
+typedef struct atedm_device_figures {
+    double value[ATEDM_FIGURE_COUNT]; // NAN: it does not say
+} atedm_device_figures;
+// False where the backend's devices say nothing. May take milliseconds, and may be called beside
+// everything else, from one thread at a time.
+bool atedm_device_measure(atedm_device *device, atedm_device_figures *ret_figures);
 
 // Whether streams of this activation dtype can be made, and the one that is best here.
 bool atedm_device_supports(const atedm_device *device, atedm_dtype dtype);

@@ -133,8 +133,8 @@ static void on_ready(void *user, const char *device, const atedm_worker_facts *f
     atedm_metrics_set(d->metrics, ATEDM_METRIC_MODEL_INFO, 1,
                       ATEDM_LABELS(d->model.name, dtype, facts->backend));
     ATEDM_LOG(&d->log, ATEDM_LOG_INFO, "ready", atedm_log_text("device", device),
-              atedm_log_text("model", d->model.name), atedm_log_text("backend", facts->backend),
-              atedm_log_text("dtype", dtype),
+              atedm_log_text("name", facts->device), atedm_log_text("model", d->model.name),
+              atedm_log_text("backend", facts->backend), atedm_log_text("dtype", dtype),
               atedm_log_integer("parameters", (int64_t)facts->parameters));
 }
 
@@ -145,6 +145,12 @@ static void on_worker_lost(void *user, const char *device, const atedm_error *er
     atedm_metrics_count(d->metrics, ATEDM_METRIC_WORKER_RESTARTS, 1, ATEDM_LABELS(device));
     ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "worker lost", atedm_log_text("device", device),
               atedm_log_text("error", error->message));
+}
+
+static void on_figures(void *user, const char *device, const atedm_device_figures *figures)
+{
+    atedm_daemon *d = user;
+    atedm_devices_tell(d->metrics, device, figures);
 }
 
 static void on_worker_failed(void *user, const atedm_error *error)
@@ -292,6 +298,9 @@ static int prepare(atedm_daemon *d)
         return fail("model", &err, EXIT_FAILED);
     atedm_text_clean(d->model.name);
     atedm_settings settings;
+    atedm_status status = atedm_devices_read(config, &d->devices, &err);
+    if (status)
+        return fail("", &err, status == ATEDM_ERR_UNSUPPORTED ? EXIT_FAILED : EXIT_USAGE);
     if (atedm_settings_read(config, &d->model, &settings, &err))
         return fail("", &err, EXIT_USAGE);
     if (atedm_clients_create(&d->clients)) {
@@ -309,20 +318,22 @@ static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
             .loop = &d->loop,
             .metrics = d->metrics,
             .max_queue = (size_t)d->config->queue_limit,
+            .devices = d->devices.items,
+            .n_devices = d->devices.count,
             .workers = (size_t)d->config->workers,
             .worker_timeout_s = d->config->worker_timeout_s,
             .worker = {.model = d->config->model,
-                       .backend = d->config->backend,
+                       .backend = atedm_backend_of(d->config->backend),
                        .dtype = d->config->dtype,
                        .max_batch = (size_t)d->config->max_batch,
                        .max_requests = (size_t)d->config->max_active,
-                       .memory_limit =
-                           d->config->memory_limit ? (size_t)d->config->memory_limit : SIZE_MAX},
-            .device = d->device,
+                       .memory_limit = (size_t)d->config->memory_limit,
+                       .sharers = (size_t)d->config->workers},
             .user = d,
             .ready = on_ready,
             .lost = on_worker_lost,
             .failed = on_worker_failed,
+            .figures = on_figures,
             .idle = check_drained,
         },
         &d->dispatch, err);
@@ -443,7 +454,6 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
         .log = {.fd = STDERR_FILENO,
                 .json = strcmp(config->log_format, "json") == 0,
                 .level = atedm_log_level_named(config->log_level)},
-        .device = atedm_backend_of(config->backend),
     };
     atedm_process_prepare((size_t)config->max_connections + OWN_DESCRIPTORS);
     int exit_status = prepare(&d);

@@ -6,6 +6,7 @@
 #include "core/model.h"
 #include "core/request.h"
 #include "server/clients.h"
+#include "server/devices.h"
 #include "server/dispatch.h"
 #include "server/http.h"
 #include "server/jobs.h"
@@ -32,7 +33,7 @@ typedef struct atedm_daemon {
     atedm_request_limits limits;
     atedm_prune_spec default_prune;
     atedm_clients *clients;
-    const char *device; // label of metrics
+    atedm_devices devices;
     atedm_metrics *metrics;
     uv_loop_t loop;
     uv_signal_t sigterm, sigint, sighup;

@@ -348,9 +348,17 @@ static void requeue(atedm_dispatch *d, atedm_job *job)
     }
 }
 
+static void tell_figures(const atedm_seat *s, const atedm_device_figures *figures)
+{
+    const atedm_dispatch_options *o = &s->dispatch->options;
+    if (o->figures)
+        o->figures(o->user, s->home, figures);
+}
+
 static void lose(atedm_seat *s, const atedm_error *error)
 {
     atedm_dispatch *d = s->dispatch;
+    tell_figures(s, NULL);
     s->ready = false;
     s->device_memory = 0;
     for (atedm_queue_item *place = s->active.first, *next; place; place = next) {
@@ -384,6 +392,9 @@ static void on_message(void *user, atedm_worker_message *message)
         measure_rate(s, message);
         atedm_account_evaluation(d->options.metrics, s->device, message->images, message->seconds);
         return;
+    case ATEDM_WORKER_FIGURES:
+        tell_figures(s, &message->figures);
+        return;
     case ATEDM_WORKER_STEPPED:
         if (job) {
             job->steps_done = message->step;
@@ -404,17 +415,26 @@ static void on_message(void *user, atedm_worker_message *message)
 
 // ---- life
 
-static atedm_status add_seat(atedm_dispatch *d, atedm_error *err)
+// The `number`-th worker of a device. It is told the device by its UUID where there is one: should
+// a device go, the numbers of the others may change.
+static atedm_status add_seat(atedm_dispatch *d, const atedm_device_facts *device, size_t number,
+                             atedm_error *err)
 {
     atedm_seat *s = &d->seats[d->n_seats];
     *s = (atedm_seat){.dispatch = d, .rate = NAN, .best_rate = NAN};
     atedm_queue_init(&s->active, d->options.worker.max_requests);
-    if (d->n_seats == 0)
-        snprintf(s->device, sizeof s->device, "%s", d->options.device);
-    else
-        snprintf(s->device, sizeof s->device, "%s:%zu", d->options.device, d->n_seats);
+    snprintf(s->home, sizeof s->home, "%s", device->name);
+    snprintf(s->device, sizeof s->device, "%s", device->name);
+    if (number)
+        snprintf(s->device, sizeof s->device, "%s:%zu", device->name, number);
+    char backend[ATEDM_DEVICE_LABEL_MAX + sizeof device->uuid];
+    atedm_worker_options options = d->options.worker;
+    if (*device->uuid) {
+        snprintf(backend, sizeof backend, "%s:%s", options.backend, device->uuid);
+        options.backend = backend;
+    }
     atedm_status status =
-        atedm_worker_create(&d->options.worker, d->options.loop, on_message, s, &s->worker, err);
+        atedm_worker_create(&options, d->options.loop, on_message, s, &s->worker, err);
     if (!status)
         d->n_seats++;
     return status;
@@ -434,12 +454,11 @@ atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
     d->deadline.data = d;
     d->watch.data = d;
     *ret_dispatch = d;
-    for (size_t i = 0; i < options->workers; i++) {
-        atedm_status status = add_seat(d, err);
-        if (status)
-            return status;
-    }
-    return ATEDM_OK;
+    atedm_status status = ATEDM_OK;
+    for (size_t number = 0; !status && number < options->workers; number++)
+        for (size_t i = 0; !status && i < options->n_devices; i++)
+            status = add_seat(d, &options->devices[i], number, err);
+    return status;
 }
 
 void atedm_dispatch_close(atedm_dispatch *d)

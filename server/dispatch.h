@@ -8,6 +8,7 @@
 #include "core/model.h"
 #include "core/plan.h"
 #include "core/request.h"
+#include "kernels/kernels.h"
 #include "server/clients.h"
 #include "server/log.h"
 #include "server/metrics.h"
@@ -71,17 +72,20 @@ typedef struct atedm_dispatch_options {
     uv_loop_t *loop;
     atedm_metrics *metrics;
     size_t max_queue;
-    size_t workers;          // 1..ATEDM_MAX_WORKERS
-    double worker_timeout_s; // a worker that has requests and says nothing for so long is ended
-    atedm_worker_options worker;
-    const char *device; // the label of metrics; ":1", ":2" is added for further workers
+    const atedm_device_facts *devices; // borrowed while it is created
+    size_t n_devices;
+    size_t workers;              // of each device, 1 or more; at most ATEDM_MAX_WORKERS of all
+    double worker_timeout_s;     // a worker that has requests and says nothing for so long is ended
+    atedm_worker_options worker; // `backend` without a device
     void *user;
-    // `device`: the worker's label. ready: it takes requests, again where it was lost. lost: it
-    // ended, and is started again.
+    // `device`: the worker's label, its device's name; ":1", ":2" is added for further ones on it.
+    // ready: it takes requests, again where it was lost. lost: it ended, and is started again.
     void (*ready)(void *user, const char *device, const atedm_worker_facts *facts);
     void (*lost)(void *user, const char *device, const atedm_error *error);
     void (*failed)(void *user, const atedm_error *error); // a worker does not come up at all
-    void (*idle)(void *user);                             // nothing waits and nothing runs
+    // How a device is doing, by its own name; NULL: it is not known any more. May be NULL.
+    void (*figures)(void *user, const char *device, const atedm_device_figures *figures);
+    void (*idle)(void *user); // nothing waits and nothing runs
 } atedm_dispatch_options;
 
 // On failure *ret_dispatch has what was started, to be closed and destroyed too; or NULL.

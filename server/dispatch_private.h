@@ -10,7 +10,8 @@
 typedef struct atedm_seat {
     atedm_dispatch *dispatch;
     atedm_worker *worker;
-    char device[ATEDM_DEVICE_LABEL_MAX];
+    char device[ATEDM_DEVICE_LABEL_MAX]; // the worker's label
+    char home[ATEDM_DEVICE_LABEL_MAX];   // the device's name
     bool ready;
     atedm_queue active;
     double rate, best_rate; // FLOPs a second; NAN: nothing was measured yet

@@ -17,11 +17,12 @@ void atedm_handle_models(void *app, atedm_exchange *x)
     const atedm_daemon *d = app;
     const atedm_request_limits *limits = &d->limits;
     json_t *model = json_pack(
-        "{s:s, s:b, s:I, s:I, s:I, s:s, s:{s:I, s:i, s:i, s:i}}", "name", d->model.name, "loaded",
-        d->loaded, "native_width", (json_int_t)limits->native_width, "native_height",
+        "{s:s, s:b, s:I, s:I, s:I, s:s, s:o, s:{s:I, s:i, s:i, s:i}}", "name", d->model.name,
+        "loaded", d->loaded, "native_width", (json_int_t)limits->native_width, "native_height",
         (json_int_t)limits->native_height, "size_multiple", (json_int_t)limits->size_multiple,
-        "device", d->device, "limits", "max_area", (json_int_t)limits->max_area, "max_images",
-        limits->max_images, "max_steps", limits->max_steps, "max_prompt_bytes", ATEDM_PROMPT_MAX);
+        "device", d->devices.items[0].name, "devices", atedm_devices_json(&d->devices), "limits",
+        "max_area", (json_int_t)limits->max_area, "max_images", limits->max_images, "max_steps",
+        limits->max_steps, "max_prompt_bytes", ATEDM_PROMPT_MAX);
     if (d->loaded) {
         json_t *facts = json_pack("{s:s, s:s, s:s, s:I, s:I}", "backend", d->facts.backend, "dtype",
                                   atedm_dtype_name(d->facts.dtype), "storage_dtype",

@@ -100,6 +100,37 @@ static const family families[ATEDM_METRIC_COUNT] = {
          GAUGE,
          {"device"},
          {0}},
+    [ATEDM_METRIC_DEVICE_MEMORY_FREE] = {"atedm_device_memory_free_bytes",
+                                         "Memory of the device that nobody uses.",
+                                         GAUGE,
+                                         {"device"},
+                                         {0}},
+    [ATEDM_METRIC_DEVICE_MEMORY_TOTAL] =
+        {"atedm_device_memory_total_bytes", "Memory of the device.", GAUGE, {"device"}, {0}},
+    [ATEDM_METRIC_DEVICE_MEMORY_USED] = {"atedm_device_memory_used_bytes",
+                                         "Memory of the device that is in use, by whomever.",
+                                         GAUGE,
+                                         {"device"},
+                                         {0}},
+    [ATEDM_METRIC_DEVICE_UTILIZATION] = {"atedm_device_utilization_ratio",
+                                         "Share of the time in which the device computed lately.",
+                                         GAUGE,
+                                         {"device"},
+                                         {0}},
+    [ATEDM_METRIC_DEVICE_POWER] =
+        {"atedm_device_power_watts", "Power that the device draws.", GAUGE, {"device"}, {0}},
+    [ATEDM_METRIC_DEVICE_TEMPERATURE] =
+        {"atedm_device_temperature_celsius", "Temperature of the device.", GAUGE, {"device"}, {0}},
+    [ATEDM_METRIC_DEVICE_SM_CLOCK] = {"atedm_device_sm_clock_hertz",
+                                      "Clock of the device's processors.",
+                                      GAUGE,
+                                      {"device"},
+                                      {0}},
+    [ATEDM_METRIC_DEVICE_MEMORY_CLOCK] = {"atedm_device_memory_clock_hertz",
+                                          "Clock of the device's memory.",
+                                          GAUGE,
+                                          {"device"},
+                                          {0}},
     [ATEDM_METRIC_MODEL_INFO] = {"atedm_model_info",
                                  "1; the labels tell the model.",
                                  GAUGE,
@@ -187,7 +218,8 @@ static bool has_labels(const atedm_series *series, const char *const *labels, si
 static atedm_series *add_series(atedm_metrics *metrics, atedm_metric metric,
                                 const char *const *labels, size_t n)
 {
-    if (metrics->series[metric].count == metrics->series[metric].capacity) {
+    if (!metrics->series[metric].items ||
+        metrics->series[metric].count == metrics->series[metric].capacity) {
         size_t capacity = metrics->series[metric].capacity * 2 + 4;
         atedm_series *items = realloc(metrics->series[metric].items, capacity * sizeof *items);
         if (!items)
@@ -208,14 +240,25 @@ static atedm_series *add_series(atedm_metrics *metrics, atedm_metric metric,
     return added;
 }
 
-// NULL past the limit of series, or where there is no memory.
-static atedm_series *find(atedm_metrics *metrics, atedm_metric metric, const char *const *labels)
+// NULL where there is none.
+static atedm_series *find_existing(atedm_metrics *metrics, atedm_metric metric,
+                                   const char *const *labels)
 {
     size_t n = n_labels(&families[metric]);
     for (size_t i = 0; i < metrics->series[metric].count; i++) {
         if (has_labels(&metrics->series[metric].items[i], labels, n))
             return &metrics->series[metric].items[i];
     }
+    return NULL;
+}
+
+// NULL past the limit of series, or where there is no memory.
+static atedm_series *find(atedm_metrics *metrics, atedm_metric metric, const char *const *labels)
+{
+    size_t n = n_labels(&families[metric]);
+    atedm_series *existing = find_existing(metrics, metric, labels);
+    if (existing)
+        return existing;
     if (metrics->series[metric].count >= ATEDM_METRIC_MAX_SERIES)
         return NULL;
     return add_series(metrics, metric, labels, n);
@@ -235,6 +278,15 @@ void atedm_metrics_set(atedm_metrics *metrics, atedm_metric metric, double value
     atedm_series *series = find(metrics, metric, labels);
     if (series)
         series->value = value;
+}
+
+void atedm_metrics_remove(atedm_metrics *metrics, atedm_metric metric, const char *const *labels)
+{
+    atedm_series *series = find_existing(metrics, metric, labels);
+    if (!series)
+        return;
+    series_finish(series);
+    *series = metrics->series[metric].items[--metrics->series[metric].count];
 }
 
 void atedm_metrics_observe(atedm_metrics *metrics, atedm_metric metric, double value,

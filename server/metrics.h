@@ -26,8 +26,16 @@ typedef enum atedm_metric {
     ATEDM_METRIC_WORKER_UP,        // gauge; device
     ATEDM_METRIC_WORKER_RESTARTS,  // counter; device
     ATEDM_METRIC_DEVICE_MEMORY,    // gauge; device
-    ATEDM_METRIC_MODEL_INFO,       // gauge; model, dtype, backend
-    ATEDM_METRIC_BUILD_INFO,       // gauge; version
+    ATEDM_METRIC_DEVICE_MEMORY_FREE,
+    ATEDM_METRIC_DEVICE_MEMORY_TOTAL,
+    ATEDM_METRIC_DEVICE_MEMORY_USED,
+    ATEDM_METRIC_DEVICE_UTILIZATION,
+    ATEDM_METRIC_DEVICE_POWER,
+    ATEDM_METRIC_DEVICE_TEMPERATURE,
+    ATEDM_METRIC_DEVICE_SM_CLOCK,
+    ATEDM_METRIC_DEVICE_MEMORY_CLOCK,
+    ATEDM_METRIC_MODEL_INFO, // gauge; model, dtype, backend
+    ATEDM_METRIC_BUILD_INFO, // gauge; version
     ATEDM_METRIC_PROCESS_CPU_SECONDS,
     ATEDM_METRIC_PROCESS_OPEN_FDS,
     ATEDM_METRIC_PROCESS_MAX_FDS,
@@ -64,6 +72,8 @@ void atedm_metrics_count(atedm_metrics *metrics, atedm_metric metric, uint64_t b
                          const char *const *labels);
 void atedm_metrics_set(atedm_metrics *metrics, atedm_metric metric, double value,
                        const char *const *labels);
+// The series is there no longer, until it is set again.
+void atedm_metrics_remove(atedm_metrics *metrics, atedm_metric metric, const char *const *labels);
 void atedm_metrics_observe(atedm_metrics *metrics, atedm_metric metric, double value,
                            const char *const *labels);
 

@@ -6,6 +6,7 @@
 #include "core/model.h"
 #include "server/encoder.h"
 #include "server/fault.h"
+#include "server/figures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@ struct atedm_runner {
     atedm_model *model;
     atedm_engine *engine;
     atedm_encoder *encoder;
+    atedm_figures *figures; // NULL: the device says nothing
     atedm_runner_post_fn post;
     void *user;
     order *orders, **orders_end; // by arrival
@@ -76,7 +78,8 @@ static atedm_status open_engine(atedm_runner *r, const atedm_worker_options *opt
 {
     const atedm_engine_options engine = {.max_batch = options->max_batch,
                                          .max_requests = options->max_requests,
-                                         .memory_limit = options->memory_limit};
+                                         .memory_limit = options->memory_limit,
+                                         .sharers = options->sharers};
     const atedm_engine_hooks hooks = {.evaluated = on_evaluated,
                                       .stepped = on_stepped,
                                       .image = on_image,
@@ -107,6 +110,8 @@ atedm_status atedm_runner_open(const atedm_worker_options *options, atedm_runner
         status = open_engine(r, options, err);
     if (!status)
         status = atedm_encoder_create(wake, user, &r->encoder, err);
+    if (!status)
+        status = atedm_figures_start(r->device, wake, user, &r->figures, err);
     if (status) {
         atedm_runner_close(r);
         return status;
@@ -117,7 +122,9 @@ atedm_status atedm_runner_open(const atedm_worker_options *options, atedm_runner
         .parameters = r->model->parameters,
         .file_bytes = r->model->file_bytes,
     };
-    snprintf(ret_facts->device, sizeof ret_facts->device, "%s", atedm_device_name(r->device));
+    const char *model = atedm_device_describe(r->device)->model;
+    snprintf(ret_facts->device, sizeof ret_facts->device, "%s",
+             *model ? model : atedm_device_backend(r->device));
     snprintf(ret_facts->backend, sizeof ret_facts->backend, "%s", atedm_device_backend(r->device));
     *ret_runner = r;
     return ATEDM_OK;
@@ -134,6 +141,7 @@ void atedm_runner_close(atedm_runner *r)
 {
     if (!r)
         return;
+    atedm_figures_stop(r->figures);
     atedm_encoder_destroy(r->encoder);
     atedm_engine_destroy(r->engine);
     while (r->orders) {
@@ -324,8 +332,16 @@ static void collect(atedm_runner *r)
     }
 }
 
+static void tell_figures(atedm_runner *r)
+{
+    atedm_worker_message message = {.type = ATEDM_WORKER_FIGURES};
+    if (atedm_figures_take(r->figures, &message.figures))
+        r->post(r->user, &message);
+}
+
 bool atedm_runner_turn(atedm_runner *r)
 {
+    tell_figures(r);
     collect(r);
     admit(r);
     double start = atedm_clock_monotonic();

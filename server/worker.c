@@ -22,7 +22,7 @@
 
 #define WORKER_FD 3
 #define PATH_MAX_BYTES 4096
-#define ARGUMENTS 16
+#define ARGUMENTS 18
 
 struct atedm_worker {
     char *arguments[ARGUMENTS]; // of the program, NULL behind the last
@@ -37,9 +37,10 @@ struct atedm_worker {
     bool running; // a process and a pipe are open, or about to close
     bool greeted, ever_ready, failed, destroyed;
     bool exited, read_to_end;
-    int process_handles; // that the loop has of the process
-    int handles;         // those, and the timer
-    char end[128];       // how the process ended
+    int process_handles;   // that the loop has of the process
+    int handles;           // those, and the timer
+    char end[128];         // how the process ended
+    atedm_error last_word; // of the process: why; "": it said nothing
     double started, heard, delay_s;
 };
 
@@ -80,7 +81,8 @@ static void gone(atedm_worker *w)
     w->delay_s = lived ? RESTART_FIRST_S : fmin(2 * w->delay_s, RESTART_MOST_S);
     uv_timer_start(&w->restart, on_restart, (uint64_t)(w->delay_s * 1e3), 0);
     atedm_worker_message message = {.type = ATEDM_WORKER_LOST, .status = ATEDM_ERR_DEVICE};
-    atedm_error_set(&message.error, ATEDM_ERR_DEVICE, "the worker process ended: %s", w->end);
+    atedm_error_set(&message.error, ATEDM_ERR_DEVICE, "the worker process ended: %s%s%s", w->end,
+                    *w->last_word.message ? ": " : "", w->last_word.message);
     tell(w, &message);
 }
 
@@ -144,6 +146,8 @@ static void receive_message(atedm_worker *w, const atedm_frame *frame)
         tell(w, &message);
     else if (!w->ever_ready)
         fail(w, &message.error);
+    else
+        w->last_word = message.error;
 }
 
 static void receive_frame(atedm_worker *w, const atedm_frame *frame)
@@ -247,6 +251,7 @@ static int spawn(atedm_worker *w)
     uv_pipe_init(w->loop, &w->pipe, 0);
     w->pipe.data = w->process.data = w;
     w->greeted = w->exited = w->read_to_end = false;
+    w->last_word = (atedm_error){""};
     w->started = w->heard = atedm_clock_monotonic();
     w->running = true;
     w->process_handles = 2;
@@ -289,7 +294,8 @@ static bool build_arguments(atedm_worker *w, const atedm_worker_options *options
            add_argument(w, &count, "--dtype", options->dtype) &&
            add_number(w, &count, "--max-batch", options->max_batch) &&
            add_number(w, &count, "--max-active", options->max_requests) &&
-           add_number(w, &count, "--memory-limit", options->memory_limit);
+           add_number(w, &count, "--memory-limit", options->memory_limit) &&
+           add_number(w, &count, "--sharers", options->sharers);
 }
 
 atedm_status atedm_worker_create(const atedm_worker_options *options, uv_loop_t *loop,

@@ -17,6 +17,7 @@
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
+#define EXIT_LOST 3 // the device is lost to the process
 #define READ_BYTES 65536
 
 // On its way in: a request, or what is to become of one.
@@ -135,19 +136,34 @@ static void write_all(int fd, const char *data, size_t size)
     }
 }
 
-static void post(void *user, const atedm_worker_message *message)
+static void send_message(const mailbox *box, const atedm_worker_message *message)
 {
-    const mailbox *box = user;
     atedm_buffer buffer;
     atedm_buffer_init(&buffer, 2 * ATEDM_FRAME_MAX);
     if (atedm_frame_put_message(&buffer, message))
         die("no memory for a result");
     write_all(box->fd, buffer.data, buffer.size);
     atedm_buffer_finish(&buffer);
+}
+
+// Whatever comes next would fail too. The request is not to blame and is not answered: the daemon
+// gets the reason as the last word, and makes the request anew elsewhere.
+static void end_lost(const mailbox *box, const atedm_error *error)
+{
+    send_message(box, &(atedm_worker_message){.type = ATEDM_WORKER_FAILED,
+                                              .status = ATEDM_ERR_DEVICE,
+                                              .error = *error});
+    _exit(EXIT_LOST);
+}
+
+static void post(void *user, const atedm_worker_message *message)
+{
+    const mailbox *box = user;
+    if (message->type == ATEDM_WORKER_ERROR && message->status == ATEDM_ERR_DEVICE)
+        end_lost(box, &message->error);
+    send_message(box, message);
     atedm_worker_result_destroy(message->result);
     free(message->image.png);
-    if (message->type == ATEDM_WORKER_ERROR && message->status == ATEDM_ERR_DEVICE)
-        die(message->error.message); // whatever comes next would fail too
 }
 
 static void greet(const mailbox *box)
@@ -210,7 +226,7 @@ static bool read_size(const char *text, size_t *ret_size)
 
 static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *options)
 {
-    enum { FD = 256, MODEL, BACKEND, DTYPE, MAX_BATCH, MAX_ACTIVE, MEMORY_LIMIT };
+    enum { FD = 256, MODEL, BACKEND, DTYPE, MAX_BATCH, MAX_ACTIVE, MEMORY_LIMIT, SHARERS };
     static const struct option names[] = {{"fd", required_argument, NULL, FD},
                                           {"model", required_argument, NULL, MODEL},
                                           {"backend", required_argument, NULL, BACKEND},
@@ -218,6 +234,7 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
                                           {"max-batch", required_argument, NULL, MAX_BATCH},
                                           {"max-active", required_argument, NULL, MAX_ACTIVE},
                                           {"memory-limit", required_argument, NULL, MEMORY_LIMIT},
+                                          {"sharers", required_argument, NULL, SHARERS},
                                           {NULL, 0, NULL, 0}};
     size_t fd = 0;
     bool good = true;
@@ -236,6 +253,8 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
             good &= read_size(optarg, &options->max_requests);
         else if (name == MEMORY_LIMIT)
             good &= read_size(optarg, &options->memory_limit);
+        else if (name == SHARERS)
+            good &= read_size(optarg, &options->sharers);
         else
             good = false;
     }
@@ -246,11 +265,8 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
 int main(int argc, char **argv)
 {
     static mailbox box = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-    atedm_worker_options options = {.backend = "auto",
-                                    .dtype = "auto",
-                                    .max_batch = 1,
-                                    .max_requests = 1,
-                                    .memory_limit = SIZE_MAX};
+    atedm_worker_options options = {
+        .backend = "auto", .dtype = "auto", .max_batch = 1, .max_requests = 1};
     box.orders_end = &box.orders;
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         puts("atedm-worker " ATEDM_VERSION);

@@ -10,13 +10,13 @@
 #include <stdint.h>
 
 typedef struct atedm_worker_options {
-    const char *model, *backend, *dtype;          // as in the configuration; copied
-    size_t max_batch, max_requests, memory_limit; // as atedm_engine_options
+    const char *model, *backend, *dtype;                   // as in the configuration; copied
+    size_t max_batch, max_requests, memory_limit, sharers; // as atedm_engine_options
 } atedm_worker_options;
 
 // What a worker is once its model is loaded.
 typedef struct atedm_worker_facts {
-    char device[64], backend[16];
+    char device[96], backend[16]; // as its maker calls it, or the backend
     atedm_dtype dtype, storage_dtype;
     uint64_t parameters;
     size_t file_bytes;
@@ -39,7 +39,8 @@ void atedm_worker_result_destroy(atedm_worker_result *result); // NULL allowed
 typedef enum atedm_worker_message_type {
     ATEDM_WORKER_READY,     // `facts`: it takes requests now
     ATEDM_WORKER_FAILED,    // `status`, `error`: it does not come up, and another would not either;
-                            // only before it was ever ready; the last message
+                            // only before it was ever ready; the last message. From the process
+                            // also later, as its last word: its device is lost
     ATEDM_WORKER_LOST,      // `error`: the process ended, and all jobs that it had are nobody's;
                             // another one is started
     ATEDM_WORKER_EVALUATED, // one UNet evaluation: `images`, `seconds`; `flops` in `busy_s` since
@@ -49,6 +50,7 @@ typedef enum atedm_worker_message_type {
                             // `step` steps; at most one a step, and not every step has one
     ATEDM_WORKER_DONE,      // `job`, `result`
     ATEDM_WORKER_ERROR,     // `job`, `status`, `error`
+    ATEDM_WORKER_FIGURES, // `figures`: how the device is doing, every few seconds where it says so
 } atedm_worker_message_type;
 
 typedef struct atedm_worker_message {
@@ -64,6 +66,7 @@ typedef struct atedm_worker_message {
     atedm_status status;
     atedm_error error;
     size_t device_memory; // bytes that the worker holds on its device
+    atedm_device_figures figures;
 } atedm_worker_message;
 
 void atedm_worker_message_finish(atedm_worker_message *message); // frees what it owns

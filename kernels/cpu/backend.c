@@ -26,7 +26,7 @@ static bool matmul_mixes_rows(void)
     return onednn_has(dnnl_cpu_isa_avx512_core_amx) && omp_get_max_threads() >= AMX_SPLIT_THREADS;
 }
 
-static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
+static atedm_status device_create(int index, atedm_device **ret_device, atedm_error *err)
 {
     atedm_cpu_device *device = calloc(1, sizeof *device);
     if (!device)

@@ -1,6 +1,6 @@
 // Attention for any head size up to ATEDM_CUDA_MAX_HEAD_DIM and any element type: one pass over the
 // keys with a running maximum (Milakov & Gimelshein 2018), sums of values in shared memory.
-// attention64.cu has the fast path.
+// attention64.cu and attention512.cu have the fast paths.
 #include "kernels/cuda/plain_tile.cuh"
 
 namespace
@@ -122,8 +122,6 @@ cudaError_t atedm_cuda_launch_attention(atedm_dtype act, const atedm_attention_a
     const call a = {args->q,        args->k,          args->v, args->q_stride, args->k_stride,
                     args->v_stride, args->lse_stride, args->o, args->lse,      args->heads,
                     args->head_dim, args->causal,     *spans};
-    int64_t most = 0;
-    for (int32_t i = 0; i < spans->n; i++)
-        most = spans->span[i].nq > most ? spans->span[i].nq : most;
+    int64_t most = gpu_most_queries(spans);
     return GPU_FOR_ACT(act, attend, a, most, stream);
 }

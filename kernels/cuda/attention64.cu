@@ -164,10 +164,7 @@ template <class T> cudaError_t attend(const call &a, int64_t most_queries, cudaS
 bool atedm_cuda_is_head64(atedm_dtype act, int head_dim, const void *const *matrices,
                           const int64_t *strides, int n)
 {
-    bool fits = head_dim == TILE && act != ATEDM_F32;
-    for (int i = 0; fits && i < n; i++)
-        fits = (uintptr_t)matrices[i] % 16 == 0 && strides[i] % 8 == 0;
-    return fits;
+    return head_dim == TILE && act != ATEDM_F32 && tile_rows_align(matrices, strides, n);
 }
 
 cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention_args *args,
@@ -176,8 +173,6 @@ cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention
     const call a = {args->q,        args->k,        args->v,          args->q_stride,
                     args->k_stride, args->v_stride, args->lse_stride, args->o,
                     args->lse,      args->heads,    args->causal,     *spans};
-    int64_t most = 0;
-    for (int32_t i = 0; i < spans->n; i++)
-        most = spans->span[i].nq > most ? spans->span[i].nq : most;
+    int64_t most = gpu_most_queries(spans);
     return act == ATEDM_BF16 ? attend<gpu_bf16>(a, most, stream) : attend<gpu_f16>(a, most, stream);
 }

@@ -1,4 +1,5 @@
-// The cuda backend's device, streams and table of operations: see cuda.h.
+// The cuda backend's streams and table of operations: see cuda.h. Which devices there are is
+// devices.c's.
 #include "kernels/cuda/cuda.h"
 
 #include "kernels/cuda_load.h"
@@ -6,44 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The oldest architecture that there is code for: A100's.
-#define LEAST_MAJOR 8
-
-// The first device that is visible: CUDA_VISIBLE_DEVICES chooses, by index or UUID.
-#define DEVICE 0
-
-// Whether there is one that this can run on. Makes no context: programs ask that leave the device
-// to others.
-static atedm_status find_device(atedm_error *err)
+static atedm_status device_create(int index, atedm_device **ret_device, atedm_error *err)
 {
-    int count = 0, major = 0, minor = 0;
-    cudaError_t error = cudaGetDeviceCount(&count);
-    if (error || count < 1)
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "cuda: no device answers (%s)",
-                               error ? cudaGetErrorName(error) : "none is visible");
-    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, DEVICE);
-    if (!error)
-        error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, DEVICE);
-    if (error)
-        return atedm_cuda_status(error, "asking the device", err);
-    if (major < LEAST_MAJOR)
-        return atedm_error_set(
-            err, ATEDM_ERR_UNSUPPORTED,
-            "cuda: the device is of compute capability %d.%d, at least %d.0 is needed", major,
-            minor, LEAST_MAJOR);
-    return ATEDM_OK;
-}
-
-static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
-{
-    atedm_status status = atedm_cuda_status(cudaSetDevice(DEVICE), "taking the device", err);
-    if (status)
-        return status;
     atedm_cuda_device *device = calloc(1, sizeof *device);
     if (!device)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a device");
-    if (cublasLtCreate(&device->blas))
+    device->index = index;
+    atedm_status status =
+        atedm_cuda_status(atedm_cuda_use(&device->head), "taking the device", err);
+    if (!status && cublasLtCreate(&device->blas))
         status = atedm_error_set(err, ATEDM_ERR_DEVICE, "cuda: cuBLASLt does not start");
+    if (!status) {
+        status = atedm_cuda_dnn_load(&device->dnn, err);
+        if (status)
+            (void)cublasLtDestroy(device->blas);
+    }
     if (status) {
         free(device);
         return status;
@@ -55,6 +33,9 @@ static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
 static void device_destroy(atedm_device *head)
 {
     atedm_cuda_device *device = (atedm_cuda_device *)head;
+    (void)atedm_cuda_use(head);
+    atedm_cuda_nvml_close(device->nvml);
+    atedm_cuda_dnn_unload(device->dnn);
     (void)cublasLtDestroy(device->blas);
     free(device);
 }
@@ -74,12 +55,16 @@ static atedm_dtype best_dtype(const atedm_device *device)
 static void stream_destroy(atedm_stream *head)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
-    (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
+    if (s->stream)
+        (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
     atedm_cuda_graphs_finish(s);
     for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++)
         atedm_cuda_free(head->device, s->scratch[i]);
+    atedm_cuda_staging_finish(&s->staging);
     atedm_cuda_plans_destroy(s->plans);
-    (void)cudaStreamDestroy(s->stream);
+    atedm_cuda_dnn_destroy(s->dnn);
+    if (s->stream)
+        (void)cudaStreamDestroy(s->stream);
     free(s);
 }
 
@@ -89,13 +74,20 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
     atedm_cuda_stream *s = calloc(1, sizeof *s);
     if (!s)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a stream");
-    // Threads that come later start out with the first device too, but not in every context.
-    atedm_status status = atedm_cuda_status(cudaSetDevice(DEVICE), "taking the device", err);
+    s->head.device = device; // which scratch memory asks for
+    atedm_status status = atedm_cuda_status(atedm_cuda_use(device), "taking the device", err);
     if (!status)
         status =
             atedm_cuda_status(atedm_cuda_stream_make(true, &s->stream), "making a stream", err);
+    if (!status)
+        status = atedm_cuda_staging_init(&s->staging, err);
+    if (!status)
+        status = atedm_cuda_scratch_init(s, err);
+    if (!status)
+        status = atedm_cuda_dnn_create(((const atedm_cuda_device *)device)->dnn, s->stream, act,
+                                       &s->dnn, err);
     if (status) {
-        free(s);
+        stream_destroy(&s->head);
         return status;
     }
     atedm_cuda_graphs_init(s);
@@ -103,22 +95,19 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
     return ATEDM_OK;
 }
 
-static void stream_sync(atedm_stream *s)
-{
-    atedm_cuda_check(s, cudaStreamSynchronize(atedm_cuda_stream_of(s)->stream), "waiting");
-}
-
 static const atedm_backend table = {
     .name = "cuda",
+    .devices = atedm_cuda_devices,
     .device_create = device_create,
     .device_destroy = device_destroy,
+    .measure = atedm_cuda_measure,
     .supports = supports,
     .best_dtype = best_dtype,
     .alloc = atedm_cuda_alloc,
     .free = atedm_cuda_free,
     .stream_create = stream_create,
     .stream_destroy = stream_destroy,
-    .stream_sync = stream_sync,
+    .stream_sync = atedm_cuda_sync,
     .upload = atedm_cuda_upload,
     .download = atedm_cuda_download,
     .copy = atedm_cuda_copy,
@@ -166,5 +155,5 @@ atedm_cuda_backend(const char *version, size_t table_bytes, atedm_error *err)
                               "cuda: the backend was built for another version of this program");
         return NULL;
     }
-    return find_device(err) ? NULL : &table;
+    return atedm_cuda_find_devices(err) ? NULL : &table;
 }

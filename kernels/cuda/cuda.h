@@ -15,16 +15,50 @@
 
 typedef struct atedm_cuda_device {
     atedm_device head;
+    int index;
     cublasLtHandle_t blas;
+    struct atedm_cuda_nvml *nvml;       // opened when it is first asked; NULL: not yet
+    struct atedm_cuda_dnn_library *dnn; // NULL: convolutions are own kernels'
 } atedm_cuda_device;
 
-// Scratch memory of a stream: grows to what its operations want and is kept, so that steps that are
-// like earlier ones allocate nothing. Each is overwritten by the next operation that uses it.
+// Scratch memory of a stream, there from its start so that no operation allocates. Larger
+// operations work in pieces; where one cannot, it grows, and is kept. Each is overwritten by the
+// next operation that uses it.
 typedef enum atedm_cuda_scratch {
     ATEDM_CUDA_SCRATCH_SUMS, // results in F32: products before their epilogue, statistics, scores
-    ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's
+    ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's and cuDNN's
     ATEDM_CUDA_SCRATCH_COUNT,
 } atedm_cuda_scratch;
+
+// Bytes of each. The emulated backend has small ones, so that toy sizes come in pieces too.
+#ifndef ATEDM_CUDA_SUMS_BYTES
+#define ATEDM_CUDA_SUMS_BYTES ((size_t)128 << 20)
+#define ATEDM_CUDA_WORKSPACE_BYTES ((size_t)32 << 20)
+#define ATEDM_CUDA_STAGE_BYTES ((size_t)4 << 20)
+#endif
+
+// Copies between the host's and the device's memory go through a ring of pinned memory, since CUDA
+// makes the host wait for those from and to memory that is not: staging.c.
+#define ATEDM_CUDA_STAGES 4
+#define ATEDM_CUDA_STAGE_DOWNLOADS 64
+
+typedef struct atedm_cuda_stage {
+    char *memory; // pinned, ATEDM_CUDA_STAGE_BYTES
+    size_t used;
+    cudaEvent_t done; // behind the copies in it
+    bool full;        // `done` is recorded; until then it is being filled
+    int n_downloads;  // that are in it and have yet to go to where they belong
+    struct {
+        const char *from;
+        void *to;
+        size_t bytes;
+    } downloads[ATEDM_CUDA_STAGE_DOWNLOADS];
+} atedm_cuda_stage;
+
+typedef struct atedm_cuda_staging {
+    atedm_cuda_stage stages[ATEDM_CUDA_STAGES];
+    int at; // the one that is being filled; the next one is the oldest
+} atedm_cuda_staging;
 
 // What is kept of sequences that come again: graph.c. The latest of each.
 #define ATEDM_CUDA_MAX_KEYS 64
@@ -39,7 +73,9 @@ typedef struct atedm_cuda_stream {
     cudaStream_t stream;
     void *scratch[ATEDM_CUDA_SCRATCH_COUNT];
     size_t scratch_bytes[ATEDM_CUDA_SCRATCH_COUNT];
+    atedm_cuda_staging staging;
     struct atedm_cuda_plan *plans; // of linear layers, by shape: linear.c
+    struct atedm_cuda_dnn *dnn;    // cuDNN's part: dnn.c; NULL where it has none
     atedm_cuda_graphs graphs;
 } atedm_cuda_stream;
 
@@ -47,12 +83,23 @@ typedef struct atedm_cuda_weight {
     atedm_weight head;
     void *values;   // [device] act: linear, conv [out, stride]; table [entries, c]; norm: F32 scale
     float *bias;    // [device] F32 [out] or NULL; norm: shift
-    void *act_bias; // [device] act [out]: linear layers whose bias act holds exactly; or NULL
+    void *act_bias; // [device] act [out]: linear, conv: where act holds the bias exactly; or NULL
     int64_t row_elements; // of `values`, for linear and conv: [kernel, kernel, in], then zeros
 } atedm_cuda_weight;
 
+// ---- devices.c
+
+// All that this can run on. Makes no context: programs ask that leave the devices to others.
+size_t atedm_cuda_devices(atedm_device_facts ret_facts[ATEDM_MAX_DEVICES]);
+// The error where there is none.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_find_devices(atedm_error *err);
+// Makes it the calling thread's, to which CUDA's calls go.
+cudaError_t atedm_cuda_use(const atedm_device *device);
+
+// Every operation comes through here, so that it finds its own device in use.
 static inline atedm_cuda_stream *atedm_cuda_stream_of(atedm_stream *s)
 {
+    (void)atedm_cuda_use(s->device); // where that fails, so does what follows
     return (atedm_cuda_stream *)s;
 }
 
@@ -70,17 +117,32 @@ void atedm_cuda_check(atedm_stream *s, cudaError_t error, const char *what);
 ATEDM_MUST_CHECK atedm_status atedm_cuda_status(cudaError_t error, const char *what,
                                                 atedm_error *err);
 
+// ---- nvml.c
+
+void atedm_cuda_measure(atedm_device *device, atedm_device_figures *figures);
+void atedm_cuda_nvml_close(struct atedm_cuda_nvml *nvml); // NULL allowed
+
 // ---- memory.c
 
 ATEDM_MUST_CHECK atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes,
                                                void **ret_memory, atedm_error *err);
 void atedm_cuda_free(atedm_device *device, void *memory);
-// At least `bytes` bytes of scratch; NULL after failing the stream.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_scratch_init(atedm_cuda_stream *s, atedm_error *err);
+// Scratch for so many elements of so many bytes; NULL after failing the stream.
 void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int64_t elements,
                              size_t element);
+void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+
+// ---- staging.c
+
+// Memory and events of the stream's ring.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_staging_init(atedm_cuda_staging *staging,
+                                                      atedm_error *err);
+void atedm_cuda_staging_finish(atedm_cuda_staging *staging);
 void atedm_cuda_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
 void atedm_cuda_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
-void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+// Waits for all that is enqueued, and puts what was downloaded to where it belongs.
+void atedm_cuda_sync(atedm_stream *s);
 
 // ---- weights.c
 
@@ -104,6 +166,23 @@ void atedm_cuda_weight_destroy(atedm_weight *weight); // NULL allowed
 
 void atedm_cuda_linear(atedm_stream *s, const atedm_linear_args *args);
 void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
+
+// ---- dnn.c; where cuDNN's headers were not there, dnn_missing.c
+
+// Loads the library, as ATEDM_CUDA_CONV says: "auto", "cudnn" or "own". NULL where all convolutions
+// are for conv.cu.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_load(struct atedm_cuda_dnn_library **ret_library,
+                                                  atedm_error *err);
+void atedm_cuda_dnn_unload(struct atedm_cuda_dnn_library *library); // NULL allowed
+ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_create(const struct atedm_cuda_dnn_library *library,
+                                                    cudaStream_t stream, atedm_dtype act,
+                                                    struct atedm_cuda_dnn **ret_dnn,
+                                                    atedm_error *err);
+void atedm_cuda_dnn_destroy(struct atedm_cuda_dnn *dnn); // NULL allowed
+// Later calls go to this stream. False: cuDNN refuses.
+bool atedm_cuda_dnn_move(struct atedm_cuda_dnn *dnn, cudaStream_t stream); // NULL allowed
+// True: it is enqueued, or the stream has failed. False: it is for conv.cu.
+bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
 
 // ---- stream.c
 

@@ -17,6 +17,8 @@ static bool is_final(cudaError_t error)
 
 static void describe(cudaError_t error, const char *what, char *text, size_t size)
 {
+    if (error == cudaErrorMemoryAllocation)
+        (void)cudaGetLastError(); // is reported here, and is not for the next launch to find
     snprintf(text, size, "cuda: %s: %s (%s)%s", what, cudaGetErrorString(error),
              cudaGetErrorName(error),
              is_final(error) ? "; the device is lost to this process, which has to be started anew"

@@ -278,6 +278,14 @@ GPU_FN float gpu_block_sum(float x, float *shared)
     return x;
 }
 
+inline int64_t gpu_most_queries(const atedm_cuda_spans *spans)
+{
+    int64_t most = 0;
+    for (int32_t i = 0; i < spans->n; i++)
+        most = spans->span[i].nq > most ? spans->span[i].nq : most;
+    return most;
+}
+
 // Blocks of `size` that `count` needs.
 inline unsigned gpu_blocks(int64_t count, int64_t size)
 {

@@ -65,6 +65,9 @@ cudaError_t atedm_cuda_launch_upsample2(size_t pixel_bytes, const void *x, void 
                                         int64_t h, int64_t w, cudaStream_t stream);
 cudaError_t atedm_cuda_launch_concat(size_t a_bytes, const void *a, size_t b_bytes, const void *b,
                                      void *y, int64_t rows, cudaStream_t stream);
+// y [rows]: the one row x each time.
+cudaError_t atedm_cuda_launch_repeat(const void *x, void *y, size_t row_bytes, int64_t rows,
+                                     cudaStream_t stream);
 typedef struct atedm_cuda_gather_spans {
     int32_t n;
     atedm_gather_span span[ATEDM_CUDA_SPANS];
@@ -103,7 +106,7 @@ typedef struct atedm_cuda_conv_call {
 cudaError_t atedm_cuda_launch_conv(atedm_dtype act, const atedm_cuda_conv_call *conv,
                                    cudaStream_t stream);
 
-// ---- attention.cu, attention64.cu
+// ---- attention.cu, attention64.cu, attention512.cu
 
 typedef struct atedm_cuda_spans {
     int32_t n;
@@ -119,6 +122,12 @@ bool atedm_cuda_is_head64(atedm_dtype act, int head_dim, const void *const *rows
                           const int64_t *strides, int n);
 cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention_args *args,
                                           const atedm_cuda_spans *spans, cudaStream_t stream);
+// And with a head_dim that is a multiple of 8, ATEDM_CUDA_HEAD512 at most.
+#define ATEDM_CUDA_HEAD512 512
+bool atedm_cuda_is_head512(atedm_dtype act, int head_dim, const void *const *rows,
+                           const int64_t *strides, int n);
+cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attention_args *args,
+                                           const atedm_cuda_spans *spans, cudaStream_t stream);
 
 // ---- rank.cu, rank64.cu
 

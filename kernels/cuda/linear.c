@@ -10,7 +10,6 @@
 #include <stdlib.h>
 
 #define PLAN_ROWS 1024
-#define WORKSPACE_BYTES ((size_t)32 << 20)
 #define MOST_ALIGN ((size_t)16) // that any algorithm can use
 
 // What an algorithm is chosen by. Alignments are those of every row of the operand.
@@ -98,7 +97,7 @@ static cublasStatus_t product_init(product *p, const atedm_cuda_weight *w, const
 
 static cublasStatus_t set_preferences(cublasLtMatmulPreference_t preference, const plan_key *key)
 {
-    const size_t workspace = WORKSPACE_BYTES;
+    const size_t workspace = ATEDM_CUDA_WORKSPACE_BYTES;
     const uint32_t no_reductions = CUBLASLT_REDUCTION_SCHEME_NONE;
     const struct {
         cublasLtMatmulPreferenceAttributes_t attribute;
@@ -175,7 +174,8 @@ static void multiply(atedm_cuda_stream *s, const atedm_cuda_weight *w, const ate
 {
     const float one = 1, beta = plan->key.residual ? 1 : 0;
     const void *c = plan->key.residual ? args->residual : y;
-    void *workspace = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1, WORKSPACE_BYTES);
+    void *workspace =
+        atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1, ATEDM_CUDA_WORKSPACE_BYTES);
     if (!workspace)
         return;
     product p;
@@ -183,14 +183,46 @@ static void multiply(atedm_cuda_stream *s, const atedm_cuda_weight *w, const ate
     if (!status) {
         status = cublasLtMatmul(((const atedm_cuda_device *)s->head.device)->blas, p.desc, &one,
                                 w->values, p.weight, args->x, p.x, &beta, c, p.y, y, p.y,
-                                &plan->algo, workspace, WORKSPACE_BYTES, s->stream);
+                                &plan->algo, workspace, ATEDM_CUDA_WORKSPACE_BYTES, s->stream);
         product_finish(&p);
     }
+    if (status) // where the device is lost, CUDA's own words are better
+        atedm_cuda_check(&s->head, cudaGetLastError(), "linear");
     if (status)
         atedm_stream_fail(&s->head, ATEDM_ERR_DEVICE,
                           "cuda: linear: cuBLASLt status %d on %lld rows, %lld to %lld",
                           (int)status, (long long)args->rows, (long long)plan->key.in,
                           (long long)plan->key.out);
+}
+
+// By way of sums, of as many rows at a time as scratch memory has room for. A row's result does not
+// depend on which others are in its piece.
+static void multiply_in_pieces(atedm_cuda_stream *s, const atedm_cuda_weight *w,
+                               const atedm_cuda_plan *plan, const atedm_linear_args *args)
+{
+    atedm_stream *head = &s->head;
+    int64_t out = w->head.out, element = (int64_t)atedm_dtype_size(head->act);
+    int64_t most = (int64_t)(ATEDM_CUDA_SUMS_BYTES / sizeof(float)) / out, n;
+    most = most > 0 ? most : 1;
+    for (int64_t first = 0; !head->status && first < args->rows; first += n) {
+        n = args->rows - first < most ? args->rows - first : most;
+        int64_t x_at = first * w->head.in * element, y_at = first * out * element;
+        atedm_linear_args piece = *args;
+        piece.rows = n;
+        piece.x = (const char *)args->x + x_at;
+        piece.y = (char *)args->y + y_at;
+        piece.residual = args->residual ? (const char *)args->residual + y_at : NULL;
+        float *sums = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, n * out, sizeof *sums);
+        if (!sums)
+            return;
+        multiply(s, w, plan, &piece, sums);
+        if (!head->status)
+            atedm_cuda_check(head,
+                             atedm_cuda_launch_epilogue(head->act, (int)args->activation, sums,
+                                                        w->bias, piece.residual, piece.y, n, out,
+                                                        s->stream),
+                             "linear");
+    }
 }
 
 // As a convolution over a column of pixels.
@@ -248,15 +280,5 @@ void atedm_cuda_linear(atedm_stream *head, const atedm_linear_args *args)
         multiply(s, w, plan, args, args->y);
         return;
     }
-    float *sums =
-        atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, args->rows * w->head.out, sizeof *sums);
-    if (!sums)
-        return;
-    multiply(s, w, plan, args, sums);
-    if (!head->status)
-        atedm_cuda_check(head,
-                         atedm_cuda_launch_epilogue(head->act, (int)args->activation, sums, w->bias,
-                                                    args->residual, args->y, args->rows,
-                                                    w->head.out, s->stream),
-                         "linear");
+    multiply_in_pieces(s, w, plan, args);
 }

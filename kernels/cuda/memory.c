@@ -1,4 +1,5 @@
-// Device memory and copies of the cuda backend.
+// Device memory of the cuda backend, and copies within it. Those from and to the host are
+// staging.c's.
 #include "kernels/cuda/cuda.h"
 
 #include <inttypes.h>
@@ -7,7 +8,9 @@ atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes, void **ret_mem
                               atedm_error *err)
 {
     void *memory = NULL;
-    cudaError_t error = cudaMalloc(&memory, bytes ? bytes : 1); // 256 bytes' alignment at least
+    cudaError_t error = atedm_cuda_use(device);
+    if (!error)
+        error = cudaMalloc(&memory, bytes ? bytes : 1); // 256 bytes' alignment at least
     if (error == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError(); // is reported here, and is not for the next call to find
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no device memory for %zu bytes", bytes);
@@ -20,7 +23,23 @@ atedm_status atedm_cuda_alloc(atedm_device *device, size_t bytes, void **ret_mem
 
 void atedm_cuda_free(atedm_device *device, void *memory)
 {
+    (void)atedm_cuda_use(device);
     (void)cudaFree(memory); // fails only where the context is lost, and the memory with it
+}
+
+atedm_status atedm_cuda_scratch_init(atedm_cuda_stream *s, atedm_error *err)
+{
+    static const size_t bytes[ATEDM_CUDA_SCRATCH_COUNT] = {
+        [ATEDM_CUDA_SCRATCH_SUMS] = ATEDM_CUDA_SUMS_BYTES,
+        [ATEDM_CUDA_SCRATCH_WORKSPACE] = ATEDM_CUDA_WORKSPACE_BYTES,
+    };
+    for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++) {
+        atedm_status status = atedm_cuda_alloc(s->head.device, bytes[i], &s->scratch[i], err);
+        if (status)
+            return status;
+        s->scratch_bytes[i] = bytes[i];
+    }
+    return ATEDM_OK;
 }
 
 void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int64_t elements,
@@ -48,22 +67,6 @@ void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int
     }
     s->scratch_bytes[which] = bytes;
     return s->scratch[which];
-}
-
-void atedm_cuda_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes)
-{
-    atedm_cuda_check(s,
-                     cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyHostToDevice,
-                                     atedm_cuda_stream_of(s)->stream),
-                     "upload");
-}
-
-void atedm_cuda_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes)
-{
-    atedm_cuda_check(s,
-                     cudaMemcpyAsync(to_host, from_device, bytes, cudaMemcpyDeviceToHost,
-                                     atedm_cuda_stream_of(s)->stream),
-                     "download");
 }
 
 void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes)

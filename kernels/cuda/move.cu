@@ -1,5 +1,5 @@
-// Rows that are copied as they are: upsampling, columns side by side, gathering. A warp copies a
-// row in the largest pieces that its addresses allow.
+// Rows that are copied as they are: upsampling, columns side by side, repeating, gathering. A warp
+// copies a row in the largest pieces that its addresses allow.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
@@ -60,6 +60,14 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 }
 
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
+    repeat_kernel(size_t row_bytes, const char *x, char *y, int64_t rows)
+{
+    int64_t at = warp_number();
+    if (at < rows)
+        copy_row(y + (size_t)at * row_bytes, x, row_bytes, threadIdx.x & 31);
+}
+
+__global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     gather_kernel(const char *x, const int32_t *index, char *y, size_t row_bytes,
                   const __grid_constant__ atedm_cuda_gather_spans spans)
 {
@@ -93,6 +101,13 @@ cudaError_t atedm_cuda_launch_concat(size_t a_bytes, const void *a, size_t b_byt
     return GPU_LAUNCH(concat_kernel, dim3(gpu_blocks(2 * rows, WARPS)), dim3(WARPS * 32), 0, stream,
                       a_bytes, static_cast<const char *>(a), b_bytes, static_cast<const char *>(b),
                       static_cast<char *>(y), rows);
+}
+
+cudaError_t atedm_cuda_launch_repeat(const void *x, void *y, size_t row_bytes, int64_t rows,
+                                     cudaStream_t stream)
+{
+    return GPU_LAUNCH(repeat_kernel, dim3(gpu_blocks(rows, WARPS)), dim3(WARPS * 32), 0, stream,
+                      row_bytes, static_cast<const char *>(x), static_cast<char *>(y), rows);
 }
 
 cudaError_t atedm_cuda_launch_gather(const void *x, const int32_t *index, void *y, size_t row_bytes,

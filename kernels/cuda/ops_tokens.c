@@ -16,13 +16,26 @@ static int32_t take(int64_t n_spans, int64_t first)
     return n_spans - first < ATEDM_CUDA_SPANS ? (int32_t)(n_spans - first) : ATEDM_CUDA_SPANS;
 }
 
-void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
+typedef cudaError_t (*attention_fn)(atedm_dtype act, const atedm_attention_args *args,
+                                    const atedm_cuda_spans *spans, cudaStream_t stream);
+
+// By the head and where rows lie: the same for every sample.
+static attention_fn choose_attention(atedm_dtype act, const atedm_attention_args *args)
 {
     const void *rows[] = {args->q, args->k, args->v, args->o};
     const int64_t strides[] = {args->q_stride, args->k_stride, args->v_stride,
                                (int64_t)args->heads * args->head_dim};
-    bool fast = atedm_cuda_is_head64(s->act, args->head_dim, rows, strides, 4);
-    if (!fast && args->head_dim > ATEDM_CUDA_MAX_HEAD_DIM) {
+    if (atedm_cuda_is_head64(act, args->head_dim, rows, strides, 4))
+        return atedm_cuda_launch_attention64;
+    if (atedm_cuda_is_head512(act, args->head_dim, rows, strides, 4))
+        return atedm_cuda_launch_attention512;
+    return atedm_cuda_launch_attention;
+}
+
+void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
+{
+    attention_fn launch = choose_attention(s->act, args);
+    if (launch == atedm_cuda_launch_attention && args->head_dim > ATEDM_CUDA_MAX_HEAD_DIM) {
         atedm_stream_fail(s, ATEDM_ERR_UNSUPPORTED, "cuda: attention: heads of %d, at most %d",
                           args->head_dim, ATEDM_CUDA_MAX_HEAD_DIM);
         return;
@@ -31,10 +44,7 @@ void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
     for (int64_t first = 0; first < args->n_spans && !s->status; first += some.n) {
         some.n = take(args->n_spans, first);
         memcpy(some.span, args->spans + first, (size_t)some.n * sizeof *some.span);
-        atedm_cuda_check(s,
-                         fast ? atedm_cuda_launch_attention64(s->act, args, &some, queue(s))
-                              : atedm_cuda_launch_attention(s->act, args, &some, queue(s)),
-                         "attention");
+        atedm_cuda_check(s, launch(s->act, args, &some, queue(s)), "attention");
     }
 }
 

@@ -22,6 +22,10 @@ bool atedm_cuda_stream_set_background(atedm_stream *head)
         (void)cudaGetLastError();
         return true;
     }
+    if (!atedm_cuda_dnn_move(s->dnn, stream)) {
+        (void)cudaStreamDestroy(stream);
+        return true;
+    }
     (void)cudaStreamDestroy(s->stream);
     s->stream = stream;
     return true;

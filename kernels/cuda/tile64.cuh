@@ -1,6 +1,7 @@
 // Tiles of 64 rows of 64 elements of a 16-bit type, for heads of that size on tensor cores: how
 // they lie in shared memory, how they are loaded, and the product of two of them. A block has four
-// warps; warp w computes rows 16 w .. 16 w + 15 of the first against all of the second.
+// warps; warp w computes rows 16 w .. 16 w + 15 of the first against all of the second. (Of eight
+// warps, in attention512.cu, two have the same rows.)
 #ifndef ATEDM_KERNELS_CUDA_TILE64_CUH
 #define ATEDM_KERNELS_CUDA_TILE64_CUH
 
@@ -17,6 +18,15 @@ constexpr float TILE_SCALE2 = TILE_SCALE * TILE_LOG2E;
 GPU_FN int tile_at(int row, int vector)
 {
     return row * TILE + ((vector ^ (row & 7)) * 8);
+}
+
+// Whether every row of the n matrices starts at a whole vector. Strides are in elements.
+inline bool tile_rows_align(const void *const *matrices, const int64_t *strides, int n)
+{
+    bool align = true;
+    for (int i = 0; align && i < n; i++)
+        align = (uintptr_t)matrices[i] % 16 == 0 && strides[i] % 8 == 0;
+    return align;
 }
 
 // Row numbers first, first + 1, ..; -1 from `end` on.
@@ -45,7 +55,7 @@ GPU_FN void tile_load(T *tile, const T *matrix, int64_t stride, ROWS row_of)
 // The warp's 16 rows of a tile as fragments of the mma's first operand, one for each 16 elements.
 template <class T> GPU_FN void tile_rows(uint32_t (&a)[4][4], const T *tile)
 {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3;
 #pragma unroll
     for (int k = 0; k < 4; k++)
         gpu_ldmatrix(a[k], tile + tile_at(warp * 16 + (lane & 15), k * 2 + (lane >> 4)));

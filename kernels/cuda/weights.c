@@ -66,7 +66,7 @@ static atedm_status put_vectors(atedm_cuda_weight *weight, const atedm_host_tens
     return status;
 }
 
-// The bias in act too, where act holds it exactly: then cuBLASLt can add it.
+// The bias in act too, where act holds it exactly: then cuBLASLt and cuDNN can add it.
 static atedm_status put_act_bias(atedm_cuda_weight *weight, const atedm_host_tensor *parts,
                                  size_t n_parts, atedm_error *err)
 {
@@ -193,6 +193,8 @@ atedm_status atedm_cuda_conv_weight_create(const atedm_weight *head,
     atedm_status status = put_matrix(weight, tensor, 1, err);
     if (!status && bias)
         status = put_vectors(weight, bias, 1, head->out, &weight->bias, err);
+    if (!status && bias)
+        status = put_act_bias(weight, bias, 1, err);
     return finish(status, weight, ret_weight);
 }
 

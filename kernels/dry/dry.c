@@ -15,7 +15,7 @@ typedef struct dry_device {
     atomic_uint_fast64_t used; // of ADDRESSES; devices may be used by several threads
 } dry_device;
 
-static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
+static atedm_status device_create(int index, atedm_device **ret_device, atedm_error *err)
 {
     dry_device *device = calloc(1, sizeof *device);
     if (!device)

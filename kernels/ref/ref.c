@@ -53,7 +53,7 @@ void *ref_scratch(atedm_stream *s, size_t count, size_t size)
     return memory;
 }
 
-static atedm_status device_create(atedm_device **ret_device, atedm_error *err)
+static atedm_status device_create(int index, atedm_device **ret_device, atedm_error *err)
 {
     atedm_device *device = calloc(1, sizeof *device);
     if (!device)

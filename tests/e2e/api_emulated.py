@@ -20,7 +20,7 @@ class Emulated(unittest.TestCase):
                 self.assertEqual(images_of(answer), pictures, request)
             self.assertGreater(max(answer.json()["batch"]["max_size"] for answer in answers), 1)
             self.assertEqual(len({pictures[0] for pictures in alone}), len(requests))
-            self.assertEqual(d.metrics()[series("atedm_worker_up", device="cuda")], 1)
+            self.assertEqual(d.metrics()[series("atedm_worker_up", device="cuda:0")], 1)
 
     def test_auto_takes_it(self):
         with Daemon(backend="auto") as d:

@@ -54,10 +54,12 @@ class Answer:
 
 
 class Daemon:
-    """`with Daemon(queue_limit=1) as d:`; options are those of the command line, None for none."""
+    """`with Daemon(queue_limit=1) as d:`; options are those of the command line, None for none. `environment` is added
+    to what is left of the own one."""
 
-    def __init__(self, wait=True, model=MODEL, **options):
+    def __init__(self, wait=True, model=MODEL, environment=None, **options):
         self.wait = wait
+        self.environment = environment or {}
         self.state = tempfile.TemporaryDirectory(prefix="atedmd-")
         flags = {"model": model, "listen": "127.0.0.1:0", "log_level": "debug",
                  "default_pruning": "at-edm", "job_store": self.state.name + "/jobs.db", **options}
@@ -70,6 +72,7 @@ class Daemon:
     def __enter__(self):
         environment = {k: v for k, v in os.environ.items()
                        if not k.startswith("ATEDM") or k == "ATEDM_CUDA_BACKEND"}
+        environment |= self.environment
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self.errors,
                                         text=True, env=environment)
         line = self.process.stdout.readline()

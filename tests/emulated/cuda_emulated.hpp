@@ -109,18 +109,19 @@ void run_launch(const launch_request &launch);
 
 // ---- memory.cpp
 
-// Ends the program unless p is NULL or device memory: the argument of a kernel.
-void check_pointer(const void *p, const char *kernel, int argument);
+// Ends the program unless p is NULL or memory of the stream's device: the argument of a kernel.
+void check_pointer(const void *p, const char *kernel, int argument, cudaStream_t stream);
 const char *describe(const void *p); // the allocation next to p; for the fault handler
 
 // ---- runtime.cpp
 
 cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, void (*drop)(void *));
 
-template <class T> inline void check_argument(const T &value, const char *kernel, int argument)
+template <class T>
+inline void check_argument(const T &value, const char *kernel, int argument, cudaStream_t stream)
 {
     if constexpr (std::is_pointer_v<T>)
-        check_pointer((const void *)value, kernel, argument);
+        check_pointer((const void *)value, kernel, argument, stream);
 }
 
 // What <<<>>> is to nvcc.
@@ -137,7 +138,7 @@ cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block
                           kernel,
                           std::tuple<std::decay_t<P>...>(std::forward<A>(arguments)...)};
     int i = 0;
-    std::apply([&](auto &...v) { (check_argument(v, name, i++), ...); }, c->arguments);
+    std::apply([&](auto &...v) { (check_argument(v, name, i++, stream), ...); }, c->arguments);
     c->request.call = [](void *p) {
         auto *self = static_cast<closure *>(p);
         std::apply(self->kernel, self->arguments);

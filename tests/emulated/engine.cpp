@@ -41,6 +41,10 @@ settings::settings()
     late = number("ATEDM_EMULATED_LATE", 0) != 0;
     protect = number("ATEDM_EMULATED_PROTECT", 0) != 0;
     sm = number("ATEDM_EMULATED_SM", sm);
+    devices = std::min(number("ATEDM_EMULATED_DEVICES", devices), MOST_DEVICES);
+    fail_after = number("ATEDM_EMULATED_FAIL_AFTER", fail_after);
+    if (const char *text = getenv("ATEDM_EMULATED_MEMORY"))
+        memory = strtoull(text, nullptr, 10);
     if (workers <= 0)
         workers = (int)std::max(1u, std::thread::hardware_concurrency());
 }

@@ -32,6 +32,7 @@ namespace emulated
 constexpr int MOST_THREADS = 1024;
 constexpr size_t MOST_SHARED = (size_t)227 << 10; // of a block on sm_90
 constexpr size_t PAGE = 4096;
+constexpr int MOST_DEVICES = 16;
 
 // From the environment, so that one binary runs in all modes.
 struct settings {
@@ -42,6 +43,9 @@ struct settings {
     bool late = false;    // ATEDM_EMULATED_LATE=1: streams run only when something waits for them
     bool protect = false; // ATEDM_EMULATED_PROTECT=1: host code cannot touch device memory
     int sm = 80;          // ATEDM_EMULATED_SM: compute capability
+    int devices = 1;      // ATEDM_EMULATED_DEVICES
+    int fail_after = -1;  // ATEDM_EMULATED_FAIL_AFTER
+    size_t memory = (size_t)8 << 30; // ATEDM_EMULATED_MEMORY: bytes of each device
     settings();
 };
 const settings &setting();

@@ -13,18 +13,24 @@ namespace emulated
 
 std::recursive_mutex lock;
 
-// What the device has, and how its allocations are aligned.
-constexpr size_t TOTAL = (size_t)8 << 30, DEVICE_ALIGN = 256, PINNED_ALIGN = 64;
+constexpr size_t DEVICE_ALIGN = 256, PINNED_ALIGN = 64;
 
 struct allocation {
     size_t bytes;
     char *map;
     size_t map_bytes; // guard pages included
     memory_kind kind;
+    int device;
 };
 static std::map<uintptr_t, allocation> allocations; // guarded by lock
-static size_t used;
+static size_t used[MOST_DEVICES];
 static int unlocks;
+
+// Calls that allocate or free, for tests: each makes the host wait, or the device.
+extern "C" {
+__attribute__((visibility("default"))) extern long atedm_emulated_allocations;
+long atedm_emulated_allocations;
+}
 
 static void set_access(const allocation &a, int access)
 {
@@ -38,25 +44,46 @@ static void set_all(int access)
             set_access(a, access);
 }
 
-unlock::unlock()
+// Memory of the other devices, where there is any.
+static void set_others(int device, int access)
 {
-    if (setting().protect && !unlocks++)
+    size_t others = 0;
+    for (int i = 0; i < MOST_DEVICES; i++)
+        others += i == device ? 0 : used[i];
+    if (device == ANY_DEVICE || !others)
+        return;
+    for (auto &[base, a] : allocations)
+        if (a.kind == memory_kind::DEVICE && a.device != device)
+            set_access(a, access);
+}
+
+unlock::unlock(int which) : device(which)
+{
+    if (unlocks++)
+        return;
+    if (setting().protect)
         set_all(PROT_READ | PROT_WRITE);
+    set_others(device, PROT_NONE);
 }
 
 unlock::~unlock()
 {
-    if (setting().protect && !--unlocks)
+    if (--unlocks)
+        return;
+    set_others(device, PROT_READ | PROT_WRITE);
+    if (setting().protect)
         set_all(PROT_NONE);
 }
 
-cudaError_t allocate(void **p, size_t bytes, memory_kind kind)
+cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device)
 {
-    unlock opened;
-    bool device = kind == memory_kind::DEVICE;
-    if (device && (bytes > TOTAL || used + bytes > TOTAL))
+    unlock opened(ANY_DEVICE);
+    atedm_emulated_allocations++;
+    bool on_device = kind == memory_kind::DEVICE;
+    size_t total = setting().memory;
+    if (on_device && (bytes > total || used[device] + bytes > total))
         return cudaErrorMemoryAllocation;
-    size_t align = device ? DEVICE_ALIGN : PINNED_ALIGN;
+    size_t align = on_device ? DEVICE_ALIGN : PINNED_ALIGN;
     size_t body = (std::max<size_t>(bytes, 1) + PAGE - 1) & ~(PAGE - 1);
     void *map = mmap(nullptr, body + 2 * PAGE, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -68,8 +95,8 @@ cudaError_t allocate(void **p, size_t bytes, memory_kind kind)
     memset(m + PAGE, 0xff, body);
     // As close to the guard page behind it as the alignment allows.
     uintptr_t base = ((uintptr_t)m + PAGE + body - std::max<size_t>(bytes, 1)) & ~(align - 1);
-    allocations[base] = {bytes, m, body + 2 * PAGE, kind};
-    used += device ? bytes : 0;
+    allocations[base] = {bytes, m, body + 2 * PAGE, kind, device};
+    used[device] += on_device ? bytes : 0;
     *p = (void *)base;
     return cudaSuccess;
 }
@@ -78,7 +105,8 @@ cudaError_t release(void *p)
 {
     if (!p)
         return cudaSuccess;
-    unlock opened;
+    unlock opened(ANY_DEVICE);
+    atedm_emulated_allocations++;
     auto it = allocations.find((uintptr_t)p);
     if (it == allocations.end())
         return cudaErrorInvalidValue;
@@ -88,7 +116,7 @@ cudaError_t release(void *p)
         if (*c != (char)0xff)
             fail("a write at +%zu, past the end of %zu bytes of memory", (size_t)(c - (char *)p),
                  a.bytes);
-    used -= a.kind == memory_kind::DEVICE ? a.bytes : 0;
+    used[a.device] -= a.kind == memory_kind::DEVICE ? a.bytes : 0;
     munmap(a.map, a.map_bytes);
     allocations.erase(it);
     return cudaSuccess;
@@ -112,24 +140,39 @@ bool is_device(const void *p, size_t bytes)
     return a && a->kind == memory_kind::DEVICE && (uintptr_t)p + bytes <= base + a->bytes;
 }
 
-bool is_known(const void *p)
+void check_pinned(const void *p, size_t bytes)
 {
     std::lock_guard<std::recursive_mutex> guard(lock);
     uintptr_t base;
-    return find(p, &base) != nullptr;
+    const allocation *a = find(p, &base);
+    if (!a || a->kind != memory_kind::PINNED || (uintptr_t)p + bytes > base + a->bytes)
+        fail("an asynchronous copy of %zu bytes of pageable memory, for which the host waits",
+             bytes);
 }
 
-void memory_info(size_t *ret_free, size_t *ret_total)
+int device_of(const void *p)
 {
     std::lock_guard<std::recursive_mutex> guard(lock);
-    *ret_free = TOTAL - used;
-    *ret_total = TOTAL;
+    uintptr_t base;
+    return find(p, &base)->device;
 }
 
-void check_pointer(const void *p, const char *kernel, int argument)
+void memory_info(int device, size_t *ret_free, size_t *ret_total)
 {
-    if (p && !is_device(p, 0))
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    *ret_free = setting().memory - used[device];
+    *ret_total = setting().memory;
+}
+
+void check_pointer(const void *p, const char *kernel, int argument, cudaStream_t stream)
+{
+    if (!p)
+        return;
+    if (!is_device(p, 0))
         fail("%s: argument %d, %p, is not device memory: %s", kernel, argument, p, describe(p));
+    if (device_of(p) != device_of(stream))
+        fail("%s: argument %d is memory of device %d, on a stream of device %d", kernel, argument,
+             device_of(p), device_of(stream));
 }
 
 const char *describe(const void *p) // for the fault handler too: takes no lock
@@ -139,9 +182,9 @@ const char *describe(const void *p) // for the fault handler too: takes no lock
         uintptr_t first = (uintptr_t)a.map, last = first + a.map_bytes;
         if ((uintptr_t)p < first || (uintptr_t)p >= last)
             continue;
-        snprintf(text, sizeof text, "offset %+ld in %zu bytes of %s memory",
+        snprintf(text, sizeof text, "offset %+ld in %zu bytes of %s memory, device %d",
                  (long)((uintptr_t)p - base), a.bytes,
-                 a.kind == memory_kind::DEVICE ? "device" : "pinned");
+                 a.kind == memory_kind::DEVICE ? "device" : "pinned", a.device);
         return text;
     }
     return "not near any allocation";

@@ -23,6 +23,20 @@ MISTAKES = (
      [("if (key0 + TILE > end || a.causal)", "if (a.causal)")]),
     ("attention64: sums are not shrunk", "attention64.cu", "attention",
      [("            r.sums[n][half * 2 + 1] *= shrink;\n", "")]),
+    ("attention512: no barrier before a slice is read", "attention512.cu", "attention",
+     [("    __syncthreads(); // this slice is there, and nobody reads the last one any more\n", "")]),
+    ("attention512: slices are read before they are there", "attention512.cu", "attention",
+     [("gpu_copy_wait<STAGES - 2>();", "gpu_copy_wait<STAGES - 1>();")]),
+    ("attention512: each half has a largest logit of its own", "attention512.cu", "attention",
+     [("fmaxf(t.most[0][row + i * 8], t.most[1][row + i * 8])", "t.most[half][row + i * 8]")]),
+    ("attention512: the other half's exponentials are forgotten", "attention512.cu", "attention",
+     [("t.total[0][in_tile + i * 8] + t.total[1][in_tile + i * 8]", "2 * t.total[half][in_tile + i * 8]")]),
+    ("attention512: keys behind the last one count", "attention512.cu", "attention",
+     [("if (key0 + TILE > end || a.causal)", "if (a.causal)")]),
+    ("attention512: columns behind the head's are loaded", "attention512.cu", "attention",
+     [("bool valid = row >= 0 && column + vector * 8 < head_dim;", "bool valid = row >= 0;")]),
+    ("attention512: sums are not shrunk", "attention512.cu", "attention",
+     [("                r.sums[slice][n][i * 2 + 1] *= shrink;\n", "")]),
     ("attention: the last tile's keys are overwritten", "attention.cu", "attention",
      [("        __syncthreads(); // the last tile's keys are done with\n", "")]),
     ("attention: log-sum-exp without the largest logit", "attention.cu", "attention",
@@ -52,6 +66,27 @@ MISTAKES = (
     ("conv: padding reads its neighbour", "conv.cu", "conv", [("x >= 0 && x < p.w;", "x >= 0;")]),
     ("conv: the bias comes twice", "conv.cu", "conv",
      [("        sum += p.bias[column];", "        sum += 2 * p.bias[column];")]),
+    ("cudnn: results that differ each time are right", "dnn_plan.c", "conv",
+     [("        CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC,\n", "")]),
+    ("cudnn: sums in 16 bits are right", "dnn_plan.c", "conv",
+     [("        CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION,\n", "")]),
+    ("cudnn: Winograd is right", "dnn_plan.c", "conv",
+     [("        CUDNN_NUMERICAL_NOTE_WINOGRAD, // and its tiles: products of sums of act\n"
+       "        CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4,\n", "")]),
+    ("cudnn: more scratch than there is", "dnn_plan.c", "conv",
+     [("workspace > (int64_t)ATEDM_CUDA_DNN_WORKSPACE", "workspace < 0")]),
+    ("cudnn: sums on the way in act", "dnn_plan.c", "conv",
+     [("is_y ? b->dnn->act : ATEDM_F32", "b->dnn->act")]),
+    ("cudnn: the residual is where y is", "dnn.c", "conv",
+     [("(args->residual && args->residual == args->y)", "false")]),
+    ("cudnn: channel_add is the first sample's", "dnn.c", "conv",
+     [("launch_repeat(at(args->channel_add, sample, shape->out, s->act),", "launch_repeat(args->channel_add,")]),
+    ("cudnn: one plan for all shapes", "dnn.c", "conv",
+     [("a->h == b->h && a->w == b->w && a->in == b->in && a->out == b->out &&\n"
+       "           a->kernel == b->kernel && a->stride == b->stride &&\n"
+       "           a->weight_stride == b->weight_stride && a->bias", "a->bias")]),
+    ("cudnn: engines that have to be compiled", "dnn_plan.c", "conv",
+     [(" &&\n           is_ready(behavior, n_behavior)", "")]),
     ("weights: taps and channels exchanged", "weights.c", "conv",
      [("from + (i * taps + t) * element", "from + (t * in + i) * element")]),
     ("linear: an algorithm for each number of rows", "linear.c", "linear",
@@ -73,7 +108,7 @@ MISTAKES = (
 
 COMMON = ("-O2", "-fPIC", "-I" + str(ROOT), "-isystem", str(ROOT / "tests/emulated/fallback"), "-c")
 CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", *COMMON, "-x", "c++")
-C = ("cc", "-std=c17", "-D_GNU_SOURCE", '-DATEDM_VERSION="0.1.0"', *COMMON)
+C = ("cc", "-std=c17", "-D_GNU_SOURCE", '-DATEDM_VERSION="0.1.0"', '-DATEDM_CUDNN_FILE="none"', *COMMON)
 # Ways to run parity: name, dtype, environment.
 LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
 WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
@@ -114,8 +149,9 @@ def build(build_dir, folder, file, replacements):
 
 def run_parity(build_dir, shared, operation, dtype, more):
     """Whether parity passes."""
+    more = {"ATEDM_CUDA_CONV": "own", "ATEDM_CUDNN": str(build_dir / "tests/emulated/cudnn-emulated.so"), **more}
     result = subprocess.run((str(build_dir / "tests/parity/parity"), "--backend", "cuda", "--required", "--dtype", dtype, "--op",
-                             operation, "--iterations", "40"),
+                             operation, "--iterations", "120" if more["ATEDM_CUDA_CONV"] == "cudnn" else "40"),
                             env={**os.environ, "ATEDM_CUDA_BACKEND": str(shared), **more}, capture_output=True,
                             timeout=300, check=False)
     return result.returncode == 0
@@ -125,10 +161,11 @@ def main(build_dir, names):
     unseen = 0
     mistakes = [m for m in MISTAKES if not names or any(name in m[0] for name in names)]
     for name, file, operation, replacements in mistakes:
+        chosen = {"ATEDM_CUDA_CONV": "cudnn"} if file.startswith("dnn") else {}
         with tempfile.TemporaryDirectory() as folder:
             shared = build(build_dir, pathlib.Path(folder), file, replacements)
             seen = next((way for way, dtype, more in WAYS
-                         if not run_parity(build_dir, shared, operation, dtype, more)), None)
+                         if not run_parity(build_dir, shared, operation, dtype, {**more, **chosen})), None)
         print(f"ok   {name}: seen, {seen}" if seen else f"FAIL {name}: not seen", flush=True)
         unseen += not seen
     print(f"{len(mistakes) - unseen} passed, {unseen} failed")

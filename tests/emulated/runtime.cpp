@@ -1,12 +1,11 @@
-// The part of the CUDA runtime that kernels/cuda calls, on the host. Streams run their work when it
-// is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits for it. Capture and graphs are
-// in graph.cpp. C++.
+// The part of the CUDA runtime that kernels/cuda calls, on the host: streams, copies, memory.
+// Streams run their work when it is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits
+// for it. Devices are devices.cpp's, capture and graphs are graph.cpp's. C++.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/stream.hpp"
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 
 using emulated::is_device;
 using emulated::lock;
@@ -14,14 +13,12 @@ using emulated::memory_kind;
 using guard = std::lock_guard<std::recursive_mutex>;
 
 std::vector<CUstream_st *> emulated::streams;
-static cudaError_t sticky;  // as an illegal access leaves a context; guarded by lock
-static int calls_left = -1; // until a call fails; -1: none does
 
 static void run_first(CUstream_st *s)
 {
     emulated::task_pointer t = s->queue.front();
     s->queue.pop_front();
-    emulated::unlock opened;
+    emulated::unlock opened(s->device);
     t->run(t->closure);
 }
 
@@ -37,30 +34,28 @@ static void drain_all()
         drain(s);
 }
 
-// ATEDM_EMULATED_FAIL_AFTER=N: the context is lost at the N-th call that enqueues something.
-static bool context_is_lost()
-{
-    static std::once_flag once;
-    std::call_once(once, [] {
-        if (const char *text = getenv("ATEDM_EMULATED_FAIL_AFTER"))
-            calls_left = (int)strtol(text, nullptr, 10);
-    });
-    if (calls_left > 0 && --calls_left == 0)
-        sticky = cudaErrorIllegalAddress;
-    return sticky != cudaSuccess;
-}
-
 namespace emulated
 {
+
+int device_of(cudaStream_t stream)
+{
+    if (!stream)
+        fail("work on the default stream, which orders all others");
+    return stream->device;
+}
+
+void run_until(cudaStream_t stream, const std::function<bool()> &passed)
+{
+    while (!passed() && !stream->queue.empty())
+        run_first(stream);
+}
 
 cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, void (*drop)(void *))
 {
     guard g(lock);
     auto t = std::make_shared<task>(run, closure, drop);
-    if (context_is_lost())
-        return sticky;
-    if (!stream)
-        fail("work on the default stream, which orders all others");
+    if (cudaError_t error = use(device_of(stream)))
+        return error;
     if (stream->capture != cudaStreamCaptureStatusNone)
         return capture(stream, t);
     stream->queue.push_back(t);
@@ -77,9 +72,13 @@ template <class F> static cudaError_t enqueue(cudaStream_t stream, F f)
         stream, [](void *p) { (*(F *)p)(); }, new F(std::move(f)), [](void *p) { delete (F *)p; });
 }
 
-static cudaError_t check_copy(const void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
+static cudaError_t check_copy(const void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                              int device)
 {
     bool to_device = is_device(to, bytes), from_device = is_device(from, bytes);
+    if ((to_device && emulated::device_of(to) != device) ||
+        (from_device && emulated::device_of(from) != device))
+        emulated::fail("a copy on device %d of another one's memory", device);
     if (to_device == (kind != cudaMemcpyDeviceToHost) &&
         from_device == (kind != cudaMemcpyHostToDevice))
         return cudaSuccess;
@@ -96,7 +95,9 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     guard g(lock);
     if (cudaError_t error = emulated::forbid_any())
         return error;
-    return sticky ? sticky : emulated::allocate(p, bytes, memory_kind::DEVICE);
+    int device = emulated::device_of_thread();
+    cudaError_t error = emulated::lost(device);
+    return error ? error : emulated::allocate(p, bytes, memory_kind::DEVICE, device);
 }
 
 cudaError_t cudaFree(void *p)
@@ -113,7 +114,7 @@ cudaError_t cudaMallocHost(void **p, size_t bytes)
     guard g(lock);
     if (cudaError_t error = emulated::forbid_any())
         return error;
-    return emulated::allocate(p, bytes, memory_kind::PINNED);
+    return emulated::allocate(p, bytes, memory_kind::PINNED, emulated::device_of_thread());
 }
 
 cudaError_t cudaFreeHost(void *p)
@@ -129,27 +130,24 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
                             cudaStream_t stream)
 {
     guard g(lock);
-    if (cudaError_t error = check_copy(to, from, bytes, kind))
+    if (cudaError_t error = check_copy(to, from, bytes, kind, emulated::device_of(stream)))
         return error;
-    if (kind == cudaMemcpyHostToDevice && !emulated::is_known(from) &&
-        stream->capture == cudaStreamCaptureStatusNone) {
-        // Pageable memory is staged before the call returns.
-        std::vector<char> staged((const char *)from, (const char *)from + bytes);
-        return enqueue(stream, [=] { memcpy(to, staged.data(), bytes); });
-    }
+    if (kind != cudaMemcpyDeviceToDevice)
+        emulated::check_pinned(kind == cudaMemcpyHostToDevice ? from : to, bytes);
     return enqueue(stream, [=] { memcpy(to, from, bytes); });
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
     guard g(lock);
-    if (sticky)
-        return sticky;
+    int device = emulated::device_of_thread();
+    if (cudaError_t error = emulated::lost(device))
+        return error;
     if (cudaError_t error = emulated::forbid_any())
         return error;
-    if (cudaError_t error = check_copy(to, from, bytes, kind))
+    if (cudaError_t error = check_copy(to, from, bytes, kind, device))
         return error;
-    emulated::unlock opened;
+    emulated::unlock opened(device);
     memcpy(to, from, bytes);
     return cudaSuccess;
 }
@@ -166,7 +164,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret_stream, unsigned flags)
     guard g(lock);
     if (flags != cudaStreamNonBlocking)
         return cudaErrorInvalidValue;
-    *ret_stream = new CUstream_st;
+    *ret_stream = new CUstream_st(emulated::device_of_thread());
     emulated::streams.push_back(*ret_stream);
     return cudaSuccess;
 }
@@ -200,7 +198,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     if (cudaError_t error = emulated::forbid(stream))
         return error;
     drain(stream);
-    return sticky;
+    return emulated::lost(stream->device);
 }
 
 // Whoever asks again and again sees the work go on.
@@ -209,8 +207,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     guard g(lock);
     if (cudaError_t error = emulated::forbid(stream))
         return error;
-    if (sticky)
-        return sticky;
+    if (cudaError_t error = emulated::lost(stream->device))
+        return error;
     if (stream->queue.empty())
         return cudaSuccess;
     run_first(stream);
@@ -220,7 +218,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 cudaError_t cudaGetLastError(void)
 {
     guard g(lock);
-    return sticky;
+    return emulated::lost(emulated::device_of_thread());
 }
 
 const char *cudaGetErrorName(cudaError_t error)
@@ -238,39 +236,17 @@ const char *cudaGetErrorString(cudaError_t error)
     return error == cudaErrorMemoryAllocation ? "out of memory" : "an emulated error";
 }
 
-cudaError_t cudaGetDeviceCount(int *ret_count)
+// For the fake cuDNN, which is a library of its own.
+
+cudaError_t atedm_emulated_enqueue(cudaStream_t stream, void (*run)(void *), void *closure,
+                                   void (*drop)(void *))
 {
-    const char *text = getenv("ATEDM_EMULATED_DEVICES");
-    *ret_count = text ? (int)strtol(text, nullptr, 10) : 1;
-    return *ret_count ? cudaSuccess : cudaErrorNoDevice;
+    return emulated::enqueue(stream, run, closure, drop);
 }
 
-cudaError_t cudaSetDevice(int device)
+int atedm_emulated_is_device(const void *p, size_t bytes)
 {
-    return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_total)
-{
-    emulated::memory_info(ret_free, ret_total);
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int *ret_value, cudaDeviceAttr attribute, int)
-{
-    int sm = emulated::setting().sm;
-    switch (attribute) {
-    case cudaDevAttrComputeCapabilityMajor:
-        *ret_value = sm / 10;
-        return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor:
-        *ret_value = sm % 10;
-        return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-        *ret_value = sm >= 90 ? (int)emulated::MOST_SHARED : 163 << 10;
-        return cudaSuccess;
-    }
-    return cudaErrorInvalidValue;
+    return is_device(p, bytes);
 }
 
 } // extern "C"

@@ -32,6 +32,10 @@ using task_pointer = std::shared_ptr<task>;
 } // namespace emulated
 
 struct CUstream_st {
+    explicit CUstream_st(int device_) : device(device_)
+    {
+    }
+    int device;
     std::deque<emulated::task_pointer> queue;
     cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;

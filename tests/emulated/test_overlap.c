@@ -44,6 +44,7 @@ Test(overlap, streams_in_the_background)
     cr_expect_float_eq(result[0], 0, 0);
     while (!atedm_stream_idle(s))
         ;
+    cr_expect_eq(atedm_stream_sync(s, NULL), ATEDM_OK); // who waits has what was downloaded
     cr_expect_float_eq(result[0], 6, 0);
     atedm_add(s, memory, memory, memory, COUNT);
     atedm_add(s, NULL, memory, memory, COUNT);

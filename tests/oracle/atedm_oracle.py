@@ -34,6 +34,7 @@ class Method:
     max_iterations: int = 8
     tolerance: float = 1e-3
     recovery: str = "attention"
+    masks: str = "shared"
 
     @staticmethod
     def of(pruning: dict[str, Any]) -> Method:
@@ -41,6 +42,7 @@ class Method:
         return Method(
             prune_after=tuple(sorted(set(pruning.get("prune_after", [0])))),
             recovery=pruning.get("recovery", "attention"),
+            masks=pruning.get("masks", "shared"),
             **score,
         )
 
@@ -169,6 +171,7 @@ class SampleTrace:
     kept: Tensor  # alive after the last pruning layer
     source: Tensor  # [N] grid index each token's value comes from, -1 for zero
     scores: Tensor  # [N] of the first pruning layer
+    cuts: list[Cut]
 
 
 def run_sample(
@@ -179,16 +182,22 @@ def run_sample(
     ratio: float,
     method: Method,
     margins: Margins,
+    follow: SampleTrace | None,
 ) -> tuple[Tensor, SampleTrace]:
-    """All layers of a block over one sample's tokens [N, C], with pruning and recovery."""
+    """All layers of a block over one sample's tokens [N, C], with pruning and recovery; what is kept and copied is
+    what `follow` says, if there is one."""
     n = tokens.shape[0]
     alive = torch.arange(n)
     cuts: list[Cut] = []
-    first_scores: Tensor | None = None
+    first_scores = follow.scores if follow else None
     for index, layer in enumerate(block.transformer_blocks):
         with inputs_of(layer) as seen:
             tokens = layer(tokens[None], encoder_hidden_states=context[None])[0]
         if index not in method.prune_after:
+            continue
+        if follow:
+            cuts.append(follow.cuts[len(cuts)])
+            tokens, alive = tokens[cuts[-1].kept], alive[cuts[-1].kept]
             continue
         self_map = attention_map(layer.attn1, seen["attn1"][0], seen["attn1"][0])
         is_cross = method.map == "cross"
@@ -207,19 +216,19 @@ def run_sample(
         from_kept = torch.where(cut.source >= 0, slot[cut.source.clamp(min=0)], -1)
         tokens = zero_or_row(tokens, from_kept)
         origin = torch.where(from_kept >= 0, origin[from_kept.clamp(min=0)], -1)
-    return tokens, SampleTrace(final, origin, first_scores)
+    return tokens, SampleTrace(final, origin, first_scores, cuts)
 
 
 def pruned_forward(block: Transformer2DModel, hidden: Tensor, context: Tensor, pass_tokens: Callable) -> Tensor:
-    """A spatial transformer around `pass_tokens(sample, tokens [N, C], context)`: [B, C, H, W] in and out."""
-    batch, _, height, width = hidden.shape
+    """A spatial transformer around `pass_tokens(tokens [B, N, C], context)`: [B, C, H, W] in and out."""
+    height, width = hidden.shape[2:]
     x = block.norm(hidden)
     if not block.use_linear_projection:
         x = block.proj_in(x)
     x = x.flatten(2).transpose(1, 2)
     if block.use_linear_projection:
         x = block.proj_in(x)
-    x = torch.stack([pass_tokens(i, x[i], context[i]) for i in range(batch)])
+    x = pass_tokens(x, context)
     if block.use_linear_projection:
         x = block.proj_out(x)
     x = x.transpose(1, 2).unflatten(2, (height, width))
@@ -253,13 +262,15 @@ class Pruner:
             ratio = self.ratios[block.name]
             if ratio == 0.0 or not has_layer:
                 return unpruned(hidden_states, **kwargs)
-            traces = self.traces.setdefault(block.name, [])
 
-            def pass_tokens(_sample: int, tokens: Tensor, context: Tensor) -> Tensor:
-                width = hidden_states.shape[-1]
-                out, trace = run_sample(this, tokens, context, width, ratio, self.method, self.margins)
-                traces.append(trace)
-                return out
+            def pass_tokens(tokens: Tensor, context: Tensor) -> Tensor:
+                width, passed, first = hidden_states.shape[-1], [], None
+                for i in reversed(range(tokens.shape[0])):  # the conditional half is the last
+                    follow = first if self.method.masks == "shared" else None
+                    passed.append(run_sample(this, tokens[i], context[i], width, ratio, self.method, self.margins, follow))
+                    first = passed[0][1]
+                self.traces[block.name] = [trace for _, trace in reversed(passed)]
+                return torch.stack([out for out, _ in reversed(passed)])
 
             output = pruned_forward(this, hidden_states, kwargs["encoder_hidden_states"], pass_tokens)
             return Transformer2DModelOutput(sample=output) if kwargs.get("return_dict", True) else (output,)

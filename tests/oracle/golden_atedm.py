@@ -28,7 +28,8 @@ SMALL, MIDDLE = (96, 64), (128, 96)
 
 def uniform(ratio: float, **changes: Any) -> Pruning:
     """A `pruning` object that leaves nothing to presets."""
-    return {"ratio": ratio, "schedule": "uniform", "prune_after": [0], "recovery": "attention", **changes}
+    own = {"recovery": "attention", "masks": "own"}
+    return {"ratio": ratio, "schedule": "uniform", "prune_after": [0], **own, **changes}
 
 
 def case(model: str, pruning: Pruning, size: tuple[int, int] = SMALL, steps: int = 2, guidance: float = 7.0) -> dict:
@@ -48,7 +49,8 @@ def cases() -> dict[str, dict]:
         {"until": 0.75, "ratio": 0.5, "skip": ["up.0.1"]},
         {"until": 1.0, "ratio": 0.8, "skip": []},
     ]
-    phased = {"phases": phases, "prune_after": [0], "recovery": "attention"}
+    phased = {"phases": phases, "prune_after": [0], "recovery": "attention", "masks": "own"}
+    shared = {"masks": "shared"}
     dsap = uniform(0.63, schedule="dsap", tau=0.3)
     return {
         "ratio-0": case("b", uniform(0.0), MIDDLE),
@@ -80,6 +82,13 @@ def cases() -> dict[str, dict]:
         "a-cross": case("a", uniform(0.9, score=score(map="cross")), MIDDLE),
         "c-ratio-0.63": case("c", uniform(0.63), MIDDLE),
         "c-nearest-0-1": case("c", uniform(0.5, prune_after=[0, 1], recovery="nearest"), MIDDLE),
+        "shared": case("b", uniform(0.63, **shared)),
+        "shared-0-2": case("b", uniform(0.5, **both, **shared)),
+        "shared-cosine": case("b", uniform(0.63, recovery="cosine", **shared)),
+        "shared-zero": case("b", uniform(0.63, recovery="zero", **shared)),
+        "shared-dsap": case("b", dsap | shared, steps=5),
+        "a-shared-nearest-0-1": case("a", uniform(0.3, prune_after=[0, 1], recovery="nearest", **shared), MIDDLE),
+        "c-shared-cross": case("c", uniform(0.63, score=score(map="cross"), **shared), MIDDLE),
         "c-unguided": case("c", uniform(0.3), MIDDLE, guidance=1.0),
     }
 

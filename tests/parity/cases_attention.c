@@ -57,18 +57,22 @@ static void add_lse_output(parity_case *c, attention_params *p)
 
 void parity_build_attention(parity_case *c)
 {
-    static const int64_t bench[][4] = {// spans, queries, keys, heads of 64
-                                       {2, 1024, 1024, 20},
-                                       {2, 4096, 4096, 10},
-                                       {2, 307, 307, 20},
-                                       {2, 1024, 77, 20},
-                                       {2, 4096, 77, 10}};
+    static const int64_t bench[][5] = {// spans, queries, keys, heads, their size
+                                       {2, 1024, 1024, 20, 64}, {2, 4096, 4096, 10, 64},
+                                       {2, 307, 307, 20, 64},   {2, 1024, 77, 20, 64},
+                                       {2, 4096, 77, 10, 64},   {2, 4096, 4096, 1, 512}};
     attention_params *p = c->params = parity_alloc(c, 1, sizeof *p);
-    parity_tokens_wish wish = {.self = parity_chance(&c->rng, 60), .values = true, .most_nq = 120};
+    parity_tokens_wish wish = {
+        .self = parity_chance(&c->rng, 60), .values = true, .most_nq = 120, .wide = true};
     if (c->bench >= 0) {
         const int64_t *size = bench[c->bench];
-        wish = (parity_tokens_wish){size[1] == size[2], true, 0, size[0], size[1], size[2],
-                                    (int)size[3],       64};
+        wish = (parity_tokens_wish){.self = size[1] == size[2],
+                                    .values = true,
+                                    .bench_spans = size[0],
+                                    .bench_nq = size[1],
+                                    .bench_nk = size[2],
+                                    .bench_heads = (int)size[3],
+                                    .bench_head_dim = (int)size[4]};
     }
     parity_tokens_build(c, &p->tokens, &wish);
     const parity_tokens *t = &p->tokens;
@@ -134,8 +138,8 @@ void parity_build_rank_tokens(parity_case *c)
     parity_tokens_wish wish = {.self = parity_chance(&c->rng, 60), .most_nq = 90};
     if (c->bench >= 0) {
         const int64_t *size = bench[c->bench];
-        wish = (parity_tokens_wish){size[1] == size[2], false, 0, size[0], size[1], size[2],
-                                    (int)size[3],       64};
+        wish = (parity_tokens_wish){size[1] == size[2], false, 0,    size[0], size[1], size[2],
+                                    (int)size[3],       64,    false};
     }
     parity_tokens_build(c, &p->tokens, &wish);
     const parity_tokens *t = &p->tokens;

@@ -136,6 +136,7 @@ typedef struct conv_params {
     int64_t n, h, w, ho, wo, in, out;
     residual_kind residual;
     size_t channel_add; // its array; 0: none
+    bool vectors;       // whole vectors of channels at aligned addresses, which libraries want
 } conv_params;
 
 static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
@@ -153,8 +154,9 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
     }
     int kernel = parity_chance(&c->rng, 30) ? 1 : 3;
     *ret_stride = parity_chance(&c->rng, 30) ? 2 : 1;
-    p->in = random_channels(&c->rng);
-    p->out = random_channels(&c->rng);
+    p->vectors = parity_chance(&c->rng, 30);
+    p->in = p->vectors ? 32 * parity_range(&c->rng, 1, 10) : random_channels(&c->rng);
+    p->out = p->vectors ? 8 * parity_range(&c->rng, 1, 40) : random_channels(&c->rng);
     int64_t pixels = at_most(MOST_WORK / (p->in * p->out * kernel * kernel), 600);
     p->n = at_most(parity_range(&c->rng, 1, 3), pixels);
     p->h = at_most(parity_range(&c->rng, 1, 19), pixels / p->n);
@@ -188,6 +190,8 @@ void parity_build_conv(parity_case *c)
     int64_t shape[4] = {p->out, p->in, kernel, kernel};
     w->matrix[0] = parity_tensor(c, 4, shape, 0, 1 / sqrtf((float)(p->in * kernel * kernel)));
     w->bias[0] = parity_tensor(c, 1, shape, 0, 1);
+    for (size_t i = 0; p->vectors && i < c->n_arrays; i++)
+        c->arrays[i].offset = 0;
     c->by_absolute = true;
     c->n_parts = (size_t)p->n;
     c->counts.conv = (uint64_t)(p->n * p->ho * p->wo * p->in * p->out * kernel * kernel);

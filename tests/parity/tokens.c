@@ -4,11 +4,13 @@
 #include <math.h>
 #include <stdio.h>
 
-static void random_heads(parity_case *c, parity_tokens *t, bool large)
+static void random_heads(parity_case *c, parity_tokens *t, bool large, bool wide)
 {
     static const int dims[] = {64, 64, 64, 64, 8, 16, 32, 40, 80, 128, 160};
-    t->heads = large ? 1 : (int)parity_range(&c->rng, 1, 5);
-    if (large) // 64 is what backends have a path of its own for
+    t->heads = large ? 1 : (int)parity_range(&c->rng, 1, wide ? 2 : 5);
+    if (wide)
+        t->head_dim = parity_chance(&c->rng, 40) ? 512 : 8 * (int)parity_range(&c->rng, 9, 65);
+    else if (large) // 64 is what backends have a path of its own for
         t->head_dim = parity_chance(&c->rng, 40) ? 64 : (int)parity_range(&c->rng, 1, 40);
     else
         t->head_dim = parity_chance(&c->rng, 25) ? (int)parity_range(&c->rng, 1, 100)
@@ -117,7 +119,8 @@ void parity_tokens_build(parity_case *c, parity_tokens *t, const parity_tokens_w
     static const float sharpness[] = {0.3f, 1, 1, 1, 3, 12};
     t->self = wish->self;
     bool large = c->bench < 0 && parity_chance(&c->rng, 12);
-    random_heads(c, t, large);
+    bool wide = wish->wide && !large && parity_chance(&c->rng, 20);
+    random_heads(c, t, large, wide);
     if (c->bench >= 0) {
         t->heads = wish->bench_heads;
         t->head_dim = wish->bench_head_dim;

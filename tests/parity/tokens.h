@@ -26,6 +26,7 @@ typedef struct parity_tokens_wish {
     int64_t most_nq;
     int64_t bench_spans, bench_nq, bench_nk; // benchmark sizes
     int bench_heads, bench_head_dim;
+    bool wide; // sometimes heads of up to 512, as the VAE's is
 } parity_tokens_wish;
 
 // Adds the arrays. Rows outside of the spans and columns that belong to nobody are NaN: reading

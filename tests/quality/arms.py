@@ -8,6 +8,7 @@ _VARIANTS = {
     "cosine": {"recovery": "cosine"},
     "nearest": {"recovery": "nearest"},
     "zero": {"recovery": "zero"},
+    "own": {"masks": "own"},
 }
 # At the settings of these: same ratio, same schedule, hence the same UNet FLOPs, overhead left out.
 _VARIED = {"c": "at-edm-c", "dagger": "at-edm-dagger"}

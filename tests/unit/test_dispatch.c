@@ -75,6 +75,8 @@ typedef struct bench {
     atedm_metrics *metrics;
     atedm_dispatch *dispatch;
     int ends, progress, previews, last_step;
+    int figures;                   // that were told
+    double power;                  // of the last; NAN: that nothing is known
     const struct atedm_seat *seat; // at the last progress; NULL: none
 } bench;
 
@@ -84,6 +86,14 @@ static void on_ready(void *user, const char *device, const atedm_worker_facts *f
 
 static void on_lost(void *user, const char *device, const atedm_error *error)
 {
+}
+
+static void on_figures(void *user, const char *device, const atedm_device_figures *figures)
+{
+    bench *b = user;
+    cr_expect_str_eq(device, "fake");
+    b->figures++;
+    b->power = figures ? figures->value[ATEDM_FIGURE_POWER] : NAN;
 }
 
 static void on_idle(void *user)
@@ -118,16 +128,19 @@ static void open_bench(bench *b)
     *b = (bench){0};
     uv_loop_init(&b->loop);
     cr_assert_eq(atedm_metrics_create(&b->metrics), ATEDM_OK);
+    const atedm_device_facts device = {.name = "fake"};
     const atedm_dispatch_options options = {.loop = &b->loop,
                                             .metrics = b->metrics,
                                             .max_queue = 4,
+                                            .devices = &device,
+                                            .n_devices = 1,
                                             .workers = 1,
                                             .worker_timeout_s = 1000,
                                             .worker = {.max_requests = 1},
-                                            .device = "fake",
                                             .user = b,
                                             .ready = on_ready,
                                             .lost = on_lost,
+                                            .figures = on_figures,
                                             .idle = on_idle};
     cr_assert_eq(atedm_dispatch_create(&options, &b->dispatch, NULL), ATEDM_OK);
 }
@@ -240,4 +253,19 @@ Test(dispatch, a_wish_goes_with_the_job)
     cr_expect_eq(b.previews, 1);
     close_bench(&b);
     cr_expect_eq(b.ends, 1);
+}
+
+Test(dispatch, figures_of_a_device_that_is_lost_are_not_known_any_more)
+{
+    bench b;
+    open_bench(&b);
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    say((atedm_worker_message){.type = ATEDM_WORKER_FIGURES,
+                               .figures = {.value[ATEDM_FIGURE_POWER] = 412.5}});
+    cr_expect_eq(b.figures, 1);
+    cr_expect_float_eq(b.power, 412.5, 0);
+    say((atedm_worker_message){.type = ATEDM_WORKER_LOST});
+    cr_expect_eq(b.figures, 2);
+    cr_expect(isnan(b.power));
+    close_bench(&b);
 }

@@ -415,7 +415,9 @@ Test(engine, options_are_checked)
 {
     pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
     static const atedm_engine_options wrong[] = {
-        {0, 1, SIZE_MAX}, {ATEDM_ENGINE_MAX_BATCH + 1, 1, SIZE_MAX}, {1, 0, SIZE_MAX}};
+        {.max_batch = 0, .max_requests = 1},
+        {.max_batch = ATEDM_ENGINE_MAX_BATCH + 1, .max_requests = 1},
+        {.max_batch = 1, .max_requests = 0}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         atedm_engine *engine = NULL;
         cr_expect_eq(

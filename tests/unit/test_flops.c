@@ -393,13 +393,17 @@ Test(flops, request_adds_its_stages_up)
         overhead += 2 * c.overhead;
     }
     atedm_request_cost cost = atedm_request_cost_eval(&tiny_model, &shape, plan);
-    cr_assert_eq(cost.overhead, 6 * overhead);
-    cr_assert_eq(cost.unet, 6 * (useful + overhead) + 2 * atedm_op_counts_flops(&condition));
+    cr_assert_eq(cost.overhead, 3 * overhead); // each image's halves share their mask
+    cr_assert_eq(cost.unet, 6 * useful + 3 * overhead + 2 * atedm_op_counts_flops(&condition));
     cr_assert_eq(cost.baseline, off.baseline);
     cr_assert_eq(cost.executed, cost.text_encoder + cost.unet + cost.vae);
     cr_assert_float_eq(cost.saved_ratio, 1 - (double)cost.executed / (double)off.executed, 1e-15);
     cr_assert_float_eq(cost.mean_unet_flops_ratio,
                        (double)useful / (6.0 * (double)atedm_op_counts_flops(&full)), 1e-15);
+    plan->spec.masks = ATEDM_MASKS_OWN;
+    cost = atedm_request_cost_eval(&tiny_model, &shape, plan);
+    cr_assert_eq(cost.overhead, 6 * overhead);
+    cr_assert_eq(cost.unet, 6 * (useful + overhead) + 2 * atedm_op_counts_flops(&condition));
     atedm_plan_destroy(plan);
 }
 

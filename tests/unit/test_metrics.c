@@ -58,6 +58,21 @@ Test(metrics, gauges_hold_the_last)
     expect_line("# TYPE process_cpu_seconds_total counter");
 }
 
+Test(metrics, what_is_removed_is_not_there)
+{
+    const char *const devices[] = {"a", "b", "c"};
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
+        atedm_metrics_set(metrics, ATEDM_METRIC_DEVICE_POWER, (double)i, ATEDM_LABELS(devices[i]));
+    atedm_metrics_remove(metrics, ATEDM_METRIC_DEVICE_POWER, ATEDM_LABELS("a"));
+    atedm_metrics_remove(metrics, ATEDM_METRIC_DEVICE_POWER, ATEDM_LABELS("a"));
+    atedm_metrics_remove(metrics, ATEDM_METRIC_DEVICE_POWER, ATEDM_LABELS("never"));
+    cr_assert_null(atedm_metrics_series(metrics, ATEDM_METRIC_DEVICE_POWER, 2));
+    expect_line("atedm_device_power_watts{device=\"b\"} 1");
+    expect_line("atedm_device_power_watts{device=\"c\"} 2");
+    atedm_metrics_set(metrics, ATEDM_METRIC_DEVICE_POWER, 7, ATEDM_LABELS("a"));
+    expect_line("atedm_device_power_watts{device=\"a\"} 7");
+}
+
 Test(metrics, histograms)
 {
     const double sizes[] = {1, 1, 2, 5, 64, 1000};

@@ -242,6 +242,35 @@ Test(pipeline, random_masks_differ_but_for_the_halves_of_guidance)
     pipeline_bench_close(&b);
 }
 
+// The conditional half, which is the second one, chooses for both; by itself it chooses the same.
+Test(pipeline, shared_masks_are_the_conditional_half_s)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    atedm_request request = pipeline_bench_request("at-edm-a");
+    request.prune.ratio = 0.5;
+    masks shared = collect_masks(&b, &request);
+    request.prune.masks = ATEDM_MASKS_OWN;
+    masks own = collect_masks(&b, &request);
+    size_t of_first_step = 0, differ = 0;
+    cr_assert_eq(shared.n, own.n);
+    for (size_t i = 0; i < shared.n; i++) {
+        const mask *x = &shared.items[i], *y = &own.items[i];
+        cr_assert_str_eq(x->name, y->name);
+        cr_expect(same_rows(x, 0, x, 1), "%s: halves", x->name);
+        differ += !same_rows(y, 0, y, 1);
+        if (strncmp(x->name, "kept.0.", 7) != 0) // from then on the latents are not the same
+            continue;
+        of_first_step++;
+        cr_expect(same_rows(x, 1, y, 1), "%s: shared and own", x->name);
+    }
+    cr_expect_gt(of_first_step, 5);
+    cr_expect_gt(differ, 5);
+    free_masks(&shared);
+    free_masks(&own);
+    atedm_request_finish(&request);
+    pipeline_bench_close(&b);
+}
+
 // Of what a request says, only the seed counts; of where the image stands, nothing.
 Test(pipeline, random_masks_are_the_seed_s)
 {

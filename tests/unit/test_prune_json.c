@@ -75,7 +75,7 @@ Test(prune_json, every_field)
         good("{\"preset\": \"at-edm-d\", \"ratio\": 0.5, \"schedule\": \"dsap\", \"tau\": 0.25,"
              " \"skip_levels\": [2, 0], \"prune_after\": [0, 3],"
              " \"score\": {\"map\": \"cross\", \"heads\": \"mean\", \"max_iterations\": 64,"
-             " \"tolerance\": 0}, \"recovery\": \"cosine\"}");
+             " \"tolerance\": 0}, \"recovery\": \"cosine\", \"masks\": \"own\"}");
     cr_assert_str_eq(spec.preset, "at-edm-d");
     cr_assert_eq(spec.ratio, 0.5);
     cr_assert(isnan(spec.flops_budget));
@@ -90,6 +90,7 @@ Test(prune_json, every_field)
     cr_assert_eq(spec.rank.max_iterations, 64);
     cr_assert_eq(spec.rank.tolerance, 0);
     cr_assert_eq(spec.recovery, ATEDM_RECOVER_COSINE);
+    cr_assert_eq(spec.masks, ATEDM_MASKS_OWN);
 }
 
 Test(prune_json, what_is_left_out_comes_from_the_preset)
@@ -112,6 +113,8 @@ Test(prune_json, what_is_left_out_comes_from_the_preset)
     cr_assert_eq(spec.rank.heads, ATEDM_HEADS_RMS);
     cr_assert_eq(good("{\"recovery\": \"nearest\"}").recovery, ATEDM_RECOVER_NEAREST);
     cr_assert_eq(good("{\"recovery\": \"attention\"}").recovery, ATEDM_RECOVER_ATTENTION);
+    cr_assert_eq(good("{\"ratio\": 0.5}").masks, ATEDM_MASKS_SHARED);
+    cr_assert_eq(good("{\"masks\": \"shared\"}").masks, ATEDM_MASKS_SHARED);
     cr_assert_not(good("{\"preset\": \"off\"}").enabled);
 }
 
@@ -175,6 +178,7 @@ Test(prune_json, names_that_are_not_known)
     bad("{\"schedule\": 1}", "/schedule", "is not one of");
     bad("{\"recovery\": \"copy\"}", "/recovery", "\"attention\", \"cosine\"");
     bad("{\"recovery\": null}", "/recovery", "is not one of");
+    bad("{\"masks\": \"both\"}", "/masks", "\"shared\", \"own\"");
     bad("{\"score\": {\"map\": \"text\"}}", "/score/map",
         "is not one of \"self\", \"cross\", \"random\"");
     bad("{\"score\": {\"heads\": \"max\"}}", "/score/heads", "\"rms\", \"mean\"");
@@ -311,12 +315,12 @@ Test(prune_json, list_limits)
 Test(prune_json, all_errors_at_once)
 {
     atedm_prune_spec spec;
-    atedm_field_errors errors =
-        read_text("{\"preset\": \"x\", \"ratio\": 2, \"flops_budget\": 0, \"tau\": 5,"
-                  " \"skip_levels\": [9], \"prune_after\": [99], \"recovery\": \"x\", \"y\": 1,"
-                  " \"score\": {\"map\": \"x\", \"heads\": \"x\", \"max_iterations\": 0,"
-                  " \"tolerance\": 9, \"z\": 1}}",
-                  &spec);
+    atedm_field_errors errors = read_text(
+        "{\"preset\": \"x\", \"ratio\": 2, \"flops_budget\": 0, \"tau\": 5,"
+        " \"skip_levels\": [9], \"prune_after\": [99], \"recovery\": \"x\", \"masks\": 1, \"y\": 1,"
+        " \"score\": {\"map\": \"x\", \"heads\": \"x\", \"max_iterations\": 0,"
+        " \"tolerance\": 9, \"z\": 1}}",
+        &spec);
     static const char *const wanted[] = {"/y",
                                          "/preset",
                                          "/tau",
@@ -330,7 +334,8 @@ Test(prune_json, all_errors_at_once)
                                          "/score/heads",
                                          "/score/max_iterations",
                                          "/score/tolerance",
-                                         "/recovery"};
+                                         "/recovery",
+                                         "/masks"};
     cr_assert_eq(errors.count, sizeof wanted / sizeof wanted[0]);
     for (size_t i = 0; i < errors.count; i++)
         cr_assert_str_eq(errors.items[i].pointer + strlen("/pruning"), wanted[i]);

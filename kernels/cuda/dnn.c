@@ -1,0 +1,315 @@
+// Convolutions by cuDNN: the library, and the calls. Plans are made in dnn_plan.c; what this part
+// does not take is left to conv.cu.
+//
+// A plan is for one sample, and samples are calls of their own: nothing that cuDNN promises keeps a
+// sample's bits where the batch around it grows, so that the batch is not told to it. It is the
+// same plan for every call of a shape, made at the first; later calls allocate nothing and wait for
+// nothing, so that they can be captured into a graph.
+#include "kernels/cuda/dnn.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Which convolutions: "own" kernels; "cudnn", which has to be there; "auto", the default: cuDNN
+// where it is there. Of these, cuDNN has the shapes that it takes.
+#define CHOICE_ENVIRONMENT "ATEDM_CUDA_CONV"
+// The library's file, where it is not ATEDM_CUDNN_FILE, which the build says.
+#define LIBRARY_ENVIRONMENT "ATEDM_CUDNN"
+// The major version that the headers are of; descriptors differ between these.
+#define LIBRARY_MAJOR 9
+// Channels of a pixel start at whole vectors.
+#define CHANNEL_STEP 8
+
+_Static_assert(CUDNN_MAJOR == LIBRARY_MAJOR, "the headers are of another version");
+
+// ---- the library
+
+// The major version in what cudnnGetVersion returns: 9 has 10000 in each, those before 1000.
+static size_t major_of(size_t version)
+{
+    return version >= 10000 ? version / 10000 : version / 1000;
+}
+
+static atedm_status find_functions(atedm_cuda_dnn_library *library, atedm_error *err)
+{
+    const struct {
+        const char *name;
+        void *function; // pointer to it
+    } wanted[] = {
+        {"cudnnGetVersion", &library->version},
+        {"cudnnGetErrorString", &library->error_string},
+        {"cudnnCreate", &library->create},
+        {"cudnnDestroy", &library->destroy},
+        {"cudnnSetStream", &library->set_stream},
+        {"cudnnBackendCreateDescriptor", &library->make},
+        {"cudnnBackendDestroyDescriptor", &library->unmake},
+        {"cudnnBackendSetAttribute", &library->set},
+        {"cudnnBackendGetAttribute", &library->get},
+        {"cudnnBackendFinalize", &library->finalize},
+        {"cudnnBackendExecute", &library->execute},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        // POSIX has it that a function's address fits into a void pointer; C has no cast for it.
+        void *symbol = dlsym(library->handle, wanted[i].name);
+        if (!symbol)
+            return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "cuda: the cuDNN found has no %s",
+                                   wanted[i].name);
+        memcpy(wanted[i].function, &symbol, sizeof symbol);
+    }
+    size_t version = library->version();
+    if (major_of(version) != LIBRARY_MAJOR)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "cuda: the cuDNN found is of version %zu (%zu), not %d", version,
+                               major_of(version), LIBRARY_MAJOR);
+    return ATEDM_OK;
+}
+
+static atedm_status open_library(bool required, atedm_cuda_dnn_library **ret_library,
+                                 atedm_error *err)
+{
+    const char *named = getenv(LIBRARY_ENVIRONMENT);
+    atedm_cuda_dnn_library *library = calloc(1, sizeof *library);
+    if (!library)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for cuDNN's functions");
+    library->required = required;
+    // Never unmapped: it has threads and callbacks of its own.
+    library->handle =
+        dlopen(named ? named : ATEDM_CUDNN_FILE, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    atedm_status status = library->handle
+                              ? find_functions(library, err)
+                              : atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                                                "cuda: cuDNN does not load: %s", dlerror());
+    if (status) {
+        atedm_cuda_dnn_unload(library);
+        return status;
+    }
+    *ret_library = library;
+    return ATEDM_OK;
+}
+
+atedm_status atedm_cuda_dnn_load(atedm_cuda_dnn_library **ret_library, atedm_error *err)
+{
+    const char *choice = getenv(CHOICE_ENVIRONMENT);
+    atedm_error ignored;
+    atedm_cuda_dnn_library *library = NULL;
+    if (!choice || strcmp(choice, "auto") == 0) {
+        atedm_status status = open_library(false, &library, &ignored);
+        if (status == ATEDM_ERR_NOMEM)
+            return atedm_error_set(err, status, "%s", ignored.message);
+    } else if (strcmp(choice, "cudnn") == 0) {
+        atedm_status status = open_library(true, &library, err);
+        if (status)
+            return status;
+    } else if (strcmp(choice, "own") != 0) {
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "cuda: " CHOICE_ENVIRONMENT " is \"%s\": auto, cudnn or own",
+                               choice);
+    }
+    *ret_library = library;
+    return ATEDM_OK;
+}
+
+void atedm_cuda_dnn_unload(atedm_cuda_dnn_library *library)
+{
+    if (library && library->handle)
+        (void)dlclose(library->handle);
+    free(library);
+}
+
+// ---- a stream's part
+
+atedm_status atedm_cuda_dnn_create(const atedm_cuda_dnn_library *library, cudaStream_t stream,
+                                   atedm_dtype act, atedm_cuda_dnn **ret_dnn, atedm_error *err)
+{
+    // F32 is what results are compared with: no tensor cores, which would round its inputs.
+    if (!library || act == ATEDM_F32) {
+        *ret_dnn = NULL;
+        return ATEDM_OK;
+    }
+    atedm_cuda_dnn *dnn = calloc(1, sizeof *dnn);
+    if (!dnn)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for cuDNN's plans");
+    dnn->library = library;
+    dnn->act = act;
+    cudnnStatus_t error = library->create(&dnn->handle);
+    if (!error)
+        error = library->set_stream(dnn->handle, stream);
+    if (error) {
+        atedm_cuda_dnn_destroy(dnn);
+        if (library->required)
+            return atedm_error_set(err, ATEDM_ERR_DEVICE, "cuda: cuDNN does not start: %s",
+                                   library->error_string(error));
+        dnn = NULL;
+    }
+    *ret_dnn = dnn;
+    return ATEDM_OK;
+}
+
+void atedm_cuda_dnn_destroy(atedm_cuda_dnn *dnn)
+{
+    if (!dnn)
+        return;
+    while (dnn->plans) {
+        atedm_cuda_dnn_plan *plan = dnn->plans;
+        dnn->plans = plan->next;
+        atedm_cuda_dnn_plan_destroy(dnn, plan);
+    }
+    if (dnn->handle)
+        (void)dnn->library->destroy(dnn->handle);
+    free(dnn);
+}
+
+bool atedm_cuda_dnn_move(atedm_cuda_dnn *dnn, cudaStream_t stream)
+{
+    return !dnn || !dnn->library->set_stream(dnn->handle, stream);
+}
+
+// ---- convolutions
+
+static bool same_shape(const atedm_cuda_dnn_shape *a, const atedm_cuda_dnn_shape *b)
+{
+    return a->h == b->h && a->w == b->w && a->in == b->in && a->out == b->out &&
+           a->kernel == b->kernel && a->stride == b->stride &&
+           a->weight_stride == b->weight_stride && a->bias == b->bias && a->addend == b->addend;
+}
+
+// The shape's plan, made at its first use; NULL after failing the stream.
+static const atedm_cuda_dnn_plan *get_plan(atedm_stream *s, const atedm_cuda_dnn_shape *shape)
+{
+    atedm_cuda_dnn *dnn = atedm_cuda_stream_of(s)->dnn;
+    for (const atedm_cuda_dnn_plan *p = dnn->plans; p; p = p->next)
+        if (same_shape(&p->shape, shape))
+            return p;
+    atedm_cuda_dnn_plan *plan = atedm_cuda_dnn_plan_create(dnn, shape);
+    if (!plan) {
+        atedm_stream_fail(s, ATEDM_ERR_NOMEM, "no memory for a convolution's plan");
+        return NULL;
+    }
+    plan->next = dnn->plans;
+    dnn->plans = plan;
+    return plan;
+}
+
+// Enqueues a plan; `operands` by unique id from 1 on, NULL where there is none.
+static cudnnStatus_t execute(const atedm_cuda_dnn *dnn, const atedm_cuda_dnn_plan *plan,
+                             const void *const *operands, void *workspace)
+{
+    const atedm_cuda_dnn_library *library = dnn->library;
+    const void *pointers[ATEDM_CUDA_DNN_Y];
+    int64_t ids[ATEDM_CUDA_DNN_Y], n = 0;
+    for (int64_t id = ATEDM_CUDA_DNN_X; id <= ATEDM_CUDA_DNN_Y; id++)
+        if (operands[id]) {
+            pointers[n] = operands[id];
+            ids[n++] = id;
+        }
+    cudnnBackendDescriptor_t pack = NULL;
+    cudnnStatus_t status = library->make(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
+    if (!status)
+        status = library->set(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids);
+    if (!status)
+        status = library->set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n,
+                              (const void *)pointers);
+    if (!status)
+        status = library->set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
+                              (const void *)&workspace);
+    if (!status)
+        status = library->finalize(pack);
+    if (!status)
+        status = library->execute(dnn->handle, plan->plan, pack);
+    if (pack)
+        (void)library->unmake(pack);
+    return status;
+}
+
+static const void *at(const void *p, int64_t sample, int64_t elements, atedm_dtype act)
+{
+    return p ? (const char *)p + (size_t)(sample * elements) * atedm_dtype_size(act) : NULL;
+}
+
+// What is added to a sample's every element. A residual that y replaces is copied to `scratch`:
+// cuDNN says nothing of operands that are also results. One value a channel is repeated there: it
+// has a vector to add, but that is the bias.
+static const void *get_addend(atedm_stream *s, const atedm_conv_args *args,
+                              const atedm_cuda_dnn_shape *shape, int64_t sample, void *scratch)
+{
+    int64_t pixels = shape->ho * shape->wo;
+    size_t row = (size_t)shape->out * atedm_dtype_size(s->act);
+    const void *residual = at(args->residual, sample, pixels * shape->out, s->act);
+    if (args->channel_add)
+        atedm_cuda_check(s,
+                         atedm_cuda_launch_repeat(at(args->channel_add, sample, shape->out, s->act),
+                                                  scratch, row, pixels,
+                                                  atedm_cuda_stream_of(s)->stream),
+                         "conv");
+    else if (scratch)
+        atedm_cuda_copy(s, residual, scratch, (size_t)pixels * row);
+    return scratch ? scratch : residual;
+}
+
+// Sample by sample.
+static void convolve(atedm_stream *head, const atedm_conv_args *args,
+                     const atedm_cuda_dnn_plan *plan)
+{
+    atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    const atedm_cuda_weight *w = atedm_cuda_weight_of(args->weight);
+    const atedm_cuda_dnn_shape *shape = &plan->shape;
+    int64_t y_elements = shape->ho * shape->wo * shape->out;
+    bool copies = args->channel_add || (args->residual && args->residual == args->y);
+    void *scratch = NULL, *workspace = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1,
+                                                              ATEDM_CUDA_DNN_WORKSPACE);
+    if (workspace && copies)
+        scratch = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, y_elements,
+                                         atedm_dtype_size(head->act));
+    for (int64_t i = 0; i < args->n && !head->status; i++) {
+        const void *const operands[ATEDM_CUDA_DNN_Y + 1] = {
+            [ATEDM_CUDA_DNN_X] = at(args->x, i, shape->h * shape->w * shape->in, head->act),
+            [ATEDM_CUDA_DNN_WEIGHT] = w->values,
+            [ATEDM_CUDA_DNN_ADDEND] = get_addend(head, args, shape, i, scratch),
+            [ATEDM_CUDA_DNN_BIAS] = w->act_bias,
+            [ATEDM_CUDA_DNN_Y] = at(args->y, i, y_elements, head->act),
+        };
+        cudnnStatus_t status = execute(s->dnn, plan, operands, workspace);
+        if (status)
+            atedm_stream_fail(head, ATEDM_ERR_DEVICE, "cuda: conv: cuDNN: %s",
+                              s->dnn->library->error_string(status));
+    }
+}
+
+// What no plan is made for: other types of bias, two addends, odd channels and addresses. Whole
+// vectors of channels keep every sample as aligned as the first.
+static bool is_for_dnn(const atedm_cuda_weight *w, const atedm_conv_args *args)
+{
+    const void *operands[] = {args->x, args->channel_add, args->residual, args->y};
+    bool good = !w->bias == !w->act_bias && !(args->channel_add && args->residual) &&
+                w->head.in % CHANNEL_STEP == 0 && w->head.out % CHANNEL_STEP == 0;
+    for (size_t i = 0; i < sizeof operands / sizeof *operands; i++)
+        good = good && (uintptr_t)operands[i] % ATEDM_CUDA_DNN_ALIGN == 0;
+    return good;
+}
+
+bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args)
+{
+    const atedm_cuda_weight *w = atedm_cuda_weight_of(args->weight);
+    if (!atedm_cuda_stream_of(s)->dnn || !is_for_dnn(w, args))
+        return false;
+    const atedm_cuda_dnn_shape shape = {
+        .h = args->h,
+        .w = args->w,
+        .ho = (args->h + w->head.stride - 1) / w->head.stride,
+        .wo = (args->w + w->head.stride - 1) / w->head.stride,
+        .in = w->head.in,
+        .out = w->head.out,
+        .kernel = w->head.kernel,
+        .stride = w->head.stride,
+        .weight_stride = w->row_elements,
+        .bias = w->act_bias != NULL,
+        .addend = args->channel_add || args->residual,
+    };
+    const atedm_cuda_dnn_plan *plan = get_plan(s, &shape);
+    if (plan && !plan->plan)
+        return false;
+    if (plan)
+        convolve(s, args, plan);
+    return true;
+}

@@ -1,0 +1,12 @@
+// Backends and devices by their names: for kernels.c.
+#ifndef ATEDM_KERNELS_DEVICES_H
+#define ATEDM_KERNELS_DEVICES_H
+
+#include "kernels/backend.h"
+
+// What atedm_device_create takes: a backend's name, or that and one of its devices.
+ATEDM_MUST_CHECK atedm_status atedm_devices_find(const char *name,
+                                                 const atedm_backend **ret_backend,
+                                                 atedm_device_facts *ret_facts, atedm_error *err);
+
+#endif
