@@ -39,6 +39,9 @@ bool is_device(const void *p, size_t bytes);
 int device_of(const void *p); // of device memory
 // Ends the program where the host would have to wait for a copy of pageable memory.
 void check_pinned(const void *p, size_t bytes);
+// For the fault handler, which holds no lock: whether the access may be repeated, since it is to
+// protected memory and somebody has unlocked it.
+bool open_at(const void *p);
 void memory_info(int device, size_t *ret_free, size_t *ret_total);
 
 // While one lives, host code may touch memory of this device, and of no other; without protection
