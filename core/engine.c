@@ -47,6 +47,8 @@ struct atedm_engine {
     job *jobs, **jobs_end;
     size_t n_jobs;
     size_class *classes;
+    job *encoding; // whose texts are being encoded; NULL: none
+    double encoding_since;
     job *decoding; // whose image `pictures` is being decoded; NULL: none
     uint8_t *rgb;
     double decoding_since; // where the device decodes it beside other things; 0: it does not
@@ -105,6 +107,8 @@ void atedm_engine_destroy(atedm_engine *e)
 {
     if (!e)
         return;
+    if (e->encoding)
+        atedm_pipeline_encode_abort(e->pipeline);
     if (e->decoding)
         atedm_pipeline_decode_abort(e->pipeline);
     while (e->jobs) {
@@ -214,14 +218,15 @@ static size_t class_scratch(const atedm_engine *e, const size_class *c)
 // Scratch memory that all jobs together may come to need.
 static atedm_scratch_need scratch_needed(const atedm_engine *e)
 {
-    atedm_scratch_need most = {0, 0};
+    atedm_scratch_need most = {0};
     for (const size_class *c = e->classes; c; c = c->next) {
         size_t need = class_scratch(e, c);
         most.steps = need > most.steps ? need : most.steps;
     }
     for (const job *j = e->jobs; j; j = j->next) {
-        size_t need = atedm_generation_scratch(j->generation).vae;
-        most.vae = need > most.vae ? need : most.vae;
+        atedm_scratch_need need = atedm_generation_scratch(j->generation);
+        most.text = need.text > most.text ? need.text : most.text;
+        most.vae = need.vae > most.vae ? need.vae : most.vae;
     }
     return most;
 }
@@ -230,13 +235,15 @@ static atedm_scratch_need scratch_needed(const atedm_engine *e)
 static atedm_status take_memory(atedm_engine *e, atedm_error *err)
 {
     atedm_scratch_need scratch = scratch_needed(e);
-    size_t bytes = e->model->weight_bytes + scratch.steps + scratch.vae;
+    size_t bytes = e->model->weight_bytes + scratch.steps + scratch.text + scratch.vae;
     for (const job *j = e->jobs; j; j = j->next)
         bytes += atedm_generation_memory(j->generation);
     if (bytes > e->options.memory_limit)
         return atedm_error_set(err, ATEDM_ERR_NOMEM,
                                "the request does not fit into %zu bytes of device memory",
                                e->options.memory_limit);
+    if (atedm_pipeline_spare(e->pipeline) > e->options.memory_limit - bytes)
+        atedm_pipeline_forget(e->pipeline);
     return atedm_pipeline_prepare(e->pipeline, scratch, err);
 }
 
@@ -259,6 +266,10 @@ static void leave(atedm_engine *e, job *j)
     if (!j->next)
         e->jobs_end = place;
     e->n_jobs--;
+    if (e->encoding == j) {
+        atedm_pipeline_encode_abort(e->pipeline);
+        e->encoding = NULL;
+    }
     if (e->decoding == j) {
         atedm_pipeline_decode_abort(e->pipeline);
         free(e->rgb);
@@ -330,15 +341,39 @@ static void fail(atedm_engine *e, job *j, atedm_status status, const atedm_error
 // ---- texts and pixels
 // ------------------------------------------------------------------------------
 
-static void encode(atedm_engine *e, job *j)
+static void end_encoding(atedm_engine *e)
 {
     atedm_error error = {0};
-    double start = atedm_clock_monotonic();
-    atedm_status status = atedm_generation_encode(j->generation, &error);
-    j->report.timing.text_encoder_s = atedm_clock_monotonic() - start;
+    job *j = e->encoding;
+    atedm_status status = atedm_pipeline_encode_end(e->pipeline, &error);
+    e->encoding = NULL;
+    j->report.timing.text_encoder_s = atedm_clock_monotonic() - e->encoding_since;
     j->encoded = true;
     if (status)
         fail(e, j, status, &error);
+}
+
+// Texts that the device has not begun with, or is done with. Whether there were any.
+static bool encode(atedm_engine *e)
+{
+    job *j = e->jobs;
+    while (j && j->encoded)
+        j = j->next;
+    if (!e->encoding && j) {
+        atedm_error error = {0};
+        e->encoding_since = atedm_clock_monotonic();
+        atedm_status status = atedm_pipeline_encode_begin(e->pipeline, j->generation, &error);
+        if (status) {
+            fail(e, j, status, &error);
+            return true;
+        }
+        e->encoding = j;
+    } else if (!e->encoding || atedm_pipeline_encode_busy(e->pipeline)) {
+        return false;
+    }
+    if (!atedm_pipeline_encode_busy(e->pipeline))
+        end_encoding(e);
+    return true;
 }
 
 static bool is_drawn(const job *j, int image)
@@ -399,11 +434,8 @@ static void decode(atedm_engine *e, job *j)
 // Texts first: they give the next evaluation more to do.
 static bool do_short_piece(atedm_engine *e)
 {
-    for (job *j = e->jobs; j; j = j->next)
-        if (!j->encoded) {
-            encode(e, j);
-            return true;
-        }
+    if (encode(e))
+        return true;
     if (e->decoding) {
         bool busy = atedm_pipeline_decode_busy(e->pipeline);
         if (!busy)
@@ -532,6 +564,8 @@ static void evaluate(atedm_engine *e, size_class *c)
         shrink(e, c, n, jobs[0], status, &error);
         return;
     }
+    if (atedm_engine_memory(e) > e->options.memory_limit) // by recordings that are new
+        atedm_pipeline_forget(e->pipeline);
     c->served += (double)(atedm_engine_flops(e) - before);
     e->evaluation_s = seconds;
     e->hooks.evaluated(e->hooks.user, n, seconds);
@@ -560,7 +594,9 @@ bool atedm_engine_turn(atedm_engine *e)
     size_class *c = least_served(e);
     if (c)
         evaluate(e, c);
-    else if (!busy && e->decoding) // nothing else to do meanwhile
+    else if (!busy && e->encoding) // nothing else to do meanwhile
+        end_encoding(e);
+    else if (!busy && e->decoding)
         decode(e, e->decoding);
     else
         return busy;

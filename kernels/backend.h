@@ -74,6 +74,7 @@ struct atedm_backend {
     // As atedm_stream_repeat, with a key within the limit. NULL: `enqueue` is always called.
     void (*stream_repeat)(atedm_stream *s, const void *key, size_t key_bytes,
                           atedm_enqueue_fn enqueue, void *user);
+    void (*stream_forget)(atedm_stream *stream); // with stream_repeat
 
     // `head` holds the common fields that kernels.c worked out; the backend copies it into its own
     // struct and sets `bytes`.

@@ -181,3 +181,9 @@ const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s)
 {
     return &s->repeats;
 }
+
+void atedm_stream_forget(atedm_stream *s)
+{
+    if (s->device->backend->stream_forget)
+        s->device->backend->stream_forget(s);
+}

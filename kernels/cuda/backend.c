@@ -114,6 +114,7 @@ static const atedm_backend table = {
     .stream_set_background = atedm_cuda_stream_set_background,
     .stream_idle = atedm_cuda_stream_idle,
     .stream_repeat = atedm_cuda_stream_repeat,
+    .stream_forget = atedm_cuda_stream_forget,
     .linear_weight_create = atedm_cuda_linear_weight_create,
     .conv_weight_create = atedm_cuda_conv_weight_create,
     .norm_weight_create = atedm_cuda_norm_weight_create,

@@ -63,6 +63,7 @@ typedef struct atedm_cuda_staging {
 // What is kept of sequences that come again: graph.c. The latest of each.
 #define ATEDM_CUDA_MAX_KEYS 64
 #define ATEDM_CUDA_MAX_GRAPHS 16
+#define ATEDM_CUDA_MAX_GRAPH_BYTES ((size_t)256 << 20)
 typedef struct atedm_cuda_graphs {
     struct atedm_cuda_graph *latest;
     bool off, capturing;
@@ -196,6 +197,7 @@ void atedm_cuda_graphs_init(atedm_cuda_stream *s);
 void atedm_cuda_graphs_finish(atedm_cuda_stream *s);
 void atedm_cuda_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
                               atedm_enqueue_fn enqueue, void *user);
+void atedm_cuda_stream_forget(atedm_stream *s);
 // Memory of the stream's own is about to move: graphs have its address, and go. During a capture it
 // cannot: false, after failing the stream.
 bool atedm_cuda_graphs_release(atedm_cuda_stream *s);

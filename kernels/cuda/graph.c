@@ -14,6 +14,7 @@ typedef struct atedm_cuda_graph {
     void *key;
     size_t key_bytes;
     cudaGraphExec_t graph;         // NULL: not captured
+    size_t bytes;                  // of device memory
     atedm_op_counts counts;        // that its operations added
     struct atedm_cuda_graph *next; // the one that was used before
 } atedm_cuda_graph;
@@ -31,6 +32,7 @@ static void drop(atedm_cuda_stream *s, atedm_cuda_graph *g)
         return;
     (void)cudaGraphExecDestroy(g->graph);
     g->graph = NULL;
+    s->head.repeats.bytes -= g->bytes;
     s->head.repeats.dropped++;
 }
 
@@ -50,6 +52,11 @@ static void free_from(atedm_cuda_stream *s, atedm_cuda_graph **place)
 void atedm_cuda_graphs_finish(atedm_cuda_stream *s)
 {
     free_from(s, &s->graphs.latest);
+}
+
+void atedm_cuda_stream_forget(atedm_stream *head)
+{
+    atedm_cuda_graphs_finish(atedm_cuda_stream_of(head));
 }
 
 bool atedm_cuda_graphs_release(atedm_cuda_stream *s)
@@ -81,14 +88,16 @@ static void refuse(atedm_cuda_stream *s, cudaError_t error, const char *what)
 // Those beyond the limits go, and graphs before their keys.
 static void trim(atedm_cuda_stream *s)
 {
-    size_t keys = 0, graphs = 0;
+    size_t keys = 0, graphs = 0, bytes = 0;
     for (atedm_cuda_graph **place = &s->graphs.latest; *place; place = &(*place)->next) {
         if (++keys > ATEDM_CUDA_MAX_KEYS) {
             free_from(s, place);
             return;
         }
-        graphs += (*place)->graph != NULL;
-        if (graphs > ATEDM_CUDA_MAX_GRAPHS)
+        if (!(*place)->graph)
+            continue;
+        bytes += (*place)->bytes;
+        if (++graphs > ATEDM_CUDA_MAX_GRAPHS || (bytes > ATEDM_CUDA_MAX_GRAPH_BYTES && graphs > 1))
             drop(s, *place);
     }
 }
@@ -134,6 +143,33 @@ static atedm_op_counts counted_since(const atedm_op_counts *now, const atedm_op_
                              now->attention - before->attention, now->overhead - before->overhead};
 }
 
+static size_t free_memory(void)
+{
+    size_t bytes = 0, total;
+    return cudaMemGetInfo(&bytes, &total) ? 0 : bytes;
+}
+
+// Measures what it takes: CUDA does not say. Where others take or give memory at this moment it is
+// off by that.
+static cudaError_t instantiate(cudaStream_t stream, cudaGraph_t graph, cudaGraphExec_t *ret_graph,
+                               size_t *ret_bytes)
+{
+    cudaGraphExec_t ready = NULL;
+    size_t before = free_memory();
+    cudaError_t error = cudaGraphInstantiate(&ready, graph, 0);
+    if (!error)
+        error = cudaGraphUpload(ready, stream); // it has its memory now, not at the first launch
+    if (error) {
+        if (ready)
+            (void)cudaGraphExecDestroy(ready);
+        return error;
+    }
+    size_t after = free_memory();
+    *ret_graph = ready;
+    *ret_bytes = after < before ? before - after : 0;
+    return cudaSuccess;
+}
+
 // What goes wrong only here is an error of the capture; what is wrong anyway will fail again when
 // it is called directly.
 static void give_up(atedm_cuda_stream *s, cudaError_t error, const atedm_op_counts *before)
@@ -149,7 +185,6 @@ static bool capture(atedm_cuda_stream *s, atedm_cuda_graph *g, atedm_enqueue_fn 
 {
     const atedm_op_counts before = s->head.counts;
     cudaGraph_t graph = NULL;
-    cudaGraphExec_t ready = NULL;
     // Other threads may allocate meanwhile.
     cudaError_t error = cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
     if (!error) {
@@ -159,14 +194,14 @@ static bool capture(atedm_cuda_stream *s, atedm_cuda_graph *g, atedm_enqueue_fn 
         error = cudaStreamEndCapture(s->stream, &graph);
     }
     if (!error && !s->head.status)
-        error = cudaGraphInstantiate(&ready, graph, 0);
+        error = instantiate(s->stream, graph, &g->graph, &g->bytes);
     if (graph)
         (void)cudaGraphDestroy(graph);
     if (error || s->head.status) {
         give_up(s, error, &before);
         return false;
     }
-    g->graph = ready;
+    s->head.repeats.bytes += g->bytes;
     g->counts = counted_since(&s->head.counts, &before);
     trim(s);
     return true;

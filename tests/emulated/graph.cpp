@@ -16,7 +16,11 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
     std::shared_ptr<const nodes> list; // a launch keeps it beyond cudaGraphExecDestroy
+    int device;
+    size_t bytes; // that it takes there, once it was uploaded
 };
+
+constexpr size_t NODE_BYTES = 4096;
 
 // ATEDM_EMULATED_REFUSE=begin|end|instantiate|launch: that call fails.
 static bool is_refused(const char *call)
@@ -110,7 +114,19 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ret_exec, cudaGraph_t graph, u
 {
     if (is_refused("instantiate"))
         return cudaErrorMemoryAllocation;
-    *ret_exec = new CUgraphExec_st{std::make_shared<const nodes>(graph->list)};
+    *ret_exec = new CUgraphExec_st{std::make_shared<const nodes>(graph->list), 0, 0};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    if (exec->bytes)
+        return cudaSuccess;
+    exec->device = stream->device;
+    size_t bytes = exec->list->size() * NODE_BYTES;
+    if (cudaError_t error = emulated::charge(exec->device, (long)bytes))
+        return error;
+    exec->bytes = bytes;
     return cudaSuccess;
 }
 
@@ -118,6 +134,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
     if (is_refused("launch"))
         return cudaErrorInvalidValue;
+    if (cudaError_t error = cudaGraphUpload(exec, stream))
+        return error;
     using closure = std::shared_ptr<const nodes>;
     return emulated::enqueue(
         stream,
@@ -136,6 +154,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    (void)emulated::charge(exec->device, -(long)exec->bytes);
     delete exec;
     return cudaSuccess;
 }

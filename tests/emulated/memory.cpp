@@ -98,6 +98,15 @@ unlock::~unlock()
         set_others(device, PROT_READ | PROT_WRITE);
 }
 
+cudaError_t charge(int device, long bytes)
+{
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (bytes > (long)(setting().memory - used[device]))
+        return cudaErrorMemoryAllocation;
+    used[device] += (size_t)bytes;
+    return cudaSuccess;
+}
+
 cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device)
 {
     unlock opened(ANY_DEVICE);

@@ -35,6 +35,8 @@ void run_until(cudaStream_t stream, const std::function<bool()> &passed);
 // Each allocation is a mapping of its own, between guard pages, filled with NaN.
 cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device);
 cudaError_t release(void *p); // checks the bytes behind the allocation
+// Memory that has no address here, as that of graphs; bytes < 0: gives it back.
+cudaError_t charge(int device, long bytes);
 bool is_device(const void *p, size_t bytes);
 int device_of(const void *p); // of device memory
 // Ends the program where the host would have to wait for a copy of pageable memory.

@@ -5,6 +5,8 @@
 #include "tests/unit/pipeline_bench.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,16 +25,35 @@ typedef struct sequence {
     float *x, *y, *wide; // [device] [COUNT], [COUNT], [1 << 20]
     const atedm_weight *linear, *norm;
     int times;
-    int calls;         // of `enqueue`
-    int64_t norm_rows; // > 0: group norm over as many rows of `wide`
-    bool waits, fails;
-    const float *uploaded; // into x first
+    int calls;                   // of `enqueue`
+    int64_t norm_rows;           // > 0: group norm over as many rows of `wide`
+    bool waits, fails, measures; // `measures`: another thread asks the device meanwhile
+    const float *uploaded;       // into x first
 } sequence;
+
+static double free_memory(atedm_device *device)
+{
+    atedm_device_figures figures;
+    cr_assert(atedm_device_measure(device, &figures));
+    return figures.value[ATEDM_FIGURE_MEMORY_FREE];
+}
+
+static void *measure(void *user)
+{
+    const sequence *q = user;
+    cr_expect(!isnan(free_memory(q->device)));
+    return NULL;
+}
 
 static void enqueue(void *user)
 {
     sequence *q = user;
+    pthread_t other;
     q->calls++;
+    if (q->measures) {
+        cr_assert_eq(pthread_create(&other, NULL, measure, q), 0);
+        pthread_join(other, NULL);
+    }
     if (q->uploaded)
         atedm_upload(q->s, q->uploaded, q->x, COUNT * sizeof *q->x);
     for (int i = 0; i < q->times; i++)
@@ -243,6 +264,28 @@ Test(cuda_graphs, scratch_memory_that_moves)
     close_sequence(&q);
 }
 
+Test(cuda_graphs, memory)
+{
+    sequence q = open_sequence("cuda");
+    repeat(&q, 1);
+    double before = free_memory(q.device);
+    repeat(&q, 1);
+    size_t bytes = atedm_stream_repeats(q.s)->bytes;
+    cr_expect_gt(bytes, 0);
+    cr_expect_eq(free_memory(q.device), before - (double)bytes);
+    repeat(&q, 2);
+    repeat(&q, 2);
+    cr_expect_eq(atedm_stream_repeats(q.s)->bytes, 2 * bytes);
+    atedm_stream_forget(q.s);
+    cr_expect_eq(atedm_stream_repeats(q.s)->bytes, 0);
+    cr_expect_eq(free_memory(q.device), before);
+    repeat(&q, 1);
+    repeat(&q, 1);
+    expect_figures(&q, 3, 3, 0, 2);
+    expect_x(&q, 6);
+    close_sequence(&q);
+}
+
 // A capture during which it would have to grow is made another time.
 Test(cuda_graphs, scratch_memory_that_grows_in_a_capture)
 {
@@ -308,6 +351,18 @@ Test(cuda_graphs, waiting_in_a_capture)
     q.waits = true;
     expect_refused(&q, "waiting: an emulated error (cudaErrorStreamCaptureUnsupported)");
     cr_expect_eq(q.calls, 5);
+    close_sequence(&q);
+}
+
+// Gauges are read by a thread of their own.
+Test(cuda_graphs, measuring_in_a_capture)
+{
+    sequence q = open_sequence("cuda");
+    q.measures = true;
+    for (int i = 0; i < 3; i++)
+        repeat(&q, 1);
+    expect_figures(&q, 1, 1, 1, 0);
+    expect_x(&q, 3);
     close_sequence(&q);
 }
 

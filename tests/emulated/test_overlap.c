@@ -78,12 +78,17 @@ typedef struct outcome {
     int stepped[JOBS], steps[JOBS];
     bool done[JOBS];
     size_t beside; // evaluations between a job's last step and its picture
-    double vae_s;
+    size_t before; // of one image, while two jobs have steps left
+    double vae_s, text_s;
 } outcome;
 
 static void on_evaluated(void *user, size_t images, double seconds)
 {
     outcome *o = user;
+    int going = 0;
+    for (int i = 0; i < JOBS; i++)
+        going += o->stepped[i] < o->steps[i];
+    o->before += going == 2 && images == 1;
     for (int i = 0; i < JOBS; i++)
         o->beside += o->steps[i] && o->stepped[i] == o->steps[i] && !o->images[i];
 }
@@ -107,6 +112,7 @@ static void on_done(void *user, uint64_t job, const atedm_engine_report *report)
     outcome *o = user;
     o->done[job] = true;
     o->vae_s += report->timing.vae_s;
+    o->text_s += report->timing.text_encoder_s;
     cr_expect_gt(atedm_op_counts_flops(&report->counts[2]), 0);
 }
 
@@ -177,6 +183,34 @@ Test(overlap, steps_go_on_while_pictures_are_decoded)
     for (int i = 0; i < JOBS; i++)
         expect_picture(&b, &o, i);
     close_engine(&o);
+    pipeline_bench_close(&b);
+}
+
+Test(overlap, steps_go_on_while_texts_are_encoded)
+{
+    setenv("ATEDM_EMULATED_LATE", "1", 1);
+    pipeline_bench b = pipeline_bench_open("cuda", ATEDM_F32);
+    outcome o = {0};
+    open_engine(&b, &o);
+    admit(&o, 0, 50);
+    while (o.stepped[0] < 1)
+        cr_assert(atedm_engine_turn(o.engine));
+    cr_expect_eq(o.before, 0);
+    admit(&o, 1, 1);
+    for (int turn = 0; turn < 2; turn++)
+        cr_assert(atedm_engine_turn(o.engine));
+    cr_expect_eq(o.before, 2, "%zu", o.before); // its texts are under way
+    admit(&o, 2, 1);
+    cr_expect(atedm_engine_cancel(o.engine, 1)); // with its texts
+    cr_expect(atedm_engine_cancel(o.engine, 0)); // nothing else to do
+    while (atedm_engine_turn(o.engine))
+        ;
+    cr_expect(!o.done[0] && !o.done[1]);
+    cr_expect_gt(o.text_s, 0);
+    expect_picture(&b, &o, 2);
+    admit(&o, 1, 1);
+    cr_assert(atedm_engine_turn(o.engine));
+    close_engine(&o); // in the middle of it
     pipeline_bench_close(&b);
 }
 
