@@ -47,6 +47,7 @@ struct atedm_engine {
     job *jobs, **jobs_end;
     size_t n_jobs;
     size_class *classes;
+    size_t needed; // device bytes of weights, and of what the jobs may come to need, at most
     job *encoding; // whose texts are being encoded; NULL: none
     double encoding_since;
     job *decoding; // whose image `pictures` is being decoded; NULL: none
@@ -231,6 +232,13 @@ static atedm_scratch_need scratch_needed(const atedm_engine *e)
     return most;
 }
 
+// What is only kept to be quick goes where it would be too much.
+static void limit_spare(atedm_engine *e)
+{
+    if (atedm_pipeline_spare(e->pipeline) > e->options.memory_limit - e->needed)
+        atedm_pipeline_forget(e->pipeline);
+}
+
 // The device has to have room for all that the jobs may come to need, and gives it now.
 static atedm_status take_memory(atedm_engine *e, atedm_error *err)
 {
@@ -242,8 +250,8 @@ static atedm_status take_memory(atedm_engine *e, atedm_error *err)
         return atedm_error_set(err, ATEDM_ERR_NOMEM,
                                "the request does not fit into %zu bytes of device memory",
                                e->options.memory_limit);
-    if (atedm_pipeline_spare(e->pipeline) > e->options.memory_limit - bytes)
-        atedm_pipeline_forget(e->pipeline);
+    e->needed = bytes;
+    limit_spare(e);
     return atedm_pipeline_prepare(e->pipeline, scratch, err);
 }
 
@@ -564,8 +572,7 @@ static void evaluate(atedm_engine *e, size_class *c)
         shrink(e, c, n, jobs[0], status, &error);
         return;
     }
-    if (atedm_engine_memory(e) > e->options.memory_limit) // by recordings that are new
-        atedm_pipeline_forget(e->pipeline);
+    limit_spare(e); // there may be a recording more
     c->served += (double)(atedm_engine_flops(e) - before);
     e->evaluation_s = seconds;
     e->hooks.evaluated(e->hooks.user, n, seconds);
