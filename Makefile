@@ -9,7 +9,7 @@ INSTALL := deploy/install-deps.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
-.PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format clean
+.PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format deb try-deb clean
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -26,6 +26,8 @@ help:
 	@echo 'make format   lay out every source file with clang-format'
 	@echo 'make bench    time kernels and denoising steps'
 	@echo 'make bench-serving  a daemon under load: batching (SERVING=pays), the overload valve (SERVING=valve)'
+	@echo 'make deb      Debian packages, in build/deb (CUDA=cuda: with the backend for NVIDIA GPUs)'
+	@echo 'make try-deb  the packages and the service, in a Debian machine with systemd (root; minutes)'
 	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
 	@echo 'make clean    remove build/, build-asan/ and build-tsan/'
 
@@ -115,6 +117,19 @@ quality: build
 	@$(INSTALL) quality
 	@ATEDMD=build/server/atedmd ATEDM_TEST_MODEL='$(MODEL)' OMP_WAIT_POLICY=passive \
 	    /usr/bin/python3 tests/quality/quality.py --out build/quality $(QUALITY)
+
+# ---- packages
+
+CUDA ?=
+deb:
+	@$(INSTALL) package
+	@deploy/debian/build.sh $(CUDA)
+
+try-deb: deb
+	@$(INSTALL) machine
+	@deploy/debian/try.sh
+	@deploy/debian/try.sh chroot
+	@deploy/systemd/try.sh
 
 # ---- housekeeping
 

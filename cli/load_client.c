@@ -91,6 +91,10 @@ static CURL *make_easy(const atedm_load_clients *clients, client *c)
         return NULL;
     CURLcode code = curl_easy_setopt(easy, CURLOPT_URL, clients->plan->url);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    code =
+        code ? code : curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, clients->plan->unix_socket);
+    if (clients->plan->ca_file)
+        code = code ? code : curl_easy_setopt(easy, CURLOPT_CAINFO, clients->plan->ca_file);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_PROXY, ""); // whatever the environment says
     code = code ? code : curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -229,6 +233,7 @@ static atedm_load_error error_of(CURLcode code)
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
         return ATEDM_LOAD_CONNECT;
     case CURLE_OPERATION_TIMEDOUT:
         return ATEDM_LOAD_TIMEOUT;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEFAULT_URL "http://127.0.0.1:8080"
 #define DEFAULT_PROMPT "a red circle on a white background"
@@ -27,6 +28,8 @@ static const char help[] =
     "                       slow the answers are; latency counts from when a request was due\n"
     "  --concurrency N      closed loop: N clients, each sends when its last request was answered\n"
     "  --url URL            of the daemon; default " DEFAULT_URL "\n"
+    "  --unix-socket PATH   the daemon's Unix socket; the URL's host is then only a name\n"
+    "  --ca-file FILE       for https: certificates to trust, PEM, in place of the system's\n"
     "  --api-key KEY        sent as Authorization: Bearer KEY; default: ATEDM_API_KEY of the\n"
     "                       environment, which other users of the machine cannot see\n"
     "\n"
@@ -63,6 +66,8 @@ static const char help[] =
 
 enum {
     OPTION_URL,
+    OPTION_UNIX_SOCKET,
+    OPTION_CA_FILE,
     OPTION_API_KEY,
     OPTION_RATE,
     OPTION_CONCURRENCY,
@@ -90,6 +95,8 @@ enum {
 
 static const struct option options_table[N_OPTIONS + 1] = {
     {"url", required_argument, NULL, OPTION_URL},
+    {"unix-socket", required_argument, NULL, OPTION_UNIX_SOCKET},
+    {"ca-file", required_argument, NULL, OPTION_CA_FILE},
     {"api-key", required_argument, NULL, OPTION_API_KEY},
     {"rate", required_argument, NULL, OPTION_RATE},
     {"concurrency", required_argument, NULL, OPTION_CONCURRENCY},
@@ -118,6 +125,8 @@ static const struct option options_table[N_OPTIONS + 1] = {
 // What a value may be, for the message where it is not.
 static const char *const allowed[N_OPTIONS] = {
     [OPTION_URL] = "http:// or https:// with a host, without query",
+    [OPTION_UNIX_SOCKET] = "1..107 bytes",
+    [OPTION_CA_FILE] = "a file that can be read",
     [OPTION_API_KEY] = "1..1024 visible ASCII characters",
     [OPTION_RATE] = "over 0, up to 100000 requests/s",
     [OPTION_CONCURRENCY] = "1..4096 clients",
@@ -195,6 +204,14 @@ static int take(given *g, int option, const char *value)
     switch (option) {
     case OPTION_URL:
         g->url = value;
+        break;
+    case OPTION_UNIX_SOCKET:
+        g->o->plan.unix_socket = value;
+        good = *value && strlen(value) <= ATEDM_LOAD_MAX_SOCKET;
+        break;
+    case OPTION_CA_FILE:
+        g->o->plan.ca_file = value;
+        good = access(value, R_OK) == 0;
         break;
     case OPTION_API_KEY:
         g->api_key = value;

@@ -9,6 +9,7 @@
 
 #define ATEDM_LOAD_MAX_URL 2048    // bytes, terminator included
 #define ATEDM_LOAD_MAX_KEY 1024    // bytes of an API key
+#define ATEDM_LOAD_MAX_SOCKET 107  // bytes of a Unix socket's path, as the system has it
 #define ATEDM_LOAD_MAX_RATE 1e5    // requests/s
 #define ATEDM_LOAD_MAX_SECONDS 1e6 // of anything
 

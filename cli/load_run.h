@@ -22,8 +22,10 @@
 #define ATEDM_LOAD_PAUSE_S 0.1          // a closed loop's rest after a request that got no answer
 
 typedef struct atedm_load_plan {
-    const char *url;     // of the endpoint that gets the requests
-    const char *api_key; // NULL: none
+    const char *url;         // of the endpoint that gets the requests
+    const char *api_key;     // NULL: none
+    const char *unix_socket; // where the URL's host is to be found; NULL: by its name
+    const char *ca_file;     // whom to trust for https; NULL: the system's authorities
     const atedm_load_mix *mix;
     uint64_t seed;
     double rate;       // requests/s: open loop; 0: closed loop

@@ -47,8 +47,15 @@ typedef struct option {
 static const option options[] = {
     {"model", OPTION_TEXT, FIELD(model), "models/demo", 0, 0, NULL, "DIR",
      "model directory in diffusers layout"},
-    {"listen", OPTION_TEXT, FIELD(listen), "127.0.0.1:8080", 0, 0, NULL, "ADDRESS:PORT",
-     "where to answer; port 0 picks a free one"},
+    {"listen", OPTION_TEXT, FIELD(listen), "127.0.0.1:8080", 0, 0, NULL, "LIST",
+     "where to answer, with commas: ADDRESS:PORT (port 0 picks a free one), https://ADDRESS:PORT, "
+     "unix:/PATH, systemd (the sockets that it passes)"},
+    {"socket_mode", OPTION_TEXT, FIELD(socket_mode), "0660", 0, 0, NULL, "OCTAL",
+     "permissions of the files of Unix sockets"},
+    {"tls_cert", OPTION_OPTIONAL, LIVE_FIELD(tls_cert), "", 0, 0, NULL, "FILE",
+     "certificate for https://, in PEM, those that lead to its root behind it"},
+    {"tls_key", OPTION_OPTIONAL, LIVE_FIELD(tls_key), "", 0, 0, NULL, "FILE",
+     "the certificate's key, in PEM"},
     {"backend", OPTION_CHOICE, FIELD(backend), "auto", 0, 0, "auto|cpu|cuda|ref", "NAME",
      "what computes: auto (the best that is there), cuda (an NVIDIA GPU), cpu (oneDNN), ref (plain "
      "C, slow)"},

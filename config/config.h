@@ -12,15 +12,18 @@
 
 #define ATEDM_CONFIG_PATH_MAX 4096
 #define ATEDM_CONFIG_PRUNING_MAX 4096 // bytes of "default_pruning" as JSON text
-#define ATEDM_CONFIG_ADDRESS_MAX 280
+#define ATEDM_CONFIG_LISTEN_MAX 4096  // bytes of "listen"
 #define ATEDM_CONFIG_WORD_MAX 16
 #define ATEDM_CONFIG_DEVICES_MAX 4096 // bytes of "devices"
 #define ATEDM_CONFIG_MAX_OPTIONS 64
 #define ATEDM_CONFIG_VALUE_MAX 160 // bytes of a value as a change shows it, cut where it is longer
 
 typedef struct atedm_config {
-    char model[ATEDM_CONFIG_PATH_MAX];     // directory
-    char listen[ATEDM_CONFIG_ADDRESS_MAX]; // ADDRESS:PORT
+    char model[ATEDM_CONFIG_PATH_MAX];       // directory
+    char listen[ATEDM_CONFIG_LISTEN_MAX];    // addresses with commas: server/address.h
+    char socket_mode[ATEDM_CONFIG_WORD_MAX]; // of Unix sockets' files, octal
+    char tls_cert[ATEDM_CONFIG_PATH_MAX];    // file; "": none
+    char tls_key[ATEDM_CONFIG_PATH_MAX];     // likewise
     char backend[ATEDM_CONFIG_WORD_MAX];
     char devices[ATEDM_CONFIG_DEVICES_MAX]; // of the backend; "auto": all
     char dtype[ATEDM_CONFIG_WORD_MAX];

@@ -45,13 +45,21 @@ typedef enum atedm_masks {
     ATEDM_MASKS_OWN,    // each half for itself
 } atedm_masks;
 
+// What a pruned token takes from the kept one that it is recovered from.
+typedef enum atedm_copy_kind {
+    ATEDM_COPY_UPDATE, // what the layers it missed added to that one; it keeps what it had itself
+    ATEDM_COPY_VALUE,  // that one's value (Wang et al.)
+} atedm_copy_kind;
+
 // What requests and answers call them, by value.
 #define ATEDM_N_RECOVERIES 4
 #define ATEDM_N_SCORE_MAPS 3
 #define ATEDM_N_MASKS 2
+#define ATEDM_N_COPIES 2
 extern const char *const atedm_recovery_names[ATEDM_N_RECOVERIES];
 extern const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS];
 extern const char *const atedm_masks_names[ATEDM_N_MASKS];
+extern const char *const atedm_copy_names[ATEDM_N_COPIES];
 
 // One attention block of a UNet, in execution order.
 typedef struct atedm_block_info {
@@ -89,6 +97,8 @@ typedef struct atedm_prune_spec {
     atedm_score_map score_map;
     atedm_rank_params rank; // of no meaning with ATEDM_SCORE_RANDOM
     atedm_recovery recovery;
+    atedm_copy_kind copy;
+    bool proportional_attention; // kept tokens count as often as they are copied from
     atedm_masks masks;
 } atedm_prune_spec;
 

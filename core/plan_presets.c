@@ -25,6 +25,11 @@ const char *const atedm_masks_names[ATEDM_N_MASKS] = {
     [ATEDM_MASKS_OWN] = "own",
 };
 
+const char *const atedm_copy_names[ATEDM_N_COPIES] = {
+    [ATEDM_COPY_UPDATE] = "update",
+    [ATEDM_COPY_VALUE] = "value",
+};
+
 #define LEVEL_1 (1U << 1)
 
 typedef struct prune_preset {
@@ -56,6 +61,8 @@ static atedm_prune_spec make_spec(const prune_preset *preset, const char *name, 
         .n_prune_after = 1,
         .rank = {.heads = ATEDM_HEADS_RMS, .max_iterations = 8, .tolerance = 1e-3F},
         .recovery = ATEDM_RECOVER_ATTENTION,
+        .copy = ATEDM_COPY_UPDATE,
+        .proportional_attention = true,
         .masks = ATEDM_MASKS_SHARED,
     };
     snprintf(spec.preset, sizeof spec.preset, "%s", name);

@@ -166,14 +166,30 @@ static void select_tokens(const atedm_prune_state *state, const atedm_prune_leve
     atedm_select_tokens(state->run->s, level->scores, level->kept, spans, n);
 }
 
-static void gather(const atedm_prune_state *state, const void *x, const atedm_packing *from,
-                   const int32_t *index, void *y, const atedm_packing *to, size_t row_bytes)
+// Which rows go where when `to` gets its rows from `from` by an index list that has as many rows as
+// `to`; of the samples that `wanted` picks.
+static int64_t gather_spans(const atedm_prune_state *state, const atedm_packing *from,
+                            const atedm_packing *to, const bool *wanted,
+                            atedm_gather_span *ret_spans)
 {
-    atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
+    int64_t n = 0;
     for (int64_t i = 0; i < to->n; i++)
-        spans[i] = (atedm_gather_span){from->first[i], to->first[mask_of(state, i)], to->first[i],
-                                       to->count[i]};
-    atedm_gather_rows(state->run->s, x, index, y, row_bytes, spans, to->n);
+        if (wanted[i])
+            ret_spans[n++] = (atedm_gather_span){from->first[i], to->first[mask_of(state, i)],
+                                                 to->first[i], to->count[i]};
+    return n;
+}
+
+// All samples' rows of what has `row_bytes` a token.
+static void gather_kept(const atedm_prune_state *state, const atedm_prune_level *level,
+                        const void *x, void *y, size_t row_bytes)
+{
+    bool all[ATEDM_UNET_MAX_SAMPLES];
+    atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++)
+        all[i] = true;
+    int64_t n = gather_spans(state, &level->before, &level->after, all, spans);
+    atedm_gather_rows(state->run->s, x, level->kept, y, row_bytes, spans, n);
 }
 
 static bool needs_places(const atedm_prune_state *state)
@@ -196,8 +212,7 @@ static void find_places(const atedm_prune_state *state, atedm_prune_level *level
     level->places = atedm_arena_take(run->arena, run->s, rows * sizeof *level->places);
     if (level > state->levels) {
         const atedm_prune_level *last = level - 1;
-        gather(state, last->places, &last->before, last->kept, level->places, &level->before,
-               sizeof *level->places);
+        gather_kept(state, last, last->places, level->places, sizeof *level->places);
         return;
     }
     atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
@@ -243,13 +258,77 @@ static void find_sources(const atedm_prune_state *state, const atedm_prune_level
     }
 }
 
+static bool needs_weights(const atedm_prune_state *state)
+{
+    bool needed = false;
+    for (int64_t i = 0; i < state->run->args->n; i++) {
+        const atedm_prune_spec *spec = state->run->args->samples[i].prune;
+        needed |= spec && spec->enabled && spec->proportional_attention;
+    }
+    return needed;
+}
+
+// Of every sample: who is not pruned here hands on what was.
+static void weigh(const atedm_prune_state *state, atedm_prune_level *level)
+{
+    const atedm_transformer_run *run = state->run;
+    level->weights = NULL;
+    if (!needs_weights(state))
+        return;
+    level->weights =
+        atedm_arena_take(run->arena, run->s, (size_t)level->after.rows * sizeof *level->weights);
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++)
+        spans[i] =
+            (atedm_prune_span){level->before.first[mask_of(state, i)], level->before.count[i],
+                               level->after.first[i], level->after.count[i]};
+    const float *before = level > state->levels ? (level - 1)->weights : NULL;
+    atedm_source_weights(run->s, level->source, before, level->weights, spans, level->before.n);
+}
+
+const float *atedm_prune_weights(const atedm_prune_state *state, int index, bool *ret_weighted)
+{
+    const float *weights = state->n_levels ? state->levels[state->n_levels - 1].weights : NULL;
+    bool any = false;
+    for (int64_t i = 0; i < state->packing.n; i++) {
+        int64_t count = state->packing.count[i];
+        const atedm_prune_spec *spec = state->run->args->samples[i].prune;
+        ret_weighted[i] = weights && count < state->levels[0].before.count[i] &&
+                          spec->proportional_attention && kept_after(state, i, index) == count;
+        any |= ret_weighted[i];
+    }
+    return any ? weights : NULL;
+}
+
 static size_t token_bytes(const atedm_prune_state *state)
 {
     return (size_t)state->block->channels * atedm_dtype_size(atedm_stream_dtype(state->run->s));
 }
 
-void atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
-                       const void *x, void *y)
+// The samples of a level that copy updates, or those that do not: the ones that are not pruned here
+// among them.
+static int64_t recover_spans(const atedm_prune_state *state, const atedm_prune_level *level,
+                             bool updates, atedm_gather_span *ret_spans)
+{
+    bool wanted[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++)
+        wanted[i] = updates == (level->pruned[i] &&
+                                state->run->args->samples[i].prune->copy == ATEDM_COPY_UPDATE);
+    return gather_spans(state, &level->after, &level->before, wanted, ret_spans);
+}
+
+// level->tokens += factor * the kept tokens x that they are recovered from, where updates are
+// copied.
+static void add_sources(const atedm_prune_state *state, const atedm_prune_level *level,
+                        const void *x, float factor)
+{
+    atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
+    int64_t n = recover_spans(state, level, true, spans);
+    atedm_add_rows(state->run->s, x, level->source, factor, level->tokens, state->block->channels,
+                   spans, n);
+}
+
+void *atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps, void *x)
 {
     atedm_prune_level *level = begin_level(state, index);
     rank_by_map(state, level, maps, ATEDM_SCORE_SELF);
@@ -258,8 +337,14 @@ void atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_ma
     select_tokens(state, level);
     find_places(state, level);
     find_sources(state, level, maps, x);
-    gather(state, x, &level->before, level->kept, y, &level->after, token_bytes(state));
+    weigh(state, level);
+    void *kept = atedm_arena_take(state->run->arena, state->run->s,
+                                  (size_t)level->after.rows * token_bytes(state));
+    gather_kept(state, level, x, kept, token_bytes(state));
+    level->tokens = x;
+    add_sources(state, level, kept, -1);
     state->packing = level->after;
+    return kept;
 }
 
 // What one sample's levels add up to, on the host.
@@ -337,16 +422,18 @@ static void trace(const atedm_prune_state *state)
     free(memory);
 }
 
-void *atedm_prune_recover(atedm_prune_state *state, void *x, void *spare)
+void *atedm_prune_recover(atedm_prune_state *state, void *x)
 {
     if (state->n_levels && state->run->args->trace)
         trace(state);
     while (state->n_levels) {
         const atedm_prune_level *level = &state->levels[--state->n_levels];
-        gather(state, x, &level->after, level->source, spare, &level->before, token_bytes(state));
-        void *whole = spare;
-        spare = x;
-        x = whole;
+        atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
+        int64_t n = recover_spans(state, level, false, spans);
+        atedm_gather_rows(state->run->s, x, level->source, level->tokens, token_bytes(state), spans,
+                          n);
+        add_sources(state, level, x, 1);
+        x = level->tokens;
         state->packing = level->before;
     }
     return x;

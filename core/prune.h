@@ -26,6 +26,11 @@ typedef struct atedm_prune_level {
     int32_t *source; // [device] by row of `before`: slot among the kept, -1 for none
     float *scores;   // [device] by row of `before`, of the pruned samples
     int32_t *places; // [device] by row of `before`: place in the grid; NULL where nobody needs it
+    float *weights; // [device] by row of `after`: logarithm of how many tokens of the grid the kept
+                    // one stands for; NULL where nobody needs it
+    // [device] act, rows of `before`: the tokens; of samples that copy updates less the kept token
+    // that each is recovered from.
+    void *tokens;
 } atedm_prune_level;
 
 typedef struct atedm_prune_state {
@@ -47,20 +52,24 @@ typedef struct atedm_prune_wants {
 } atedm_prune_wants;
 atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int index);
 
+// Fills in which samples' self-attention in layer `index` is proportional: those that were pruned
+// before, if they ask for it; but where a layer's map ranks, it is the plain one. Returns the
+// logarithms of the weights [device] by row; NULL where there are none.
+const float *atedm_prune_weights(const atedm_prune_state *state, int index, bool *ret_weighted);
+
 // The attention operands of the layer that just ran; spans and rows by the packing.
 typedef struct atedm_layer_maps {
     atedm_source_map self;
     atedm_source_map cross; // q rows as self; k rows: sample i's text from i * context_tokens
 } atedm_layer_maps;
 
-// Prunes after layer `index`: reads tokens x [rows, c] and writes the kept ones to y (packed anew);
-// updates the packing. Only to be called when atedm_prune_layer_wants says so. x and y are
-// different buffers.
-void atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
-                       const void *x, void *y);
+// Prunes after layer `index`: returns the kept ones of the tokens x [rows, c], packed anew, and
+// updates the packing. Only to be called when atedm_prune_layer_wants says so. x stays with the
+// level until it is recovered.
+void *atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps, void *x);
 
-// Recovers all levels, last first. Tokens are in `x`, `spare` is as large; returns the buffer (x or
-// spare) that holds the whole grid of every sample. Reports to run->args->trace first.
-void *atedm_prune_recover(atedm_prune_state *state, void *x, void *spare);
+// Recovers all levels, last first, from the tokens x; returns the buffer that holds the whole grid
+// of every sample, x where nothing was pruned. Reports to run->args->trace first.
+void *atedm_prune_recover(atedm_prune_state *state, void *x);
 
 #endif

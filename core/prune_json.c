@@ -331,6 +331,23 @@ static void read_recovery(const scope *s, atedm_prune_spec *spec)
     spec->recovery = (atedm_recovery)place;
 }
 
+static void read_copy(const scope *s, atedm_prune_spec *spec)
+{
+    int place = (int)spec->copy;
+    read_name(s, "copy", atedm_copy_names, ATEDM_N_COPIES, &place);
+    spec->copy = (atedm_copy_kind)place;
+}
+
+static void read_proportional_attention(const scope *s, atedm_prune_spec *spec)
+{
+    static const char key[] = "proportional_attention";
+    const json_t *item = json_object_get(s->object, key);
+    if (item && !json_is_boolean(item))
+        wrong(s, key, "is not true or false");
+    else if (item)
+        spec->proportional_attention = json_is_true(item);
+}
+
 static void read_masks(const scope *s, atedm_prune_spec *spec)
 {
     int place = (int)spec->masks;
@@ -371,9 +388,10 @@ static void read_preset(const scope *s, atedm_prune_spec *spec)
 
 static void read_object(const scope *s, atedm_prune_spec *spec)
 {
-    static const char *const known[] = {"preset", "ratio",    "flops_budget", "schedule",
-                                        "tau",    "phases",   "skip_levels",  "prune_after",
-                                        "score",  "recovery", "masks"};
+    static const char *const known[] = {
+        "preset",      "ratio",       "flops_budget", "schedule", "tau",  "phases",
+        "skip_levels", "prune_after", "score",        "recovery", "copy", "proportional_attention",
+        "masks"};
     refuse_unknown(s, known, N_NAMES(known));
     read_preset(s, spec);
     read_schedule(s, spec);
@@ -381,6 +399,8 @@ static void read_object(const scope *s, atedm_prune_spec *spec)
     read_lists(s, spec);
     read_score(s, spec);
     read_recovery(s, spec);
+    read_copy(s, spec);
+    read_proportional_attention(s, spec);
     read_masks(s, spec);
 }
 

@@ -48,7 +48,9 @@ typedef struct layer_run {
     const atedm_transformer *block;
     const atedm_transformer_layer *layer;
     const atedm_transformer_run *run;
-    const atedm_packing *packing;
+    const atedm_prune_state *pruning;
+    const atedm_packing *packing; // of pruning
+    int index;                    // of the layer
     size_t element;
 } layer_run;
 
@@ -88,15 +90,18 @@ static void add_linear(const layer_run *r, const atedm_weight *weight, const voi
                      .weight = weight, .x = x, .residual = t, .y = t, .rows = r->packing->rows});
 }
 
-static void attend(const layer_run *r, const atedm_source_map *map, const void *v, bool cross,
-                   void *o)
+// Attention of the samples whose keys `key_bias` weighs, NULL: of the others; to their own tokens,
+// or to their text.
+static void attend_some(const layer_run *r, const atedm_source_map *map, const void *v, bool cross,
+                        const float *key_bias, const bool *weighted, void *o)
 {
     atedm_span spans[ATEDM_UNET_MAX_SAMPLES];
-    int64_t text = r->run->args->context_tokens;
+    int64_t text = r->run->args->context_tokens, n = 0;
     for (int64_t i = 0; i < r->packing->n; i++) {
         int64_t first = r->packing->first[i], count = r->packing->count[i];
-        spans[i] = cross ? (atedm_span){first, count, i * text, text}
-                         : (atedm_span){first, count, first, count};
+        if (weighted[i] == (key_bias != NULL))
+            spans[n++] = cross ? (atedm_span){first, count, i * text, text}
+                               : (atedm_span){first, count, first, count};
     }
     atedm_attention(r->run->s, &(atedm_attention_args){
                                    .q = map->q,
@@ -105,14 +110,25 @@ static void attend(const layer_run *r, const atedm_source_map *map, const void *
                                    .q_stride = map->q_stride,
                                    .k_stride = map->k_stride,
                                    .v_stride = map->k_stride,
+                                   .key_bias = key_bias,
                                    .o = o,
                                    .lse = (float *)map->lse,
                                    .lse_stride = map->lse_stride,
                                    .spans = spans,
-                                   .n_spans = r->packing->n,
+                                   .n_spans = n,
                                    .heads = map->heads,
                                    .head_dim = map->head_dim,
                                });
+}
+
+static void attend(const layer_run *r, const atedm_source_map *map, const void *v, bool cross,
+                   void *o)
+{
+    bool weighted[ATEDM_UNET_MAX_SAMPLES] = {false};
+    const float *weights = cross ? NULL : atedm_prune_weights(r->pruning, r->index, weighted);
+    attend_some(r, map, v, cross, NULL, weighted, o);
+    if (weights)
+        attend_some(r, map, v, cross, weights, weighted, o);
 }
 
 static atedm_source_map make_map(const layer_run *r, bool with_lse)
@@ -185,8 +201,7 @@ static void project(const atedm_transformer *block, const atedm_transformer_run 
 // What a pruning layer remembers outlives the layer's own scratch, so a block's pruning memory is
 // taken by atedm_prune_layer after the layer's frame would end: that frame is kept where a layer
 // prunes.
-static void *run_layers(const atedm_transformer *block, const atedm_transformer_run *run, void *t,
-                        void *spare)
+static void *run_layers(const atedm_transformer *block, const atedm_transformer_run *run, void *t)
 {
     atedm_prune_state state;
     atedm_prune_begin(&state, block, run);
@@ -194,7 +209,9 @@ static void *run_layers(const atedm_transformer *block, const atedm_transformer_
         layer_run r = {.block = block,
                        .layer = &block->layers[i],
                        .run = run,
+                       .pruning = &state,
                        .packing = &state.packing,
+                       .index = i,
                        .element = atedm_dtype_size(atedm_stream_dtype(run->s))};
         atedm_prune_wants wants = atedm_prune_layer_wants(&state, i);
         size_t mark = atedm_arena_mark(run->arena);
@@ -204,12 +221,9 @@ static void *run_layers(const atedm_transformer *block, const atedm_transformer_
             atedm_arena_release(run->arena, mark);
             continue;
         }
-        atedm_prune_layer(&state, i, &maps, t, spare);
-        void *kept = spare;
-        spare = t;
-        t = kept;
+        t = atedm_prune_layer(&state, i, &maps, t);
     }
-    return atedm_prune_recover(&state, t, spare);
+    return atedm_prune_recover(&state, t);
 }
 
 void atedm_transformer_forward(const atedm_transformer *block, const atedm_transformer_run *run,
@@ -220,16 +234,18 @@ void atedm_transformer_forward(const atedm_transformer *block, const atedm_trans
     size_t bytes =
         (size_t)(n * hw * block->channels) * atedm_dtype_size(atedm_stream_dtype(run->s));
     void *t = atedm_arena_take(run->arena, run->s, bytes);
-    void *spare = atedm_arena_take(run->arena, run->s, bytes);
+    size_t normed_mark = atedm_arena_mark(run->arena);
+    void *normed = atedm_arena_take(run->arena, run->s, bytes);
     atedm_group_norm(run->s, &(atedm_group_norm_args){.weight = block->norm,
                                                       .x = x,
-                                                      .y = spare,
+                                                      .y = normed,
                                                       .n = n,
                                                       .hw = hw,
                                                       .groups = block->norm_groups,
                                                       .epsilon = GROUP_NORM_EPSILON});
-    project(block, run, block->proj_in, spare, NULL, t);
-    t = run_layers(block, run, t, spare);
+    project(block, run, block->proj_in, normed, NULL, t);
+    atedm_arena_release(run->arena, normed_mark);
+    t = run_layers(block, run, t);
     project(block, run, block->proj_out, t, x, y);
     atedm_arena_release(run->arena, mark);
 }

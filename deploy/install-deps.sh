@@ -3,7 +3,9 @@
 # to measure the demo model's quality too ("quality"), with apt. Does nothing, and needs no rights,
 # where nothing is missing.
 #
-# usage: deploy/install-deps.sh [run|check|quality]
+# "package" is for building the Debian packages, "machine" for trying them in a machine of their own.
+#
+# usage: deploy/install-deps.sh [run|check|quality|package|machine]
 set -eu
 
 # package            minimum  how its presence shows: a program, a pkg-config module, a header, or a module
@@ -16,6 +18,7 @@ meson                1.0.0    program meson
 ninja-build          1.10     program ninja
 curl                 7.74     program curl
 libcurl4-openssl-dev 7.85     module  libcurl
+libgnutls28-dev      3.7      module  gnutls
 libjansson-dev       2.14     module  jansson
 libmicrohttpd-dev    0.9.75   module  libmicrohttpd
 libpng-dev           1.6      module  libpng
@@ -31,9 +34,22 @@ libcriterion-dev     2.4      module  criterion
 clang-format-14      14       program clang-format-14
 clang-tidy-14        14       program clang-tidy-14
 libomp-14-dev        14       file    /usr/lib/llvm-14/lib/libomp.so
+nginx-light          1.18     file    /usr/sbin/nginx
+openssl              3.0      program openssl
 python3-numpy        1.24     python  numpy
 python3-pil          9.4      python  PIL
 python3-jsonschema   4.10     python  jsonschema
+systemd              252      program systemd-analyze
+mandoc               1.14     program mandoc
+prometheus           2.42     program promtool
+'
+package_list='
+debhelper            13       program dh
+dpkg-dev             1.21     program dpkg-buildpackage
+'
+machine_list='
+debootstrap          1.0      program debootstrap
+systemd-container    252      program systemd-nspawn
 '
 quality_list='
 python3-matplotlib   3.6      python  matplotlib
@@ -43,8 +59,10 @@ case "${1:-run}" in
 run) list=$run_list ;;
 check) list="$run_list$check_list" ;;
 quality) list="$run_list$check_list$quality_list" ;;
+package) list="$run_list$package_list" ;;
+machine) list="$run_list$package_list$machine_list" ;;
 *)
-    echo "usage: $0 [run|check|quality]" >&2
+    echo "usage: $0 [run|check|quality|package|machine]" >&2
     exit 2
     ;;
 esac

@@ -121,8 +121,12 @@ struct atedm_backend {
     void (*source_nearest)(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
                            int64_t width);
     void (*source_zero)(atedm_stream *s, const atedm_source_args *args);
+    void (*source_weights)(atedm_stream *s, const int32_t *source, const float *before,
+                           float *weights, const atedm_prune_span *spans, int64_t n_spans);
     void (*gather_rows)(atedm_stream *s, const void *x, const int32_t *index, void *y,
                         size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
+    void (*add_rows)(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
+                     int64_t c, const atedm_gather_span *spans, int64_t n_spans);
     void (*scale_input)(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
                         int64_t count);
     void (*sampler_step)(atedm_stream *s, const atedm_step_args *args);

@@ -324,14 +324,17 @@ typedef struct atedm_span {
 // For each span and head i: O_i = softmax(scale Q_i K_i^T) V_i, scale = 1 / sqrt(head_dim).
 // Head i of a row is its columns [i * head_dim, (i + 1) * head_dim). Row strides are in elements,
 // so that q, k and v can be column ranges of a fused projection. Spans have nq >= 1 and nk >= 1.
+// key_bias[row of k] is added to the scaled logits of that key: with the logarithm of how many
+// tokens a key stands for it is proportional attention (Bolya et al., ToMe, ICLR 2023).
 // Counts heads * head_dim * 2 * nq * nk for each span (QK^T and PV), the whole product where
 // causal.
 typedef struct atedm_attention_args {
     const void *q, *k, *v; // [device] act
     int64_t q_stride, k_stride, v_stride;
-    void *o;    // [device] act, rows as q, row stride heads * head_dim
-    float *lse; // [device] or NULL: [heads, lse_stride] natural log-sum-exp of the scaled logits
-    int64_t lse_stride;      // of each row of q, at [head, row]; lse_stride >= number of rows of q
+    const float *key_bias; // [device] or NULL: F32, by row of k, finite
+    void *o;               // [device] act, rows as q, row stride heads * head_dim
+    float *lse;         // [device] or NULL: [heads, lse_stride] natural log-sum-exp of the logits
+    int64_t lse_stride; // of each row of q, at [head, row]; lse_stride >= number of rows of q
     const atedm_span *spans; // [host]
     int64_t n_spans;
     int heads, head_dim;
@@ -438,6 +441,13 @@ void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const 
                           int64_t width);
 void atedm_source_zero(atedm_stream *s, const atedm_source_args *args);
 
+// For each span and slot j: weights[kept_first + j] = log(sum of exp(before[first + i]) over the
+// tokens i with source[first + i] == j): the logarithm of how many tokens the kept one stands for,
+// where `before` says that of the tokens before, NULL: one each. Sums in ascending order of i;
+// -INFINITY where there is none. [device] F32; source as above, before by row as source.
+void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *before,
+                          float *weights, const atedm_prune_span *spans, int64_t n_spans);
+
 // y[to + i] = x[from + index[index_first + i]] for i < n; a row of zeros where the index is -1.
 typedef struct atedm_gather_span {
     int64_t from;        // first row of the sample in x
@@ -448,6 +458,11 @@ typedef struct atedm_gather_span {
 // (index = source) of activations, and of anything else that goes with a token (grid places).
 void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
+// y[to + i] += factor * x[from + index[index_first + i]] for i < n, in f32, rounded once; nothing
+// is added where the index is -1. x, y act, rows of c; index [device]. The rows of y are those of
+// one span each. Serves recovery by update.
+void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
+                    int64_t c, const atedm_gather_span *spans, int64_t n_spans);
 
 // ---- sampler
 

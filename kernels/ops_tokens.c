@@ -89,7 +89,7 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
 {
     static const char op[] = "attention";
     int64_t q_rows, k_rows;
-    atedm_region regions[3], o, lse;
+    atedm_region regions[3], o, lse, bias;
     if (s->status || args->n_spans == 0 ||
         !check_spans(s, op, args->spans, args->n_spans, args->causal, false, &q_rows, &k_rows))
         return;
@@ -104,6 +104,11 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
             return;
     if (args->lse && (!check_lse(s, op, args->lse, args->lse_stride, args->heads, q_rows, &lse) ||
                       !atedm_check_apart(s, op, &lse, &o)))
+        return;
+    if (args->key_bias && (!atedm_check_tensor(s, op, "key_bias", args->key_bias,
+                                               sizeof *args->key_bias, ATEDM_DIMS(k_rows), &bias) ||
+                           !atedm_check_apart(s, op, &bias, &o) ||
+                           (args->lse && !atedm_check_apart(s, op, &bias, &lse))))
         return;
     uint64_t count = s->counts.attention;
     for (int64_t i = 0; i < args->n_spans; i++)
@@ -295,6 +300,22 @@ void atedm_source_zero(atedm_stream *s, const atedm_source_args *args)
         BACKEND(s)->source_zero(s, args);
 }
 
+void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *before,
+                          float *weights, const atedm_prune_span *spans, int64_t n_spans)
+{
+    static const char op[] = "source_weights";
+    int64_t rows, n_kept;
+    atedm_region in, out, more = {0};
+    if (!s->status && n_spans != 0 && check_prune_spans(s, op, spans, n_spans, &rows, &n_kept) &&
+        atedm_check_tensor(s, op, "source", source, sizeof *source, ATEDM_DIMS(rows), &in) &&
+        atedm_check_tensor(s, op, "weights", weights, sizeof *weights, ATEDM_DIMS(n_kept), &out) &&
+        atedm_check_apart(s, op, &in, &out) &&
+        (!before ||
+         (atedm_check_tensor(s, op, "before", before, sizeof *before, ATEDM_DIMS(rows), &more) &&
+          atedm_check_apart(s, op, &more, &out))))
+        BACKEND(s)->source_weights(s, source, before, weights, spans, n_spans);
+}
+
 // Spans within bounds: entries of the index lists and rows of y; some of them may be empty.
 static bool check_gather_spans(atedm_stream *s, const char *op, const atedm_gather_span *spans,
                                int64_t n_spans, int64_t *ret_entries, int64_t *ret_rows)
@@ -316,25 +337,43 @@ static bool check_gather_spans(atedm_stream *s, const char *op, const atedm_gath
     return true;
 }
 
-void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
-                       size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
+// What gathering and adding rows ask of their operands; row_bytes are those of a row. True where
+// there is something to do.
+static bool check_gather(atedm_stream *s, const char *op, const void *x, const int32_t *index,
+                         const void *y, size_t row_bytes, const atedm_gather_span *spans,
+                         int64_t n_spans)
 {
-    static const char op[] = "gather_rows";
     int64_t entries, rows;
     atedm_region list, out;
     if (s->status || n_spans == 0 || !check_gather_spans(s, op, spans, n_spans, &entries, &rows) ||
         rows == 0)
-        return;
-    if (row_bytes < 1 || row_bytes > (size_t)ATEDM_MAX_ELEMENTS) {
-        atedm_check_fail(s, ATEDM_ERR_INVALID, op, "rows of %zu bytes", row_bytes);
-        return;
-    }
+        return false;
+    if (row_bytes < 1 || row_bytes > (size_t)ATEDM_MAX_ELEMENTS)
+        return atedm_check_fail(s, ATEDM_ERR_INVALID, op, "rows of %zu bytes", row_bytes);
     // Which rows of x are read stands in device memory; what is known is that y is not x.
     const atedm_region in = {"x", x, row_bytes};
     if (!x)
-        atedm_check_fail(s, ATEDM_ERR_INVALID, op, "x is NULL");
-    else if (atedm_check_tensor(s, op, "index", index, sizeof *index, ATEDM_DIMS(entries), &list) &&
-             atedm_check_tensor(s, op, "y", y, 1, ATEDM_DIMS(rows, (int64_t)row_bytes), &out) &&
-             atedm_check_apart(s, op, &in, &out) && atedm_check_apart(s, op, &list, &out))
+        return atedm_check_fail(s, ATEDM_ERR_INVALID, op, "x is NULL");
+    return atedm_check_tensor(s, op, "index", index, sizeof *index, ATEDM_DIMS(entries), &list) &&
+           atedm_check_tensor(s, op, "y", y, 1, ATEDM_DIMS(rows, (int64_t)row_bytes), &out) &&
+           atedm_check_apart(s, op, &in, &out) && atedm_check_apart(s, op, &list, &out);
+}
+
+void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
+                       size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
+{
+    if (check_gather(s, "gather_rows", x, index, y, row_bytes, spans, n_spans))
         BACKEND(s)->gather_rows(s, x, index, y, row_bytes, spans, n_spans);
+}
+
+void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
+                    int64_t c, const atedm_gather_span *spans, int64_t n_spans)
+{
+    static const char op[] = "add_rows";
+    if (s->status || n_spans == 0)
+        return;
+    if (c < 1 || c > ATEDM_MAX_ELEMENTS)
+        atedm_check_fail(s, ATEDM_ERR_INVALID, op, "rows of %" PRId64 " elements", c);
+    else if (check_gather(s, op, x, index, y, (size_t)c * atedm_dtype_size(s->act), spans, n_spans))
+        BACKEND(s)->add_rows(s, x, index, factor, y, c, spans, n_spans);
 }

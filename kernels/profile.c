@@ -49,10 +49,18 @@
     X(source_nearest,                                                                              \
       (atedm_stream * s, const atedm_source_args *a, const int32_t *place, int64_t width),         \
       (s, a, place, width))                                                                        \
+    X(source_weights,                                                                              \
+      (atedm_stream * s, const int32_t *source, const float *before, float *weights,               \
+       const atedm_prune_span *spans, int64_t n),                                                  \
+      (s, source, before, weights, spans, n))                                                      \
     X(gather_rows,                                                                                 \
       (atedm_stream * s, const void *x, const int32_t *index, void *y, size_t row_bytes,           \
        const atedm_gather_span *spans, int64_t n),                                                 \
       (s, x, index, y, row_bytes, spans, n))                                                       \
+    X(add_rows,                                                                                    \
+      (atedm_stream * s, const void *x, const int32_t *index, float factor, void *y, int64_t c,    \
+       const atedm_gather_span *spans, int64_t n),                                                 \
+      (s, x, index, factor, y, c, spans, n))                                                       \
     X(scale_input,                                                                                 \
       (atedm_stream * s, const float *x, const double *a, void *y, int64_t n, int64_t count),      \
       (s, x, a, y, n, count))                                                                      \

@@ -5,7 +5,7 @@
 
 #include "kernels/kernels.h"
 
-#define ATEDM_PROFILE_MAX 24 // operations
+#define ATEDM_PROFILE_MAX 32 // operations
 
 typedef struct atedm_profile_op {
     const char *name; // as in kernels.h, without "atedm_"

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 // Connections that are accepted before others get a turn.
 #define AT_ONCE 32
@@ -50,7 +49,7 @@ static bool accept_one(atedm_accept *a)
 {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
-    int fd = accept4(a->options.listen_fd, (struct sockaddr *)&address, &size,
+    int fd = accept4(a->options.listener.fd, (struct sockaddr *)&address, &size,
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         a->told = false;
@@ -82,10 +81,11 @@ atedm_status atedm_accept_create(const atedm_accept_options *options, atedm_acce
                                  atedm_error *err)
 {
     atedm_accept *a = calloc(1, sizeof *a);
-    int result = a ? uv_poll_init(options->loop, &a->poll, options->listen_fd) : UV_ENOMEM;
+    int result = a ? uv_poll_init(options->loop, &a->poll, options->listener.fd) : UV_ENOMEM;
     if (result) {
         free(a);
-        close(options->listen_fd);
+        atedm_listener listener = options->listener;
+        atedm_listener_close(&listener);
         return atedm_error_set(err, ATEDM_ERR_IO, "libuv: %s", uv_strerror(result));
     }
     a->options = *options;
@@ -112,5 +112,5 @@ void atedm_accept_close(atedm_accept *a)
         return;
     uv_close((uv_handle_t *)&a->poll, on_closed);
     uv_close((uv_handle_t *)&a->retry, on_closed);
-    close(a->options.listen_fd);
+    atedm_listener_close(&a->options.listener);
 }

@@ -4,6 +4,7 @@
 #define ATEDM_ACCEPT_H
 
 #include "core/base/status.h"
+#include "server/listen.h"
 
 #include <stdbool.h>
 #include <sys/socket.h>
@@ -13,7 +14,7 @@ typedef struct atedm_accept atedm_accept;
 
 typedef struct atedm_accept_options {
     uv_loop_t *loop;
-    int listen_fd; // taken, also on failure
+    atedm_listener listener; // taken, also on failure
     void *user;
     bool (*room)(void *user); // for one more
     void (*take)(void *user, int take_fd, const struct sockaddr *address, socklen_t size);

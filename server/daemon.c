@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "server/admit.h"
 #include "server/authorize.h"
+#include "server/certificate.h"
 #include "server/listen.h"
 #include "server/problem.h"
 #include "server/process.h"
@@ -81,6 +82,7 @@ static void drain(atedm_daemon *d)
     d->draining = true;
     d->drain_started = atedm_clock_monotonic();
     atedm_daemon_limit_drain(d);
+    atedm_service_stopping(d);
     atedm_http_quiesce(d->http);
     if (d->jobs)
         atedm_jobs_drain(d->jobs);
@@ -106,8 +108,11 @@ static void on_signal(uv_signal_t *handle, int number)
 static void on_hangup_signal(uv_signal_t *handle, int number)
 {
     atedm_daemon *d = handle->data;
-    if (!d->closing)
-        atedm_reload(d);
+    if (d->closing)
+        return;
+    atedm_service_reloading(d);
+    atedm_reload(d);
+    atedm_service_reloaded(d);
 }
 
 static void on_trim(uv_timer_t *timer)
@@ -129,6 +134,7 @@ static void on_ready(void *user, const char *device, const atedm_worker_facts *f
     d->facts = *facts;
     d->loaded = true;
     set_up(d, device, true);
+    atedm_service_ready(d);
     const char *dtype = atedm_dtype_name(facts->dtype);
     atedm_metrics_set(d->metrics, ATEDM_METRIC_MODEL_INFO, 1,
                       ATEDM_LABELS(d->model.name, dtype, facts->backend));
@@ -254,6 +260,8 @@ void atedm_daemon_take_settings(atedm_daemon *d, const atedm_settings *settings)
     d->limits = settings->limits;
     d->default_prune = settings->default_prune;
     atedm_clients_replace(d->clients, settings->keys, atedm_clock_monotonic());
+    if (settings->tls)
+        atedm_certificate_take(d, settings->tls);
 }
 
 void atedm_daemon_measure(atedm_daemon *d)
@@ -266,6 +274,7 @@ void atedm_daemon_measure(atedm_daemon *d)
     } gauges[] = {
         {ATEDM_METRIC_QUEUE_DEPTH, (double)state.depth},
         {ATEDM_METRIC_QUEUE_FLOPS, (double)state.queue_flops},
+        {ATEDM_METRIC_QUEUE_OLDEST, atedm_dispatch_oldest_wait(d->dispatch)},
         {ATEDM_METRIC_ACTIVE_REQUESTS, (double)state.active},
         {ATEDM_METRIC_PROCESS_CPU_SECONDS, process.cpu_seconds},
         {ATEDM_METRIC_PROCESS_OPEN_FDS, process.open_fds},
@@ -304,7 +313,7 @@ static int prepare(atedm_daemon *d)
     if (atedm_settings_read(config, &d->model, &settings, &err))
         return fail("", &err, EXIT_USAGE);
     if (atedm_clients_create(&d->clients)) {
-        atedm_client_keys_destroy(settings.keys);
+        atedm_settings_finish(&settings);
         return fail("", &(atedm_error){"no memory for the clients"}, EXIT_FAILED);
     }
     atedm_daemon_take_settings(d, &settings);
@@ -363,12 +372,14 @@ static atedm_status start_jobs(atedm_daemon *d, atedm_error *err)
         &d->jobs, err);
 }
 
-static atedm_status start_http(atedm_daemon *d, int listen_fd, atedm_error *err)
+static atedm_status start_http(atedm_daemon *d, const atedm_listeners *take_listeners,
+                               atedm_error *err)
 {
     return atedm_http_create(
         &(atedm_http_options){
             .loop = &d->loop,
-            .listen_fd = listen_fd,
+            .listeners = *take_listeners,
+            .tls = d->tls,
             .routes = atedm_routes,
             .max_body = (size_t)d->config->max_body_bytes,
             .max_connections = (unsigned)d->config->max_connections,
@@ -390,6 +401,7 @@ static void start_handles(atedm_daemon *d)
     uv_timer_init(&d->loop, &d->drain_limit);
     uv_timer_init(&d->loop, &d->trim);
     uv_timer_start(&d->trim, on_trim, TRIM_S * 1000, TRIM_S * 1000);
+    atedm_service_open(d);
     uv_signal_init(&d->loop, &d->sighup);
     uv_signal_init(&d->loop, &d->sigterm);
     uv_signal_init(&d->loop, &d->sigint);
@@ -419,6 +431,14 @@ static void start_metrics(atedm_daemon *d)
                                    "canceled", "storage",  "rate",     "quota"};
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
+    atedm_jobs_start_metrics(d->metrics);
+    // A rate sees no first failure where its series begins with it.
+    const char *const routes[] = {"/generate", "/v1/generate"};
+    const char *const codes[] = {"200", "202", "500", "503", "504"};
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        for (size_t k = 0; k < sizeof codes / sizeof *codes; k++)
+            atedm_metrics_count(d->metrics, ATEDM_METRIC_REQUESTS, 0,
+                                ATEDM_LABELS(routes[i], codes[k]));
 }
 
 // Closes what was started and lets the loop see to it.
@@ -433,6 +453,7 @@ static void finish(atedm_daemon *d)
     uv_close((uv_handle_t *)&d->grace, NULL);
     uv_close((uv_handle_t *)&d->drain_limit, NULL);
     uv_close((uv_handle_t *)&d->trim, NULL);
+    atedm_service_close(d);
     uv_close((uv_handle_t *)&d->sighup, NULL);
     uv_close((uv_handle_t *)&d->sigterm, NULL);
     uv_close((uv_handle_t *)&d->sigint, NULL);
@@ -443,7 +464,19 @@ static void finish(atedm_daemon *d)
     atedm_dispatch_destroy(d->dispatch);
     atedm_metrics_destroy(d->metrics);
     atedm_clients_destroy(d->clients);
+    atedm_tls_unref(d->tls);
     free(d->openapi);
+}
+
+static atedm_status open_listeners(const atedm_config *config, atedm_listeners *ret_listeners,
+                                   atedm_error *err)
+{
+    atedm_addresses addresses;
+    unsigned mode;
+    atedm_status status = atedm_addresses_parse(config->listen, &addresses, err);
+    if (!status)
+        status = atedm_socket_mode_parse(config->socket_mode, &mode, err);
+    return status ? status : atedm_listeners_open(&addresses, mode, ret_listeners, err);
 }
 
 int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
@@ -460,20 +493,21 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
     if (exit_status)
         return exit_status;
     atedm_error err = {""};
-    int listen_fd;
-    char address[ATEDM_CONFIG_ADDRESS_MAX];
-    atedm_status status = atedm_listen(config->listen, &listen_fd, address, sizeof address, &err);
+    atedm_listeners listeners;
+    atedm_status status = open_listeners(config, &listeners, &err);
     if (status) {
         atedm_clients_destroy(d.clients);
-        return fail("", &err, status == ATEDM_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
+        atedm_tls_unref(d.tls);
+        return fail("listen", &err, status == ATEDM_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
     }
     if (uv_loop_init(&d.loop) || atedm_metrics_create(&d.metrics)) {
-        close(listen_fd);
+        atedm_listeners_close(&listeners);
         atedm_clients_destroy(d.clients);
+        atedm_tls_unref(d.tls);
         return fail("", &(atedm_error){"no memory or file descriptors to start"}, EXIT_FAILED);
     }
     start_handles(&d);
-    status = start_http(&d, listen_fd, &err);
+    status = start_http(&d, &listeners, &err);
     if (!status)
         status = start_dispatch(&d, &err);
     if (!status)
@@ -482,7 +516,8 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
         d.exit_status = fail("", &err, EXIT_FAILED);
     } else {
         start_metrics(&d);
-        printf("atedmd listening on http://%s\n", address);
+        for (size_t i = 0; i < listeners.count; i++)
+            printf("atedmd listening on %s\n", listeners.items[i].url);
         fflush(stdout);
         uv_run(&d.loop, UV_RUN_DEFAULT);
         ATEDM_LOG(&d.log, ATEDM_LOG_INFO, "ends", atedm_log_integer("status", d.exit_status));

@@ -12,6 +12,7 @@
 #include "server/jobs.h"
 #include "server/log.h"
 #include "server/metrics.h"
+#include "server/service.h"
 #include "server/settings.h"
 #include "server/worker.h"
 
@@ -33,6 +34,7 @@ typedef struct atedm_daemon {
     atedm_request_limits limits;
     atedm_prune_spec default_prune;
     atedm_clients *clients;
+    atedm_tls *tls; // NULL: none
     atedm_devices devices;
     atedm_metrics *metrics;
     uv_loop_t loop;
@@ -41,6 +43,7 @@ typedef struct atedm_daemon {
     uv_timer_t trim;      // memory goes back to the system
     double drain_started; // monotonic clock
     uv_timer_t grace;     // runs while the last answers are sent
+    atedm_service service;
     atedm_http *http;
     atedm_dispatch *dispatch;
     atedm_jobs *jobs;
@@ -62,7 +65,8 @@ void atedm_daemon_limit_drain(atedm_daemon *daemon);
 atedm_response atedm_daemon_refuse_storage(atedm_daemon *daemon, const char *id);
 atedm_response atedm_daemon_refuse_busy(atedm_daemon *daemon, const char *id, bool queue_full);
 
-// Puts what was made of a configuration into force; its keys are taken.
+// Puts what was made of a configuration into force; its keys and certificate are
+// taken.
 void atedm_daemon_take_settings(atedm_daemon *daemon, const atedm_settings *settings);
 
 // Brings the gauges up to date.

@@ -190,9 +190,7 @@ static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
     return chosen;
 }
 
-// A worker that has something to do says so with every evaluation. One with nothing to do is
-// silent, so what counts is the later of its last word and the start of what it has; and nobody
-// looks while no worker has anything.
+// Nobody looks while no worker has anything.
 static void on_watch(uv_timer_t *timer)
 {
     atedm_dispatch *d = timer->data;
@@ -200,11 +198,8 @@ static void on_watch(uv_timer_t *timer)
     bool active = false;
     for (size_t i = 0; i < d->n_seats; i++) {
         const atedm_seat *s = &d->seats[i];
-        double heard = atedm_worker_last_heard(s->worker), latest = -INFINITY;
-        for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-            latest = fmax(latest, atedm_job_of(place)->handed_over);
         active |= s->active.depth > 0;
-        if (s->active.depth && now - fmax(heard, latest) > d->options.worker_timeout_s)
+        if (atedm_seat_silence(s, now) > d->options.worker_timeout_s)
             atedm_worker_kill(s->worker);
     }
     if (!active)

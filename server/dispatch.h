@@ -123,9 +123,12 @@ typedef struct atedm_dispatch_state {
     size_t ready;          // workers that take requests
     double rate;           // FLOPs a second of all workers, measured lately; NAN: none yet
     double valve_multiple; // see valve.h
+    double silence_s;      // of the worker that has said nothing for longest though it has to do
 } atedm_dispatch_state;
 
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);
+// Seconds since the arrival of the request that waits longest; 0: none waits.
+double atedm_dispatch_oldest_wait(const atedm_dispatch *dispatch);
 // Worker i: its label, and the device memory that it holds. False past the last.
 typedef struct atedm_worker_state {
     const char *device;

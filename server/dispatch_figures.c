@@ -1,6 +1,8 @@
 // What the dispatch is asked about itself: depths, rates, expected waits. See dispatch.h.
 #include "server/dispatch_private.h"
 
+#include "core/base/clock.h"
+
 #include <math.h>
 
 // Retry-After: where nothing was measured yet, and at most.
@@ -19,6 +21,29 @@ double atedm_seat_seconds_left(const atedm_seat *s, bool measured)
     for (const atedm_queue_item *place = s->active.first; place; place = place->after)
         flops += atedm_job_flops_left(atedm_job_of(place));
     return measured ? flops / s->rate : flops;
+}
+
+// It says something with every evaluation. With nothing to do it is silent, so what counts is the
+// later of its last word and the start of what it has.
+double atedm_seat_silence(const atedm_seat *s, double now)
+{
+    double latest = atedm_worker_last_heard(s->worker);
+    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+        latest = fmax(latest, atedm_job_of(place)->handed_over);
+    return s->active.depth ? fmax(0, now - latest) : 0;
+}
+
+// Where requests wait and nobody takes them, workers that are being started have something to do.
+static double longest_silence(const atedm_dispatch *d, size_t ready)
+{
+    double now = atedm_clock_monotonic(), longest = 0;
+    for (size_t i = 0; i < d->n_seats; i++) {
+        const atedm_seat *s = &d->seats[i];
+        longest = fmax(longest, atedm_seat_silence(s, now));
+        if (d->queue.depth && !ready)
+            longest = fmax(longest, now - atedm_worker_last_heard(s->worker));
+    }
+    return longest;
 }
 
 static size_t count_active(const atedm_dispatch *d)
@@ -50,7 +75,16 @@ atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
         .ready = ready,
         .rate = total_rate(d),
         .valve_multiple = d->valve_multiple,
+        .silence_s = longest_silence(d, ready),
     };
+}
+
+double atedm_dispatch_oldest_wait(const atedm_dispatch *d)
+{
+    double now = atedm_clock_monotonic(), oldest = now;
+    for (atedm_queue_item *place = d->queue.first; place; place = place->after)
+        oldest = fmin(oldest, atedm_job_of(place)->arrived);
+    return now - oldest;
 }
 
 bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_state *ret_state)

@@ -38,5 +38,7 @@ double atedm_job_flops_left(const atedm_job *job);
 // Seconds until the worker is through with what it has; in FLOPs where it was not measured yet,
 // which then goes for all.
 double atedm_seat_seconds_left(const atedm_seat *seat, bool measured);
+// Seconds for which a worker that has requests has said nothing; 0: it has none.
+double atedm_seat_silence(const atedm_seat *seat, double now);
 
 #endif

@@ -130,6 +130,7 @@ static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_
         append_end(s, ended);
     atedm_response response = {.status = 200, .content_type = "text/event-stream"};
     atedm_response_header(&response, "Cache-Control", "no-store");
+    atedm_response_header(&response, "X-Accel-Buffering", "no"); // nginx is not to collect them
     atedm_exchange_stream(x, response, (atedm_stream){read_stream, close_stream, s});
 }
 

@@ -1,4 +1,5 @@
-// HTTP on the daemon's loop: see http.h. Two facts rule the shape of this file. libmicrohttpd calls
+// Exchanges, from a request's headers to the end of its answer: see http.h; http_server.c runs
+// libmicrohttpd. Two facts rule the shape of this file. libmicrohttpd calls
 // one function again and again for a request: with the headers, with each part of the body, at its
 // end, and after each resume. And it may suspend a connection only inside that function (or where
 // it asks for more of a stream), does not watch suspended connections, and has to be run after a
@@ -9,13 +10,11 @@
 #include "core/base/memory.h"
 #include "server/http_private.h"
 
-#include <errno.h>
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 // What is reported where the connection ended before there was an answer (nginx's code).
 #define STATUS_GONE 499
@@ -30,63 +29,6 @@ void atedm_response_header(atedm_response *response, const char *name, const cha
               format, args);
     va_end(args);
     response->headers[response->n_headers++].name = name;
-}
-
-// ---- running libmicrohttpd
-
-static void on_timer(uv_timer_t *timer);
-
-static bool has_room(void *user)
-{
-    const atedm_http *http = user;
-    const union MHD_DaemonInfo *info =
-        MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
-    return !info || info->num_connections < http->options.max_connections;
-}
-
-static void run(atedm_http *http)
-{
-    MHD_run(http->mhd);
-    if (http->accept)
-        atedm_accept_check(http->accept);
-    MHD_UNSIGNED_LONG_LONG milliseconds = 0;
-    if (MHD_get_timeout(http->mhd, &milliseconds) == MHD_YES)
-        uv_timer_start(&http->timer, on_timer, milliseconds, 0);
-    else
-        uv_timer_stop(&http->timer);
-}
-
-static void on_timer(uv_timer_t *timer)
-{
-    run(timer->data);
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events)
-{
-    run(poll->data);
-}
-
-static void take_connection(void *user, int fd, const struct sockaddr *address, socklen_t size)
-{
-    const atedm_http *http = user;
-    if (MHD_add_connection(http->mhd, fd, address, size) == MHD_NO)
-        return; // it has closed it
-}
-
-static void on_taken(void *user)
-{
-    run(user);
-}
-
-static void on_starved(void *user, int why)
-{
-    const atedm_http *http = user;
-    http->options.starved(http->options.app, why);
-}
-
-void atedm_http_run_soon(atedm_http *http)
-{
-    uv_timer_start(&http->timer, on_timer, 0, 0);
 }
 
 // ---- exchanges
@@ -302,9 +244,9 @@ static enum MHD_Result proceed(atedm_exchange *x)
 
 // ---- libmicrohttpd's callbacks
 
-static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url,
-                                  const char *method, const char *version, const char *upload,
-                                  size_t *upload_size, void **context)
+enum MHD_Result atedm_http_on_request(void *user, struct MHD_Connection *connection,
+                                      const char *url, const char *method, const char *version,
+                                      const char *upload, size_t *upload_size, void **context)
 {
     atedm_exchange *x = *context;
     if (!x) {
@@ -320,24 +262,13 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     return x->answered ? MHD_YES : proceed(x);
 }
 
-static void on_completed(void *user, struct MHD_Connection *connection, void **context,
-                         enum MHD_RequestTerminationCode code)
+void atedm_http_on_completed(void *user, struct MHD_Connection *connection, void **context,
+                             enum MHD_RequestTerminationCode code)
 {
     atedm_exchange *x = *context;
     *context = NULL;
     if (x)
         exchange_destroy(x);
-}
-
-static void on_message(void *user, const char *format, va_list args) ATEDM_PRINTF(2, 0);
-
-static void on_message(void *user, const char *format, va_list args)
-{
-    atedm_http *http = user;
-    char text[256];
-    vsnprintf(text, sizeof text, format, args);
-    text[strcspn(text, "\n")] = '\0';
-    http->options.message(http->options.app, text);
 }
 
 // ---- for handlers
@@ -406,86 +337,4 @@ void atedm_exchange_wait(atedm_exchange *x, void (*gone)(void *user), void *user
 {
     x->gone = gone;
     x->gone_user = user;
-}
-
-// ---- life
-
-static struct MHD_Daemon *start_mhd(atedm_http *http)
-{
-    const atedm_http_options *o = &http->options;
-    return MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0,
-        NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_message, http,
-        MHD_OPTION_CONNECTION_LIMIT, o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)o->connection_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)ATEDM_HTTP_HEADERS_MAX, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
-        MHD_OPTION_NOTIFY_CONNECTION, atedm_peer_on_connection, http, MHD_OPTION_END);
-}
-
-static atedm_status start_accept(atedm_http *http, atedm_error *err)
-{
-    return atedm_accept_create(&(atedm_accept_options){.loop = http->options.loop,
-                                                       .listen_fd = http->options.listen_fd,
-                                                       .user = http,
-                                                       .room = has_room,
-                                                       .take = take_connection,
-                                                       .taken = on_taken,
-                                                       .starved = on_starved},
-                               &http->accept, err);
-}
-
-atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **ret_http,
-                               atedm_error *err)
-{
-    atedm_http *http = calloc(1, sizeof *http);
-    if (!http) {
-        close(options->listen_fd);
-        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for HTTP");
-    }
-    http->options = *options;
-    http->mhd = start_mhd(http);
-    const union MHD_DaemonInfo *info =
-        http->mhd ? MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-    if (!info || uv_poll_init(options->loop, &http->poll, info->epoll_fd)) {
-        if (http->mhd)
-            MHD_stop_daemon(http->mhd);
-        close(options->listen_fd);
-        free(http);
-        return atedm_error_set(err, ATEDM_ERR_IO, "libmicrohttpd does not start");
-    }
-    uv_timer_init(options->loop, &http->timer); // cannot fail
-    http->poll.data = http;
-    http->timer.data = http;
-    uv_poll_start(&http->poll, UV_READABLE, on_poll);
-    *ret_http = http;
-    return start_accept(http, err);
-}
-
-void atedm_http_quiesce(atedm_http *http)
-{
-    if (http->quiesced)
-        return;
-    http->quiesced = true;
-    atedm_accept_close(http->accept);
-    http->accept = NULL;
-}
-
-size_t atedm_http_open_exchanges(const atedm_http *http)
-{
-    return http->open;
-}
-
-void atedm_http_close(atedm_http *http)
-{
-    atedm_accept_close(http->accept);
-    http->accept = NULL;
-    uv_close((uv_handle_t *)&http->poll, NULL);
-    uv_close((uv_handle_t *)&http->timer, NULL);
-    MHD_stop_daemon(http->mhd);
-    http->mhd = NULL;
-}
-
-void atedm_http_destroy(atedm_http *http)
-{
-    free(http);
 }

@@ -5,6 +5,8 @@
 #define ATEDM_HTTP_H
 
 #include "core/base/status.h"
+#include "server/listen.h"
+#include "server/tls.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -72,10 +74,11 @@ typedef struct atedm_route {
 
 typedef struct atedm_http_options {
     uv_loop_t *loop;
-    int listen_fd; // taken
+    atedm_listeners listeners; // taken
+    atedm_tls *tls;            // borrowed; NULL: none of them may ask for it
     const atedm_route *routes;
     size_t max_body;
-    unsigned max_connections;
+    unsigned max_connections; // of all listeners together
     double connection_timeout_s;
     void *app; // goes to the handlers and to the following
     // With the headers, on routes that are not open: whose request it is, "" where that is not
@@ -90,8 +93,11 @@ typedef struct atedm_http_options {
     void (*starved)(void *app, int why); // errno: connections wait, as the system has no more
 } atedm_http_options;
 
+// On failure, too, there may be a *ret_http: it is closed and destroyed like any other.
 ATEDM_MUST_CHECK atedm_status atedm_http_create(const atedm_http_options *options,
                                                 atedm_http **ret_http, atedm_error *err);
+// The certificate of connections from now on; borrowed.
+void atedm_http_set_tls(atedm_http *http, atedm_tls *tls);
 // Accepts no more connections; open ones are told to close behind their next answer.
 void atedm_http_quiesce(atedm_http *http);
 size_t atedm_http_open_exchanges(const atedm_http *http);

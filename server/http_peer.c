@@ -1,6 +1,7 @@
 // The other end of each connection, watched for its hang-up from accept to close: libmicrohttpd
 // does not watch suspended connections, and misses a hang-up that comes together with the last
-// data (it waits for the socket to become readable, which it is already).
+// data (it waits for the socket to become readable, which it is already). With TLS it also has the
+// certificate that was in force when it came, for as long as it stays.
 #include "server/http_private.h"
 
 #include <stdlib.h>
@@ -13,6 +14,7 @@ struct atedm_peer {
     struct MHD_Connection *connection;
     atedm_hangup *hangup;
     atedm_exchange *waiting; // its connection is suspended
+    atedm_tls *tls;          // what its session uses; NULL: none
     bool gone;
 };
 
@@ -38,6 +40,12 @@ static atedm_peer *start(atedm_http *http, struct MHD_Connection *connection)
         return NULL;
     peer->http = http;
     peer->connection = connection;
+    const union MHD_ConnectionInfo *session =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    if (session && session->tls_session) { // before its handshake
+        peer->tls = atedm_tls_ref(http->tls);
+        atedm_tls_use(peer->tls, session->tls_session);
+    }
     peer->hangup = atedm_hangup_start(http->options.loop, info->connect_fd, on_gone, peer);
     return peer;
 }
@@ -51,8 +59,10 @@ void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, voi
         *context = start(user, connection);
     else if (peer)
         atedm_hangup_stop(peer->hangup);
-    if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED && peer) {
+        atedm_tls_unref(peer->tls);
         free(peer);
+    }
 }
 
 atedm_peer *atedm_peer_of(struct MHD_Connection *connection)

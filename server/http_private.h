@@ -1,5 +1,6 @@
-// What the files of HTTP share: http.c (exchanges and their life), http_route.c (who answers what),
-// http_stream.c (answers that go on), http_peer.c (clients that hang up).
+// What the files of HTTP share: http.c (exchanges and their life), http_server.c (libmicrohttpd on
+// the loop), http_route.c (who answers what), http_stream.c (answers that go on), http_peer.c
+// (clients that hang up).
 #ifndef ATEDM_HTTP_PRIVATE_H
 #define ATEDM_HTTP_PRIVATE_H
 
@@ -15,13 +16,24 @@
 
 typedef struct atedm_peer atedm_peer;
 
+// Libmicrohttpd has its connections with TLS or without: one of these for each kind.
+typedef struct atedm_http_side {
+    atedm_http *http;
+    struct MHD_Daemon *mhd; // NULL: no listener wants it
+    uv_poll_t poll;         // its epoll descriptor
+    bool polled;            // `poll` is there
+} atedm_http_side;
+
+enum { ATEDM_HTTP_PLAIN, ATEDM_HTTP_TLS, ATEDM_HTTP_SIDES };
+
 struct atedm_http {
     atedm_http_options options;
-    struct MHD_Daemon *mhd;
-    atedm_accept *accept; // NULL: no more connections are taken
-    uv_poll_t poll;       // libmicrohttpd's epoll descriptor
-    uv_timer_t timer;     // its next timeout, or 0: run it
-    size_t open;          // exchanges
+    atedm_http_side sides[ATEDM_HTTP_SIDES];
+    atedm_accept *accepts[ATEDM_ADDRESS_MAX];
+    size_t n_accepts; // 0: no more connections are taken
+    atedm_tls *tls;   // of connections to come; NULL: none
+    uv_timer_t timer; // libmicrohttpd's next timeout, or 0: run it
+    size_t open;      // exchanges
     bool quiesced;
 };
 
@@ -61,6 +73,14 @@ bool atedm_content_type_is_json(const char *content_type);
 
 // Libmicrohttpd's form of an answer that goes on; NULL where there is no memory.
 struct MHD_Response *atedm_stream_make_response(atedm_exchange *exchange);
+
+// Libmicrohttpd's callbacks, with the atedm_http: MHD_AccessHandlerCallback and
+// MHD_RequestCompletedCallback.
+enum MHD_Result atedm_http_on_request(void *user, struct MHD_Connection *connection,
+                                      const char *url, const char *method, const char *version,
+                                      const char *upload, size_t *upload_size, void **context);
+void atedm_http_on_completed(void *user, struct MHD_Connection *connection, void **context,
+                             enum MHD_RequestTerminationCode code);
 
 // Runs libmicrohttpd in the loop's next round: the caller may stand in one of its callbacks.
 void atedm_http_run_soon(atedm_http *http);

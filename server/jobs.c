@@ -88,6 +88,33 @@ static void log_failure(const atedm_live *live, const char *what, const atedm_er
               atedm_log_text("error", error->message));
 }
 
+// ---- metrics
+
+static const char *const ended_names[] = {[ATEDM_STORE_DONE] = "done",
+                                          [ATEDM_STORE_FAILED] = "failed",
+                                          [ATEDM_STORE_CANCELED] = "canceled"};
+
+void atedm_jobs_start_metrics(atedm_metrics *metrics)
+{
+    for (int state = ATEDM_STORE_DONE; state <= ATEDM_STORE_CANCELED; state++)
+        atedm_metrics_count(metrics, ATEDM_METRIC_JOBS, 0, ATEDM_LABELS(ended_names[state]));
+    const char *const operations[] = {"add", "end", "expire"};
+    for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
+        atedm_metrics_count(metrics, ATEDM_METRIC_STORE_ERRORS, 0, ATEDM_LABELS(operations[i]));
+}
+
+static void count_ended(const atedm_live *live)
+{
+    atedm_metrics_count(live->jobs->options.metrics, ATEDM_METRIC_JOBS, 1,
+                        ATEDM_LABELS(ended_names[live->record.state]));
+}
+
+static void count_store_error(const atedm_jobs *jobs, const char *operation)
+{
+    atedm_metrics_count(jobs->options.metrics, ATEDM_METRIC_STORE_ERRORS, 1,
+                        ATEDM_LABELS(operation));
+}
+
 // ---- the end
 
 static void on_end_stored(void *user, atedm_store_result *result);
@@ -116,7 +143,10 @@ static void store_end(atedm_live *live)
 static void on_end_stored(void *user, atedm_store_result *result)
 {
     atedm_live *live = user;
+    if (result->status)
+        count_store_error(live->jobs, "end");
     if (!result->status) {
+        count_ended(live);
         leave(live, ATEDM_JOB_ENDED, NULL);
     } else if (live->jobs->closed) {
         leave(live, ATEDM_JOB_LEFT, NULL);
@@ -239,6 +269,7 @@ static void on_added(void *user, atedm_store_result *result)
 {
     atedm_live *live = user;
     if (result->status) {
+        count_store_error(live->jobs, "add");
         log_failure(live, "a job cannot be stored", &result->error);
         give_up(live);
         leave(live, ATEDM_JOB_REFUSED, NULL);
@@ -361,9 +392,11 @@ static void on_tick(uv_timer_t *timer)
 static void on_expired(void *user, atedm_store_result *result)
 {
     const atedm_jobs *jobs = user;
-    if (result->status)
-        ATEDM_LOG(jobs->options.log, ATEDM_LOG_ERROR, "old jobs cannot be removed",
-                  atedm_log_text("error", result->error.message));
+    if (!result->status)
+        return;
+    count_store_error(jobs, "expire");
+    ATEDM_LOG(jobs->options.log, ATEDM_LOG_ERROR, "old jobs cannot be removed",
+              atedm_log_text("error", result->error.message));
 }
 
 static void on_expire(uv_timer_t *timer)

@@ -62,6 +62,8 @@ typedef struct atedm_jobs_options {
     void *user;
 } atedm_jobs_options;
 
+// The metrics of jobs are there from the start, at 0.
+void atedm_jobs_start_metrics(atedm_metrics *metrics);
 // Opens the store and hands over what it has pending.
 ATEDM_MUST_CHECK atedm_status atedm_jobs_create(const atedm_jobs_options *options,
                                                 atedm_jobs **ret_jobs, atedm_error *err);

@@ -79,14 +79,30 @@ static const family families[ATEDM_METRIC_COUNT] = {
     [ATEDM_METRIC_QUEUE_DEPTH] = {"atedm_queue_depth", "Requests that wait.", GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_QUEUE_FLOPS] =
         {"atedm_queue_flops", "FLOPs of the requests that wait.", GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_QUEUE_OLDEST] = {"atedm_queue_oldest_seconds",
+                                   "How long the request that waits longest has waited; 0: none.",
+                                   GAUGE,
+                                   {NULL},
+                                   {0}},
     [ATEDM_METRIC_ACTIVE_REQUESTS] =
         {"atedm_active_requests", "Requests that a worker has.", GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_QUEUE_REJECTED] = {"atedm_queue_rejected_total",
                                      "Generations refused or given up: full, draining, deadline, "
-                                     "client_gone, rate, quota.",
+                                     "client_gone, canceled, storage, rate, quota.",
                                      COUNTER,
                                      {"reason"},
                                      {0}},
+    [ATEDM_METRIC_JOBS] = {"atedm_jobs_total",
+                           "Jobs whose end is on disk: done, failed, canceled.",
+                           COUNTER,
+                           {"state"},
+                           {0}},
+    [ATEDM_METRIC_STORE_ERRORS] = {"atedm_store_errors_total",
+                                   "Times that the job store could not be written: add, end (tried "
+                                   "again until it can), expire.",
+                                   COUNTER,
+                                   {"operation"},
+                                   {0}},
     [ATEDM_METRIC_WORKER_UP] =
         {"atedm_worker_up", "1 while the worker takes requests.", GAUGE, {"device"}, {0}},
     [ATEDM_METRIC_WORKER_RESTARTS] = {"atedm_worker_restarts_total",

@@ -21,8 +21,11 @@ typedef enum atedm_metric {
     ATEDM_METRIC_BATCH_SIZE,       // histogram; device
     ATEDM_METRIC_QUEUE_DEPTH,      // gauge
     ATEDM_METRIC_QUEUE_FLOPS,      // gauge
+    ATEDM_METRIC_QUEUE_OLDEST,     // gauge
     ATEDM_METRIC_ACTIVE_REQUESTS,  // gauge
     ATEDM_METRIC_QUEUE_REJECTED,   // counter; reason
+    ATEDM_METRIC_JOBS,             // counter; state
+    ATEDM_METRIC_STORE_ERRORS,     // counter; operation
     ATEDM_METRIC_WORKER_UP,        // gauge; device
     ATEDM_METRIC_WORKER_RESTARTS,  // counter; device
     ATEDM_METRIC_DEVICE_MEMORY,    // gauge; device

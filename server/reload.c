@@ -23,7 +23,7 @@ static atedm_status read_fresh(const atedm_daemon *d, fresh *f, atedm_error *err
 {
     atedm_config_action action; // was to run, or nothing would be running
     atedm_buffer_init(&f->keys, KEYS_TEXT_MAX);
-    f->settings.keys = NULL;
+    f->settings = (atedm_settings){.keys = NULL};
     atedm_status status = atedm_config_load(d->source.argc, d->source.argv, d->source.environment,
                                             &f->config, &action, err);
     if (!status)
@@ -51,8 +51,8 @@ static void log_changes(const atedm_log *log, atedm_log_level level, const char 
 
 static void put_into_force(atedm_daemon *d, const fresh *f)
 {
-    atedm_daemon_take_settings(d, &f->settings);
     atedm_config_take_live(d->config, &f->config);
+    atedm_daemon_take_settings(d, &f->settings);
     atedm_store_set_retention(atedm_jobs_store(d->jobs), d->config->job_retention_s,
                               d->config->job_retention_bytes);
     atedm_dispatch_configure(d->dispatch, (size_t)d->config->queue_limit,
@@ -75,7 +75,7 @@ void atedm_reload(atedm_daemon *d)
         ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "not reloaded: everything stays as it was",
                   atedm_log_text("error", err.message));
         if (f) {
-            atedm_client_keys_destroy(f->settings.keys);
+            atedm_settings_finish(&f->settings);
             atedm_buffer_finish(&f->keys);
         }
         free(f);

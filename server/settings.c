@@ -2,6 +2,7 @@
 #include "server/settings.h"
 
 #include "core/pipeline.h"
+#include "server/address.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -51,6 +52,32 @@ static atedm_status check_valve(const atedm_config *config, atedm_error *err)
     return ATEDM_OK;
 }
 
+// The addresses need a restart to be listened on, but a certificate that goes with them does not. A
+// certificate that nobody would use is refused, so that nobody believes that TLS is spoken.
+static atedm_status read_tls(const atedm_config *config, atedm_tls **ret_tls, atedm_error *err)
+{
+    atedm_addresses addresses;
+    unsigned mode;
+    atedm_status status = atedm_addresses_parse(config->listen, &addresses, err);
+    if (status)
+        return atedm_error_context(err, status, "listen");
+    status = atedm_socket_mode_parse(config->socket_mode, &mode, err);
+    if (status)
+        return atedm_error_context(err, status, "socket_mode");
+    bool cert = *config->tls_cert, key = *config->tls_key;
+    bool wanted = atedm_addresses_have_tls(&addresses);
+    if (cert != key)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "%s",
+                               cert ? "tls_key: tls_cert needs it" : "tls_cert: tls_key needs it");
+    if (wanted && !cert)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "tls_cert: listen has an https:// address, which needs it");
+    if (cert && !wanted && !atedm_addresses_have_passed(&addresses))
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "tls_cert: no address of listen begins with https://");
+    return cert ? atedm_tls_load(config->tls_cert, config->tls_key, ret_tls, err) : ATEDM_OK;
+}
+
 atedm_status atedm_settings_read(const atedm_config *config, const atedm_model_config *model,
                                  atedm_settings *ret_settings, atedm_error *err)
 {
@@ -78,6 +105,19 @@ atedm_status atedm_settings_read(const atedm_config *config, const atedm_model_c
     status = atedm_client_keys_read(config->api_keys, &settings.keys, err);
     if (status)
         return atedm_error_context(err, status, "api_keys");
+    status = read_tls(config, &settings.tls, err);
+    if (status) {
+        atedm_settings_finish(&settings);
+        return status;
+    }
     *ret_settings = settings;
     return ATEDM_OK;
+}
+
+void atedm_settings_finish(atedm_settings *settings)
+{
+    if (!settings)
+        return;
+    atedm_client_keys_destroy(settings->keys);
+    atedm_tls_unref(settings->tls);
 }

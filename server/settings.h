@@ -8,6 +8,7 @@
 #include "core/plan.h"
 #include "core/request.h"
 #include "server/client_keys.h"
+#include "server/tls.h"
 
 #include <jansson.h>
 
@@ -15,6 +16,7 @@ typedef struct atedm_settings {
     atedm_request_limits limits;
     atedm_prune_spec default_prune;
     atedm_client_keys *keys; // NULL: none are asked for
+    atedm_tls *tls;          // NULL: no address asks for it
 } atedm_settings;
 
 // The value of the option "default_pruning", a name or an object; NULL where it is not JSON, and
@@ -25,5 +27,7 @@ json_t *atedm_settings_pruning_json(const char *text, json_error_t *ret_error);
 ATEDM_MUST_CHECK atedm_status atedm_settings_read(const atedm_config *config,
                                                   const atedm_model_config *model,
                                                   atedm_settings *ret_settings, atedm_error *err);
+// For settings that nobody takes; NULL allowed.
+void atedm_settings_finish(atedm_settings *settings);
 
 #endif

@@ -222,7 +222,10 @@ static atedm_status send_parcel(atedm_worker *w, parcel *p, atedm_status status)
 
 // ---- starting
 
-// The program that stands beside this one.
+// Where the program stands from the daemon's folder: in a build folder, and installed.
+static const char *const places[] = {"", "../lib/atedmd/"};
+
+// The first that is there; where none is, the last, for the message.
 static char *find_program(void)
 {
     char path[PATH_MAX_BYTES];
@@ -230,8 +233,15 @@ static char *find_program(void)
     path[size > 0 ? size : 0] = '\0';
     char *slash = strrchr(path, '/'), *program = NULL;
     if (slash)
-        *slash = '\0';
-    return asprintf(&program, "%s/atedm-worker", slash ? path : ".") < 0 ? NULL : program;
+        slash[1] = '\0';
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        free(program);
+        if (asprintf(&program, "%s%satedm-worker", slash ? path : "./", places[i]) < 0)
+            return NULL;
+        if (access(program, X_OK) == 0)
+            break;
+    }
+    return program;
 }
 
 static int spawn(atedm_worker *w)

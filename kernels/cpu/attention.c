@@ -80,6 +80,7 @@ static void run_task(const atedm_cpu_stream *s, const atedm_attention_args *args
         .n = span->nk,
         .dim = args->head_dim,
         .scale = 1 / sqrtf((float)args->head_dim),
+        .bias = args->key_bias ? args->key_bias + span->k0 : NULL,
         .causal = args->causal,
     };
     size_t size = atedm_dtype_size(s->head.act);

@@ -159,6 +159,8 @@ void atedm_cpu_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
 void atedm_cpu_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
 void atedm_cpu_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
                            size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
+void atedm_cpu_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
+                        int64_t c, const atedm_gather_span *spans, int64_t n_spans);
 
 // sampling.c
 void atedm_cpu_embed_tokens(atedm_stream *s, const atedm_weight *table,
@@ -184,5 +186,7 @@ void atedm_cpu_source_cosine(atedm_stream *s, const atedm_source_args *args, con
 void atedm_cpu_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
                               int64_t width);
 void atedm_cpu_source_zero(atedm_stream *s, const atedm_source_args *args);
+void atedm_cpu_source_weights(atedm_stream *s, const int32_t *source, const float *before,
+                              float *weights, const atedm_prune_span *spans, int64_t n_spans);
 
 #endif

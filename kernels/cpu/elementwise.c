@@ -121,3 +121,19 @@ void atedm_cpu_gather_rows(atedm_stream *stream, const void *x, const int32_t *i
         }
     }
 }
+
+void atedm_cpu_add_rows(atedm_stream *stream, const void *x, const int32_t *index, float factor,
+                        void *y, int64_t c, const atedm_gather_span *spans, int64_t n_spans)
+{
+    const atedm_vec_act *act = atedm_cpu_stream_of(stream)->act;
+    int64_t row = c * (int64_t)atedm_dtype_size(stream->act);
+    for (int64_t i = 0; i < n_spans; i++) {
+        const char *from = (const char *)x + spans[i].from * row;
+        char *to = (char *)y + spans[i].to * row;
+        const int32_t *list = index + spans[i].index_first;
+#pragma omp parallel for schedule(static) if (spans[i].n * c > FEW)
+        for (int64_t r = 0; r < spans[i].n; r++)
+            if (list[r] >= 0)
+                act->accumulate(from + list[r] * row, factor, to + r * row, c);
+    }
+}

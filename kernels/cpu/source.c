@@ -274,3 +274,20 @@ void atedm_cpu_source_zero(atedm_stream *stream, const atedm_source_args *args)
             args->source[p->first + args->kept[p->kept_first + slot]] = (int32_t)slot;
     }
 }
+
+// One slot after the other, so that a sum does not depend on who computes it.
+void atedm_cpu_source_weights(atedm_stream *stream, const int32_t *source, const float *before,
+                              float *weights, const atedm_prune_span *spans, int64_t n_spans)
+{
+    (void)stream;
+    for (int64_t k = 0; k < n_spans; k++) {
+        const int32_t *from = source + spans[k].first;
+        float *to = weights + spans[k].kept_first;
+        memset(to, 0, (size_t)spans[k].keep * sizeof *to);
+        for (int64_t i = 0; i < spans[k].n; i++)
+            if (from[i] >= 0)
+                to[from[i]] += before ? expf(before[spans[k].first + i]) : 1.0f;
+        for (int64_t j = 0; j < spans[k].keep; j++)
+            to[j] = logf(to[j]);
+    }
+}

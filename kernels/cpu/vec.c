@@ -83,11 +83,12 @@ ALWAYS_INLINE void f32_end(void)
 #define ACT_TABLE(type)                                                                            \
     {                                                                                              \
         .to_f32 = type##_to_f32, .from_f32 = type##_from_f32, .add = type##_add,                   \
-        .activate = type##_activate, .geglu = type##_geglu, .layer_norm = type##_layer_norm,       \
-        .column_sums = type##_column_sums, .normalize = type##_normalize,                          \
-        .keys_bytes = type##_keys_bytes, .values_bytes = type##_values_bytes,                      \
-        .pack_keys = type##_pack_keys, .pack_values = type##_pack_values,                          \
-        .work_bytes = type##_work_bytes, .attention = type##_attention, .map = type##_map          \
+        .accumulate = type##_accumulate, .activate = type##_activate, .geglu = type##_geglu,       \
+        .layer_norm = type##_layer_norm, .column_sums = type##_column_sums,                        \
+        .normalize = type##_normalize, .keys_bytes = type##_keys_bytes,                            \
+        .values_bytes = type##_values_bytes, .pack_keys = type##_pack_keys,                        \
+        .pack_values = type##_pack_values, .work_bytes = type##_work_bytes,                        \
+        .attention = type##_attention, .map = type##_map                                           \
     }
 
 static const atedm_vec_act f32_table = ACT_TABLE(f32);

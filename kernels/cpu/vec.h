@@ -15,16 +15,19 @@
 // Keys of one head, packed by pack_keys, and its values, packed by pack_values.
 typedef struct atedm_vec_head {
     const void *keys, *values;
-    int64_t n;   // keys
-    int64_t dim; // head dimension
-    float scale; // of the logits
-    bool causal; // query row r sees keys 0..r
+    int64_t n;         // keys
+    int64_t dim;       // head dimension
+    float scale;       // of the logits
+    const float *bias; // [n], added to the scaled logits, or NULL; attention only
+    bool causal;       // query row r sees keys 0..r
 } atedm_vec_head;
 
 typedef struct atedm_vec_act {
     void (*to_f32)(const void *x, float *y, int64_t n);
     void (*from_f32)(const float *x, void *y, int64_t n);
     void (*add)(const void *a, const void *b, void *y, int64_t n);
+    // y += factor * x
+    void (*accumulate)(const void *x, float factor, void *y, int64_t n);
     void (*activate)(atedm_activation activation, const void *x, void *y, int64_t n);
     // y[j] = x[j] * gelu(x[f + j]), j < f.
     void (*geglu)(const void *x, void *y, int64_t f);

@@ -51,6 +51,19 @@ static void FN(add)(const void *a, const void *b, void *y, int64_t n)
     }
 }
 
+static void FN(accumulate)(const void *x, float factor, void *y, int64_t n)
+{
+    const T *from = x;
+    T *to = y;
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL)
+        FN(store)(to + i, FN(load)(to + i) + factor * FN(load)(from + i));
+    if (i < n) {
+        vf v = FN(load_part)(to + i, n - i) + factor * FN(load_part)(from + i, n - i);
+        FN(store_part)(to + i, v, n - i);
+    }
+}
+
 ALWAYS_INLINE vf FN(activation)(atedm_activation activation, vf v)
 {
     switch (activation) {

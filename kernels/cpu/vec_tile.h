@@ -154,6 +154,17 @@ static void FN(logits)(const atedm_vec_head *head, const FN(work) * w, int64_t r
     }
 }
 
+// s [n] += bias / scale, so that the scaled logits get the bias.
+static void FN(add_bias)(float *s, const float *bias, float scale, int64_t n)
+{
+    int64_t j = 0;
+    for (; j + VL <= n; j += VL)
+        vf_store(s + j, vf_load(s + j) + vf_load(bias + j) / scale);
+    if (j < n)
+        f32_store_part(s + j, f32_load_part(s + j, n - j) + f32_load_part(bias + j, n - j) / scale,
+                       n - j);
+}
+
 // o += p v for keys k0 .. k0 + n - 1.
 static void FN(add_values)(const atedm_vec_head *head, const FN(work) * w, int64_t rows, int64_t k0,
                            int64_t n)
@@ -189,6 +200,8 @@ static void FN(attention)(const atedm_vec_head *head, const void *q, int64_t q_s
         FN(logits)(head, &w, all_rows, k0, tile);
         for (int64_t r = 0; r < all_rows; r++) {
             int64_t seen = head->causal ? first + r + 1 - k0 : tile;
+            if (head->bias)
+                FN(add_bias)(w.s + r * KEY_TILE, head->bias + k0, head->scale, tile);
             float factor = FN(soften)(w.s + r * KEY_TILE, w.p + r * KEY_TILE, tile,
                                       seen < tile ? seen : tile, scale, &w.most[r], &w.sum[r]);
             if (factor != 1)

@@ -16,6 +16,7 @@ struct tiles {
 
 struct call {
     const void *q, *k, *v;
+    const float *bias; // by row of k, or NULL
     int64_t q_stride, k_stride, v_stride, lse_stride;
     void *o;
     float *lse;
@@ -73,7 +74,9 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_kernel(const __grid_c
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int64_t key = key0 + c + 8 * j;
-            s[j] = key < end && (!a.causal || key <= row) ? s[j] * scale : -INFINITY;
+            s[j] = key < end && (!a.causal || key <= row)
+                       ? s[j] * scale + (a.bias ? a.bias[span.k0 + key] : 0.0f)
+                       : -INFINITY;
             largest = fmaxf(largest, s[j]);
         }
         largest = plain_row_max(largest); // finite: every row sees key 0
@@ -119,9 +122,10 @@ template <class T> cudaError_t attend(const call &a, int64_t most_queries, cudaS
 cudaError_t atedm_cuda_launch_attention(atedm_dtype act, const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    const call a = {args->q,        args->k,          args->v, args->q_stride, args->k_stride,
-                    args->v_stride, args->lse_stride, args->o, args->lse,      args->heads,
-                    args->head_dim, args->causal,     *spans};
+    const call a = {args->q,        args->k,        args->v,        args->key_bias,
+                    args->q_stride, args->k_stride, args->v_stride, args->lse_stride,
+                    args->o,        args->lse,      args->heads,    args->head_dim,
+                    args->causal,   *spans};
     int64_t most = gpu_most_queries(spans);
     return GPU_FOR_ACT(act, attend, a, most, stream);
 }

@@ -12,6 +12,7 @@ constexpr int THREADS = 256, STAGES = 3;
 
 struct call {
     const void *q, *k, *v;
+    const float *bias; // by row of k, or NULL
     int64_t q_stride, k_stride, v_stride, lse_stride;
     void *o;
     float *lse;
@@ -120,6 +121,21 @@ GPU_FN void add_values(float (&sums)[4][4], const uint32_t (&p)[4][4], const T *
                 f, v + tile_at(k * 16 + (lane & 15), vector + n * 2 + (lane >> 4)));
             gpu_mma(T(), sums[2 * n], p[k], f[0], f[1]);
             gpu_mma(T(), sums[2 * n + 1], p[k], f[2], f[3]);
+        }
+}
+
+// Biases of keys key0 .. key0 + 63 of `end`, as unscaled logits have them.
+GPU_FN void add_bias(float (&s)[4][4], const float *bias, float scale, int64_t key0, int64_t end)
+{
+    int column = threadIdx.x / 128 * 32 + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int64_t key = key0 + column + n * 8 + i;
+            float b = key < end ? bias[key] / scale : 0.0f;
+            s[n][i] += b;
+            s[n][i + 2] += b;
         }
 }
 
@@ -254,6 +270,8 @@ __global__ void __launch_bounds__(THREADS) attention512_kernel(const __grid_cons
             const T *keys = next_slice(t, next, stage);
             add_scores(s, queries + slice * TILE_ELEMENTS, keys);
         }
+        if (a.bias)
+            add_bias(s, a.bias + span.k0, a.scale, key0, end);
         if (key0 + TILE > end || a.causal)
             mask(s, key0, end, row, a.causal);
         exponentials(t, r, s, a.scale2);
@@ -305,6 +323,7 @@ cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attentio
     const call a = {args->q,
                     args->k,
                     args->v,
+                    args->key_bias,
                     args->q_stride,
                     args->k_stride,
                     args->v_stride,

@@ -8,6 +8,7 @@ namespace
 
 struct call {
     const void *q, *k, *v;
+    const float *bias; // by row of k, or NULL
     int64_t q_stride, k_stride, v_stride, lse_stride;
     void *o;
     float *lse;
@@ -67,6 +68,21 @@ template <class T> GPU_FN void add_values(rows &r, const uint32_t (&p)[4][4], co
             gpu_ldmatrix_transposed(f, v + tile_at(k * 16 + (lane & 15), n * 2 + (lane >> 4)));
             gpu_mma(T(), r.sums[2 * n], p[k], f[0], f[1]);
             gpu_mma(T(), r.sums[2 * n + 1], p[k], f[2], f[3]);
+        }
+}
+
+// Biases of keys key0 .. key0 + 63 of `end`, as unscaled logits have them.
+GPU_FN void add_bias(float (&s)[8][4], const float *bias, int64_t key0, int64_t end)
+{
+    int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int64_t key = key0 + n * 8 + lane % 4 * 2 + i;
+            float b = key < end ? bias[key] * (1.0f / TILE_SCALE) : 0.0f;
+            s[n][i] += b;
+            s[n][i + 2] += b;
         }
 }
 
@@ -138,6 +154,8 @@ __global__ void __launch_bounds__(TILE_THREADS) attention64_kernel(const __grid_
         gpu_copy_commit();
         float s[8][4];
         tile_scores(s, queries, t.k[stage]);
+        if (a.bias)
+            add_bias(s, a.bias + span.k0, key0, end);
         if (key0 + TILE > end || a.causal)
             mask(s, key0, end, row, a.causal);
         exponentials<T>(r, s, p);
@@ -170,9 +188,10 @@ bool atedm_cuda_is_head64(atedm_dtype act, int head_dim, const void *const *matr
 cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention_args *args,
                                           const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    const call a = {args->q,        args->k,        args->v,          args->q_stride,
-                    args->k_stride, args->v_stride, args->lse_stride, args->o,
-                    args->lse,      args->heads,    args->causal,     *spans};
+    const call a = {args->q,        args->k,        args->v,        args->key_bias,
+                    args->q_stride, args->k_stride, args->v_stride, args->lse_stride,
+                    args->o,        args->lse,      args->heads,    args->causal,
+                    *spans};
     int64_t most = gpu_most_queries(spans);
     return act == ATEDM_BF16 ? attend<gpu_bf16>(a, most, stream) : attend<gpu_f16>(a, most, stream);
 }

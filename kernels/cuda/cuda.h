@@ -241,7 +241,11 @@ void atedm_cuda_source_cosine(atedm_stream *s, const atedm_source_args *args, co
 void atedm_cuda_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
                                int64_t width);
 void atedm_cuda_source_zero(atedm_stream *s, const atedm_source_args *args);
+void atedm_cuda_source_weights(atedm_stream *s, const int32_t *source, const float *before,
+                               float *weights, const atedm_prune_span *spans, int64_t n_spans);
 void atedm_cuda_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
                             size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
+void atedm_cuda_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor,
+                         void *y, int64_t c, const atedm_gather_span *spans, int64_t n_spans);
 
 #endif

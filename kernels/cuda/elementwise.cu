@@ -119,6 +119,45 @@ cudaError_t geglu(const void *x, void *y, int64_t rows, int64_t f, cudaStream_t 
                       stream, static_cast<const T *>(x), static_cast<T *>(y), rows, f, pieces);
 }
 
+// Rows of blockIdx.y's span, a thread as in geglu_kernel.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    add_rows_kernel(const T *x, const int32_t *index, float factor, T *y, int64_t c, int64_t pieces,
+                    const __grid_constant__ atedm_cuda_gather_spans spans)
+{
+    const atedm_gather_span &span = spans.span[blockIdx.y];
+    int64_t unit = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = unit / pieces;
+    if (row >= span.n)
+        return;
+    int32_t from = index[span.index_first + row];
+    if (from < 0)
+        return;
+    int64_t column = unit % pieces * GPU_VECTOR, n = c - column;
+    const T *source = x + (span.from + from) * c + column;
+    T *to = y + (span.to + row) * c + column;
+    bool whole = c % GPU_VECTOR == 0;
+    float u[GPU_VECTOR], v[GPU_VECTOR];
+    gpu_load_vector(source, n, whole && gpu_is_aligned(source), u);
+    gpu_load_vector(to, n, whole && gpu_is_aligned(to), v);
+#pragma unroll
+    for (int j = 0; j < GPU_VECTOR; j++)
+        v[j] += factor * u[j];
+    gpu_store_vector(to, n, whole && gpu_is_aligned(to), v);
+}
+
+template <class T>
+cudaError_t add_rows(const void *x, const int32_t *index, float factor, void *y, int64_t c,
+                     const atedm_cuda_gather_spans *spans, cudaStream_t stream)
+{
+    int64_t pieces = (c + GPU_VECTOR - 1) / GPU_VECTOR, most = atedm_cuda_most_rows(spans);
+    if (most == 0)
+        return cudaSuccess;
+    return GPU_LAUNCH((add_rows_kernel<T>),
+                      dim3(gpu_blocks(most * pieces, THREADS), (unsigned)spans->n), dim3(THREADS),
+                      0, stream, static_cast<const T *>(x), index, factor, static_cast<T *>(y), c,
+                      pieces, *spans);
+}
+
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     epilogue_kernel(int which, const float *sums, const float *bias, const T *residual, T *y,
@@ -231,6 +270,13 @@ cudaError_t atedm_cuda_launch_from_f32(atedm_dtype act, const float *x, void *y,
                                        cudaStream_t stream)
 {
     return GPU_FOR_ACT(act, from_f32, x, y, count, stream);
+}
+
+cudaError_t atedm_cuda_launch_add_rows(atedm_dtype act, const void *x, const int32_t *index,
+                                       float factor, void *y, int64_t c,
+                                       const atedm_cuda_gather_spans *spans, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, add_rows, x, index, factor, y, c, spans, stream);
 }
 
 cudaError_t atedm_cuda_launch_epilogue(atedm_dtype act, int which, const float *sums,

@@ -72,8 +72,21 @@ typedef struct atedm_cuda_gather_spans {
     int32_t n;
     atedm_gather_span span[ATEDM_CUDA_SPANS];
 } atedm_cuda_gather_spans;
+// The most rows that one of the spans has.
+static inline int64_t atedm_cuda_most_rows(const atedm_cuda_gather_spans *spans)
+{
+    int64_t most = 0;
+    for (int32_t i = 0; i < spans->n; i++)
+        most = spans->span[i].n > most ? spans->span[i].n : most;
+    return most;
+}
 cudaError_t atedm_cuda_launch_gather(const void *x, const int32_t *index, void *y, size_t row_bytes,
                                      const atedm_cuda_gather_spans *spans, cudaStream_t stream);
+
+// y[to + i] += factor x[from + index[index_first + i]], rows of c; in elementwise.cu.
+cudaError_t atedm_cuda_launch_add_rows(atedm_dtype act, const void *x, const int32_t *index,
+                                       float factor, void *y, int64_t c,
+                                       const atedm_cuda_gather_spans *spans, cudaStream_t stream);
 
 // ---- norm.cu
 
@@ -191,6 +204,10 @@ cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t 
                                                  int32_t *source, const atedm_source_map *map,
                                                  const atedm_cuda_prune_spans *spans,
                                                  cudaStream_t stream);
+// One thread a slot: atedm_source_weights.
+cudaError_t atedm_cuda_launch_source_weights(const int32_t *source, const float *before,
+                                             float *weights, const atedm_cuda_prune_spans *spans,
+                                             cudaStream_t stream);
 // norms: F32 scratch by slot of the kept lists: entry kept_first + slot - first_slot.
 cudaError_t atedm_cuda_launch_source_cosine(atedm_dtype act, const int32_t *kept, int32_t *source,
                                             const void *x, int64_t c, float *norms,

@@ -113,9 +113,7 @@ cudaError_t atedm_cuda_launch_repeat(const void *x, void *y, size_t row_bytes, i
 cudaError_t atedm_cuda_launch_gather(const void *x, const int32_t *index, void *y, size_t row_bytes,
                                      const atedm_cuda_gather_spans *spans, cudaStream_t stream)
 {
-    int64_t most = 0;
-    for (int32_t i = 0; i < spans->n; i++)
-        most = spans->span[i].n > most ? spans->span[i].n : most;
+    int64_t most = atedm_cuda_most_rows(spans);
     if (most == 0)
         return cudaSuccess;
     return GPU_LAUNCH(gather_kernel, dim3(gpu_blocks(most, WARPS), (unsigned)spans->n),

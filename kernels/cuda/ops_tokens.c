@@ -212,14 +212,46 @@ void atedm_cuda_source_zero(atedm_stream *s, const atedm_source_args *args)
         continue; // own slots are all
 }
 
+void atedm_cuda_source_weights(atedm_stream *s, const int32_t *source, const float *before,
+                               float *weights, const atedm_prune_span *spans, int64_t n_spans)
+{
+    atedm_cuda_prune_spans some = {0};
+    for (int64_t first = 0; first < n_spans && !s->status; first += some.n) {
+        some.n = take(n_spans, first);
+        memcpy(some.span, spans + first, (size_t)some.n * sizeof *some.span);
+        atedm_cuda_check(s,
+                         atedm_cuda_launch_source_weights(source, before, weights, &some, queue(s)),
+                         "source_weights");
+    }
+}
+
+// The next of the spans from `first` on, as many as a launch takes; false where none are left.
+static bool next_gather(atedm_stream *s, const atedm_gather_span *spans, int64_t n_spans,
+                        int64_t *first, atedm_cuda_gather_spans *some)
+{
+    *first += some->n;
+    if (*first >= n_spans || s->status)
+        return false;
+    some->n = take(n_spans, *first);
+    memcpy(some->span, spans + *first, (size_t)some->n * sizeof *some->span);
+    return true;
+}
+
 void atedm_cuda_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
                             size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
 {
     atedm_cuda_gather_spans some = {0};
-    for (int64_t first = 0; first < n_spans && !s->status; first += some.n) {
-        some.n = take(n_spans, first);
-        memcpy(some.span, spans + first, (size_t)some.n * sizeof *some.span);
+    for (int64_t first = 0; next_gather(s, spans, n_spans, &first, &some);)
         atedm_cuda_check(s, atedm_cuda_launch_gather(x, index, y, row_bytes, &some, queue(s)),
                          "gather_rows");
-    }
+}
+
+void atedm_cuda_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor,
+                         void *y, int64_t c, const atedm_gather_span *spans, int64_t n_spans)
+{
+    atedm_cuda_gather_spans some = {0};
+    for (int64_t first = 0; next_gather(s, spans, n_spans, &first, &some);)
+        atedm_cuda_check(
+            s, atedm_cuda_launch_add_rows(s->act, x, index, factor, y, c, &some, queue(s)),
+            "add_rows");
 }

@@ -188,6 +188,21 @@ cudaError_t cosine(const int32_t *kept, int32_t *source, const void *x, int64_t 
                       static_cast<const T *>(x), c, (const float *)norms, first_slot, *spans);
 }
 
+__global__ void __launch_bounds__(THREADS)
+    weights_kernel(const int32_t *source, const float *before, float *weights,
+                   const __grid_constant__ atedm_cuda_prune_spans spans)
+{
+    const atedm_prune_span &span = spans.span[blockIdx.y];
+    int64_t slot = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (slot >= span.keep)
+        return;
+    float sum = 0;
+    for (int64_t i = span.first; i < span.first + span.n; i++)
+        if (source[i] == slot)
+            sum += before ? expf(before[i]) : 1.0f;
+    weights[span.kept_first + slot] = logf(sum);
+}
+
 } // namespace
 
 cudaError_t atedm_cuda_launch_source_own(const int32_t *kept, int32_t *source,
@@ -232,4 +247,15 @@ cudaError_t atedm_cuda_launch_source_cosine(atedm_dtype act, const int32_t *kept
     if (!most)
         return cudaSuccess;
     return GPU_FOR_ACT(act, cosine, kept, source, x, c, norms, first_slot, spans, most, stream);
+}
+
+cudaError_t atedm_cuda_launch_source_weights(const int32_t *source, const float *before,
+                                             float *weights, const atedm_cuda_prune_spans *spans,
+                                             cudaStream_t stream)
+{
+    int64_t most = 1;
+    for (int32_t i = 0; i < spans->n; i++)
+        most = spans->span[i].keep > most ? spans->span[i].keep : most;
+    return GPU_LAUNCH(weights_kernel, dim3(gpu_blocks(most, THREADS), (unsigned)spans->n),
+                      dim3(THREADS), 0, stream, source, before, weights, *spans);
 }

@@ -234,8 +234,18 @@ static void source_zero(atedm_stream *s, const atedm_source_args *args)
 {
 }
 
+static void source_weights(atedm_stream *s, const int32_t *source, const float *before,
+                           float *weights, const atedm_prune_span *spans, int64_t n_spans)
+{
+}
+
 static void gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
                         size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
+{
+}
+
+static void add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
+                     int64_t c, const atedm_gather_span *spans, int64_t n_spans)
 {
 }
 
@@ -292,7 +302,9 @@ const atedm_backend atedm_backend_dry = {
     .source_cosine = source_cosine,
     .source_nearest = source_nearest,
     .source_zero = source_zero,
+    .source_weights = source_weights,
     .gather_rows = gather_rows,
+    .add_rows = add_rows,
     .scale_input = scale_input,
     .sampler_step = sampler_step,
     .image_finish = image_finish,

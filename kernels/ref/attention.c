@@ -14,7 +14,8 @@ static double row_logits(const atedm_stream *s, const atedm_attention_args *args
     double largest = -INFINITY, sum = 0, scale = 1 / sqrt((double)d);
     ref_load_row(s->act, args->q, (span->q0 + row) * args->q_stride + head * d, query, d);
     for (int64_t j = 0; j < n_keys; j++) {
-        logits[j] = ref_dot(query, keys + j * d, d) * scale;
+        logits[j] = ref_dot(query, keys + j * d, d) * scale +
+                    (args->key_bias ? (double)args->key_bias[span->k0 + j] : 0);
         largest = logits[j] > largest ? logits[j] : largest;
     }
     for (int64_t j = 0; j < n_keys; j++)

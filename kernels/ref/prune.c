@@ -290,6 +290,19 @@ void ref_source_zero(atedm_stream *s, const atedm_source_args *args)
         own_slots(args, &args->spans[k]);
 }
 
+void ref_source_weights(atedm_stream *s, const int32_t *source, const float *before, float *weights,
+                        const atedm_prune_span *spans, int64_t n_spans)
+{
+    for (int64_t k = 0; k < n_spans; k++)
+        for (int64_t slot = 0; slot < spans[k].keep; slot++) {
+            double sum = 0;
+            for (int64_t i = spans[k].first; i < spans[k].first + spans[k].n; i++)
+                if (source[i] == slot)
+                    sum += before ? exp((double)before[i]) : 1;
+            weights[spans[k].kept_first + slot] = (float)log(sum);
+        }
+}
+
 void ref_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
                      size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
 {
@@ -301,5 +314,21 @@ void ref_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void 
                 memset(to, 0, row_bytes);
             else
                 memcpy(to, (const char *)x + (size_t)(spans[k].from + from) * row_bytes, row_bytes);
+        }
+}
+
+void ref_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
+                  int64_t c, const atedm_gather_span *spans, int64_t n_spans)
+{
+    for (int64_t k = 0; k < n_spans; k++)
+        for (int64_t i = 0; i < spans[k].n; i++) {
+            int32_t from = index[spans[k].index_first + i];
+            for (int64_t j = 0; from >= 0 && j < c; j++) {
+                int64_t to = (spans[k].to + i) * c + j;
+                ref_store(s->act, y, to,
+                          (double)ref_load(s->act, y, to) +
+                              (double)factor *
+                                  (double)ref_load(s->act, x, (spans[k].from + from) * c + j));
+            }
         }
 }

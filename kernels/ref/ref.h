@@ -80,7 +80,11 @@ void ref_source_cosine(atedm_stream *s, const atedm_source_args *args, const voi
 void ref_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
                         int64_t width);
 void ref_source_zero(atedm_stream *s, const atedm_source_args *args);
+void ref_source_weights(atedm_stream *s, const int32_t *source, const float *before, float *weights,
+                        const atedm_prune_span *spans, int64_t n_spans);
 void ref_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
                      size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
+void ref_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
+                  int64_t c, const atedm_gather_span *spans, int64_t n_spans);
 
 #endif

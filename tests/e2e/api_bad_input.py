@@ -189,6 +189,8 @@ class BadInput(unittest.TestCase):
             "prune_after": [1, [], [-1], [99], [0.5]],
             "score": [1, [], "x"],
             "recovery": ["x", 1, None],
+            "copy": ["x", 1, None],
+            "proportional_attention": ["true", 1, None],
             "masks": ["x", 1, None],
             "unknown": [1],
         }

@@ -479,6 +479,9 @@ class FullDisk(unittest.TestCase):
             wait_state(d, path)
             self.assertEqual(d.get(path + "/images/0").status, 200)
             self.assertEqual(d.gauge("atedm_queue_rejected_total", reason="storage"), 1)
+            self.assertEqual(d.gauge("atedm_store_errors_total", operation="add"), 1)
+            self.assertGreaterEqual(d.gauge("atedm_store_errors_total", operation="end"), 1)
+            self.assertEqual(d.gauge("atedm_jobs_total", state="done"), 1)
             wait_state(d, submit(d))
 
 

@@ -188,9 +188,13 @@ class Metrics(unittest.TestCase):
             estimate = d.post("/v1/estimate", SMALL).json()["flops"]["executed"]
             with d.start():
                 wait_until(lambda: d.gauge("atedm_active_requests") == 1, "it runs")
+                began = time.monotonic()
                 waiting = [d.start(SMALL) for _ in range(3)]
                 wait_until(lambda: d.gauge("atedm_queue_depth") == 3, "three wait")
                 self.assertEqual(d.gauge("atedm_queue_flops"), 3 * estimate)
+                before = d.gauge("atedm_queue_oldest_seconds")
+                self.assertTrue(0 < before <= time.monotonic() - began, before)
+                wait_until(lambda: d.gauge("atedm_queue_oldest_seconds") > before + 0.2, "it gets older")
                 self.assertEqual(d.get("/metrics/flops").json()["queue_flops"], 3 * estimate)
                 self.assertEqual(d.post("/v1/estimate", SMALL).json()["queue"],
                                  {"depth": 3, "flops": 3 * estimate, "active": 1})
@@ -200,6 +204,7 @@ class Metrics(unittest.TestCase):
             metrics = d.metrics()
             self.assertEqual(metrics[series("atedm_queue_depth")], 0)
             self.assertEqual(metrics[series("atedm_queue_flops")], 0)
+            self.assertEqual(metrics[series("atedm_queue_oldest_seconds")], 0)
             wait_until(lambda: d.gauge("atedm_requests_total", route="/generate", code="499") == 4,
                        "four went away")
             self.assertEqual(d.gauge("atedm_queue_rejected_total", reason="client_gone"), 4)

@@ -14,6 +14,7 @@ import time
 import unittest
 import xml.etree.ElementTree
 
+from certificates import Authority
 from cli_common import ATEDM, CommandTest, atedm
 from daemon import PATIENCE, Daemon, enter_class, series, wait_until
 
@@ -502,6 +503,32 @@ class Interrupted(ServeTest):
             self.assertTrue(shown.endswith("\r\x1b[K"), "taken away")
 
 
+class Edges(CommandTest):
+    """Other ways to a daemon than a port of this machine."""
+
+    def load(self, *args):
+        report = json.loads(self.run_ok("bench", "serve", "--concurrency", 2, "--requests", 4, "--size", "32x32", "--steps", 1,
+                                        "--json", *args))
+        self.assertEqual((report["requests"]["sent"], report["requests"]["ok"]), (4, 4))
+
+    def test_a_unix_socket_and_tls(self):
+        authority = Authority(self.folder)
+        cert, key, path = (self.folder / name for name in ("cert.pem", "key.pem", "s"))
+        authority.sign(cert, key)
+        with Daemon(listen=f"127.0.0.1:0,https://127.0.0.1:0,unix:{path}", tls_cert=cert, tls_key=key) as d:
+            url = d.process.stdout.readline().removeprefix("atedmd listening on ").strip()
+            self.load("--unix-socket", path, "--url", "http://localhost")
+            self.load("--ca-file", authority.file, "--url", url)
+            self.assertEqual(d.gauge("atedm_requests_total", route="/generate", code="200"), 8)
+            # An authority that nobody knows.
+            other = Authority(self.folder, "other").file
+            for flags in (("--url", url), ("--url", url, "--ca-file", other), ("--url", url, "--ca-file", key),
+                          ("--unix-socket", self.folder / "none")):
+                result = atedm("bench", "serve", "--concurrency", 1, "--requests", 1, "--json", *flags)
+                self.assertEqual(result.returncode, 1, result.stderr)
+                self.assertEqual(json.loads(result.stdout)["requests"]["by_error"], {"no connection": 1})
+
+
 class Usage(CommandTest):
     def test_wrong_options(self):
         mix = self.folder / "mix.json"
@@ -512,7 +539,10 @@ class Usage(CommandTest):
                            (("--rate", 1, "--pruning", '{"ratio": 2}'), "ratio"),
                            (("--rate", 1, "--mix", mix), "mix.json: entry 0"),
                            (("--rate", 1, "--mix", mix, "--steps", 2), "exclude"),
-                           (("--rate", 1, "--api-key", "a b"), "--api-key")):
+                           (("--rate", 1, "--api-key", "a b"), "--api-key"),
+                           (("--rate", 1, "--unix-socket", ""), "--unix-socket"),
+                           (("--rate", 1, "--unix-socket", "x" * 108), "1..107 bytes"),
+                           (("--rate", 1, "--ca-file", "/nonexistent"), "--ca-file")):
             with self.subTest(args=args):
                 self.assertIn(said, self.run_wrong(2, "bench", "serve", *args))
 

@@ -151,6 +151,7 @@ typedef struct many {
 
 typedef struct many_results {
     float y[ROWS * DIM], scores[ROWS], random[ROWS], gathered[SPANS * KEEP * DIM];
+    float weights[SPANS * KEEP];
     int32_t kept[SPANS * KEEP], source[ROWS];
     float embedded[300 * DIM], sinusoid[300 * DIM];
 } many_results;
@@ -170,9 +171,19 @@ static void rank_and_select(many *m, many_results *r)
         random[i] = (atedm_random_span){first, TOKENS, (uint64_t)i * 977};
         params[i] = (atedm_rank_params){ATEDM_HEADS_MEAN, 1 + i % 3, 0};
     }
-    const atedm_attention_args attention = {
-        m->x,   m->x + DIM, m->x + 2 * DIM, 3 * DIM, 3 * DIM, 3 * DIM, m->y,
-        m->lse, ROWS,       spans,          SPANS,   1,       DIM,     false};
+    const atedm_attention_args attention = {.q = m->x,
+                                            .k = m->x + DIM,
+                                            .v = m->x + 2 * DIM,
+                                            .q_stride = 3 * DIM,
+                                            .k_stride = 3 * DIM,
+                                            .v_stride = 3 * DIM,
+                                            .o = m->y,
+                                            .lse = m->lse,
+                                            .lse_stride = ROWS,
+                                            .spans = spans,
+                                            .n_spans = SPANS,
+                                            .heads = 1,
+                                            .head_dim = DIM};
     const atedm_rank_args rank = {m->x,  m->x + DIM, 3 * DIM, 3 * DIM, m->lse, ROWS, m->scores,
                                   spans, params,     SPANS,   1,       DIM,    false};
     const atedm_source_args source = {m->kept, m->source, prune, SPANS};
@@ -186,7 +197,10 @@ static void rank_and_select(many *m, many_results *r)
     atedm_download(m->s, m->random, r->random, sizeof r->random);
     atedm_download(m->s, m->kept, r->kept, sizeof r->kept);
     atedm_download(m->s, m->source, r->source, sizeof r->source);
+    atedm_source_weights(m->s, m->source, NULL, m->scores, prune, SPANS);
+    atedm_download(m->s, m->scores, r->weights, sizeof r->weights);
     atedm_gather_rows(m->s, m->x, m->kept, m->y, DIM * sizeof(float), gather, SPANS);
+    atedm_add_rows(m->s, m->x, m->kept, -0.5f, m->y, DIM, gather, SPANS);
     atedm_download(m->s, m->y, r->gathered, sizeof r->gathered);
 }
 
@@ -261,5 +275,6 @@ Test(cuda, many_spans)
     cr_assert_arr_eq(right.random, value.random, sizeof right.random, "random_scores");
     cr_assert_arr_eq(right.kept, value.kept, sizeof right.kept, "select_tokens");
     cr_assert_arr_eq(right.source, value.source, sizeof right.source, "source_cosine");
-    cr_assert_arr_eq(right.gathered, value.gathered, sizeof right.gathered, "gather_rows");
+    expect_close(right.weights, value.weights, SPANS * KEEP, "source_weights");
+    cr_assert_arr_eq(right.gathered, value.gathered, sizeof right.gathered, "gather and add");
 }

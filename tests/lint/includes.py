@@ -32,6 +32,7 @@ LIBRARIES = {
     r"microhttpd\.h": ("server", "tests/e2e"),
     r"uv\.h|uv/.*": ("server", "tests/e2e"),
     r"sqlite3\.h": ("server/store_sql", "tests/unit/test_store"),
+    r"gnutls/.*": ("server/http_server", "server/tls", "tests/unit/test_tls"),
     r"curl/.*": ("cli/load_client",),
     r"jansson\.h": ("cli", "config", "core", "server", "tests"),
     r"png\.h": ("core/png", "tests"),

@@ -34,6 +34,8 @@ class Method:
     max_iterations: int = 8
     tolerance: float = 1e-3
     recovery: str = "attention"
+    copy: str = "update"
+    proportional_attention: bool = True
     masks: str = "shared"
 
     @staticmethod
@@ -42,6 +44,8 @@ class Method:
         return Method(
             prune_after=tuple(sorted(set(pruning.get("prune_after", [0])))),
             recovery=pruning.get("recovery", "attention"),
+            copy=pruning.get("copy", "update"),
+            proportional_attention=pruning.get("proportional_attention", True),
             masks=pruning.get("masks", "shared"),
             **score,
         )
@@ -65,7 +69,7 @@ class Cut:
     """What one pruning layer did: positions are those among the tokens alive before it."""
 
     kept: Tensor  # ascending positions
-    source: Tensor  # for every position: the kept position whose value it takes (itself if kept), -1 for zero
+    source: Tensor  # for every position: the kept position that it is recovered from (itself if kept), -1 for none
 
 
 def attention_map(attention: Attention, queries: Tensor, context: Tensor) -> Tensor:
@@ -157,11 +161,35 @@ def inputs_of(layer: BasicTransformerBlock) -> Iterator[dict[str, Tensor]]:
             hook.remove()
 
 
-def zero_or_row(values: Tensor, source: Tensor) -> Tensor:
-    """Rows of `values` by index, zeros for -1."""
-    rows = values[source.clamp(min=0)]
-    rows[source < 0] = 0.0
-    return rows
+def slots(cut: Cut) -> Tensor:
+    """For every position before the cut the place of its source among the kept, -1 for none."""
+    slot = torch.full_like(cut.source, -1)
+    slot[cut.kept] = torch.arange(len(cut.kept))
+    return torch.where(cut.source >= 0, slot[cut.source.clamp(min=0)], -1)
+
+
+def recover(cut: Cut, before: Tensor, kept: Tensor, copy: str) -> Tensor:
+    """The tokens before the cut at the end of the block: `before` is what they were when it was made, `kept` what
+    became of the kept ones."""
+    tokens = torch.zeros_like(before) if copy == "value" else before.clone()
+    for position, slot in enumerate(slots(cut).tolist()):
+        if slot < 0:
+            continue
+        source = int(cut.source[position])
+        if copy == "value" or source == position:
+            tokens[position] = kept[slot]
+        else:
+            tokens[position] += kept[slot] - before[source]
+    return tokens
+
+
+def weights_behind(cut: Cut, weights: Tensor) -> Tensor:
+    """How many tokens of the grid each kept one stands for: itself and those that are recovered from it."""
+    counted = torch.zeros(len(cut.kept), dtype=weights.dtype)
+    for position, slot in enumerate(slots(cut).tolist()):
+        if slot >= 0:
+            counted[slot] += weights[position]
+    return counted
 
 
 @dataclass
@@ -186,36 +214,41 @@ def run_sample(
 ) -> tuple[Tensor, SampleTrace]:
     """All layers of a block over one sample's tokens [N, C], with pruning and recovery; what is kept and copied is
     what `follow` says, if there is one."""
-    n = tokens.shape[0]
-    alive = torch.arange(n)
+    alive = torch.arange(tokens.shape[0])
+    weights = torch.ones(len(alive), dtype=tokens.dtype)
     cuts: list[Cut] = []
+    befores: list[Tensor] = []
     first_scores = follow.scores if follow else None
     for index, layer in enumerate(block.transformer_blocks):
+        keep = kept_count(len(alive), ratio) if index in method.prune_after else len(alive)
+        # Where a map ranks, it is the plain one.
+        weighs = method.proportional_attention and cuts and keep == len(alive)
+        bias = weights.log()[None, None, :] if weighs else None
         with inputs_of(layer) as seen:
-            tokens = layer(tokens[None], encoder_hidden_states=context[None])[0]
+            tokens = layer(tokens[None], encoder_hidden_states=context[None], attention_mask=bias)[0]
         if index not in method.prune_after:
             continue
         if follow:
-            cuts.append(follow.cuts[len(cuts)])
-            tokens, alive = tokens[cuts[-1].kept], alive[cuts[-1].kept]
-            continue
-        self_map = attention_map(layer.attn1, seen["attn1"][0], seen["attn1"][0])
-        is_cross = method.map == "cross"
-        scored = attention_map(layer.attn2, seen["attn2"][0], context) if is_cross else self_map
-        scores = rank(scored, method, margins)
-        first_scores = scores if first_scores is None else first_scores
-        kept = select(scores, kept_count(len(alive), ratio), margins)
-        places = torch.stack([alive // width, alive % width], dim=1)
-        cuts.append(Cut(kept, sources(method, kept, self_map, tokens, places, margins)))
-        tokens, alive = tokens[kept], alive[kept]
+            cut = follow.cuts[len(cuts)]
+        else:
+            self_map = attention_map(layer.attn1, seen["attn1"][0], seen["attn1"][0])
+            is_cross = method.map == "cross"
+            scored = attention_map(layer.attn2, seen["attn2"][0], context) if is_cross else self_map
+            scores = rank(scored, method, margins)
+            first_scores = scores if first_scores is None else first_scores
+            kept = select(scores, keep, margins)
+            places = torch.stack([alive // width, alive % width], dim=1)
+            cut = Cut(kept, sources(method, kept, self_map, tokens, places, margins))
+        cuts.append(cut)
+        befores.append(tokens)
+        weights = weights_behind(cut, weights)
+        tokens, alive = tokens[cut.kept], alive[cut.kept]
     final = alive
     origin = alive
-    for cut in reversed(cuts):
-        slot = torch.full_like(cut.source, -1)
-        slot[cut.kept] = torch.arange(len(cut.kept))
-        from_kept = torch.where(cut.source >= 0, slot[cut.source.clamp(min=0)], -1)
-        tokens = zero_or_row(tokens, from_kept)
-        origin = torch.where(from_kept >= 0, origin[from_kept.clamp(min=0)], -1)
+    for cut, before in zip(reversed(cuts), reversed(befores)):
+        tokens = recover(cut, before, tokens, method.copy)
+        slot = slots(cut)
+        origin = torch.where(slot >= 0, origin[slot.clamp(min=0)], -1)
     return tokens, SampleTrace(final, origin, first_scores, cuts)
 
 

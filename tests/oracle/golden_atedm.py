@@ -22,14 +22,17 @@ LEAST_STOP_MARGIN = 2e-6  # absolute; in f32 the change itself is good to about 
 SEED_TRIES = 40
 MAX_F32_ERROR = 2e-5
 
+# As Wang et al. describe it, and what the presets do beside it.
+PAPER = {"recovery": "attention", "copy": "value", "proportional_attention": False, "masks": "own"}
+PRESET = {"copy": "update", "proportional_attention": True, "masks": "shared"}
+
 WITH_IMAGE = ("ratio-0.63", "dsap", "c-unguided")  # the decoder is held by other goldens
 SMALL, MIDDLE = (96, 64), (128, 96)
 
 
 def uniform(ratio: float, **changes: Any) -> Pruning:
     """A `pruning` object that leaves nothing to presets."""
-    own = {"recovery": "attention", "masks": "own"}
-    return {"ratio": ratio, "schedule": "uniform", "prune_after": [0], **own, **changes}
+    return {"ratio": ratio, "schedule": "uniform", "prune_after": [0], **PAPER, **changes}
 
 
 def case(model: str, pruning: Pruning, size: tuple[int, int] = SMALL, steps: int = 2, guidance: float = 7.0) -> dict:
@@ -49,7 +52,7 @@ def cases() -> dict[str, dict]:
         {"until": 0.75, "ratio": 0.5, "skip": ["up.0.1"]},
         {"until": 1.0, "ratio": 0.8, "skip": []},
     ]
-    phased = {"phases": phases, "prune_after": [0], "recovery": "attention", "masks": "own"}
+    phased = {"phases": phases, "prune_after": [0], **PAPER}
     shared = {"masks": "shared"}
     dsap = uniform(0.63, schedule="dsap", tau=0.3)
     return {
@@ -89,6 +92,11 @@ def cases() -> dict[str, dict]:
         "shared-dsap": case("b", dsap | shared, steps=5),
         "a-shared-nearest-0-1": case("a", uniform(0.3, prune_after=[0, 1], recovery="nearest", **shared), MIDDLE),
         "c-shared-cross": case("c", uniform(0.63, score=score(map="cross"), **shared), MIDDLE),
+        "update-0-1-2": case("b", uniform(0.4, prune_after=[0, 1, 2], copy="update")),
+        "update-zero-0-2": case("b", uniform(0.5, recovery="zero", copy="update", **both)),
+        "proportional-0-2": case("b", uniform(0.5, proportional_attention=True, **both)),
+        "preset-0-1": case("b", uniform(0.3, recovery="cosine", prune_after=[0, 1], **PRESET)),
+        "a-preset": case("a", uniform(0.63, **PRESET)),
         "c-unguided": case("c", uniform(0.3), MIDDLE, guidance=1.0),
     }
 

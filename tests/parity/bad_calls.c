@@ -225,6 +225,9 @@ static void attention_calls(fixture *f)
     REFUSED(a = good, a.v = NULL, atedm_attention(f->s, &a));
     REFUSED(a = good, a.o = NULL, atedm_attention(f->s, &a));
     REFUSED(a = good, a.o = f->x, atedm_attention(f->s, &a));
+    ACCEPTED(a = good, a.key_bias = f->f, a.lse = NULL, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.key_bias = f->f, atedm_attention(f->s, &a)); // lse is there
+    REFUSED(a = good, a.key_bias = f->y, atedm_attention(f->s, &a));
     REFUSED(a = good, a.heads = 0, atedm_attention(f->s, &a));
     REFUSED(a = good, a.head_dim = -2, atedm_attention(f->s, &a));
     REFUSED(a = good, a.head_dim = 3, atedm_attention(f->s, &a)); // wider than the strides
@@ -330,6 +333,13 @@ static void prune_calls(fixture *f)
     REFUSED(a = fine, a.spans = NULL, atedm_source_zero(f->s, &a));
     REFUSED(a = fine, a.n_spans = -1, atedm_source_zero(f->s, &a));
     ACCEPTED(a = fine, a.n_spans = 0, atedm_source_zero(f->s, &a));
+    ACCEPTED(p = good, atedm_source_weights(f->s, f->source, NULL, f->f, &p, 1));
+    REFUSED(p = good, atedm_source_weights(f->s, NULL, NULL, f->f, &p, 1));
+    REFUSED(p = good, atedm_source_weights(f->s, f->source, NULL, NULL, &p, 1));
+    REFUSED(p = good, atedm_source_weights(f->s, f->source, f->f, f->f, &p, 1));
+    REFUSED(p = good, atedm_source_weights(f->s, f->source, NULL, f->f, NULL, 1));
+    REFUSED(p = good, p.keep = 5, atedm_source_weights(f->s, f->source, NULL, f->f, &p, 1));
+    ACCEPTED(p = good, atedm_source_weights(f->s, f->source, NULL, f->f, &p, 0));
     const atedm_gather_span rows = {0, 0, 0, 2};
     atedm_gather_span g;
     ACCEPTED(g = rows, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
@@ -341,6 +351,13 @@ static void prune_calls(fixture *f)
     REFUSED(g = rows, g.from = -1, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
     REFUSED(g = rows, g.to = INT64_MAX, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
     ACCEPTED(g = rows, g.n = 0, atedm_gather_rows(f->s, f->x, f->kept, f->y, 8, &g, 1));
+    ACCEPTED(g = rows, atedm_add_rows(f->s, f->x, f->kept, 1, f->y, 2, &g, 1));
+    REFUSED(g = rows, atedm_add_rows(f->s, f->x, f->kept, 1, f->x, 2, &g, 1));
+    REFUSED(g = rows, atedm_add_rows(f->s, NULL, f->kept, 1, f->y, 2, &g, 1));
+    REFUSED(g = rows, atedm_add_rows(f->s, f->x, f->kept, 1, f->y, 0, &g, 1));
+    REFUSED(g = rows, atedm_add_rows(f->s, f->x, f->kept, 1, f->y, INT64_MAX, &g, 1));
+    REFUSED(g = rows, g.n = -1, atedm_add_rows(f->s, f->x, f->kept, 1, f->y, 2, &g, 1));
+    ACCEPTED(g = rows, atedm_add_rows(f->s, f->x, f->kept, 1, f->y, 2, &g, 0));
 }
 
 static void sampler_calls(fixture *f)

@@ -62,8 +62,11 @@ void parity_build_attention(parity_case *c)
                                        {2, 307, 307, 20, 64},   {2, 1024, 77, 20, 64},
                                        {2, 4096, 77, 10, 64},   {2, 4096, 4096, 1, 512}};
     attention_params *p = c->params = parity_alloc(c, 1, sizeof *p);
-    parity_tokens_wish wish = {
-        .self = parity_chance(&c->rng, 60), .values = true, .most_nq = 120, .wide = true};
+    parity_tokens_wish wish = {.self = parity_chance(&c->rng, 60),
+                               .values = true,
+                               .most_nq = 120,
+                               .biased = true,
+                               .wide = true};
     if (c->bench >= 0) {
         const int64_t *size = bench[c->bench];
         wish = (parity_tokens_wish){.self = size[1] == size[2],
@@ -95,9 +98,9 @@ void parity_build_attention(parity_case *c)
     c->bench_flops = 2 * (double)c->counts.attention;
     snprintf(c->text, sizeof c->text,
              "%" PRId64 " spans, the first %" PRId64 " x %" PRId64
-             ", %d heads of %d, self %d, causal %d, lse %d, q stride %" PRId64,
+             ", %d heads of %d, self %d, causal %d, bias %d, lse %d, q stride %" PRId64,
              t->n_spans, t->spans[0].nq, t->spans[0].nk, t->heads, t->head_dim, t->self, p->causal,
-             p->lse != 0, t->q.stride);
+             t->bias != 0, p->lse != 0, t->q.stride);
 }
 
 void parity_run_attention(const parity_case *c, const parity_side *side, int64_t part)
@@ -110,6 +113,7 @@ void parity_run_attention(const parity_case *c, const parity_side *side, int64_t
                                  .q_stride = t->q.stride,
                                  .k_stride = t->k.stride,
                                  .v_stride = t->v.stride,
+                                 .key_bias = t->bias ? side->data[t->bias] : NULL,
                                  .o = side->data[p->o],
                                  .lse = p->lse ? side->data[p->lse] : NULL,
                                  .lse_stride = p->lse_stride,
@@ -138,8 +142,12 @@ void parity_build_rank_tokens(parity_case *c)
     parity_tokens_wish wish = {.self = parity_chance(&c->rng, 60), .most_nq = 90};
     if (c->bench >= 0) {
         const int64_t *size = bench[c->bench];
-        wish = (parity_tokens_wish){size[1] == size[2], false, 0,    size[0], size[1], size[2],
-                                    (int)size[3],       64,    false};
+        wish = (parity_tokens_wish){.self = size[1] == size[2],
+                                    .bench_spans = size[0],
+                                    .bench_nq = size[1],
+                                    .bench_nk = size[2],
+                                    .bench_heads = (int)size[3],
+                                    .bench_head_dim = 64};
     }
     parity_tokens_build(c, &p->tokens, &wish);
     const parity_tokens *t = &p->tokens;

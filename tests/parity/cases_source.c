@@ -131,9 +131,12 @@ void parity_build_source_attention(parity_case *c)
     parity_tokens *t = &p->tokens;
     parity_tokens_wish wish = {.self = true, .most_nq = 90};
     if (c->bench >= 0)
-        wish = (parity_tokens_wish){
-            true, false, 0, 2, bench[c->bench][0], bench[c->bench][0], (int)bench[c->bench][1],
-            64,   false};
+        wish = (parity_tokens_wish){.self = true,
+                                    .bench_spans = 2,
+                                    .bench_nq = bench[c->bench][0],
+                                    .bench_nk = bench[c->bench][0],
+                                    .bench_heads = (int)bench[c->bench][1],
+                                    .bench_head_dim = 64};
     parity_tokens_build(c, t, &wish);
     p->spans.n_spans = t->n_spans;
     p->spans.spans = parity_alloc(c, (size_t)t->n_spans, sizeof *p->spans.spans);

@@ -289,7 +289,11 @@ void parity_build_source_nearest(parity_case *c);
 void parity_run_source_nearest(const parity_case *c, const parity_side *side, int64_t part);
 void parity_build_source_zero(parity_case *c);
 void parity_run_source_zero(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_source_weights(parity_case *c);
+void parity_run_source_weights(const parity_case *c, const parity_side *side, int64_t part);
 void parity_build_gather_rows(parity_case *c);
 void parity_run_gather_rows(const parity_case *c, const parity_side *side, int64_t part);
+void parity_build_add_rows(parity_case *c);
+void parity_run_add_rows(const parity_case *c, const parity_side *side, int64_t part);
 
 #endif

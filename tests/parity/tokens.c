@@ -114,6 +114,19 @@ static void fill_rows(parity_case *c, const parity_operand *operand, int64_t fir
                 parity_round(c->act, deviation * parity_normal(&c->rng));
 }
 
+// Logarithms of weights, and a few values between.
+static void add_bias(parity_case *c, parity_tokens *t)
+{
+    t->bias = c->n_arrays;
+    parity_array *bias = parity_add(c, "bias", PARITY_F32, PARITY_IN, (size_t)t->k_rows);
+    for (size_t i = 0; i < bias->count; i++)
+        bias->values[i] = NAN;
+    for (int64_t s = 0; s < t->n_spans; s++)
+        for (int64_t k = t->spans[s].k0; k < t->spans[s].k0 + t->spans[s].nk; k++)
+            bias->values[k] = parity_chance(&c->rng, 80) ? logf((float)parity_range(&c->rng, 1, 60))
+                                                         : parity_normal(&c->rng);
+}
+
 void parity_tokens_build(parity_case *c, parity_tokens *t, const parity_tokens_wish *wish)
 {
     static const float sharpness[] = {0.3f, 1, 1, 1, 3, 12};
@@ -136,6 +149,8 @@ void parity_tokens_build(parity_case *c, parity_tokens *t, const parity_tokens_w
         if (wish->values)
             fill_rows(c, &t->v, span->k0, span->nk, width, 1);
     }
+    if (wish->biased && parity_chance(&c->rng, 40))
+        add_bias(c, t);
 }
 
 double parity_tokens_logit(const parity_case *c, const parity_tokens *t, int head, int64_t q,
@@ -151,8 +166,9 @@ double parity_tokens_logit(const parity_case *c, const parity_tokens *t, int hea
         sum += product;
         absolute += fabs(product);
     }
-    *ret_absolute = absolute * scale;
-    return sum * scale;
+    double bias = t->bias ? (double)c->arrays[t->bias].values[k] : 0;
+    *ret_absolute = absolute * scale + fabs(bias);
+    return sum * scale + bias;
 }
 
 double parity_tokens_lse(const parity_case *c, const parity_tokens *t, int head, int64_t q,

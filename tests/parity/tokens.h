@@ -16,6 +16,7 @@ typedef struct parity_tokens {
     bool self; // queries and keys are the same tokens
     int64_t q_rows, k_rows;
     parity_operand q, k, v;
+    size_t bias; // array of the keys' biases, 0: none
     atedm_span *spans;
     int64_t n_spans;
 } parity_tokens;
@@ -26,14 +27,15 @@ typedef struct parity_tokens_wish {
     int64_t most_nq;
     int64_t bench_spans, bench_nq, bench_nk; // benchmark sizes
     int bench_heads, bench_head_dim;
-    bool wide; // sometimes heads of up to 512, as the VAE's is
+    bool biased; // sometimes, proportional attention
+    bool wide;   // sometimes heads of up to 512, as the VAE's is
 } parity_tokens_wish;
 
 // Adds the arrays. Rows outside of the spans and columns that belong to nobody are NaN: reading
 // them shows. Spans lie apart and come in random order.
 void parity_tokens_build(parity_case *c, parity_tokens *t, const parity_tokens_wish *wish);
 
-// Scaled logit of query row q and key row k, and the sum of the absolute products in it.
+// Logit of query row q and key row k, scaled and biased, and the sum of the absolute terms in it.
 double parity_tokens_logit(const parity_case *c, const parity_tokens *t, int head, int64_t q,
                            int64_t k, double *ret_absolute);
 // Log-sum-exp of query row `q` over n_keys keys from k0 on; the largest `absolute` of the row.

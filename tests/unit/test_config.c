@@ -149,6 +149,9 @@ Test(config, wrong_files)
     expect_error(load_file("{\"connection_timeout_s\": 0}"), "not within");
     expect_error(load_file("{\"listen\": 8080}"), "listen: is not a string");
     expect_error(load_file("{\"listen\": \"\"}"), "listen: is empty");
+    char longest[ATEDM_CONFIG_LISTEN_MAX + 32];
+    snprintf(longest, sizeof longest, "{\"listen\": \"%0*d\"}", ATEDM_CONFIG_LISTEN_MAX, 0);
+    expect_error(load_file(longest), "listen: has more than 4095 bytes");
     expect_error(load_file("{\"dtype\": \"f64\"}"), "dtype: \"f64\" is not one of auto|f32|bf16");
     expect_error(load_file("{\"dtype\": \"f3\"}"), "not one of");
     expect_error(load_file("{\"dtype\": \"auto|f32\"}"), "not one of");

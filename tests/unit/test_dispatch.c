@@ -1,5 +1,6 @@
 // Dispatch against workers that do what the test wants: who is told of progress and of previews,
 // and that a wish to watch follows the job from worker to worker.
+#include "core/base/clock.h"
 #include "server/dispatch.h"
 
 #include <criterion/criterion.h>
@@ -16,6 +17,7 @@ struct atedm_worker {
     int wishes;      // that were heard
     bool watched;    // the last of them
     uint64_t wanted; // its job
+    double heard;    // as atedm_worker_last_heard tells it
 };
 
 static atedm_worker the_worker;
@@ -50,7 +52,7 @@ void atedm_worker_cancel(atedm_worker *worker, uint64_t job)
 
 double atedm_worker_last_heard(const atedm_worker *worker)
 {
-    return 0;
+    return worker->heard;
 }
 
 void atedm_worker_kill(atedm_worker *worker)
@@ -267,5 +269,33 @@ Test(dispatch, figures_of_a_device_that_is_lost_are_not_known_any_more)
     say((atedm_worker_message){.type = ATEDM_WORKER_LOST});
     cr_expect_eq(b.figures, 2);
     cr_expect(isnan(b.power));
+    close_bench(&b);
+}
+
+static double silence(const bench *b)
+{
+    return atedm_dispatch_get_state(b->dispatch).silence_s;
+}
+
+Test(dispatch, silence_is_that_of_who_has_something_to_do)
+{
+    bench b;
+    open_bench(&b);
+    the_worker.heard = atedm_clock_monotonic() - 500;
+    cr_expect_eq(silence(&b), 0); // it is being started, and nobody waits
+    atedm_job *first = make_job(&b), *second = make_job(&b);
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, first), ATEDM_OK);
+    cr_expect_geq(silence(&b), 500); // now somebody does
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    cr_expect_lt(silence(&b), 400); // what it has is new
+    the_worker.heard = atedm_clock_monotonic() + 500;
+    cr_expect_eq(silence(&b), 0);
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, second), ATEDM_OK);
+    the_worker.heard = atedm_clock_monotonic() - 500;
+    cr_expect_lt(silence(&b), 400); // requests wait, but the worker is at work
+    say((atedm_worker_message){.type = ATEDM_WORKER_ERROR, .job = the_worker.job});
+    say((atedm_worker_message){.type = ATEDM_WORKER_ERROR, .job = the_worker.job});
+    cr_expect_eq(b.ends, 2);
+    cr_expect_eq(silence(&b), 0); // idle, however long
     close_bench(&b);
 }

@@ -271,6 +271,33 @@ Test(pipeline, shared_masks_are_the_conditional_half_s)
     pipeline_bench_close(&b);
 }
 
+// Which tokens are kept in the first pruned block is decided before anything is copied or weighed.
+Test(pipeline, copies_and_weights_change_the_picture_and_not_the_first_choice)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    atedm_request request = pipeline_bench_request("at-edm-a");
+    request.prune.ratio = 0.5;
+    masks m[3];
+    m[0] = collect_masks(&b, &request);
+    request.prune.copy = ATEDM_COPY_VALUE;
+    m[1] = collect_masks(&b, &request);
+    request.prune.copy = ATEDM_COPY_UPDATE;
+    request.prune.proportional_attention = false;
+    m[2] = collect_masks(&b, &request);
+    for (size_t k = 1; k < 3; k++) {
+        size_t differ = 0;
+        cr_assert_eq(m[0].n, m[k].n);
+        cr_expect(same_rows(&m[0].items[0], 1, &m[k].items[0], 1), "%s", m[0].items[0].name);
+        for (size_t i = 1; i < m[0].n; i++)
+            differ += !same_rows(&m[0].items[i], 1, &m[k].items[i], 1);
+        cr_expect_gt(differ, 0, "case %zu", k);
+    }
+    for (size_t k = 0; k < 3; k++)
+        free_masks(&m[k]);
+    atedm_request_finish(&request);
+    pipeline_bench_close(&b);
+}
+
 // Of what a request says, only the seed counts; of where the image stands, nothing.
 Test(pipeline, random_masks_are_the_seed_s)
 {

@@ -75,7 +75,8 @@ Test(prune_json, every_field)
         good("{\"preset\": \"at-edm-d\", \"ratio\": 0.5, \"schedule\": \"dsap\", \"tau\": 0.25,"
              " \"skip_levels\": [2, 0], \"prune_after\": [0, 3],"
              " \"score\": {\"map\": \"cross\", \"heads\": \"mean\", \"max_iterations\": 64,"
-             " \"tolerance\": 0}, \"recovery\": \"cosine\", \"masks\": \"own\"}");
+             " \"tolerance\": 0}, \"recovery\": \"cosine\", \"copy\": \"value\","
+             " \"proportional_attention\": false, \"masks\": \"own\"}");
     cr_assert_str_eq(spec.preset, "at-edm-d");
     cr_assert_eq(spec.ratio, 0.5);
     cr_assert(isnan(spec.flops_budget));
@@ -90,6 +91,8 @@ Test(prune_json, every_field)
     cr_assert_eq(spec.rank.max_iterations, 64);
     cr_assert_eq(spec.rank.tolerance, 0);
     cr_assert_eq(spec.recovery, ATEDM_RECOVER_COSINE);
+    cr_assert_eq(spec.copy, ATEDM_COPY_VALUE);
+    cr_assert_not(spec.proportional_attention);
     cr_assert_eq(spec.masks, ATEDM_MASKS_OWN);
 }
 
@@ -113,6 +116,10 @@ Test(prune_json, what_is_left_out_comes_from_the_preset)
     cr_assert_eq(spec.rank.heads, ATEDM_HEADS_RMS);
     cr_assert_eq(good("{\"recovery\": \"nearest\"}").recovery, ATEDM_RECOVER_NEAREST);
     cr_assert_eq(good("{\"recovery\": \"attention\"}").recovery, ATEDM_RECOVER_ATTENTION);
+    cr_assert_eq(good("{\"ratio\": 0.5}").copy, ATEDM_COPY_UPDATE);
+    cr_assert_eq(good("{\"copy\": \"update\"}").copy, ATEDM_COPY_UPDATE);
+    cr_assert(good("{\"ratio\": 0.5}").proportional_attention);
+    cr_assert(good("{\"proportional_attention\": true}").proportional_attention);
     cr_assert_eq(good("{\"ratio\": 0.5}").masks, ATEDM_MASKS_SHARED);
     cr_assert_eq(good("{\"masks\": \"shared\"}").masks, ATEDM_MASKS_SHARED);
     cr_assert_not(good("{\"preset\": \"off\"}").enabled);
@@ -178,6 +185,9 @@ Test(prune_json, names_that_are_not_known)
     bad("{\"schedule\": 1}", "/schedule", "is not one of");
     bad("{\"recovery\": \"copy\"}", "/recovery", "\"attention\", \"cosine\"");
     bad("{\"recovery\": null}", "/recovery", "is not one of");
+    bad("{\"copy\": \"half\"}", "/copy", "\"update\", \"value\"");
+    bad("{\"proportional_attention\": \"yes\"}", "/proportional_attention", "true or false");
+    bad("{\"proportional_attention\": null}", "/proportional_attention", "true or false");
     bad("{\"masks\": \"both\"}", "/masks", "\"shared\", \"own\"");
     bad("{\"score\": {\"map\": \"text\"}}", "/score/map",
         "is not one of \"self\", \"cross\", \"random\"");
@@ -315,12 +325,13 @@ Test(prune_json, list_limits)
 Test(prune_json, all_errors_at_once)
 {
     atedm_prune_spec spec;
-    atedm_field_errors errors = read_text(
-        "{\"preset\": \"x\", \"ratio\": 2, \"flops_budget\": 0, \"tau\": 5,"
-        " \"skip_levels\": [9], \"prune_after\": [99], \"recovery\": \"x\", \"masks\": 1, \"y\": 1,"
-        " \"score\": {\"map\": \"x\", \"heads\": \"x\", \"max_iterations\": 0,"
-        " \"tolerance\": 9, \"z\": 1}}",
-        &spec);
+    atedm_field_errors errors =
+        read_text("{\"preset\": \"x\", \"ratio\": 2, \"flops_budget\": 0, \"tau\": 5,"
+                  " \"skip_levels\": [9], \"prune_after\": [99], \"recovery\": \"x\", \"copy\": 2,"
+                  " \"proportional_attention\": 1, \"masks\": 1, \"y\": 1,"
+                  " \"score\": {\"map\": \"x\", \"heads\": \"x\", \"max_iterations\": 0,"
+                  " \"tolerance\": 9, \"z\": 1}}",
+                  &spec);
     static const char *const wanted[] = {"/y",
                                          "/preset",
                                          "/tau",
@@ -335,6 +346,8 @@ Test(prune_json, all_errors_at_once)
                                          "/score/max_iterations",
                                          "/score/tolerance",
                                          "/recovery",
+                                         "/copy",
+                                         "/proportional_attention",
                                          "/masks"};
     cr_assert_eq(errors.count, sizeof wanted / sizeof wanted[0]);
     for (size_t i = 0; i < errors.count; i++)
