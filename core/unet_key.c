@@ -7,9 +7,8 @@
 _Static_assert(sizeof(atedm_unet_key) <= ATEDM_REPEAT_KEY_MAX, "keys are within the limit");
 _Static_assert(sizeof(atedm_unet_key_head) == 11 * 8, "no padding");
 _Static_assert(sizeof(atedm_unet_key_sample) ==
-                   (10 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
+                   (12 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
                "no padding");
-
 static void set_sample(const atedm_unet_sample *sample, int n_blocks, atedm_unet_key_sample *key)
 {
     *key = (atedm_unet_key_sample){.mask_from = sample->mask_from};
@@ -20,6 +19,8 @@ static void set_sample(const atedm_unet_sample *sample, int n_blocks, atedm_unet
     key->enabled = spec->enabled;
     key->score_map = spec->score_map;
     key->recovery = spec->recovery;
+    key->copy = spec->copy;
+    key->proportional_attention = spec->proportional_attention;
     key->n_prune_after = (int64_t)spec->n_prune_after;
     for (size_t i = 0; i < spec->n_prune_after; i++)
         key->prune_after[i] = spec->prune_after[i];

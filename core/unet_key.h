@@ -16,7 +16,7 @@ typedef struct atedm_unet_key_head {
 typedef struct atedm_unet_key_sample {
     int64_t mask_from;
     int64_t pruned; // 0: the following are 0 too
-    int64_t enabled, score_map, recovery;
+    int64_t enabled, score_map, recovery, copy, proportional_attention;
     int64_t prune_after[ATEDM_MAX_PRUNE_LAYERS], n_prune_after;
     int64_t heads, max_iterations;
     double tolerance;

@@ -159,7 +159,8 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
                                 : cudaErrorInvalidValue;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret_stream, unsigned flags)
+// Which stream goes first is seen by nobody here.
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *ret_stream, unsigned flags, int)
 {
     guard g(lock);
     if (flags != cudaStreamNonBlocking)
@@ -167,12 +168,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret_stream, unsigned flags)
     *ret_stream = new CUstream_st(emulated::device_of_thread());
     emulated::streams.push_back(*ret_stream);
     return cudaSuccess;
-}
-
-// Which stream goes first is seen by nobody here.
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *ret_stream, unsigned flags, int)
-{
-    return cudaStreamCreateWithFlags(ret_stream, flags);
 }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int *ret_least, int *ret_greatest)
