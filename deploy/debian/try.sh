@@ -54,6 +54,8 @@ list_files >"$machine_folder/before"
 echo "== install"
 check 'it installs' machine sh -c "$install /root/atedmd*.deb >/root/dpkg.log 2>&1"
 check_is 'what is installed' "$version installed" "$(machine sh -c "$installed")"
+list_files >"$machine_folder/during" # so that what is left in the end would be seen
+check 'its files are seen' grep -qx ./usr/sbin/atedmd "$machine_folder/during"
 check_is 'there is a user' '/var/lib/atedmd /usr/sbin/nologin' \
     "$(machine getent passwd atedm | cut -d: -f6,7 | tr : ' ')"
 check 'the service is enabled' machine test -L /etc/systemd/system/multi-user.target.wants/atedmd.service
