@@ -2,6 +2,7 @@
 #include "core/arena.h"
 
 #include <stdint.h>
+#include <string.h>
 
 atedm_status atedm_arena_init(atedm_arena *arena, atedm_device *device, size_t capacity,
                               atedm_error *err)
@@ -27,6 +28,60 @@ void atedm_arena_finish(atedm_arena *arena)
         atedm_device_free(arena->device, arena->base);
     *arena = (atedm_arena){0};
 }
+
+// ---- spare ones
+
+static atedm_arena remove_spare(atedm_arena_spares *spares, size_t i)
+{
+    atedm_arena arena = spares->blocks[i];
+    spares->bytes -= arena.capacity;
+    spares->n--;
+    memmove(&spares->blocks[i], &spares->blocks[i + 1], (spares->n - i) * sizeof arena);
+    return arena;
+}
+
+atedm_status atedm_arena_init_spare(atedm_arena *arena, atedm_arena_spares *spares,
+                                    atedm_device *device, size_t capacity, atedm_error *err)
+{
+    size_t best = spares->n;
+    for (size_t i = 0; i < spares->n; i++) {
+        size_t has = spares->blocks[i].capacity;
+        if (has >= capacity && has / 2 <= capacity &&
+            (best == spares->n || has < spares->blocks[best].capacity))
+            best = i;
+    }
+    if (best == spares->n)
+        return atedm_arena_init(arena, device, capacity, err);
+    *arena = remove_spare(spares, best);
+    return ATEDM_OK;
+}
+
+void atedm_arena_keep(atedm_arena *arena, atedm_arena_spares *spares)
+{
+    size_t capacity = arena->capacity;
+    if (!arena->base || capacity > ATEDM_ARENA_SPARE_BYTES) {
+        atedm_arena_finish(arena);
+        return;
+    }
+    while (spares->n == ATEDM_ARENA_SPARES || spares->bytes + capacity > ATEDM_ARENA_SPARE_BYTES) {
+        atedm_arena oldest = remove_spare(spares, 0);
+        atedm_arena_finish(&oldest);
+    }
+    spares->blocks[spares->n++] =
+        (atedm_arena){.device = arena->device, .base = arena->base, .capacity = capacity};
+    spares->bytes += capacity;
+    *arena = (atedm_arena){0};
+}
+
+void atedm_arena_spares_finish(atedm_arena_spares *spares)
+{
+    while (spares->n) {
+        atedm_arena oldest = remove_spare(spares, 0);
+        atedm_arena_finish(&oldest);
+    }
+}
+
+// ---- taking
 
 void *atedm_arena_take(atedm_arena *arena, atedm_stream *s, size_t bytes)
 {

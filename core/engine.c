@@ -47,9 +47,13 @@ struct atedm_engine {
     job *jobs, **jobs_end;
     size_t n_jobs;
     size_class *classes;
+    size_t needed; // device bytes of weights, and of what the jobs may come to need, at most
+    job *encoding; // whose texts are being encoded; NULL: none
+    double encoding_since;
     job *decoding; // whose image `pictures` is being decoded; NULL: none
     uint8_t *rgb;
-    double evaluation_s; // of the last one
+    double decoding_since; // where the device decodes it beside other things; 0: it does not
+    double evaluation_s;   // of the last one
     atedm_preview map;
     bool fitted, unfit; // there is a map; there cannot be one for now
 };
@@ -104,6 +108,8 @@ void atedm_engine_destroy(atedm_engine *e)
 {
     if (!e)
         return;
+    if (e->encoding)
+        atedm_pipeline_encode_abort(e->pipeline);
     if (e->decoding)
         atedm_pipeline_decode_abort(e->pipeline);
     while (e->jobs) {
@@ -134,6 +140,11 @@ uint64_t atedm_engine_flops(const atedm_engine *e)
 size_t atedm_engine_requests(const atedm_engine *e)
 {
     return e->n_jobs;
+}
+
+const atedm_repeat_figures *atedm_engine_repeats(const atedm_engine *e)
+{
+    return atedm_pipeline_repeats(e->pipeline);
 }
 
 size_t atedm_engine_memory(const atedm_engine *e)
@@ -208,29 +219,39 @@ static size_t class_scratch(const atedm_engine *e, const size_class *c)
 // Scratch memory that all jobs together may come to need.
 static atedm_scratch_need scratch_needed(const atedm_engine *e)
 {
-    atedm_scratch_need most = {0, 0};
+    atedm_scratch_need most = {0};
     for (const size_class *c = e->classes; c; c = c->next) {
         size_t need = class_scratch(e, c);
         most.steps = need > most.steps ? need : most.steps;
     }
     for (const job *j = e->jobs; j; j = j->next) {
-        size_t need = atedm_generation_scratch(j->generation).vae;
-        most.vae = need > most.vae ? need : most.vae;
+        atedm_scratch_need need = atedm_generation_scratch(j->generation);
+        most.text = need.text > most.text ? need.text : most.text;
+        most.vae = need.vae > most.vae ? need.vae : most.vae;
     }
     return most;
+}
+
+// What is only kept to be quick goes where it would be too much.
+static void limit_spare(atedm_engine *e)
+{
+    if (atedm_pipeline_spare(e->pipeline) > e->options.memory_limit - e->needed)
+        atedm_pipeline_forget(e->pipeline);
 }
 
 // The device has to have room for all that the jobs may come to need, and gives it now.
 static atedm_status take_memory(atedm_engine *e, atedm_error *err)
 {
     atedm_scratch_need scratch = scratch_needed(e);
-    size_t bytes = e->model->weight_bytes + scratch.steps + scratch.vae;
+    size_t bytes = e->model->weight_bytes + scratch.steps + scratch.text + scratch.vae;
     for (const job *j = e->jobs; j; j = j->next)
         bytes += atedm_generation_memory(j->generation);
     if (bytes > e->options.memory_limit)
         return atedm_error_set(err, ATEDM_ERR_NOMEM,
                                "the request does not fit into %zu bytes of device memory",
                                e->options.memory_limit);
+    e->needed = bytes;
+    limit_spare(e);
     return atedm_pipeline_prepare(e->pipeline, scratch, err);
 }
 
@@ -253,11 +274,16 @@ static void leave(atedm_engine *e, job *j)
     if (!j->next)
         e->jobs_end = place;
     e->n_jobs--;
+    if (e->encoding == j) {
+        atedm_pipeline_encode_abort(e->pipeline);
+        e->encoding = NULL;
+    }
     if (e->decoding == j) {
         atedm_pipeline_decode_abort(e->pipeline);
         free(e->rgb);
         e->rgb = NULL;
         e->decoding = NULL;
+        e->decoding_since = 0;
     }
     leave_class(e, j->size);
     free_job(j);
@@ -323,15 +349,39 @@ static void fail(atedm_engine *e, job *j, atedm_status status, const atedm_error
 // ---- texts and pixels
 // ------------------------------------------------------------------------------
 
-static void encode(atedm_engine *e, job *j)
+static void end_encoding(atedm_engine *e)
 {
     atedm_error error = {0};
-    double start = atedm_clock_monotonic();
-    atedm_status status = atedm_generation_encode(j->generation, &error);
-    j->report.timing.text_encoder_s = atedm_clock_monotonic() - start;
+    job *j = e->encoding;
+    atedm_status status = atedm_pipeline_encode_end(e->pipeline, &error);
+    e->encoding = NULL;
+    j->report.timing.text_encoder_s = atedm_clock_monotonic() - e->encoding_since;
     j->encoded = true;
     if (status)
         fail(e, j, status, &error);
+}
+
+// Texts that the device has not begun with, or is done with. Whether there were any.
+static bool encode(atedm_engine *e)
+{
+    job *j = e->jobs;
+    while (j && j->encoded)
+        j = j->next;
+    if (!e->encoding && j) {
+        atedm_error error = {0};
+        e->encoding_since = atedm_clock_monotonic();
+        atedm_status status = atedm_pipeline_encode_begin(e->pipeline, j->generation, &error);
+        if (status) {
+            fail(e, j, status, &error);
+            return true;
+        }
+        e->encoding = j;
+    } else if (!e->encoding || atedm_pipeline_encode_busy(e->pipeline)) {
+        return false;
+    }
+    if (!atedm_pipeline_encode_busy(e->pipeline))
+        end_encoding(e);
+    return true;
 }
 
 static bool is_drawn(const job *j, int image)
@@ -348,13 +398,15 @@ static void finish(atedm_engine *e, job *j)
     leave(e, j);
 }
 
-// The next piece of the image that is being decoded, or the first of job j's next one.
+// The next piece of the image that is being decoded, or the first of job j's next one. Waits where
+// the device has begun to decode it by itself.
 static void decode(atedm_engine *e, job *j)
 {
     atedm_error error = {0};
     atedm_status status = ATEDM_OK;
     bool done = false;
-    double start = atedm_clock_monotonic();
+    double start = e->decoding_since > 0 ? e->decoding_since : atedm_clock_monotonic();
+    e->decoding_since = 0;
     if (!e->decoding) {
         e->rgb = malloc(3 * (size_t)(j->request.width * j->request.height));
         status = e->rgb ? atedm_pipeline_decode_begin(
@@ -362,6 +414,10 @@ static void decode(atedm_engine *e, job *j)
                         : atedm_error_set(&error, ATEDM_ERR_NOMEM, "no memory for a picture");
         if (!status)
             e->decoding = j;
+        if (!status && atedm_pipeline_decode_busy(e->pipeline)) {
+            e->decoding_since = start;
+            return;
+        }
     }
     if (!status)
         status = atedm_pipeline_decode_advance(e->pipeline, e->rgb, &done, &error);
@@ -386,14 +442,13 @@ static void decode(atedm_engine *e, job *j)
 // Texts first: they give the next evaluation more to do.
 static bool do_short_piece(atedm_engine *e)
 {
-    for (job *j = e->jobs; j; j = j->next)
-        if (!j->encoded) {
-            encode(e, j);
-            return true;
-        }
-    if (e->decoding) {
-        decode(e, e->decoding);
+    if (encode(e))
         return true;
+    if (e->decoding) {
+        bool busy = atedm_pipeline_decode_busy(e->pipeline);
+        if (!busy)
+            decode(e, e->decoding);
+        return !busy;
     }
     for (job *j = e->jobs; j; j = j->next)
         if (is_drawn(j, j->pictures)) {
@@ -517,6 +572,7 @@ static void evaluate(atedm_engine *e, size_class *c)
         shrink(e, c, n, jobs[0], status, &error);
         return;
     }
+    limit_spare(e); // there may be a recording more
     c->served += (double)(atedm_engine_flops(e) - before);
     e->evaluation_s = seconds;
     e->hooks.evaluated(e->hooks.user, n, seconds);
@@ -543,8 +599,13 @@ bool atedm_engine_turn(atedm_engine *e)
 {
     bool busy = do_short_pieces(e);
     size_class *c = least_served(e);
-    if (!c)
+    if (c)
+        evaluate(e, c);
+    else if (!busy && e->encoding) // nothing else to do meanwhile
+        end_encoding(e);
+    else if (!busy && e->decoding)
+        decode(e, e->decoding);
+    else
         return busy;
-    evaluate(e, c);
     return true;
 }

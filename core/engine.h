@@ -78,7 +78,8 @@ bool atedm_engine_turn(atedm_engine *engine);
 
 // FLOPs of all that it did so far.
 uint64_t atedm_engine_flops(const atedm_engine *engine);
-size_t atedm_engine_requests(const atedm_engine *engine); // that are in it
+size_t atedm_engine_requests(const atedm_engine *engine);                     // that are in it
+const atedm_repeat_figures *atedm_engine_repeats(const atedm_engine *engine); // of evaluations
 // Device bytes that it holds now: weights, scratch memory, requests.
 size_t atedm_engine_memory(const atedm_engine *engine);
 

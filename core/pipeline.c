@@ -1,12 +1,11 @@
 // One request from prompt to pixels: see pipeline.h. What it leaves to others: the modules
-// themselves, plans (plan.c), costs (flops.c), the denoising steps (pipeline_step.c), pixels
-// (pipeline_decode.c), dumps (pipeline_dump.c), what is shown meanwhile (pipeline_watch.c), how
-// much scratch memory a request needs (pipeline_measure.c).
+// themselves, plans (plan.c), costs (flops.c), texts (pipeline_encode.c), the denoising steps
+// (pipeline_step.c), pixels (pipeline_decode.c), dumps (pipeline_dump.c), what is shown meanwhile
+// (pipeline_watch.c), how much scratch memory a request needs (pipeline_measure.c).
 #include "core/pipeline.h"
 
 #include "core/base/clock.h"
 #include "core/pipeline_private.h"
-#include "core/rng.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -22,6 +21,8 @@ atedm_status atedm_pipeline_create(const atedm_model *model, atedm_pipeline **re
     p->model = model;
     atedm_status status = atedm_stream_create(model->device, model->dtype, &p->stream, err);
     if (!status)
+        status = atedm_stream_create(model->device, model->dtype, &p->text_stream, err);
+    if (!status)
         status = atedm_stream_create(model->device, model->vae_dtype, &p->vae_stream, err);
     if (!status)
         status = atedm_stream_create(model->dry->device, model->dtype, &p->dry_stream, err);
@@ -29,6 +30,8 @@ atedm_status atedm_pipeline_create(const atedm_model *model, atedm_pipeline **re
         atedm_pipeline_destroy(p);
         return status;
     }
+    p->decodes_beside =
+        atedm_stream_set_background(p->vae_stream) && atedm_stream_set_background(p->text_stream);
     *ret_pipeline = p;
     return ATEDM_OK;
 }
@@ -38,8 +41,11 @@ void atedm_pipeline_destroy(atedm_pipeline *p)
     if (!p)
         return;
     atedm_arena_finish(&p->scratch);
+    atedm_arena_finish(&p->text_scratch);
     atedm_arena_finish(&p->vae_scratch);
+    atedm_arena_spares_finish(&p->spares);
     atedm_stream_destroy(p->stream);
+    atedm_stream_destroy(p->text_stream);
     atedm_stream_destroy(p->vae_stream);
     atedm_stream_destroy(p->dry_stream);
     free(p);
@@ -47,7 +53,19 @@ void atedm_pipeline_destroy(atedm_pipeline *p)
 
 size_t atedm_pipeline_device_memory(const atedm_pipeline *p)
 {
-    return p->model->weight_bytes + p->scratch.capacity + p->vae_scratch.capacity;
+    return p->model->weight_bytes + p->scratch.capacity + p->text_scratch.capacity +
+           p->vae_scratch.capacity + atedm_pipeline_spare(p);
+}
+
+size_t atedm_pipeline_spare(const atedm_pipeline *p)
+{
+    return p->spares.bytes + atedm_stream_repeats(p->stream)->bytes;
+}
+
+void atedm_pipeline_forget(atedm_pipeline *p)
+{
+    atedm_arena_spares_finish(&p->spares);
+    atedm_stream_forget(p->stream);
 }
 
 atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena, size_t need,
@@ -57,12 +75,18 @@ atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena, size_
         return ATEDM_OK;
     atedm_arena_finish(arena);
     atedm_status status = atedm_arena_init(arena, p->model->device, need, err);
+    if (status == ATEDM_ERR_NOMEM && atedm_pipeline_spare(p)) {
+        atedm_pipeline_forget(p);
+        status = atedm_arena_init(arena, p->model->device, need, err);
+    }
     return atedm_error_context(err, status, "scratch memory of %zu bytes", need);
 }
 
 static atedm_status reserve_all(atedm_pipeline *p, atedm_scratch_need need, atedm_error *err)
 {
     atedm_status status = atedm_pipeline_reserve(p, &p->scratch, need.steps, err);
+    if (!status && !p->encoding.generation)
+        status = atedm_pipeline_reserve(p, &p->text_scratch, need.text, err);
     if (!status && !p->decoding.generation)
         status = atedm_pipeline_reserve(p, &p->vae_scratch, need.vae, err);
     return status;
@@ -71,6 +95,8 @@ static atedm_status reserve_all(atedm_pipeline *p, atedm_scratch_need need, ated
 static void give_back(atedm_pipeline *p)
 {
     atedm_arena_finish(&p->scratch);
+    if (!p->encoding.generation)
+        atedm_arena_finish(&p->text_scratch);
     if (!p->decoding.generation)
         atedm_arena_finish(&p->vae_scratch);
 }
@@ -173,7 +199,13 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
     atedm_arena measuring;
     atedm_arena_init_measuring(&measuring);
     lay_out(g, &measuring);
-    atedm_status status = atedm_arena_init(&g->memory, g->p->model->device, measuring.peak, err);
+    atedm_device *device = g->p->model->device;
+    atedm_status status =
+        atedm_arena_init_spare(&g->memory, &g->p->spares, device, measuring.peak, err);
+    if (status == ATEDM_ERR_NOMEM && atedm_pipeline_spare(g->p)) {
+        atedm_pipeline_forget(g->p);
+        status = atedm_arena_init(&g->memory, device, measuring.peak, err);
+    }
     if (status)
         return status;
     lay_out(g, &g->memory);
@@ -250,7 +282,7 @@ void atedm_generation_destroy(atedm_generation *g)
 {
     if (!g)
         return;
-    atedm_arena_finish(&g->memory);
+    atedm_arena_keep(&g->memory, &g->p->spares);
     atedm_plan_destroy(g->plan);
     atedm_pipeline_dump_finish(&g->dump);
     atedm_pipeline_watch_finish(&g->watch);
@@ -260,144 +292,17 @@ void atedm_generation_destroy(atedm_generation *g)
     free(g);
 }
 
-// ---- encoding
-// --------------------------------------------------------------------------------------
-
-// Token ids of one prompt for both encoders.
-static atedm_status tokenize(atedm_generation *g, const char *prompt, int which, int64_t *ids[2],
-                             atedm_error *err)
-{
-    const char *text = prompt ? prompt : "";
-    size_t size = strlen(text);
-    g->encoded[which] = size;
-    for (int e = 0; e < 2; e++) {
-        size_t cut = size;
-        atedm_status status =
-            atedm_tokenizer_encode(g->p->model->tokenizer[e], text, size, ids[e], &cut, err);
-        if (status)
-            return atedm_error_context(err, status, which ? "negative_prompt" : "prompt");
-        if (cut < g->encoded[which])
-            g->encoded[which] = cut;
-    }
-    return ATEDM_OK;
-}
-
-// The two encoders' hidden states side by side, and the second one's pooled output, of `prompts`
-// prompts.
-static void encode_prompts(atedm_generation *g, int64_t *const ids[2], int64_t prompts,
-                           char *context, char *pooled)
-{
-    const atedm_model *m = g->p->model;
-    atedm_stream *s = g->p->stream;
-    atedm_arena *arena = &g->p->scratch;
-    int64_t rows = prompts * m->context_tokens;
-    size_t element = atedm_dtype_size(m->dtype), mark = atedm_arena_mark(arena);
-    void *hidden[2];
-    for (int e = 0; e < 2; e++) {
-        int64_t width = m->config.parts.clip[e].width;
-        hidden[e] = atedm_arena_take(arena, s, (size_t)(rows * width) * element);
-        atedm_clip_encode(m->clip[e], s, arena, ids[e], prompts, m->context_tokens, hidden[e],
-                          e == 1 ? pooled : NULL);
-    }
-    atedm_concat(s, hidden[0], m->config.parts.clip[0].width, hidden[1],
-                 m->config.parts.clip[1].width, context, rows);
-    atedm_arena_release(arena, mark);
-}
-
-static void make_latents(atedm_generation *g)
-{
-    size_t pixels = (size_t)(g->h * g->w), channels = (size_t)g->channels, each = pixels * channels;
-    float *noise = g->staging; // reused for every image: NCHW, then NHWC into place
-    float *planar = malloc(each * sizeof *planar);
-    if (!planar) {
-        atedm_stream_fail(g->p->stream, ATEDM_ERR_NOMEM, "no memory for noise");
-        return;
-    }
-    for (int64_t i = 0; i < g->images; i++) {
-        const float *from = planar;
-        float scale = (float)g->schedule.init_noise_sigma;
-        if (g->latents_given) {
-            from = (const float *)g->latents_given->data + (size_t)i * each;
-            scale = 1;
-        } else {
-            atedm_rng_normal(g->request->seed + (uint64_t)i, planar, each);
-        }
-        for (size_t c = 0; c < channels; c++)
-            for (size_t k = 0; k < pixels; k++)
-                noise[(size_t)i * each + k * channels + c] = from[c * pixels + k] * scale;
-    }
-    free(planar);
-    atedm_upload(g->p->stream, noise, g->latents, (size_t)g->images * each * sizeof *noise);
-}
-
-static void embed_condition(atedm_generation *g, const void *pooled)
-{
-    const atedm_request *r = g->request;
-    double ids[2 * ATEDM_UNET_TIME_IDS];
-    const double one[ATEDM_UNET_TIME_IDS] = {(double)r->height, (double)r->width, 0, 0,
-                                             (double)r->height, (double)r->width};
-    memcpy(ids, one, sizeof one);
-    memcpy(ids + ATEDM_UNET_TIME_IDS, one, sizeof one);
-    const atedm_model *m = g->p->model;
-    atedm_unet_embed_condition(m->unet, g->p->stream, &g->p->scratch, pooled, ids, g->samples,
-                               g->condition);
-    atedm_pipeline_dump_doubles(g, "add_time_ids", ids, 2,
-                                (int64_t[]){g->samples, ATEDM_UNET_TIME_IDS});
-}
-
-atedm_status atedm_generation_encode(atedm_generation *g, atedm_error *err)
-{
-    const atedm_model *m = g->p->model;
-    atedm_stream *s = g->p->stream;
-    atedm_arena *arena = &g->p->scratch;
-    const int64_t tokens = m->context_tokens;
-    size_t mark = atedm_arena_mark(arena), element = atedm_dtype_size(m->dtype);
-    size_t context_bytes = (size_t)(tokens * m->config.parts.unet.cross_attention_dim) * element;
-    size_t pooled_bytes = (size_t)m->config.parts.clip[1].projection * element;
-    int64_t *memory = calloc(4 * (size_t)tokens, sizeof *memory);
-    char *zeros = calloc(1, context_bytes > pooled_bytes ? context_bytes : pooled_bytes);
-    atedm_status status = atedm_pipeline_reserve(g->p, arena, g->need.steps, err);
-    if (!status && (!memory || !zeros))
-        status = atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for tokens");
-    if (status)
-        goto fail;
-    // Rows of a guided request: negative, positive. ids[e] holds both for encoder e.
-    int64_t *ids[2] = {memory, memory + 2 * tokens};
-    int64_t *positive[2] = {ids[0] + (g->samples - 1) * tokens, ids[1] + (g->samples - 1) * tokens};
-    status = tokenize(g, g->request->prompt, 0, positive, err);
-    if (!status && g->samples == 2)
-        status = tokenize(g, g->request->negative_prompt, 1, ids, err);
-    if (status)
-        goto fail;
-    atedm_stream_reset_counts(s);
-    char *pooled = atedm_arena_take(arena, s, 2 * pooled_bytes);
-    char *context = g->context;
-    if (g->samples == 2 && g->zero_negative) {
-        atedm_upload(s, zeros, context, context_bytes);
-        atedm_upload(s, zeros, pooled, pooled_bytes);
-        encode_prompts(g, positive, 1, context + context_bytes, pooled + pooled_bytes);
-    } else {
-        encode_prompts(g, ids, g->samples, context, pooled);
-    }
-    atedm_generation_count(g, 0, s);
-    embed_condition(g, pooled);
-    make_latents(g);
-    atedm_pipeline_dump_encoded(g, ids, pooled);
-    atedm_generation_count(g, 1, s);
-    status = atedm_stream_sync(s, err);
-fail:
-    atedm_arena_release(arena, mark);
-    free(memory);
-    free(zeros);
-    return status;
-}
-
 // ---- the whole
 // -------------------------------------------------------------------------------------
 
 void atedm_pipeline_counts(const atedm_pipeline *p, atedm_op_counts ret_counts[3])
 {
     memcpy(ret_counts, p->counts, sizeof p->counts);
+}
+
+const atedm_repeat_figures *atedm_pipeline_repeats(const atedm_pipeline *p)
+{
+    return atedm_stream_repeats(p->stream);
 }
 
 int atedm_generation_steps_done(const atedm_generation *g, int image)

@@ -20,8 +20,12 @@ ATEDM_MUST_CHECK atedm_status atedm_pipeline_create(const atedm_model *model,
                                                     atedm_error *err);
 void atedm_pipeline_destroy(atedm_pipeline *pipeline); // NULL allowed
 
-// Bytes on the device that the pipeline holds now: the model's weights and scratch memory.
+// Bytes on the device that the pipeline holds now: the model's weights, scratch memory, and what is
+// kept only to be quick: memory of requests that have left, recordings of evaluations. The latter
+// on their own; forget gives them back.
 size_t atedm_pipeline_device_memory(const atedm_pipeline *pipeline);
+size_t atedm_pipeline_spare(const atedm_pipeline *pipeline);
+void atedm_pipeline_forget(atedm_pipeline *pipeline);
 
 // Receives every intermediate by the names of `atedm generate --dump` (api.md, command line).
 typedef void (*atedm_dump_fn)(void *user, const char *name, const atedm_host_tensor *tensor);
@@ -48,14 +52,14 @@ int atedm_generation_steps_done(const atedm_generation *g, int image);
 ATEDM_MUST_CHECK atedm_status atedm_generation_decode(atedm_generation *g, int image, uint8_t *rgb,
                                                       atedm_error *err);
 
-// Bytes of scratch memory that a request needs at most where it is alone: for text encoders and
-// steps, which many share, and for decoding one image.
+// Bytes of scratch memory that a request needs at most where it is alone: for steps, which many
+// share, for its texts, and for decoding one image.
 typedef struct atedm_scratch_need {
-    size_t steps, vae;
+    size_t steps, text, vae;
 } atedm_scratch_need;
 atedm_scratch_need atedm_generation_scratch(const atedm_generation *g);
-// Takes so much now, between two evaluations, so that none of the stages has to. (That for decoding
-// stays as it is while an image is being decoded.) ATEDM_ERR_NOMEM: they take what they come to
+// Takes so much now, between two evaluations, so that none of the stages has to. (That for texts
+// and for decoding stays as it is while it is in use.) ATEDM_ERR_NOMEM: they take what they come to
 // need, and less may do.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_prepare(atedm_pipeline *pipeline,
                                                      atedm_scratch_need need, atedm_error *err);
@@ -72,13 +76,25 @@ typedef struct atedm_lane {
 // where they were; ATEDM_ERR_NOMEM: fewer at a time may do.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_step(atedm_pipeline *pipeline, const atedm_lane *lanes,
                                                   size_t n, atedm_error *err);
+// A request's texts, as atedm_generation_encode: enqueued by `begin`, beside whatever else the
+// device does, and waited for by `end`. One request at a time; it must not end before: end, or
+// abort. A `begin` that fails leaves nothing to end.
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_encode_begin(atedm_pipeline *pipeline,
+                                                          atedm_generation *g, atedm_error *err);
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_encode_end(atedm_pipeline *pipeline, atedm_error *err);
+bool atedm_pipeline_encode_busy(const atedm_pipeline *pipeline); // whether `end` would wait
+void atedm_pipeline_encode_abort(atedm_pipeline *pipeline);
 // Decoding in pieces of at most one VAE block each, so that steps can run between them; one image
-// at a time. The request must not end before: advance to the end, or abort. Failures end it.
+// at a time. The request must not end before: advance to the end, or abort. Failures end it. Where
+// the device does several things at a time all pieces are under way once it has begun, and there is
+// one advance, which waits for them.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_decode_begin(atedm_pipeline *pipeline,
                                                           const atedm_lane *lane, atedm_error *err);
 // Where *ret_done comes back true, `rgb` [height, width, 3] has the picture.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_decode_advance(atedm_pipeline *pipeline, uint8_t *rgb,
                                                             bool *ret_done, atedm_error *err);
+// Whether advancing would wait for what the device does by itself.
+bool atedm_pipeline_decode_busy(const atedm_pipeline *pipeline);
 void atedm_pipeline_decode_abort(atedm_pipeline *pipeline);
 
 // From now on the steps of image 0 leave what they take for the clean latent behind, or no longer:
@@ -94,6 +110,9 @@ void atedm_generation_latent_size(const atedm_generation *g, int64_t *ret_h, int
 // What the operations counted themselves, for all requests so far: [0] text encoders, [1] UNet, [2]
 // VAE.
 void atedm_pipeline_counts(const atedm_pipeline *pipeline, atedm_op_counts ret_counts[3]);
+
+// What came of evaluations that are like earlier ones.
+const atedm_repeat_figures *atedm_pipeline_repeats(const atedm_pipeline *p);
 
 const atedm_plan *atedm_generation_plan(const atedm_generation *g); // NULL: pruning off
 const atedm_request_cost *atedm_generation_cost(const atedm_generation *g);

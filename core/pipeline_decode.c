@@ -4,13 +4,28 @@
 static void finish(atedm_pipeline *p)
 {
     p->decoding.generation = NULL;
+    p->decoding.enqueued = false;
     atedm_arena_release(&p->vae_scratch, 0);
 }
 
 void atedm_pipeline_decode_abort(atedm_pipeline *p)
 {
+    // What is under way uses the latents and the scratch memory; a failure goes with the image.
+    atedm_status status = p->decoding.enqueued ? atedm_stream_sync(p->vae_stream, NULL) : ATEDM_OK;
+    (void)status;
     atedm_stream_reset_counts(p->vae_stream);
     finish(p);
+}
+
+// Enqueues the next piece, and behind the last one what makes bytes of its values. Whether that was
+// it.
+static bool advance(atedm_pipeline *p)
+{
+    atedm_pipeline_decoding *d = &p->decoding;
+    if (atedm_vae_decoding_advance(&d->vae, d->y))
+        return false;
+    atedm_image_finish(p->vae_stream, d->y, d->bytes, (int64_t)d->values);
+    return true;
 }
 
 atedm_status atedm_pipeline_decode_begin(atedm_pipeline *p, const atedm_lane *lane,
@@ -37,7 +52,18 @@ atedm_status atedm_pipeline_decode_begin(atedm_pipeline *p, const atedm_lane *la
         .bytes = atedm_arena_take(arena, p->vae_stream, values),
     };
     atedm_vae_decoding_init(&p->decoding.vae, m->vae, p->vae_stream, arena, latents, g->h, g->w);
+    // The latents are there: steps end with a sync of their stream.
+    if (p->decodes_beside) {
+        while (!advance(p))
+            ;
+        p->decoding.enqueued = true;
+    }
     return ATEDM_OK;
+}
+
+bool atedm_pipeline_decode_busy(const atedm_pipeline *p)
+{
+    return p->decoding.enqueued && !atedm_stream_idle(p->vae_stream);
 }
 
 atedm_status atedm_pipeline_decode_advance(atedm_pipeline *p, uint8_t *rgb, bool *ret_done,
@@ -45,9 +71,8 @@ atedm_status atedm_pipeline_decode_advance(atedm_pipeline *p, uint8_t *rgb, bool
 {
     atedm_pipeline_decoding *d = &p->decoding;
     atedm_stream *s = p->vae_stream;
-    bool done = !atedm_vae_decoding_advance(&d->vae, d->y);
+    bool done = d->enqueued || advance(p);
     if (done) {
-        atedm_image_finish(s, d->y, d->bytes, (int64_t)d->values);
         atedm_download(s, d->bytes, rgb, d->values);
         atedm_pipeline_dump_image(d->generation, d->image, d->y);
     }

@@ -80,7 +80,7 @@ static void dump_matrix(atedm_generation *g, const char *name, const void *from,
     size_t count = 1;
     for (int i = 0; i < ndim; i++)
         count *= (size_t)shape[i];
-    float *x = fetch(g->p->stream, g->p->model->dtype, from, count);
+    float *x = fetch(g->p->text_stream, g->p->model->dtype, from, count);
     if (x)
         call(g, name, ATEDM_F32, x, ndim, shape);
     free(x);
@@ -113,7 +113,7 @@ void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], con
     atedm_pipeline_dump_doubles(g, "timesteps", g->schedule.timesteps, 1,
                                 (int64_t[]){g->schedule.n});
     int64_t order[ATEDM_PIPELINE_BATCH] = {0, 1, 2, 3};
-    dump_maps(g, g->p->stream, "latents_init", ATEDM_F32, g->latents, g->images, order,
+    dump_maps(g, g->p->text_stream, "latents_init", ATEDM_F32, g->latents, g->images, order,
               (int64_t[]){g->h, g->w, g->channels});
 }
 

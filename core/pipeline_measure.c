@@ -47,13 +47,14 @@ atedm_status atedm_generation_measure(atedm_generation *g, atedm_error *err)
 {
     const atedm_model *m = g->p->model->dry;
     atedm_stream *s = g->p->dry_stream, *vae = NULL;
-    atedm_arena arena, vae_arena;
+    atedm_arena arena, text_arena, vae_arena;
     atedm_arena_init_measuring(&arena);
+    atedm_arena_init_measuring(&text_arena);
     atedm_arena_init_measuring(&vae_arena);
     atedm_status status = atedm_stream_create(m->device, m->vae_dtype, &vae, err);
     if (status)
         return status;
-    measure_encode(g, s, &arena);
+    measure_encode(g, s, &text_arena);
     for (int k = 0; k < g->schedule.n; k++) {
         g->steps_done[0] = k;
         if (!same_as_before(g->plan, k))
@@ -65,7 +66,8 @@ atedm_status atedm_generation_measure(atedm_generation *g, atedm_error *err)
     if (!status)
         status = atedm_stream_sync(vae, err);
     if (!status)
-        g->need = (atedm_scratch_need){.steps = arena.peak, .vae = vae_arena.peak};
+        g->need = (atedm_scratch_need){
+            .steps = arena.peak, .text = text_arena.peak, .vae = vae_arena.peak};
     atedm_stream_destroy(vae);
     return status;
 }

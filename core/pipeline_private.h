@@ -12,14 +12,26 @@ typedef struct atedm_pipeline_decoding {
     void *y;       // act [height, width, 3]
     uint8_t *bytes;
     atedm_vae_decoding vae;
+    bool enqueued; // to its last piece, beside whatever the device does meanwhile
 } atedm_pipeline_decoding;
+
+// The request whose texts are being encoded.
+typedef struct atedm_pipeline_encoding {
+    atedm_generation *generation; // NULL: none
+    int64_t *ids;                 // [host] [2 encoders, 2 prompts, context_tokens]
+    void *zeros;                  // [host] for uploads
+    void *pooled;                 // act [2, projection]
+} atedm_pipeline_encoding;
 
 struct atedm_pipeline {
     const atedm_model *model;
-    atedm_stream *stream, *vae_stream;
-    atedm_arena scratch, vae_scratch;
+    atedm_stream *stream, *text_stream, *vae_stream; // of steps, and beside it where that can be
+    bool decodes_beside;                             // it can
+    atedm_arena scratch, text_scratch, vae_scratch;
+    atedm_arena_spares spares; // of requests
     atedm_stream *dry_stream;  // of the model's dry twin
     atedm_op_counts counts[3]; // as the operations counted themselves, by stage
+    atedm_pipeline_encoding encoding;
     atedm_pipeline_decoding decoding;
 };
 

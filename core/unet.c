@@ -1,10 +1,12 @@
 // SDXL's UNet: see unet.h. What it leaves to others: reading the config (unet_config.c), residual
-// blocks (resnet.c), attention blocks (transformer.c) and pruning in them (prune.c).
+// blocks (resnet.c), attention blocks (transformer.c) and pruning in them (prune.c), what tells two
+// evaluations apart (unet_key.c).
 #include "core/unet.h"
 
 #include "core/loader.h"
 #include "core/resnet.h"
 #include "core/transformer.h"
+#include "core/unet_key.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -390,10 +392,45 @@ static void *embed_steps(unet_run *r)
     return y;
 }
 
+// From scaled latents to the prediction. What it depends upon is in the key, unet_key.h.
+static void run_trunk(void *user)
+{
+    unet_run *r = user;
+    const atedm_unet *unet = r->unet;
+    const atedm_unet_config *c = &unet->config;
+    const atedm_unet_args *args = r->args;
+    size_t mark = atedm_arena_mark(r->arena);
+    r->n_skips = 0;
+    void *x = take_map(r, 0, c->channels[0]);
+    atedm_conv(r->s, &(atedm_conv_args){.weight = unet->conv_in,
+                                        .x = args->x,
+                                        .y = x,
+                                        .n = args->n,
+                                        .h = args->h,
+                                        .w = args->w});
+    x = run_down(r, x);
+    x = run_mid(r, x);
+    x = run_up(r, x);
+    atedm_group_norm(r->s, &(atedm_group_norm_args){.weight = unet->norm_out,
+                                                    .x = x,
+                                                    .y = x,
+                                                    .n = args->n,
+                                                    .hw = args->h * args->w,
+                                                    .groups = c->norm_groups,
+                                                    .epsilon = c->norm_epsilon,
+                                                    .silu = true});
+    atedm_conv(r->s, &(atedm_conv_args){.weight = unet->conv_out,
+                                        .x = x,
+                                        .y = args->y,
+                                        .n = args->n,
+                                        .h = args->h,
+                                        .w = args->w});
+    atedm_arena_release(r->arena, mark);
+}
+
 void atedm_unet_forward(const atedm_unet *unet, atedm_stream *s, atedm_arena *arena,
                         const atedm_unet_args *args)
 {
-    const atedm_unet_config *c = &unet->config;
     if (args->n < 1 || args->n > ATEDM_UNET_MAX_SAMPLES || args->h < 1 || args->w < 1) {
         atedm_stream_fail(s, ATEDM_ERR_INVALID, "UNet: %lld samples of %lld x %lld",
                           (long long)args->n, (long long)args->h, (long long)args->w);
@@ -406,29 +443,12 @@ void atedm_unet_forward(const atedm_unet *unet, atedm_stream *s, atedm_arena *ar
                   .args = args,
                   .element = atedm_dtype_size(atedm_stream_dtype(s))};
     r.embedding = embed_steps(&r);
-    void *x = take_map(&r, 0, c->channels[0]);
-    atedm_conv(s, &(atedm_conv_args){.weight = unet->conv_in,
-                                     .x = args->x,
-                                     .y = x,
-                                     .n = args->n,
-                                     .h = args->h,
-                                     .w = args->w});
-    x = run_down(&r, x);
-    x = run_mid(&r, x);
-    x = run_up(&r, x);
-    atedm_group_norm(s, &(atedm_group_norm_args){.weight = unet->norm_out,
-                                                 .x = x,
-                                                 .y = x,
-                                                 .n = args->n,
-                                                 .hw = args->h * args->w,
-                                                 .groups = c->norm_groups,
-                                                 .epsilon = c->norm_epsilon,
-                                                 .silu = true});
-    atedm_conv(s, &(atedm_conv_args){.weight = unet->conv_out,
-                                     .x = x,
-                                     .y = args->y,
-                                     .n = args->n,
-                                     .h = args->h,
-                                     .w = args->w});
+    if (args->trace) { // waits between operations
+        run_trunk(&r);
+    } else {
+        atedm_unet_key key;
+        size_t bytes = atedm_unet_key_make(unet, unet->n_blocks, args, r.embedding, arena, &key);
+        atedm_stream_repeat(s, &key, bytes, run_trunk, &r);
+    }
     atedm_arena_release(arena, mark);
 }

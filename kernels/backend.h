@@ -22,6 +22,7 @@ struct atedm_stream {
     atedm_device *device;
     atedm_dtype act;
     atedm_op_counts counts;
+    atedm_repeat_figures repeats;
     atedm_status status; // first failure since the last sync
     atedm_error error;
 };
@@ -65,6 +66,15 @@ struct atedm_backend {
     void (*upload)(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
     void (*download)(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
     void (*copy)(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+
+    // As atedm_stream_set_background and atedm_stream_idle. NULL both: operations are done when
+    // they return.
+    bool (*stream_set_background)(atedm_stream *stream);
+    bool (*stream_idle)(atedm_stream *stream);
+    // As atedm_stream_repeat, with a key within the limit. NULL: `enqueue` is always called.
+    void (*stream_repeat)(atedm_stream *s, const void *key, size_t key_bytes,
+                          atedm_enqueue_fn enqueue, void *user);
+    void (*stream_forget)(atedm_stream *stream); // with stream_repeat
 
     // `head` holds the common fields that kernels.c worked out; the backend copies it into its own
     // struct and sets `bytes`.

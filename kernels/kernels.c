@@ -136,6 +136,18 @@ atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err)
     return atedm_error_set(err, status, "%s", stream->error.message);
 }
 
+bool atedm_stream_set_background(atedm_stream *stream)
+{
+    const atedm_backend *backend = stream->device->backend;
+    return backend->stream_set_background && backend->stream_set_background(stream);
+}
+
+bool atedm_stream_idle(atedm_stream *stream)
+{
+    const atedm_backend *backend = stream->device->backend;
+    return stream->status || !backend->stream_idle || backend->stream_idle(stream);
+}
+
 bool atedm_stream_failed(const atedm_stream *stream)
 {
     return stream->status != ATEDM_OK;
@@ -149,4 +161,29 @@ atedm_op_counts atedm_stream_counts(const atedm_stream *stream)
 void atedm_stream_reset_counts(atedm_stream *stream)
 {
     stream->counts = (atedm_op_counts){0};
+}
+
+void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
+                         atedm_enqueue_fn enqueue, void *user)
+{
+    const atedm_backend *backend = s->device->backend;
+    if (s->status)
+        return;
+    if (backend->stream_repeat && key_bytes <= ATEDM_REPEAT_KEY_MAX) {
+        backend->stream_repeat(s, key, key_bytes, enqueue, user);
+        return;
+    }
+    s->repeats.direct++;
+    enqueue(user);
+}
+
+const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s)
+{
+    return &s->repeats;
+}
+
+void atedm_stream_forget(atedm_stream *s)
+{
+    if (s->device->backend->stream_forget)
+        s->device->backend->stream_forget(s);
 }

@@ -128,6 +128,13 @@ ATEDM_MUST_CHECK atedm_status atedm_stream_sync(atedm_stream *stream, atedm_erro
 // the failure, and tells whether all went well.
 bool atedm_stream_wait(atedm_stream *stream);
 
+// Lets what is enqueued run beside what other streams of the device do, and wait where there is not
+// room for both; before anything is enqueued. False where operations are done when they return, so
+// that nothing runs beside anything.
+bool atedm_stream_set_background(atedm_stream *stream);
+// Whether all that was enqueued is done, without waiting; a stream that failed is.
+bool atedm_stream_idle(atedm_stream *stream);
+
 // Makes the stream fail, for callers that find a mistake of their own between operations.
 void atedm_stream_fail(atedm_stream *stream, atedm_status status, const char *format, ...)
     ATEDM_PRINTF(3, 4);
@@ -151,6 +158,34 @@ void atedm_stream_reset_counts(atedm_stream *stream);
 void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
+
+// ---- sequences that come again
+
+typedef void (*atedm_enqueue_fn)(void *user);
+
+// Calls `enqueue`, which calls operations of this stream and nothing else that matters, or enqueues
+// what it did when it last came with this key: a backend may record the device's work of a call and
+// launch it as a whole. Equal keys promise equal operations: the same weights, sizes, spans,
+// addresses and other values. `enqueue` may be called twice, the first time without effect on the
+// device; it neither uploads, downloads nor waits. Results and counts are as if it had been called
+// once. Longer keys than the limit are never recorded.
+#define ATEDM_REPEAT_KEY_MAX ((size_t)1 << 16)
+void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
+                         atedm_enqueue_fn enqueue, void *user);
+
+// What became of the calls so far.
+typedef struct atedm_repeat_figures {
+    uint64_t direct;   // ran as any operations do
+    uint64_t recorded; // ran by a recording that was made for it
+    uint64_t replayed; // ran by an earlier one
+    uint64_t dropped;  // recordings that were given up for others, or whose memory had moved
+    size_t bytes;      // of device memory that recordings have now
+    char refusal[ATEDM_ERROR_MAX]; // why there will be no recordings any more; "" where nothing is
+                                   // wrong
+} atedm_repeat_figures;
+const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s);
+// Gives up all recordings, and their memory.
+void atedm_stream_forget(atedm_stream *s);
 
 // ---- weights
 

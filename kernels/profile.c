@@ -142,6 +142,7 @@ atedm_status atedm_profile_start(atedm_device *device, const atedm_profile_rates
     if (rates)
         p->rates = *rates;
     p->table = *p->inner;
+    p->table.stream_repeat = NULL; // operations that wait cannot be recorded
 #define X(op, parameters, arguments, bytes)                                                        \
     p->table.op = timed_##op;                                                                      \
     p->ops[OP_##op].name = #op;

@@ -37,6 +37,7 @@ struct atedm_runner {
     atedm_runner_post_fn post;
     void *user;
     order *orders, **orders_end; // by arrival
+    bool refusal_told;           // of atedm_engine_repeats
     bool full;                   // the next order does not fit until another one leaves
     double busy_s;               // time in turns since the last evaluation was told
     uint64_t flops;              // of the engine until then
@@ -156,6 +157,15 @@ void atedm_runner_close(atedm_runner *r)
 size_t atedm_runner_device_memory(const atedm_runner *r)
 {
     return atedm_engine_memory(r->engine);
+}
+
+const char *atedm_runner_take_remark(atedm_runner *r)
+{
+    const char *refusal = atedm_engine_repeats(r->engine)->refusal;
+    if (r->refusal_told || !*refusal)
+        return NULL;
+    r->refusal_told = true;
+    return refusal;
 }
 
 // ---- orders

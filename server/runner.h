@@ -35,4 +35,7 @@ bool atedm_runner_turn(atedm_runner *runner);
 
 size_t atedm_runner_device_memory(const atedm_runner *runner);
 
+// What the log should have, each once; NULL where nothing is new. Borrowed.
+const char *atedm_runner_take_remark(atedm_runner *runner);
+
 #endif

@@ -207,6 +207,9 @@ static int work(mailbox *box, const atedm_worker_options *options)
     for (bool busy = false;;) {
         hand_over(runner, take_orders(box, !busy));
         busy = atedm_runner_turn(runner);
+        const char *remark = atedm_runner_take_remark(runner);
+        if (remark)
+            fprintf(stderr, "atedm-worker: %s\n", remark);
     }
 }
 

@@ -57,6 +57,7 @@ static void stream_destroy(atedm_stream *head)
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     if (s->stream)
         (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
+    atedm_cuda_graphs_finish(s);
     for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++)
         atedm_cuda_free(head->device, s->scratch[i]);
     atedm_cuda_staging_finish(&s->staging);
@@ -76,8 +77,8 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
     s->head.device = device; // which scratch memory asks for
     atedm_status status = atedm_cuda_status(atedm_cuda_use(device), "taking the device", err);
     if (!status)
-        status = atedm_cuda_status(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking),
-                                   "making a stream", err);
+        status =
+            atedm_cuda_status(atedm_cuda_stream_make(true, &s->stream), "making a stream", err);
     if (!status)
         status = atedm_cuda_staging_init(&s->staging, err);
     if (!status)
@@ -89,6 +90,7 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
         stream_destroy(&s->head);
         return status;
     }
+    atedm_cuda_graphs_init(s);
     *ret_stream = &s->head;
     return ATEDM_OK;
 }
@@ -109,6 +111,10 @@ static const atedm_backend table = {
     .upload = atedm_cuda_upload,
     .download = atedm_cuda_download,
     .copy = atedm_cuda_copy,
+    .stream_set_background = atedm_cuda_stream_set_background,
+    .stream_idle = atedm_cuda_stream_idle,
+    .stream_repeat = atedm_cuda_stream_repeat,
+    .stream_forget = atedm_cuda_stream_forget,
     .linear_weight_create = atedm_cuda_linear_weight_create,
     .conv_weight_create = atedm_cuda_conv_weight_create,
     .norm_weight_create = atedm_cuda_norm_weight_create,

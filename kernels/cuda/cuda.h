@@ -60,6 +60,15 @@ typedef struct atedm_cuda_staging {
     int at; // the one that is being filled; the next one is the oldest
 } atedm_cuda_staging;
 
+// What is kept of sequences that come again: graph.c. The latest of each.
+#define ATEDM_CUDA_MAX_KEYS 64
+#define ATEDM_CUDA_MAX_GRAPHS 16
+#define ATEDM_CUDA_MAX_GRAPH_BYTES ((size_t)256 << 20)
+typedef struct atedm_cuda_graphs {
+    struct atedm_cuda_graph *latest;
+    bool off, capturing;
+} atedm_cuda_graphs;
+
 typedef struct atedm_cuda_stream {
     atedm_stream head;
     cudaStream_t stream;
@@ -68,6 +77,7 @@ typedef struct atedm_cuda_stream {
     atedm_cuda_staging staging;
     struct atedm_cuda_plan *plans; // of linear layers, by shape: linear.c
     struct atedm_cuda_dnn *dnn;    // cuDNN's part: dnn.c; NULL where it has none
+    atedm_cuda_graphs graphs;
 } atedm_cuda_stream;
 
 typedef struct atedm_cuda_weight {
@@ -170,8 +180,27 @@ ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_create(const struct atedm_cuda_dnn_
                                                     struct atedm_cuda_dnn **ret_dnn,
                                                     atedm_error *err);
 void atedm_cuda_dnn_destroy(struct atedm_cuda_dnn *dnn); // NULL allowed
+// Later calls go to this stream. False: cuDNN refuses.
+bool atedm_cuda_dnn_move(struct atedm_cuda_dnn *dnn, cudaStream_t stream); // NULL allowed
 // True: it is enqueued, or the stream has failed. False: it is for conv.cu.
 bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
+
+// ---- stream.c
+
+ATEDM_MUST_CHECK cudaError_t atedm_cuda_stream_make(bool urgent, cudaStream_t *ret_stream);
+bool atedm_cuda_stream_set_background(atedm_stream *s);
+bool atedm_cuda_stream_idle(atedm_stream *s);
+
+// ---- graph.c
+
+void atedm_cuda_graphs_init(atedm_cuda_stream *s);
+void atedm_cuda_graphs_finish(atedm_cuda_stream *s);
+void atedm_cuda_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
+                              atedm_enqueue_fn enqueue, void *user);
+void atedm_cuda_stream_forget(atedm_stream *s);
+// Memory of the stream's own is about to move: graphs have its address, and go. During a capture it
+// cannot: false, after failing the stream.
+bool atedm_cuda_graphs_release(atedm_cuda_stream *s);
 
 // ---- ops.c
 

@@ -160,6 +160,11 @@ void atedm_cuda_dnn_destroy(atedm_cuda_dnn *dnn)
     free(dnn);
 }
 
+bool atedm_cuda_dnn_move(atedm_cuda_dnn *dnn, cudaStream_t stream)
+{
+    return !dnn || !dnn->library->set_stream(dnn->handle, stream);
+}
+
 // ---- convolutions
 
 static bool same_shape(const atedm_cuda_dnn_shape *a, const atedm_cuda_dnn_shape *b)

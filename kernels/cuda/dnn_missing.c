@@ -33,6 +33,11 @@ void atedm_cuda_dnn_destroy(struct atedm_cuda_dnn *dnn)
 {
 }
 
+bool atedm_cuda_dnn_move(struct atedm_cuda_dnn *dnn, cudaStream_t stream)
+{
+    return true;
+}
+
 bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args)
 {
     return false;

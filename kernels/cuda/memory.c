@@ -53,6 +53,8 @@ void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int
     }
     if (s->scratch[which] && bytes <= s->scratch_bytes[which])
         return s->scratch[which];
+    if (!atedm_cuda_graphs_release(s))
+        return NULL;
     // The old one may be in use by what is enqueued; cudaFree waits for that.
     atedm_cuda_free(s->head.device, s->scratch[which]);
     s->scratch[which] = NULL;

@@ -66,6 +66,10 @@ static atedm_cuda_stage *take(atedm_cuda_stream *s, size_t bytes, char **ret_mem
                               size_t *ret_bytes)
 {
     const atedm_cuda_stage *now = &s->staging.stages[s->staging.at];
+    if (s->graphs.capturing) // what it would copy at each launch is there only once
+        atedm_stream_fail(&s->head, ATEDM_ERR_INVALID, "a copy from or to the host in a capture");
+    if (s->head.status)
+        return NULL;
     if (now->used == ATEDM_CUDA_STAGE_BYTES || now->n_downloads == ATEDM_CUDA_STAGE_DOWNLOADS)
         turn(s);
     if (s->head.status)

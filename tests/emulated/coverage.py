@@ -56,6 +56,7 @@ def commands_of(build):
     yield (emulated / "test_devices",), "own"
     yield (emulated / "test_steps", "--filter", "staging/*"), "own"
     yield (emulated / "test_dnn",), "auto"
+    yield (emulated / "test_graphs",), "own"
 
 
 def run_tests(build, shared):

@@ -1,7 +1,7 @@
 // The devices of the fake runtime: ATEDM_EMULATED_DEVICES=N of them, each with memory
 // (ATEDM_EMULATED_MEMORY=BYTES), a name, a UUID and a context of its own, which can be lost. C++.
 #include "tests/emulated/engine.hpp"
-#include "tests/emulated/memory.hpp"
+#include "tests/emulated/stream.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -74,6 +74,8 @@ cudaError_t cudaSetDevice(int device)
 cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_total)
 {
     guard g(emulated::lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     emulated::memory_info(of_thread, ret_free, ret_total);
     return sticky[of_thread];
 }

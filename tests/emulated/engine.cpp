@@ -2,6 +2,7 @@
 // Faults in a kernel (a bad access, a deadlock, a copy that nobody waits for) end the program with
 // a message that names kernel, block and thread.
 #include "tests/emulated/engine.hpp"
+#include "tests/emulated/memory.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -462,6 +463,8 @@ static void on_fault(int signal_number, siginfo_t *info, void *)
 {
     char text[512];
     int n;
+    if (open_at(info->si_addr))
+        return;
     if (current && running && current != &running->scheduler)
         n = snprintf(text, sizeof text,
                      "emulated cuda: INVALID ACCESS at %p in %s block (%u,%u,%u) thread "
@@ -491,7 +494,7 @@ cudaError_t check_launch(const launch_request &launch)
     return cudaErrorInvalidConfiguration;
 }
 
-void run_launch(const launch_request &launch)
+void catch_faults()
 {
     static std::once_flag once;
     std::call_once(once, [] {
@@ -501,6 +504,11 @@ void run_launch(const launch_request &launch)
         sigaction(SIGSEGV, &action, nullptr);
         sigaction(SIGBUS, &action, nullptr);
     });
+}
+
+void run_launch(const launch_request &launch)
+{
+    catch_faults();
     uint64_t total = (uint64_t)launch.grid.x * launch.grid.y * launch.grid.z;
     std::atomic<uint64_t> next{0};
     // A thread costs more than what a small launch does.

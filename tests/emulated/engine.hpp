@@ -67,6 +67,9 @@ struct block {
 };
 ATEDM_EMULATED_TLS block *running;
 
+// Has bad accesses told, with kernel, block and thread.
+void catch_faults();
+
 } // namespace emulated
 
 #endif

@@ -1,5 +1,5 @@
 // Events of the fake runtime: a place in a stream that the host waits for. C++.
-#include "tests/emulated/memory.hpp"
+#include "tests/emulated/stream.hpp"
 
 using guard = std::lock_guard<std::recursive_mutex>;
 
@@ -48,6 +48,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     guard g(emulated::lock);
+    if (event->stream) // what was captured does not come to pass
+        if (cudaError_t error = emulated::forbid(event->stream))
+            return error;
     if (event->recorded == event->passed)
         return cudaSuccess;
     if (cudaError_t error = emulated::lost(emulated::device_of(event->stream)))

@@ -21,10 +21,11 @@ struct allocation {
     size_t map_bytes; // guard pages included
     memory_kind kind;
     int device;
+    bool open; // to host code, where device memory is protected
 };
 static std::map<uintptr_t, allocation> allocations; // guarded by lock
 static size_t used[MOST_DEVICES];
-static int unlocks;
+static int unlocks, unlocked_device;
 
 // Calls that allocate or free, for tests: each makes the host wait, or the device.
 extern "C" {
@@ -37,11 +38,30 @@ static void set_access(const allocation &a, int access)
     mprotect(a.map + PAGE, a.map_bytes - 2 * PAGE, access);
 }
 
-static void set_all(int access)
+// Opened one by one, at the first access: most work touches few of some hundred allocations.
+bool open_at(const void *p)
+{
+    if (!unlocks)
+        return false;
+    for (auto &[base, a] : allocations) {
+        const char *first = a.map + PAGE, *last = a.map + a.map_bytes - PAGE;
+        if ((const char *)p < first || (const char *)p >= last || a.kind != memory_kind::DEVICE ||
+            (unlocked_device != ANY_DEVICE && a.device != unlocked_device))
+            continue;
+        set_access(a, PROT_READ | PROT_WRITE);
+        a.open = true;
+        return true;
+    }
+    return false;
+}
+
+static void close_all()
 {
     for (auto &[base, a] : allocations)
-        if (a.kind == memory_kind::DEVICE)
-            set_access(a, access);
+        if (a.open) {
+            set_access(a, PROT_NONE);
+            a.open = false;
+        }
 }
 
 // Memory of the other devices, where there is any.
@@ -61,18 +81,30 @@ unlock::unlock(int which) : device(which)
 {
     if (unlocks++)
         return;
+    unlocked_device = device;
     if (setting().protect)
-        set_all(PROT_READ | PROT_WRITE);
-    set_others(device, PROT_NONE);
+        catch_faults();
+    else
+        set_others(device, PROT_NONE);
 }
 
 unlock::~unlock()
 {
     if (--unlocks)
         return;
-    set_others(device, PROT_READ | PROT_WRITE);
     if (setting().protect)
-        set_all(PROT_NONE);
+        close_all();
+    else
+        set_others(device, PROT_READ | PROT_WRITE);
+}
+
+cudaError_t charge(int device, long bytes)
+{
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (bytes > (long)(setting().memory - used[device]))
+        return cudaErrorMemoryAllocation;
+    used[device] += (size_t)bytes;
+    return cudaSuccess;
 }
 
 cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device)
@@ -95,7 +127,7 @@ cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device)
     memset(m + PAGE, 0xff, body);
     // As close to the guard page behind it as the alignment allows.
     uintptr_t base = ((uintptr_t)m + PAGE + body - std::max<size_t>(bytes, 1)) & ~(align - 1);
-    allocations[base] = {bytes, m, body + 2 * PAGE, kind, device};
+    allocations[base] = {bytes, m, body + 2 * PAGE, kind, device, on_device && setting().protect};
     used[device] += on_device ? bytes : 0;
     *p = (void *)base;
     return cudaSuccess;

@@ -35,10 +35,15 @@ void run_until(cudaStream_t stream, const std::function<bool()> &passed);
 // Each allocation is a mapping of its own, between guard pages, filled with NaN.
 cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device);
 cudaError_t release(void *p); // checks the bytes behind the allocation
+// Memory that has no address here, as that of graphs; bytes < 0: gives it back.
+cudaError_t charge(int device, long bytes);
 bool is_device(const void *p, size_t bytes);
 int device_of(const void *p); // of device memory
 // Ends the program where the host would have to wait for a copy of pageable memory.
 void check_pinned(const void *p, size_t bytes);
+// For the fault handler, which holds no lock: whether the access may be repeated, since it is to
+// protected memory and somebody has unlocked it.
+bool open_at(const void *p);
 void memory_info(int device, size_t *ret_free, size_t *ret_total);
 
 // While one lives, host code may touch memory of this device, and of no other; without protection

@@ -1,37 +1,25 @@
 // The part of the CUDA runtime that kernels/cuda calls, on the host: streams, copies, memory.
 // Streams run their work when it is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits
-// for it. Devices are devices.cpp's. C++.
+// for it. Devices are devices.cpp's, capture and graphs are graph.cpp's. C++.
 #include "tests/emulated/engine.hpp"
-#include "tests/emulated/memory.hpp"
+#include "tests/emulated/stream.hpp"
 
 #include <algorithm>
 #include <cstdio>
-#include <deque>
 
 using emulated::is_device;
 using emulated::lock;
 using emulated::memory_kind;
 using guard = std::lock_guard<std::recursive_mutex>;
 
-struct task {
-    void (*run)(void *);
-    void *closure;
-    void (*drop)(void *);
-};
-struct CUstream_st {
-    int device;
-    std::deque<task> queue;
-};
-
-static std::vector<CUstream_st *> streams; // guarded by lock
+std::vector<CUstream_st *> emulated::streams;
 
 static void run_first(CUstream_st *s)
 {
-    task t = s->queue.front();
+    emulated::task_pointer t = s->queue.front();
     s->queue.pop_front();
     emulated::unlock opened(s->device);
-    t.run(t.closure);
-    t.drop(t.closure);
+    t->run(t->closure);
 }
 
 static void drain(CUstream_st *s)
@@ -42,7 +30,7 @@ static void drain(CUstream_st *s)
 
 static void drain_all()
 {
-    for (CUstream_st *s : streams)
+    for (CUstream_st *s : emulated::streams)
         drain(s);
 }
 
@@ -65,11 +53,12 @@ void run_until(cudaStream_t stream, const std::function<bool()> &passed)
 cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, void (*drop)(void *))
 {
     guard g(lock);
-    if (cudaError_t error = use(device_of(stream))) {
-        drop(closure);
+    auto t = std::make_shared<task>(run, closure, drop);
+    if (cudaError_t error = use(device_of(stream)))
         return error;
-    }
-    stream->queue.push_back({run, closure, drop});
+    if (stream->capture != cudaStreamCaptureStatusNone)
+        return capture(stream, t);
+    stream->queue.push_back(t);
     if (!setting().late)
         drain(stream);
     return cudaSuccess;
@@ -104,6 +93,8 @@ extern "C" {
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     int device = emulated::device_of_thread();
     cudaError_t error = emulated::lost(device);
     return error ? error : emulated::allocate(p, bytes, memory_kind::DEVICE, device);
@@ -112,6 +103,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 cudaError_t cudaFree(void *p)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     drain_all();
     return emulated::release(p);
 }
@@ -119,12 +112,16 @@ cudaError_t cudaFree(void *p)
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     return emulated::allocate(p, bytes, memory_kind::PINNED, emulated::device_of_thread());
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     drain_all();
     return emulated::release(p);
 }
@@ -146,6 +143,8 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
     int device = emulated::device_of_thread();
     if (cudaError_t error = emulated::lost(device))
         return error;
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
     if (cudaError_t error = check_copy(to, from, bytes, kind, device))
         return error;
     emulated::unlock opened(device);
@@ -160,13 +159,21 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
                                 : cudaErrorInvalidValue;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret_stream, unsigned flags)
+// Which stream goes first is seen by nobody here.
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *ret_stream, unsigned flags, int)
 {
     guard g(lock);
     if (flags != cudaStreamNonBlocking)
         return cudaErrorInvalidValue;
-    *ret_stream = new CUstream_st{emulated::device_of_thread(), {}};
-    streams.push_back(*ret_stream);
+    *ret_stream = new CUstream_st(emulated::device_of_thread());
+    emulated::streams.push_back(*ret_stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *ret_least, int *ret_greatest)
+{
+    *ret_least = 0;
+    *ret_greatest = -5;
     return cudaSuccess;
 }
 
@@ -174,7 +181,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     guard g(lock);
     drain(stream);
-    streams.erase(std::find(streams.begin(), streams.end(), stream));
+    auto &all = emulated::streams;
+    all.erase(std::find(all.begin(), all.end(), stream));
     delete stream;
     return cudaSuccess;
 }
@@ -182,8 +190,24 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     guard g(lock);
+    if (cudaError_t error = emulated::forbid(stream))
+        return error;
     drain(stream);
     return emulated::lost(stream->device);
+}
+
+// Whoever asks again and again sees the work go on.
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    guard g(lock);
+    if (cudaError_t error = emulated::forbid(stream))
+        return error;
+    if (cudaError_t error = emulated::lost(stream->device))
+        return error;
+    if (stream->queue.empty())
+        return cudaSuccess;
+    run_first(stream);
+    return cudaErrorNotReady;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -194,10 +218,12 @@ cudaError_t cudaGetLastError(void)
 
 const char *cudaGetErrorName(cudaError_t error)
 {
-    return error == cudaSuccess                 ? "cudaSuccess"
-           : error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
-           : error == cudaErrorIllegalAddress   ? "cudaErrorIllegalAddress"
-                                                : "cudaError";
+    return error == cudaSuccess                         ? "cudaSuccess"
+           : error == cudaErrorMemoryAllocation         ? "cudaErrorMemoryAllocation"
+           : error == cudaErrorIllegalAddress           ? "cudaErrorIllegalAddress"
+           : error == cudaErrorStreamCaptureUnsupported ? "cudaErrorStreamCaptureUnsupported"
+           : error == cudaErrorStreamCaptureInvalidated ? "cudaErrorStreamCaptureInvalidated"
+                                                        : "cudaError";
 }
 
 const char *cudaGetErrorString(cudaError_t error)

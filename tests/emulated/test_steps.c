@@ -122,8 +122,64 @@ Test(steps, admission_takes_the_memory, .timeout = 120)
         if (w.pictures < 2)
             cr_expect_eq(allocations(), so_far, "%ld", allocations() - so_far);
     }
-    cr_expect_leq(allocations() - before, 1); // the request leaves
+    cr_expect_eq(allocations(), before); // also when the request leaves
     atedm_engine_destroy(engine);
+    pipeline_bench_close(&b);
+}
+
+static void run_one(atedm_engine *engine, uint64_t job, const char *prompt)
+{
+    atedm_request request = pipeline_bench_request("at-edm-c");
+    request.width = request.height = 32;
+    request.steps = 1;
+    free(request.prompt);
+    request.prompt = strdup(prompt);
+    cr_assert_eq(atedm_engine_admit(engine, job, &request, NULL), ATEDM_OK);
+    while (atedm_engine_turn(engine))
+        ;
+}
+
+// Requests that are like earlier ones have the memory of those.
+Test(steps, requests_allocate_nothing, .timeout = 120)
+{
+    pipeline_bench b = pipeline_bench_open("cuda", ATEDM_F32);
+    watcher w = {0};
+    atedm_engine *engine = open_engine(&b, &w, SIZE_MAX);
+    run_one(engine, 0, "a red fox");
+    long before = allocations();
+    for (uint64_t job = 1; job < 4; job++)
+        run_one(engine, job, "another text");
+    cr_expect_eq(allocations(), before, "%ld", allocations() - before);
+    cr_expect_eq(w.pictures, 4);
+    atedm_engine_destroy(engine);
+    pipeline_bench_close(&b);
+}
+
+// Memory of requests that have left, and recordings, are no reason to refuse one: limits hold, and
+// the device has room.
+Test(steps, spare_memory_is_given_back, .timeout = 120)
+{
+    pipeline_bench b = pipeline_bench_open("cuda", ATEDM_F32);
+    size_t most = 0;
+    for (int limited = 0; limited < 2; limited++) {
+        watcher w = {0};
+        atedm_engine *engine = open_engine(&b, &w, limited ? most : SIZE_MAX);
+        for (int64_t side = 32; side >= 16; side -= 16) {
+            atedm_request request = pipeline_bench_request("off");
+            request.width = request.height = limited ? 48 - side : side; // small, large
+            request.steps = 3;
+            cr_assert_eq(atedm_engine_admit(engine, 1, &request, NULL), ATEDM_OK);
+            if (!limited && side == 32)
+                most = atedm_engine_memory(engine);
+            while (atedm_engine_turn(engine))
+                if (limited)
+                    cr_expect_leq(atedm_engine_memory(engine), most);
+        }
+        cr_expect_eq(w.pictures, 2);
+        cr_expect(limited || atedm_engine_repeats(engine)->bytes > 0);
+        cr_expect(!limited || atedm_engine_repeats(engine)->dropped > 0);
+        atedm_engine_destroy(engine);
+    }
     pipeline_bench_close(&b);
 }
 

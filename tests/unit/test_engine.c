@@ -327,11 +327,13 @@ Test(engine, memory_is_known_before_it_is_taken)
     atedm_engine_options options = {.max_batch = 2, .max_requests = 8};
     atedm_engine_hooks hooks = {on_evaluated, on_stepped, on_image, on_preview,
                                 on_done,      on_failed,  o};
-    options.memory_limit = b.model->weight_bytes + 2 * each + 2 * scratch.steps + scratch.vae;
+    options.memory_limit =
+        b.model->weight_bytes + 2 * each + 2 * scratch.steps + scratch.text + scratch.vae;
     for (int short_of = 0; short_of < 2; short_of++) {
         atedm_engine *engine = NULL;
         if (short_of)
-            options.memory_limit = b.model->weight_bytes + each + scratch.steps + scratch.vae - 1;
+            options.memory_limit =
+                b.model->weight_bytes + each + scratch.steps + scratch.text + scratch.vae - 1;
         cr_assert_eq(atedm_engine_create(b.model, &options, &hooks, &engine, &err), ATEDM_OK);
         for (uint64_t job = 0; job < 3; job++) {
             atedm_request copy = make_sized(SIDE, 2);
@@ -397,8 +399,8 @@ Test(engine, where_there_is_no_memory_for_previews_there_are_none)
     cr_assert_eq(atedm_generation_create(b.pipeline, &request, NULL, NULL, NULL, &g, NULL),
                  ATEDM_OK);
     atedm_scratch_need scratch = atedm_generation_scratch(g);
-    options.memory_limit =
-        b.model->weight_bytes + atedm_generation_memory(g) + scratch.steps + scratch.vae;
+    options.memory_limit = b.model->weight_bytes + atedm_generation_memory(g) + scratch.steps +
+                           scratch.text + scratch.vae;
     atedm_generation_destroy(g);
     cr_assert_eq(atedm_engine_create(b.model, &options, &hooks, &engine, NULL), ATEDM_OK);
     cr_assert_eq(atedm_engine_admit(engine, 1, &request, NULL), ATEDM_OK);

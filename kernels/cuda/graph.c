@@ -1,0 +1,245 @@
+// Sequences of operations as CUDA graphs, for atedm_stream_repeat: captured when a key comes for
+// the second time, launched from then on. Whoever calls promises that a key says all; what this
+// file sees to is that graphs are as few as they may be, and gone before scratch memory moves.
+#include "kernels/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// For measuring what graphs bring: "0" turns them off.
+#define SWITCH "ATEDM_CUDA_GRAPHS"
+
+typedef struct atedm_cuda_graph {
+    void *key;
+    size_t key_bytes;
+    cudaGraphExec_t graph;         // NULL: not captured
+    size_t bytes;                  // of device memory
+    atedm_op_counts counts;        // that its operations added
+    struct atedm_cuda_graph *next; // the one that was used before
+} atedm_cuda_graph;
+
+void atedm_cuda_graphs_init(atedm_cuda_stream *s)
+{
+    const char *value = getenv(SWITCH);
+    s->graphs.off = value && strcmp(value, "0") == 0;
+}
+
+// Without its graph. One that is still running goes on to its end.
+static void drop(atedm_cuda_stream *s, atedm_cuda_graph *g)
+{
+    if (!g->graph)
+        return;
+    (void)cudaGraphExecDestroy(g->graph);
+    g->graph = NULL;
+    s->head.repeats.bytes -= g->bytes;
+    s->head.repeats.dropped++;
+}
+
+static void free_from(atedm_cuda_stream *s, atedm_cuda_graph **place)
+{
+    atedm_cuda_graph *g = *place;
+    *place = NULL;
+    while (g) {
+        atedm_cuda_graph *next = g->next;
+        drop(s, g);
+        free(g->key);
+        free(g);
+        g = next;
+    }
+}
+
+void atedm_cuda_graphs_finish(atedm_cuda_stream *s)
+{
+    free_from(s, &s->graphs.latest);
+}
+
+void atedm_cuda_stream_forget(atedm_stream *head)
+{
+    atedm_cuda_graphs_finish(atedm_cuda_stream_of(head));
+}
+
+bool atedm_cuda_graphs_release(atedm_cuda_stream *s)
+{
+    if (s->graphs.capturing) {
+        atedm_stream_fail(&s->head, ATEDM_ERR_NOMEM, "scratch memory grows during a capture");
+        return false;
+    }
+    for (atedm_cuda_graph *g = s->graphs.latest; g; g = g->next)
+        drop(s, g);
+    return true;
+}
+
+// No graphs any more. Why is kept for whoever asks: what the stream says, or else the error.
+static void refuse(atedm_cuda_stream *s, cudaError_t error, const char *what)
+{
+    s->graphs.off = true;
+    if (!s->head.status)
+        atedm_cuda_check(&s->head, error, what);
+    s->head.status = ATEDM_OK;
+    (void)cudaGetLastError(); // is not for the next call to find
+    snprintf(s->head.repeats.refusal, sizeof s->head.repeats.refusal,
+             "goes on without CUDA graphs: %.400s", s->head.error.message);
+    free_from(s, &s->graphs.latest);
+}
+
+// ---- keys
+
+// Those beyond the limits go, and graphs before their keys.
+static void trim(atedm_cuda_stream *s)
+{
+    size_t keys = 0, graphs = 0, bytes = 0;
+    for (atedm_cuda_graph **place = &s->graphs.latest; *place; place = &(*place)->next) {
+        if (++keys > ATEDM_CUDA_MAX_KEYS) {
+            free_from(s, place);
+            return;
+        }
+        if (!(*place)->graph)
+            continue;
+        bytes += (*place)->bytes;
+        if (++graphs > ATEDM_CUDA_MAX_GRAPHS || (bytes > ATEDM_CUDA_MAX_GRAPH_BYTES && graphs > 1))
+            drop(s, *place);
+    }
+}
+
+static atedm_cuda_graph *make(const void *key, size_t key_bytes)
+{
+    atedm_cuda_graph *g = calloc(1, sizeof *g);
+    if (g && !(g->key = malloc(key_bytes ? key_bytes : 1))) {
+        free(g);
+        return NULL;
+    }
+    if (g) {
+        memcpy(g->key, key, key_bytes);
+        g->key_bytes = key_bytes;
+    }
+    return g;
+}
+
+// What is kept of the key, now the latest of all. NULL where it comes for the first time (from then
+// on there is something), or where there is no memory for it.
+static atedm_cuda_graph *find(atedm_cuda_stream *s, const void *key, size_t key_bytes)
+{
+    atedm_cuda_graph **place = &s->graphs.latest;
+    while (*place &&
+           ((*place)->key_bytes != key_bytes || memcmp((*place)->key, key, key_bytes) != 0))
+        place = &(*place)->next;
+    atedm_cuda_graph *known = *place, *g = known ? known : make(key, key_bytes);
+    if (!g)
+        return NULL;
+    if (known)
+        *place = known->next;
+    g->next = s->graphs.latest;
+    s->graphs.latest = g;
+    trim(s);
+    return known;
+}
+
+// ---- capture and launch
+
+static atedm_op_counts counted_since(const atedm_op_counts *now, const atedm_op_counts *before)
+{
+    return (atedm_op_counts){now->conv - before->conv, now->linear - before->linear,
+                             now->attention - before->attention, now->overhead - before->overhead};
+}
+
+static size_t free_memory(void)
+{
+    size_t bytes = 0, total;
+    return cudaMemGetInfo(&bytes, &total) ? 0 : bytes;
+}
+
+// Measures what it takes: CUDA does not say. Where others take or give memory at this moment it is
+// off by that.
+static cudaError_t instantiate(cudaStream_t stream, cudaGraph_t graph, cudaGraphExec_t *ret_graph,
+                               size_t *ret_bytes)
+{
+    cudaGraphExec_t ready = NULL;
+    size_t before = free_memory();
+    cudaError_t error = cudaGraphInstantiate(&ready, graph, 0);
+    if (!error)
+        error = cudaGraphUpload(ready, stream); // it has its memory now, not at the first launch
+    if (error) {
+        if (ready)
+            (void)cudaGraphExecDestroy(ready);
+        return error;
+    }
+    size_t after = free_memory();
+    *ret_graph = ready;
+    *ret_bytes = after < before ? before - after : 0;
+    return cudaSuccess;
+}
+
+// What goes wrong only here is an error of the capture; what is wrong anyway will fail again when
+// it is called directly.
+static void give_up(atedm_cuda_stream *s, cudaError_t error, const atedm_op_counts *before)
+{
+    if (error)
+        refuse(s, error, "capturing a graph");
+    s->head.status = ATEDM_OK;
+    s->head.counts = *before;
+}
+
+// False where there is no graph after all: then nothing has happened. `g` may be gone.
+static bool capture(atedm_cuda_stream *s, atedm_cuda_graph *g, atedm_enqueue_fn enqueue, void *user)
+{
+    const atedm_op_counts before = s->head.counts;
+    cudaGraph_t graph = NULL;
+    // Other threads may allocate meanwhile.
+    cudaError_t error = cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
+    if (!error) {
+        s->graphs.capturing = true;
+        enqueue(user);
+        s->graphs.capturing = false;
+        error = cudaStreamEndCapture(s->stream, &graph);
+    }
+    if (!error && !s->head.status)
+        error = instantiate(s->stream, graph, &g->graph, &g->bytes);
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    if (error || s->head.status) {
+        give_up(s, error, &before);
+        return false;
+    }
+    s->head.repeats.bytes += g->bytes;
+    g->counts = counted_since(&s->head.counts, &before);
+    trim(s);
+    return true;
+}
+
+static bool launch(atedm_cuda_stream *s, const atedm_cuda_graph *g)
+{
+    cudaError_t error = cudaGraphLaunch(g->graph, s->stream);
+    if (!error)
+        return true;
+    refuse(s, error, "launching a graph");
+    return false;
+}
+
+static void add_counts(atedm_op_counts *to, const atedm_op_counts *more)
+{
+    to->conv += more->conv;
+    to->linear += more->linear;
+    to->attention += more->attention;
+    to->overhead += more->overhead;
+}
+
+void atedm_cuda_stream_repeat(atedm_stream *head, const void *key, size_t key_bytes,
+                              atedm_enqueue_fn enqueue, void *user)
+{
+    atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    const atedm_op_counts before = head->counts;
+    atedm_cuda_graph *g = s->graphs.off ? NULL : find(s, key, key_bytes);
+    if (g && g->graph && launch(s, g)) {
+        add_counts(&head->counts, &g->counts);
+        head->repeats.replayed++;
+        return;
+    }
+    if (g && !s->graphs.off && capture(s, g, enqueue, user) && launch(s, g)) {
+        head->repeats.recorded++;
+        return;
+    }
+    head->counts = before;
+    head->repeats.direct++;
+    enqueue(user);
+}
