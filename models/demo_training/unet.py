@@ -24,8 +24,10 @@ from . import checkpoint
 from .architecture import NATIVE_SIZE, SCHEDULER, UNET, VAE
 from .attention import gathering_loss, record_maps
 from .data import pictures, random_scenes
+from .evenness import record_blocks, unevenness
 from .optimizer import make_optimizers, optimize
 from .text import TextEncoders
+from .tokens import tokens_of_levels
 
 RATE = 1.5e-3
 WARM_UP = 100  # steps
@@ -37,6 +39,7 @@ EMPTY = 0.02  # share with the empty prompt, encoded
 # of the samples from this timestep on are noise alone: the network must not trust what it sees there.
 BLIND_FROM, BLIND = 900, 0.5
 GATHERING = 0.03  # weight of the loss of attention.py
+EVENNESS = 1.0  # weight of the loss of evenness.py
 CHECKPOINT_STEPS = 250
 ENCODED = 32  # pictures at once
 
@@ -128,7 +131,7 @@ class Trainer:
             unet.load_state_dict(before.state_dict(), strict=False)
         self.unet = unet.to(device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.unet).eval()
-        self.maps = record_maps(self.unet)
+        self.maps, self.blocks = record_maps(self.unet), record_blocks(self.unet)
         self.optimizers = make_optimizers(self.unet, RATE)
         self.alphas = EulerDiscreteScheduler(**SCHEDULER).alphas_cumprod.to(device)
         self.done = 0
@@ -157,8 +160,8 @@ class Trainer:
 
     def loss(
         self, latents: torch.Tensor, scenes: list[Scene], size: tuple[int, int], rng: random.Random
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the prediction, and of the maps."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of the prediction, of the maps and of the blocks' evenness."""
         hidden, pooled = self.condition(scenes, rng)
         count = len(scenes)
         x = latents.to(self.device, memory_format=torch.channels_last)
@@ -175,20 +178,22 @@ class Trainer:
         added = {"text_embeds": pooled, "time_ids": ids.expand(count, -1)}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             got = self.unet(noisy, timesteps, hidden, added_cond_kwargs=added, return_dict=False)[0]
-        gathering = gathering_loss(self.maps, scenes, size, tuple(x.shape[2:])) * (~blind)
-        return F.mse_loss(got.float(), wanted), gathering.mean()
+        levels = tokens_of_levels(scenes, size, tuple(x.shape[2:]), self.device)
+        gathering = gathering_loss(self.maps, levels) * (~blind)
+        uneven = unevenness(self.blocks, levels) * alpha.flatten()
+        return F.mse_loss(got.float(), wanted), gathering.mean(), uneven.mean()
 
-    def step(self, latents: Latents, rng: random.Random, rate: float) -> tuple[float, float]:
+    def step(self, latents: Latents, rng: random.Random, rate: float) -> tuple[float, float, float]:
         torch.manual_seed(self.seed * 1_000_003 + self.done)
         size = (latents.bucket.width, latents.bucket.height)
-        prediction, gathering = self.loss(*latents.batch(rng), size, rng)
-        optimize(self.unet, self.optimizers, prediction + GATHERING * gathering, rate)
+        prediction, gathering, uneven = self.loss(*latents.batch(rng), size, rng)
+        optimize(self.unet, self.optimizers, prediction + GATHERING * gathering + EVENNESS * uneven, rate)
         self.done += 1
         keep = min(EMA, (1 + self.done) / (10 + self.done))
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.unet.parameters()):
                 mean.lerp_(now, 1 - keep)
-        return prediction.item(), gathering.item()
+        return prediction.item(), gathering.item(), uneven.item()
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -221,7 +226,8 @@ def train(
             ready[key] = Latents(bucket, vae, trainer.seed, file)
         losses = trainer.step(ready[key], random.Random(f"{trainer.seed} unet {step}"), rate_at(step, len(buckets)))
         average = losses if average is None else tuple(0.98 * a + 0.02 * b for a, b in zip(average, losses))
-        bar.set_postfix(loss=f"{average[0]:.4f}", maps=f"{average[1]:.3f}", size=f"{bucket.width}x{bucket.height}")
+        losses_shown = {"loss": f"{average[0]:.4f}", "maps": f"{average[1]:.3f}", "uneven": f"{average[2]:.4f}"}
+        bar.set_postfix(**losses_shown, size=f"{bucket.width}x{bucket.height}")
         if trainer.done % CHECKPOINT_STEPS == 0 or trainer.done == len(buckets):
             checkpoint.save(path, trainer.state())
             look(trainer)

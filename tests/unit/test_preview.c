@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEMO_SIDE (CELL * CELLS)
+#define DEMO_SIDE (CELL * CELLS) // the smallest that the model knows
 #define CELL 8
-#define CELLS 16
+#define CELLS 24
 #define VALUES (3 * CELLS * CELLS)
 
 Test(preview, a_pixel_is_the_map_of_its_cell)
