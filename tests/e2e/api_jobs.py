@@ -387,7 +387,7 @@ class Restart(unittest.TestCase):
             self.assertEqual(d.get("/healthz").status, 200)
 
     def test_retention(self):
-        with self.daemon(job_retention_bytes=8000) as d:
+        with self.daemon(job_retention_bytes=10000) as d:
             paths = []
             for _ in range(4):
                 paths.append(submit(d))

@@ -17,6 +17,8 @@ import daemon
 from daemon import LONG, PATIENCE, Daemon, wait_until
 
 WATCHDOG_S = 0.6
+# Takes a moment to load, as the tiny one does not.
+DEMO_MODEL = str(pathlib.Path(__file__).resolve().parents[2] / "models/demo")
 
 
 class Manager:
@@ -106,7 +108,7 @@ class Service(unittest.TestCase):
         self.assertTrue(all("EXTEND_TIMEOUT_USEC" in words for _, words in said[stopping:]))
 
     def test_ready_is_not_said_too_early(self):
-        with self.start(wait=False) as d:
+        with self.start(wait=False, model=DEMO_MODEL) as d:
             worker, = wait_until(d.workers, "a worker")
             os.kill(worker, signal.SIGSTOP)  # long before it has the model
             self.assertEqual(d.get("/readyz").status, 503)
