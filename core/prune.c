@@ -186,8 +186,7 @@ static void gather_kept(const atedm_prune_state *state, const atedm_prune_level 
 {
     bool all[ATEDM_UNET_MAX_SAMPLES];
     atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
-    for (int64_t i = 0; i < level->before.n; i++)
-        all[i] = true;
+    memset(all, true, sizeof all);
     int64_t n = gather_spans(state, &level->before, &level->after, all, spans);
     atedm_gather_rows(state->run->s, x, level->kept, y, row_bytes, spans, n);
 }
