@@ -324,20 +324,6 @@ static void read_score(const scope *outer, atedm_prune_spec *spec)
             wrong(&s, known[i], "has no meaning with the map \"random\"");
 }
 
-static void read_recovery(const scope *s, atedm_prune_spec *spec)
-{
-    int place = (int)spec->recovery;
-    read_name(s, "recovery", atedm_recovery_names, ATEDM_N_RECOVERIES, &place);
-    spec->recovery = (atedm_recovery)place;
-}
-
-static void read_copy(const scope *s, atedm_prune_spec *spec)
-{
-    int place = (int)spec->copy;
-    read_name(s, "copy", atedm_copy_names, ATEDM_N_COPIES, &place);
-    spec->copy = (atedm_copy_kind)place;
-}
-
 static void read_proportional_attention(const scope *s, atedm_prune_spec *spec)
 {
     static const char key[] = "proportional_attention";
@@ -346,13 +332,6 @@ static void read_proportional_attention(const scope *s, atedm_prune_spec *spec)
         wrong(s, key, "is not true or false");
     else if (item)
         spec->proportional_attention = json_is_true(item);
-}
-
-static void read_masks(const scope *s, atedm_prune_spec *spec)
-{
-    int place = (int)spec->masks;
-    read_name(s, "masks", atedm_masks_names, ATEDM_N_MASKS, &place);
-    spec->masks = (atedm_masks)place;
 }
 
 static void wrong_preset(atedm_field_errors *errors, const char *pointer, const char *name)
@@ -398,10 +377,14 @@ static void read_object(const scope *s, atedm_prune_spec *spec)
     read_amount(s, spec);
     read_lists(s, spec);
     read_score(s, spec);
-    read_recovery(s, spec);
-    read_copy(s, spec);
+    int recovery = (int)spec->recovery, copy = (int)spec->copy, masks = (int)spec->masks;
+    read_name(s, "recovery", atedm_recovery_names, ATEDM_N_RECOVERIES, &recovery);
+    read_name(s, "copy", atedm_copy_names, ATEDM_N_COPIES, &copy);
     read_proportional_attention(s, spec);
-    read_masks(s, spec);
+    read_name(s, "masks", atedm_masks_names, ATEDM_N_MASKS, &masks);
+    spec->recovery = (atedm_recovery)recovery;
+    spec->copy = (atedm_copy_kind)copy;
+    spec->masks = (atedm_masks)masks;
 }
 
 void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer,

@@ -279,7 +279,6 @@ void atedm_cpu_source_zero(atedm_stream *stream, const atedm_source_args *args)
 void atedm_cpu_source_weights(atedm_stream *stream, const int32_t *source, const float *before,
                               float *weights, const atedm_prune_span *spans, int64_t n_spans)
 {
-    (void)stream;
     for (int64_t k = 0; k < n_spans; k++) {
         const int32_t *from = source + spans[k].first;
         float *to = weights + spans[k].kept_first;
