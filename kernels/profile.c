@@ -44,8 +44,10 @@
     X(attention, (atedm_stream * s, const atedm_attention_args *a), (s, a),                        \
       atedm_bytes_attention(s, a))                                                                 \
     X(rank_tokens, (atedm_stream * s, const atedm_rank_args *a), (s, a), atedm_bytes_rank(s, a))   \
-    X(random_scores, (atedm_stream * s, float *scores, const atedm_random_span *spans, int64_t n), \
-      (s, scores, spans, n), atedm_bytes_random(spans, n))                                         \
+    X(random_scores,                                                                               \
+      (atedm_stream * s, const uint64_t *draws, const float *weights, float *scores,               \
+       const atedm_random_span *spans, int64_t n),                                                 \
+      (s, draws, weights, scores, spans, n), atedm_bytes_random(weights, spans, n))                \
     X(select_tokens,                                                                               \
       (atedm_stream * s, const float *scores, int32_t *kept, const atedm_prune_span *spans,        \
        int64_t n),                                                                                 \
