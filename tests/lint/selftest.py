@@ -159,10 +159,10 @@ class Tidy(Tree):
         self.assertIn("core.NullDereference", self.problems(code.replace(one, ""), "-O1"))
 
     def test_each_shape_of_a_file_once(self):
-        code = "// A file.\nint f(int *p);\nint f(int *p)\n{\n#ifdef BAD\n    p = 0;\n#endif\n    return *p;\n}\n"
+        code = "// A file.\nint f(int *p);\nint f(int *p)\n{\n#ifdef ATEDM_BAD\n    p = 0;\n#endif\n    return *p;\n}\n"
         self.assertIsNone(self.problems(code, "-O1", "-O2 -I."))
         self.assertEqual(1, self.entries)
-        self.assertIn("core.NullDereference", self.problems(code, "-O1", "-O1 -DBAD"))
+        self.assertIn("core.NullDereference", self.problems(code, "-O1", "-O1 -DATEDM_BAD"))
         self.assertEqual(2, self.entries)
 
 

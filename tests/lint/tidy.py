@@ -27,9 +27,9 @@ def path_of(entry):
 
 
 def shapes(command):
-    """What of a compile command makes another text of the file: definitions, instruction sets, headers in between."""
+    """What of a compile command makes another text of the file: definitions of ours, instruction sets, forced headers."""
     words = shlex.split(command)
-    return tuple(word for i, word in enumerate(words) if word.startswith(("-D", "-m")) or "-include" in words[max(0, i - 1):i + 1])
+    return tuple(word for i, word in enumerate(words) if word.startswith(("-DATEDM_", "-m")) or "-include" in words[max(0, i - 1):i + 1])
 
 
 def commands(build_dir):
