@@ -91,17 +91,28 @@ static void switch_to(fiber *next)
 
 // ---- the scheduler
 
+static uint64_t next_random()
+{
+    uint64_t &x = running->rng; // Marsaglia's xorshift64
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return x;
+}
+
+bool is_early()
+{
+    return setting().schedule == settings::REVERSE ||
+           (setting().schedule == settings::RANDOM && (next_random() >> 40 & 1));
+}
+
 static uint32_t pick_bit(uint32_t bits)
 {
     if (setting().schedule == settings::FORWARD)
         return (uint32_t)__builtin_ctz(bits);
     if (setting().schedule == settings::REVERSE)
         return 31u - (uint32_t)__builtin_clz(bits);
-    uint64_t &x = running->rng; // Marsaglia's xorshift64
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    for (uint32_t skip = (uint32_t)(x % (uint32_t)__builtin_popcount(bits)); skip; skip--)
+    for (uint64_t skip = next_random() % (uint32_t)__builtin_popcount(bits); skip; skip--)
         bits &= bits - 1;
     return (uint32_t)__builtin_ctz(bits);
 }
@@ -160,14 +171,27 @@ static bool waits_alike(const fiber &a, const fiber &b)
     abort();
 }
 
-// The current fiber cannot go on.
-static void wait_here()
+void wake(fiber &f)
 {
-    clear_ready(current);
+    f.now = state::READY;
+    set_ready(*f.in, 1u << f.lane);
+}
+
+// Copies land when nothing else goes on.
+static fiber *pick_or_land()
+{
     fiber *next = pick();
+    if (!next && land_awaited(*running))
+        next = pick();
     if (!next)
         deadlock();
-    switch_to(next);
+    return next;
+}
+
+void wait_here()
+{
+    clear_ready(current);
+    switch_to(pick_or_land());
 }
 
 void fail(const char *format, ...)
@@ -196,8 +220,7 @@ static void release_barrier()
         fiber &f = b.fibers[i];
         if (f.now != state::WAITS_AT_BARRIER)
             continue;
-        f.now = state::READY;
-        set_ready(*f.in, 1u << f.lane);
+        wake(f);
     }
 }
 
@@ -286,10 +309,7 @@ static void end_fiber()
     }
     if (b.n_alive && b.arrived == b.n_alive)
         release_barrier();
-    fiber *next = b.n_alive ? pick() : &b.scheduler;
-    if (!next)
-        deadlock();
-    switch_to(next);
+    switch_to(b.n_alive ? pick_or_land() : &b.scheduler);
     abort(); // nobody switches to a fiber that is done
 }
 
@@ -421,9 +441,11 @@ static void run_block(const launch_request &launch, uint64_t number)
     }
     for (int i = 0; i < b.n_threads; i++)
         prepare_fiber(b, i, launch);
+    begin_async(b);
     TSAN(b.scheduler.tsan = __tsan_get_current_fiber(); __tsan_release(&b.tsan_start);)
     current = &b.scheduler;
     switch_to(pick());
+    end_async(b);
     current = nullptr;
     TSAN(__tsan_acquire(&b.tsan_end);)
 }
