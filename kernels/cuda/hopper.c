@@ -35,30 +35,35 @@ static atedm_status find_encode(atedm_cuda_encode_fn *ret_encode, atedm_error *e
     return ATEDM_OK;
 }
 
-atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_encode_fn *ret_encode, atedm_error *err)
+atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, atedm_error *err)
 {
     const char *choice = getenv(CHOICE_ENVIRONMENT);
     bool is_auto = !choice || strcmp(choice, "auto") == 0;
     bool hopper = is_auto ? AUTO_TAKES_HOPPER : strcmp(choice, "hopper") == 0;
+    atedm_cuda_hopper found = {0};
     int major = 0;
-    *ret_encode = NULL;
     if (!is_auto && !hopper && strcmp(choice, "portable") != 0)
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
                                "cuda: " CHOICE_ENVIRONMENT " is \"%s\": auto, portable or hopper",
                                choice);
-    if (!hopper)
-        return ATEDM_OK;
     cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+    if (!error)
+        error =
+            cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, index);
     if (error)
         return atedm_cuda_status(error, "asking the device", err);
-    if (major == HOPPER_MAJOR)
-        return find_encode(ret_encode, err);
-    if (is_auto)
-        return ATEDM_OK;
-    return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                           "cuda: " CHOICE_ENVIRONMENT " is \"%s\": the device is of compute "
-                           "capability %d, not %d",
-                           choice, major, HOPPER_MAJOR);
+    if (hopper && !is_auto && major != HOPPER_MAJOR)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "cuda: " CHOICE_ENVIRONMENT " is \"%s\": the device is of compute "
+                               "capability %d, not %d",
+                               choice, major, HOPPER_MAJOR);
+    if (hopper && major == HOPPER_MAJOR) {
+        atedm_status status = find_encode(&found.encode, err);
+        if (status)
+            return status;
+    }
+    *ret_hopper = found;
+    return ATEDM_OK;
 }
 
 // A matrix of whole heads, with zeros behind its last row.
@@ -85,7 +90,7 @@ static bool encode(atedm_cuda_encode_fn function, atedm_dtype act, const matrix 
                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-cudaError_t atedm_cuda_hopper_attention(atedm_cuda_encode_fn function, atedm_dtype act,
+cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                         const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream)
 {
@@ -101,8 +106,9 @@ cudaError_t atedm_cuda_hopper_attention(atedm_cuda_encode_fn function, atedm_dty
     atedm_cuda_hopper_maps maps;
     // Coordinates of a copy are 32 bits.
     if (q_rows > INT32_MAX - ATEDM_CUDA_HOPPER_QUERIES ||
-        k_rows > INT32_MAX - ATEDM_CUDA_HOPPER_KEYS || !encode(function, act, &q, &maps.q) ||
-        !encode(function, act, &k, &maps.k) || !encode(function, act, &v, &maps.v))
+        k_rows > INT32_MAX - ATEDM_CUDA_HOPPER_KEYS || !encode(hopper->encode, act, &q, &maps.q) ||
+        !encode(hopper->encode, act, &k, &maps.k) || !encode(hopper->encode, act, &v, &maps.v))
         return cudaErrorInvalidValue;
-    return atedm_cuda_launch_attention64_hopper(act, args, spans, &maps, stream);
+    return atedm_cuda_launch_attention64_hopper(act, args, spans, &maps, hopper->multiprocessors,
+                                                stream);
 }

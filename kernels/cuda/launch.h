@@ -150,12 +150,13 @@ cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attentio
 typedef struct atedm_cuda_hopper_maps {
     CUtensorMap q, k, v;
 } atedm_cuda_hopper_maps;
-#define ATEDM_CUDA_HOPPER_QUERIES 192 // rows of a box of q
-#define ATEDM_CUDA_HOPPER_KEYS 128    // of k and v
+#define ATEDM_CUDA_HOPPER_QUERIES 64 // rows of a box of q
+#define ATEDM_CUDA_HOPPER_KEYS 128   // of k and v
+// `multiprocessors`: of the device.
 cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_attention_args *args,
                                                  const atedm_cuda_spans *spans,
                                                  const atedm_cuda_hopper_maps *maps,
-                                                 cudaStream_t stream);
+                                                 int multiprocessors, cudaStream_t stream);
 
 // ---- rank.cu, rank64.cu
 
