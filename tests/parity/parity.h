@@ -69,8 +69,8 @@ typedef struct parity_weight {
 typedef struct parity_op parity_op;
 typedef struct parity_side parity_side;
 
-// Sizes of a case: random, or random with several tiles of tokens and heads of 64, which not many
-// of the others have. Both are below 0, as no benchmark is.
+// Sizes of a case: random, or random with several tiles of tokens, heads of 64 and rows at aligned
+// addresses, which not many of the others have. Both are below 0, as no benchmark is.
 #define PARITY_RANDOM (-1)
 #define PARITY_LARGE (-2)
 

@@ -84,6 +84,7 @@ static void add_operands(parity_case *c, parity_tokens *t, bool values)
 {
     int64_t width = (int64_t)t->heads * t->head_dim;
     int64_t pad = c->bench < 0 && parity_chance(&c->rng, 30) ? parity_range(&c->rng, 1, 9) : 0;
+    pad *= c->bench == PARITY_LARGE ? 8 : 1;
     bool fused = c->bench >= 0 || parity_chance(&c->rng, 60);
     if (fused && t->self) {
         int64_t stride = (values ? 3 : 2) * width + pad;
