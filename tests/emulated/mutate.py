@@ -159,7 +159,7 @@ MISTAKES = (
 )
 
 COMMON = ("-O2", "-fPIC", "-I" + str(ROOT), "-isystem", str(ROOT / "tests/emulated/fallback"), "-c")
-CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", *COMMON, "-x", "c++")
+CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", "-Wno-psabi", *COMMON, "-x", "c++")
 C = ("cc", "-std=c17", *COMMON)
 # Ways to run parity: name, dtype, environment.
 LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
