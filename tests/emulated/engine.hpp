@@ -20,6 +20,10 @@ void __tsan_acquire(void *);
 void __tsan_release(void *);
 void __tsan_read16(void *);
 void __tsan_write16(void *);
+void AnnotateIgnoreReadsBegin(const char *, int);
+void AnnotateIgnoreReadsEnd(const char *, int);
+void AnnotateIgnoreWritesBegin(const char *, int);
+void AnnotateIgnoreWritesEnd(const char *, int);
 }
 #define TSAN(...) __VA_ARGS__
 #else

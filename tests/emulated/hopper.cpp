@@ -90,6 +90,7 @@ static mbarrier &find_mbarrier(const void *at_address, place at)
 
 void mbarrier_init(void *barrier, uint32_t arrivals, place at)
 {
+    unseen books;
     need_hopper("mbarrier", at);
     if ((uintptr_t)barrier % 8 || !in_shared_memory(barrier, 8))
         fail("mbarrier: %p is no place for one (%s:%d)", barrier, at.file, at.line);
@@ -151,6 +152,7 @@ static void land(const tensor_copy &c)
     uint32_t row_bytes = c.map.box_columns * bytes;
     TSAN(__tsan_acquire(&c.barrier->tsan);
          for (size_t i = 0; i < box_bytes(c.map); i += 16) __tsan_write16(c.to + i);)
+    unseen books;
     for (uint32_t r = 0; r < c.map.box_rows; r++)
         for (uint32_t i = 0; i < c.map.box_columns; i++) {
             int64_t row = (int64_t)c.row + r, column = (int64_t)c.column + i;
@@ -178,7 +180,10 @@ static bool land_copies_of(mbarrier &b)
             continue;
         }
         tensor_copy c = copies[i];
-        copies.erase(copies.begin() + (long)i);
+        {
+            unseen books;
+            copies.erase(copies.begin() + (long)i);
+        }
         land(c);
         any = true;
     }
@@ -227,9 +232,10 @@ void tensor_load(void *to, const CUtensorMap &map, int column, int row, void *ba
         if (c.to < other.to + box_bytes(other.map) && other.to < c.to + box_bytes(c.map))
             fail("cp.async.bulk.tensor: another copy is on its way to there (%s:%d)", at.file,
                  at.line);
-    memset(to, 0xff, box_bytes(c.map));
     TSAN(for (size_t i = 0; i < box_bytes(c.map); i += 16) __tsan_write16(c.to + i);
          __tsan_release(&c.barrier->tsan);)
+    unseen books;
+    memset(to, 0xff, box_bytes(c.map));
     running->async->copies.push_back(c);
 }
 
@@ -240,12 +246,14 @@ void clear_16(void *to, place at)
     if ((uintptr_t)to % 16 || !in_shared_memory(to, 16))
         fail("%p is no place for 16 bytes (%s:%d)", to, at.file, at.line);
     TSAN(__tsan_write16(to);)
+    unseen books;
     memset(to, 0, 16);
     running->async->unfenced.push_back({(const char *)to, current});
 }
 
 void async_fence(place at)
 {
+    unseen books;
     need_hopper("fence.proxy.async", at);
     auto &unfenced = running->async->unfenced;
     unfenced.erase(std::remove_if(unfenced.begin(), unfenced.end(),

@@ -85,7 +85,10 @@ static void read_matrix(uint64_t bits, bool is_n_major, int first, int count, pl
 static void read_operands(const warp &w, warp_product &p)
 {
     const product_operands &o = p.operands[0];
-    p.b.resize((size_t)K * o.n);
+    {
+        unseen books;
+        p.b.resize((size_t)K * o.n);
+    }
     read_matrix(o.b_matrix, o.b_is_n_major, 0, o.n, p.at, [&](int k, int n, uint16_t bits) {
         p.b[(size_t)k * o.n + n] = value(o.kind, bits);
     });
@@ -126,6 +129,7 @@ static void take_sums(warp_products &state, const warp_product &p)
     for (const accumulator &sums : state.sums)
         if (sums.d[0] == o.d)
             return;
+    unseen books;
     accumulator sums;
     sums.n = o.n;
     sums.rows.resize((size_t)ROWS * o.n);
@@ -143,6 +147,7 @@ static void take_sums(warp_products &state, const warp_product &p)
 
 static void give_sums(const accumulator &sums, place at)
 {
+    unseen books;
     for (int lane = 0; lane < 32; lane++)
         for (int i = 0; i < sums.n / 2; i++) {
             int row, column;
@@ -162,6 +167,7 @@ static void compute(const warp &w, warp_products &state, warp_product &p)
     const product_operands &o = p.operands[0];
     if (!p.is_read)
         read_operands(w, p);
+    unseen books;
     if (o.a) {
         for (int lane = 0; lane < 32; lane++)
             if (memcmp(p.a[lane], p.operands[lane].a, sizeof p.a[lane]) != 0)
@@ -184,6 +190,7 @@ static void compute(const warp &w, warp_products &state, warp_product &p)
 // All four warps of a warpgroup have to do the same: each against what the first one did.
 static void check_alike(const warp &w, warp_products &state, const warp_product &p)
 {
+    unseen books;
     const product_operands &o = p.operands[0];
     std::vector<uint64_t> &issued = running->async->issued[w.index / 4];
     uint64_t what = o.b_matrix ^ (uint64_t)o.n << 50 ^ (uint64_t)p.at.line << 40 ^ o.a_matrix << 8;
@@ -204,6 +211,7 @@ static void do_product(warp &w, uint32_t lanes)
     if (!state.fenced)
         fail("wgmma: no wgmma.fence before it (%s:%d)", p.at.file, p.at.line);
     for (int lane = 0; lane < 32; lane++) {
+        unseen books;
         p.operands[lane] = *(const product_operands *)w.lane[lane].operands;
         const product_operands &o = p.operands[lane];
         if (o.b_matrix != p.operands[0].b_matrix || o.a_matrix != p.operands[0].a_matrix ||
@@ -216,6 +224,7 @@ static void do_product(warp &w, uint32_t lanes)
     take_sums(state, p);
     if (is_early())
         read_operands(w, p);
+    unseen books;
     state.products.push_back(std::move(p));
 }
 
@@ -226,6 +235,7 @@ static void do_fence(warp &w, uint32_t)
 
 static void do_commit(warp &w, uint32_t)
 {
+    unseen books;
     warp_products &state = running->async->products[w.index];
     state.groups.push_back(state.products.size());
 }
@@ -245,6 +255,8 @@ static void do_wait(warp &w, uint32_t lanes)
     size_t n_groups = state.groups.size() - left, n = state.groups[n_groups - 1];
     for (size_t i = 0; i < n; i++)
         compute(w, state, state.products[i]);
+    do_sync(w, lanes); // whoever goes on knows that the warp has read its operands
+    unseen books;
     state.products.erase(state.products.begin(), state.products.begin() + (long)n);
     state.groups.erase(state.groups.begin(), state.groups.begin() + (long)n_groups);
     for (size_t &end : state.groups)
