@@ -43,7 +43,6 @@ TOY = {
 # Attention with heads of 64 both ways.
 PORTABLE = {"ATEDM_CUDA_ATTENTION": "portable"}
 HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper"}
-HOPPER_CAPABILITY = "9.0"
 HOPPER_PRUNINGS = ("off", "at-edm-c")
 
 
@@ -248,7 +247,7 @@ def main():
         found = {"name": "toy", "driver": None}
     else:
         found = device.device_or_exit(False, "the benchmark")
-        if found["compute_capability"] != HOPPER_CAPABILITY:
+        if not device.may_be_hopper(found):
             settings["hopper"] = ()
     bench = Bench(options, settings)
     result = {**device.heading(found, "tests/device/bench_gpu.py"), "toy": options.toy, "settings": settings}

@@ -18,7 +18,7 @@ E2E = device.ROOT / "tests" / "e2e"
 DTYPES = ("f32", "bf16", "f16")
 # Libraries' kernels are not for us to test.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
-# Attention of compute capability 9.0, which is skipped on others.
+# Attention of compute capability 9.0.
 HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper"}
 # Cases an operation under the sanitizers, which are some hundred times slower.
 SANITIZED_ITERATIONS = 3
@@ -125,7 +125,9 @@ def main():
         for name, command, limit_s, more in all_steps(options):
             if options.only and not any(text in name for text in options.only):
                 continue
-            if command:
+            if name.startswith("hopper") and not device.may_be_hopper(found):
+                steps.skip(name, f"the device is not of compute capability {device.HOPPER}")
+            elif command:
                 steps.run(name, command, limit_s, {**environment(options), **more}, skip_lines=NO_SANITIZER)
             else:
                 steps.skip(name, "compute-sanitizer is not here")

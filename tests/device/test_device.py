@@ -100,6 +100,11 @@ class Check(Folder):
         self.assertEqual([step["result"] for step in steps.results], ["skipped", "skipped", "failed"])
         self.assertFalse(steps.all_good())
 
+    def test_other_devices(self):
+        self.assertTrue(device.may_be_hopper({"compute_capability": "9.0"}))
+        self.assertTrue(device.may_be_hopper(device.emulated_device()))
+        self.assertFalse(device.may_be_hopper({"compute_capability": "8.0"}))
+
     def test_nothing_but_skipped_is_not_good(self):
         steps = device.Steps()
         steps.skip("one", "not here")
