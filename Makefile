@@ -10,7 +10,7 @@ INSTALL := deploy/install-deps.sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
 .PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format deb try-deb clean
-.PHONY: check-gpu bench-gpu coverage-cuda
+.PHONY: check-gpu bench-gpu coverage-cuda emulated
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make build    build into build/: build/server/atedmd, build/cli/atedm'
 	@echo 'make test     the tests of build/ only'
 	@echo 'make asan     the tests under AddressSanitizer and UBSan only, in build-asan/'
+	@echo 'make emulated  the tests on the emulated cuda backend only, in both builds'
 	@echo 'make fuzz     damaged input for all that is read, much longer than make check (SEED=N)'
 	@echo 'make chaos    kill the daemon and its workers under load, and count (KILLS=200 SEED=N)'
 	@echo 'make soak     half an hour of steady load with faults: memory, descriptors, latencies (SOAK_S=1800 SEED=N)'
@@ -75,6 +76,10 @@ test: build-with-tests
 
 asan: build-asan
 	@tests/check.sh build-asan
+
+# All that runs on the emulated cuda backend, in both builds; tests/check.sh hands the name on.
+emulated: build-with-tests build-asan
+	@ATEDM_TEST_SUITE=emulated tests/check.sh build build-asan
 
 SEED ?= 1
 fuzz: build-asan

@@ -25,7 +25,10 @@ static int bench_step(int argc, char **argv)
         return ATEDM_EXIT_USAGE;
     atedm_device *device = NULL;
     atedm_dtype dtype;
-    if (atedm_cli_open_device(options.backend, options.dtype, &device, &dtype, &err))
+    status = options.dry
+                 ? atedm_cli_open_dry(options.dtype, &device, &dtype, &err)
+                 : atedm_cli_open_device(options.backend, options.dtype, &device, &dtype, &err);
+    if (status)
         return atedm_cli_failed("bench step", &err);
     atedm_bench_report *report = calloc(1, sizeof *report);
     if (report) {

@@ -30,9 +30,14 @@ static const char help[] =
     "                            (all steps), vae; default: text,unet,vae\n"
     "  --matrix N                rows and columns of the ceilings' product; default 8192\n"
     "  --copy MIB                bytes of their copy; default 1024\n"
-    "  --backend auto|cpu|cuda|ref  default auto; cuda:1 or cuda:GPU-... is one of several GPUs\n"
+    "  --backend auto|cpu|cuda|ref|dry  default auto; cuda:1 or cuda:GPU-... is one of several "
+    "GPUs;\n"
+    "                            dry runs nothing and counts what there is to do\n"
+    "  --rates FLOPS,BYTES       with dry: a device's FLOPs and bytes per second, as in\n"
+    "                            989e12,4.8e12, for the least that it can take\n"
     "  --dtype auto|f32|bf16|f16 default auto\n"
-    "  --ops                     each stage by operation, too: calls, time, FLOPs\n"
+    "  --ops                     each stage by operation, too: calls, time, FLOPs; where there\n"
+    "                            are rates, the least that it can take\n"
     "  --json                    report as JSON\n"
     "  --help, --version\n";
 
@@ -49,6 +54,7 @@ enum {
     OPTION_REPEAT,
     OPTION_STAGES,
     OPTION_BACKEND,
+    OPTION_RATES,
     OPTION_DTYPE,
     OPTION_JSON,
     OPTION_OPS,
@@ -69,6 +75,7 @@ static const struct option options_table[] = {
     {"repeat", required_argument, NULL, OPTION_REPEAT},
     {"stages", required_argument, NULL, OPTION_STAGES},
     {"backend", required_argument, NULL, OPTION_BACKEND},
+    {"rates", required_argument, NULL, OPTION_RATES},
     {"dtype", required_argument, NULL, OPTION_DTYPE},
     {"json", no_argument, NULL, OPTION_JSON},
     {"ops", no_argument, NULL, OPTION_OPS},
@@ -111,6 +118,29 @@ static bool parse_small(const char *text, int max, int *ret_value)
     return true;
 }
 
+static bool parse_rate(const char *text, double *ret_rate)
+{
+    double rate;
+    if (!atedm_cli_parse_real(text, &rate) || rate < ATEDM_BENCH_MIN_RATE ||
+        rate > ATEDM_BENCH_MAX_RATE)
+        return false;
+    *ret_rate = rate;
+    return true;
+}
+
+// "FLOPS,BYTES"
+static bool parse_rates(const char *text, atedm_profile_rates *ret_rates)
+{
+    char flops[32];
+    size_t length = strcspn(text, ",");
+    if (!text[length] || length >= sizeof flops)
+        return false;
+    memcpy(flops, text, length);
+    flops[length] = '\0';
+    return parse_rate(flops, &ret_rates->flops_per_s) &&
+           parse_rate(text + length + 1, &ret_rates->bytes_per_s);
+}
+
 // Takes one option's value; false where it is wrong.
 static bool take(atedm_bench_options *o, int option, const char *value)
 {
@@ -151,7 +181,10 @@ static bool take(atedm_bench_options *o, int option, const char *value)
         return parse_stages(value, o);
     case OPTION_BACKEND:
         o->backend = value;
+        o->dry = strcmp(value, "dry") == 0;
         return true;
+    case OPTION_RATES:
+        return parse_rates(value, &o->rates);
     case OPTION_DTYPE:
         o->dtype = value;
         return true;
@@ -169,6 +202,10 @@ static int complete(atedm_bench_options *o)
 {
     if (!o->model == !o->arch)
         return atedm_cli_usage("bench step", "one of --model and --arch is needed");
+    if (o->rates.flops_per_s > 0 && !o->dry)
+        return atedm_cli_usage("bench step", "--rates: for --backend dry only");
+    if (o->dry && o->ceilings)
+        return atedm_cli_usage("bench step", "--stages: backend dry has no ceilings; see --rates");
     if (!o->n_batches)
         o->batches[o->n_batches++] = 2;
     if (!o->n_images)

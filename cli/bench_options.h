@@ -4,6 +4,7 @@
 
 #include "core/model.h"
 #include "core/plan.h"
+#include "kernels/profile.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,6 +13,8 @@
 #define ATEDM_BENCH_MAX_REPEAT 1000 // measured runs of a stage
 #define ATEDM_BENCH_MAX_MATRIX 65536
 #define ATEDM_BENCH_MAX_COPY_MIB 65536
+#define ATEDM_BENCH_MIN_RATE 1.0 // of a device that is reckoned with: FLOPs or bytes per second
+#define ATEDM_BENCH_MAX_RATE 1e24
 
 typedef struct atedm_bench_size {
     int64_t width, height; // pixels
@@ -21,6 +24,8 @@ typedef struct atedm_bench_options {
     const char *model; // directory; NULL: `arch` with random weights
     const char *arch;
     const char *backend, *dtype;
+    bool dry;                  // backend "dry": what there is to do is counted, nothing is timed
+    atedm_profile_rates rates; // of the device that is reckoned with then; 0: not given
     atedm_bench_size sizes[ATEDM_BENCH_MAX_LIST];
     int n_sizes; // 0: the native size
     int64_t batches[ATEDM_BENCH_MAX_LIST];

@@ -5,14 +5,16 @@
 #include "cli/bench_report.h"
 #include "core/arena.h"
 #include "core/model.h"
+#include "core/weights.h"
 
 typedef struct atedm_bench {
     atedm_bench_report *report;
     const atedm_model_config *config;
     atedm_model *dry;
-    atedm_model real;   // with the component that is being timed
-    void *inputs;       // [host] random values of dtype
-    float *vae_latents; // [host] random values
+    atedm_model real;         // with the component that is being timed
+    atedm_recorder *recorder; // its weights, where nothing is computed with them
+    void *inputs;             // [host] random values of dtype
+    float *vae_latents;       // [host] random values
 } atedm_bench;
 
 // What one timed case is.

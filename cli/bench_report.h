@@ -1,4 +1,4 @@
-// What `atedm bench step` measured, as a table or as JSON.
+// What `atedm bench step` measured, or only counted, as a table or as JSON.
 #ifndef ATEDM_CLI_BENCH_REPORT_H
 #define ATEDM_CLI_BENCH_REPORT_H
 
@@ -9,7 +9,7 @@
 
 #define ATEDM_BENCH_MAX_ROWS 512
 
-// One stage, timed.
+// One stage, timed; on the dry backend its times mean nothing, and are not shown.
 typedef struct atedm_bench_row {
     const char *stage;     // "gemm", "copy", "matrix", "wait", "text", "unet", "loop", "vae"
     atedm_bench_size size; // pixels; 0 where there are none
@@ -21,7 +21,7 @@ typedef struct atedm_bench_row {
     atedm_op_counts counts;
     size_t scratch_bytes;
     atedm_profile_op ops[ATEDM_PROFILE_MAX]; // of one run, the longest first
-    size_t n_ops;                            // 0: not asked for
+    size_t n_ops;                            // 0: not wanted
 } atedm_bench_row;
 
 typedef struct atedm_bench_report {
@@ -33,13 +33,15 @@ typedef struct atedm_bench_report {
     atedm_bench_row rows[ATEDM_BENCH_MAX_ROWS];
     size_t n_rows;
     double gemm_flops_per_s; // the yardstick's best rate
-    // Of the stage "ceilings"; 0: not measured.
+    // Of the stage "ceilings", or --rates; 0: not known.
     double matrix_flops_per_s, copy_bytes_per_s;
     double wait_s; // an operation on one element, with waiting for it
 } atedm_bench_report;
 
 // FLOPs per second, best run, what pruning adds left out.
 double atedm_bench_row_rate(const atedm_bench_row *row);
+// The least that it can take: of its operations, one after the other. 0 where it is not known.
+double atedm_bench_row_floor(const atedm_bench_row *row);
 // To standard output; returns the exit status.
 int atedm_bench_report_print(const atedm_bench_report *report);
 

@@ -86,6 +86,8 @@ static void enqueue_vae(const atedm_bench_case *c, atedm_stream *s, atedm_arena 
 static atedm_status time_gemm(atedm_bench *b, atedm_error *err)
 {
     double rate = 0;
+    if (b->report->options->dry)
+        return ATEDM_OK;
     atedm_status status = atedm_bench_matrix(b, "gemm", GEMM_ROWS, GEMM_WIDTH, &rate, err);
     if (!status && rate > b->report->gemm_flops_per_s)
         b->report->gemm_flops_per_s = rate;
@@ -94,12 +96,18 @@ static atedm_status time_gemm(atedm_bench *b, atedm_error *err)
 
 // ---- components
 
-// Parameters of one component: from the model's files, or random.
+// Parameters of one component: from the model's files, or random; shapes alone for a dry device.
 static atedm_status open_weights(atedm_bench *b, const char *component, const char *base,
                                  atedm_dtype dtype, atedm_weights **ret_weights, atedm_error *err)
 {
     const char *dir = b->report->options->model;
     char path[PATH_MAX];
+    if (b->report->options->dry) {
+        atedm_status status = atedm_recorder_create(&b->recorder);
+        if (!status)
+            *ret_weights = atedm_recorder_weights(b->recorder);
+        return atedm_error_context(err, status, "weights");
+    }
     if (!dir)
         return atedm_error_context(err, atedm_random_weights_create(dtype, ret_weights), "weights");
     if (snprintf(path, sizeof path, "%s/%s", dir, component) >= (int)sizeof path)
@@ -109,7 +117,9 @@ static atedm_status open_weights(atedm_bench *b, const char *component, const ch
 
 static void close_weights(const atedm_bench *b, atedm_weights *weights)
 {
-    if (b->report->options->model)
+    if (b->report->options->dry)
+        atedm_recorder_destroy(b->recorder);
+    else if (b->report->options->model)
         atedm_weights_close(weights);
     else
         atedm_random_weights_destroy(weights);
@@ -187,7 +197,7 @@ static atedm_status time_unet_size(atedm_bench *b, const atedm_bench_size *size,
                                .batch = batch,
                                .pruning = options->prunings[i],
                                .steps = options->steps,
-                               .profiled = !loop};
+                               .profiled = !loop || options->dry};
         if (loop)
             status = atedm_bench_add_row(&c, b->real.dtype, atedm_bench_enqueue_loop, &row, 0, err);
         else
@@ -262,7 +272,8 @@ static int64_t most_values(const atedm_bench *b)
     const atedm_bench_options *options = b->report->options;
     const atedm_unet_config *unet = &b->config->parts.unet;
     int64_t channels = larger(unet->in_channels, b->config->parts.vae.latent_channels);
-    int64_t scale = atedm_model_config_scale(b->config), most = GEMM_ROWS * GEMM_WIDTH, batch = 1;
+    int64_t scale = atedm_model_config_scale(b->config), batch = 1;
+    int64_t most = options->dry ? 1 : GEMM_ROWS * GEMM_WIDTH;
     if (options->ceilings)
         most = larger(most, options->matrix * options->matrix);
     for (int k = 0; k < options->n_batches; k++)
@@ -304,6 +315,8 @@ atedm_status atedm_bench_step_run(atedm_bench_report *report, atedm_device *devi
                  .vae_dtype = report->vae_dtype,
                  .context_tokens = report->config->parts.clip[0].positions},
     };
+    report->matrix_flops_per_s = report->options->rates.flops_per_s;
+    report->copy_bytes_per_s = report->options->rates.bytes_per_s;
     atedm_status status =
         atedm_model_open_dry(report->config, report->dtype, report->vae_dtype, &b.dry, err);
     if (!status)

@@ -154,7 +154,8 @@ static atedm_status time_case(atedm_bench_case *c, atedm_dtype dtype, atedm_benc
         row->counts.attention /= (uint64_t)c->calls;
         row->counts.overhead /= (uint64_t)c->calls;
     }
-    if (!status && options->ops && row->profiled)
+    // What is only counted has its floor from its operations.
+    if (!status && (options->ops || options->dry) && row->profiled)
         status = profile_case(c, enqueue, s, &arena, row, err);
     atedm_arena_finish(&arena);
     atedm_stream_destroy(s);

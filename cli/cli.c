@@ -136,23 +136,16 @@ atedm_request_limits atedm_cli_limits(const atedm_model_config *config)
     };
 }
 
-atedm_status atedm_cli_open_device(const char *backend, const char *dtype,
-                                   atedm_device **ret_device, atedm_dtype *ret_dtype,
-                                   atedm_error *err)
+static atedm_status open_device(const char *name, const char *dtype, atedm_device **ret_device,
+                                atedm_dtype *ret_dtype, atedm_error *err)
 {
     bool best = false;
     atedm_dtype act = ATEDM_F32;
-    if (strcmp(backend, "auto") != 0 && strcmp(backend, "cpu") != 0 &&
-        strcmp(backend, "cuda") != 0 && strncmp(backend, "cuda:", strlen("cuda:")) != 0 &&
-        strcmp(backend, "ref") != 0)
-        return atedm_error_set(err, ATEDM_ERR_INVALID,
-                               "backend \"%s\" is not auto, cpu, cuda, cuda:DEVICE or ref",
-                               backend);
     if (!atedm_cli_parse_dtype(dtype, &best, &act))
         return atedm_error_set(err, ATEDM_ERR_INVALID, "dtype \"%s\" is not auto, f32, bf16 or f16",
                                dtype);
     atedm_device *device = NULL;
-    atedm_status status = atedm_device_create(atedm_backend_of(backend), &device, err);
+    atedm_status status = atedm_device_create(name, &device, err);
     if (status)
         return status;
     if (best) {
@@ -166,6 +159,25 @@ atedm_status atedm_cli_open_device(const char *backend, const char *dtype,
     *ret_device = device;
     *ret_dtype = act;
     return ATEDM_OK;
+}
+
+atedm_status atedm_cli_open_device(const char *backend, const char *dtype,
+                                   atedm_device **ret_device, atedm_dtype *ret_dtype,
+                                   atedm_error *err)
+{
+    if (strcmp(backend, "auto") != 0 && strcmp(backend, "cpu") != 0 &&
+        strcmp(backend, "cuda") != 0 && strncmp(backend, "cuda:", strlen("cuda:")) != 0 &&
+        strcmp(backend, "ref") != 0)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "backend \"%s\" is not auto, cpu, cuda, cuda:DEVICE or ref",
+                               backend);
+    return open_device(atedm_backend_of(backend), dtype, ret_device, ret_dtype, err);
+}
+
+atedm_status atedm_cli_open_dry(const char *dtype, atedm_device **ret_device,
+                                atedm_dtype *ret_dtype, atedm_error *err)
+{
+    return open_device("dry", dtype, ret_device, ret_dtype, err);
 }
 
 int atedm_cli_print_json(const char *command, json_t *take_value)

@@ -60,6 +60,10 @@ ATEDM_MUST_CHECK atedm_status atedm_cli_open_device(const char *backend, const c
                                                     atedm_device **ret_device,
                                                     atedm_dtype *ret_dtype, atedm_error *err);
 
+// The dry device, which computes nothing; its "auto" is f32.
+ATEDM_MUST_CHECK atedm_status atedm_cli_open_dry(const char *dtype, atedm_device **ret_device,
+                                                 atedm_dtype *ret_dtype, atedm_error *err);
+
 // Writes `value` to standard output, indented, and takes it. Returns the exit status: 0, or 1 where
 // `value` is NULL (memory) or the writing failed.
 int atedm_cli_print_json(const char *command, json_t *take_value);

@@ -33,7 +33,9 @@ static const char help[] =
     "  --backend auto|cpu|cuda|ref  default auto; cuda:1 or cuda:GPU-... is one of several GPUs\n"
     "  --dtype auto|f32|bf16|f16 default auto: the fastest that the machine has\n"
     "  --dump DIR                also write every intermediate to DIR/stages.safetensors\n"
-    "  --latents FILE            start from the tensor latents_init of a safetensors file\n"
+    "  --latents FILE            start from the tensor latents_init of a safetensors file; the "
+    "seed\n"
+    "                            still draws which tokens are kept\n"
     "  --json                    report as JSON on standard output\n"
     "  --help, --version\n";
 

@@ -38,6 +38,12 @@ typedef enum atedm_score_map {
     ATEDM_SCORE_RANDOM, // chance: what a ranking is held against
 } atedm_score_map;
 
+// Which tokens are kept, given their scores.
+typedef enum atedm_selection {
+    ATEDM_SELECT_SAMPLED, // drawn anew at each step, with chances proportional to the scores
+    ATEDM_SELECT_TOP,     // the largest (Wang et al.)
+} atedm_selection;
+
 // Whose choice of tokens the two halves of guidance follow. What copying does wrong is in both
 // halves of a shared choice, where guidance does not amplify it.
 typedef enum atedm_masks {
@@ -54,10 +60,12 @@ typedef enum atedm_copy_kind {
 // What requests and answers call them, by value.
 #define ATEDM_N_RECOVERIES 4
 #define ATEDM_N_SCORE_MAPS 3
+#define ATEDM_N_SELECTIONS 2
 #define ATEDM_N_MASKS 2
 #define ATEDM_N_COPIES 2
 extern const char *const atedm_recovery_names[ATEDM_N_RECOVERIES];
 extern const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS];
+extern const char *const atedm_selection_names[ATEDM_N_SELECTIONS];
 extern const char *const atedm_masks_names[ATEDM_N_MASKS];
 extern const char *const atedm_copy_names[ATEDM_N_COPIES];
 
@@ -95,7 +103,8 @@ typedef struct atedm_prune_spec {
                                              // it does not have
     size_t n_prune_after;
     atedm_score_map score_map;
-    atedm_rank_params rank; // of no meaning with ATEDM_SCORE_RANDOM
+    atedm_rank_params rank;    // of no meaning with ATEDM_SCORE_RANDOM
+    atedm_selection selection; // of no meaning with ATEDM_SCORE_RANDOM
     atedm_recovery recovery;
     atedm_copy_kind copy;
     bool proportional_attention; // kept tokens count as often as they are copied from

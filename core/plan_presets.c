@@ -20,6 +20,11 @@ const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS] = {
     [ATEDM_SCORE_RANDOM] = "random",
 };
 
+const char *const atedm_selection_names[ATEDM_N_SELECTIONS] = {
+    [ATEDM_SELECT_SAMPLED] = "sampled",
+    [ATEDM_SELECT_TOP] = "top",
+};
+
 const char *const atedm_masks_names[ATEDM_N_MASKS] = {
     [ATEDM_MASKS_SHARED] = "shared",
     [ATEDM_MASKS_OWN] = "own",
@@ -60,6 +65,7 @@ static atedm_prune_spec make_spec(const prune_preset *preset, const char *name, 
         .prune_after = {0},
         .n_prune_after = 1,
         .rank = {.heads = ATEDM_HEADS_RMS, .max_iterations = 8, .tolerance = 1e-3F},
+        .selection = ATEDM_SELECT_SAMPLED,
         .recovery = ATEDM_RECOVER_ATTENTION,
         .copy = ATEDM_COPY_UPDATE,
         .proportional_attention = true,

@@ -188,12 +188,12 @@ static json_t *pruning_json(const atedm_plan *plan)
     if (!plan)
         return json_string("off");
     const atedm_prune_spec *spec = &plan->spec;
-    json_t *pruning =
-        json_pack("{s:f, s:o, s:o, s:o, s:s, s:s, s:b, s:s}", "ratio", plan->ratio, "skip_levels",
-                  levels_json(spec), "prune_after", layers_json(spec), "score", score_json(spec),
-                  "recovery", atedm_recovery_names[spec->recovery], "copy",
-                  atedm_copy_names[spec->copy], "proportional_attention",
-                  spec->proportional_attention, "masks", atedm_masks_names[spec->masks]);
+    json_t *pruning = json_pack(
+        "{s:f, s:o, s:o, s:o, s:s, s:s, s:s, s:b, s:s}", "ratio", plan->ratio, "skip_levels",
+        levels_json(spec), "prune_after", layers_json(spec), "score", score_json(spec), "selection",
+        atedm_selection_names[spec->selection], "recovery", atedm_recovery_names[spec->recovery],
+        "copy", atedm_copy_names[spec->copy], "proportional_attention",
+        spec->proportional_attention, "masks", atedm_masks_names[spec->masks]);
     bool complete = pruning && set_schedule(pruning, spec) &&
                     (!spec->preset[0] || set(pruning, "preset", json_string(spec->preset)));
     return whole(pruning, complete);

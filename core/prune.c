@@ -1,8 +1,6 @@
 // AT-EDM inside an attention block: see prune.h.
 #include "core/prune.h"
 
-#include "core/base/splitmix.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,24 +121,41 @@ static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level 
                                   });
 }
 
-// A function of the sample's image and step, the block, the layer and the token's position in its
-// sample, and of nothing else.
+// Whether what sample i keeps is drawn by its scores.
+static bool is_sampled(const atedm_prune_state *state, const atedm_prune_level *level, int64_t i)
+{
+    const atedm_prune_spec *spec = state->run->args->samples[i].prune;
+    return chooses(state, level, i) && spec->score_map != ATEDM_SCORE_RANDOM &&
+           spec->selection == ATEDM_SELECT_SAMPLED;
+}
+
+// The spans of samples in which chance has a part: it is a function of the sample's image and step,
+// the block, the layer and the token's position in its sample, and of nothing else.
+static int64_t random_spans(const atedm_prune_state *state, const atedm_prune_level *level,
+                            int index, const bool *wanted, atedm_random_span *ret_spans)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < level->before.n; i++)
+        if (wanted[i])
+            ret_spans[n++] = (atedm_random_span){
+                .first = level->before.first[i],
+                .n = level->before.count[i],
+                .draw = i,
+                .salt = (uint64_t)(state->run->block * ATEDM_UNET_MAX_LAYERS + index)};
+    return n;
+}
+
 static void rank_at_random(const atedm_prune_state *state, const atedm_prune_level *level,
                            int index)
 {
     const atedm_transformer_run *run = state->run;
+    bool wanted[ATEDM_UNET_MAX_SAMPLES];
     atedm_random_span spans[ATEDM_UNET_MAX_SAMPLES];
-    int64_t n = 0;
-    for (int64_t i = 0; i < level->before.n; i++) {
-        const atedm_unet_sample *sample = &run->args->samples[i];
-        if (!chooses(state, level, i) || sample->prune->score_map != ATEDM_SCORE_RANDOM)
-            continue;
-        uint64_t block = atedm_splitmix(sample->draw, (uint64_t)run->block);
-        spans[n++] = (atedm_random_span){.first = level->before.first[i],
-                                         .n = level->before.count[i],
-                                         .key = atedm_splitmix(block, (uint64_t)index)};
-    }
-    atedm_random_scores(run->s, level->scores, spans, n);
+    for (int64_t i = 0; i < level->before.n; i++)
+        wanted[i] = chooses(state, level, i) &&
+                    run->args->samples[i].prune->score_map == ATEDM_SCORE_RANDOM;
+    int64_t n = random_spans(state, level, index, wanted, spans);
+    atedm_random_scores(run->s, run->draws, NULL, level->scores, spans, n);
 }
 
 // The spans of the samples that `wanted` picks.
@@ -155,15 +170,35 @@ static int64_t prune_spans(const atedm_prune_level *level, const bool *wanted,
     return n;
 }
 
-// All samples with a mask of their own: those that are not pruned here keep everything, in order.
-static void select_tokens(const atedm_prune_state *state, const atedm_prune_level *level)
+// Of samples whose kept tokens are drawn: the scores stay as they are, for whoever wants to see
+// them.
+static void sample_tokens(const atedm_prune_state *state, const atedm_prune_level *level, int index,
+                          const bool *sampled)
 {
-    bool own[ATEDM_UNET_MAX_SAMPLES];
+    const atedm_transformer_run *run = state->run;
+    atedm_random_span random[ATEDM_UNET_MAX_SAMPLES];
     atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
-    for (int64_t i = 0; i < level->before.n; i++)
-        own[i] = mask_of(state, i) == i;
-    int64_t n = prune_spans(level, own, spans);
-    atedm_select_tokens(state->run->s, level->scores, level->kept, spans, n);
+    int64_t n = random_spans(state, level, index, sampled, random);
+    if (n == 0)
+        return;
+    float *chances =
+        atedm_arena_take(run->arena, run->s, (size_t)level->before.rows * sizeof *chances);
+    atedm_random_scores(run->s, run->draws, level->scores, chances, random, n);
+    atedm_select_tokens(run->s, chances, level->kept, spans, prune_spans(level, sampled, spans));
+}
+
+// All samples with a mask of their own: those that are not pruned here keep everything, in order.
+static void select_tokens(const atedm_prune_state *state, const atedm_prune_level *level, int index)
+{
+    bool sampled[ATEDM_UNET_MAX_SAMPLES], top[ATEDM_UNET_MAX_SAMPLES];
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++) {
+        sampled[i] = is_sampled(state, level, i);
+        top[i] = mask_of(state, i) == i && !sampled[i];
+    }
+    sample_tokens(state, level, index, sampled);
+    atedm_select_tokens(state->run->s, level->scores, level->kept, spans,
+                        prune_spans(level, top, spans));
 }
 
 // Which rows go where when `to` gets its rows from `from` by an index list that has as many rows as
@@ -333,7 +368,7 @@ void *atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_m
     rank_by_map(state, level, maps, ATEDM_SCORE_SELF);
     rank_by_map(state, level, maps, ATEDM_SCORE_CROSS);
     rank_at_random(state, level, index);
-    select_tokens(state, level);
+    select_tokens(state, level, index);
     find_places(state, level);
     find_sources(state, level, maps, x);
     weigh(state, level);

@@ -367,21 +367,34 @@ static void read_preset(const scope *s, atedm_prune_spec *spec)
 
 static void read_object(const scope *s, atedm_prune_spec *spec)
 {
-    static const char *const known[] = {
-        "preset",      "ratio",       "flops_budget", "schedule", "tau",  "phases",
-        "skip_levels", "prune_after", "score",        "recovery", "copy", "proportional_attention",
-        "masks"};
+    static const char *const known[] = {"preset",
+                                        "ratio",
+                                        "flops_budget",
+                                        "schedule",
+                                        "tau",
+                                        "phases",
+                                        "skip_levels",
+                                        "prune_after",
+                                        "score",
+                                        "selection",
+                                        "recovery",
+                                        "copy",
+                                        "proportional_attention",
+                                        "masks"};
     refuse_unknown(s, known, N_NAMES(known));
     read_preset(s, spec);
     read_schedule(s, spec);
     read_amount(s, spec);
     read_lists(s, spec);
     read_score(s, spec);
+    int selection = (int)spec->selection;
     int recovery = (int)spec->recovery, copy = (int)spec->copy, masks = (int)spec->masks;
+    read_name(s, "selection", atedm_selection_names, ATEDM_N_SELECTIONS, &selection);
     read_name(s, "recovery", atedm_recovery_names, ATEDM_N_RECOVERIES, &recovery);
     read_name(s, "copy", atedm_copy_names, ATEDM_N_COPIES, &copy);
     read_proportional_attention(s, spec);
     read_name(s, "masks", atedm_masks_names, ATEDM_N_MASKS, &masks);
+    spec->selection = (atedm_selection)selection;
     spec->recovery = (atedm_recovery)recovery;
     spec->copy = (atedm_copy_kind)copy;
     spec->masks = (atedm_masks)masks;

@@ -30,8 +30,9 @@ typedef struct atedm_transformer_run {
     atedm_stream *s;
     atedm_arena *arena;
     const atedm_unet_args *args;
-    int64_t h, w; // of the block's grid
-    int block;    // index in execution order: column of a sample's rho
+    const uint64_t *draws; // [device] [n]: what chance in pruning starts from
+    int64_t h, w;          // of the block's grid
+    int block;             // index in execution order: column of a sample's rho
 } atedm_transformer_run;
 
 // y = x + block(x), both [device] act [n, h, w, channels]; y may be x.

@@ -241,6 +241,7 @@ typedef struct unet_run {
     const atedm_unet_args *args;
     size_t element;
     const void *embedding; // [device] act [n, embedding_dim], SiLU applied
+    const uint64_t *draws; // [device] [n], of the samples
     // Feature maps for the way up: what the way down produced, with their channels.
     void *skips[MAX_SKIPS];
     int64_t skip_channels[MAX_SKIPS];
@@ -278,6 +279,7 @@ static void attention(unet_run *r, const unet_stage *stage, int i, void *x)
         .s = r->s,
         .arena = r->arena,
         .args = r->args,
+        .draws = r->draws,
         .h = side(r->args->h, stage->level),
         .w = side(r->args->w, stage->level),
         .block = (int)(stage->attentions[i] - r->unet->blocks),
@@ -392,6 +394,24 @@ static void *embed_steps(unet_run *r)
     return y;
 }
 
+// The samples' draws in device memory, so that equal evaluations but for them are the same graph.
+static const uint64_t *upload_draws(const unet_run *r)
+{
+    int64_t n = r->args->n;
+    uint64_t draws[ATEDM_UNET_MAX_SAMPLES];
+    bool wanted = false;
+    for (int64_t i = 0; i < n; i++) {
+        const atedm_unet_sample *sample = &r->args->samples[i];
+        draws[i] = sample->draw;
+        wanted |= sample->prune && sample->prune->enabled;
+    }
+    size_t bytes = (size_t)n * sizeof *draws;
+    uint64_t *memory = atedm_arena_take(r->arena, r->s, bytes);
+    if (wanted)
+        atedm_upload(r->s, draws, memory, bytes);
+    return memory;
+}
+
 // From scaled latents to the prediction. What it depends upon is in the key, unet_key.h.
 static void run_trunk(void *user)
 {
@@ -443,11 +463,13 @@ void atedm_unet_forward(const atedm_unet *unet, atedm_stream *s, atedm_arena *ar
                   .args = args,
                   .element = atedm_dtype_size(atedm_stream_dtype(s))};
     r.embedding = embed_steps(&r);
+    r.draws = upload_draws(&r);
     if (args->trace) { // waits between operations
         run_trunk(&r);
     } else {
         atedm_unet_key key;
-        size_t bytes = atedm_unet_key_make(unet, unet->n_blocks, args, r.embedding, arena, &key);
+        size_t bytes =
+            atedm_unet_key_make(unet, unet->n_blocks, args, r.embedding, r.draws, arena, &key);
         atedm_stream_repeat(s, &key, bytes, run_trunk, &r);
     }
     atedm_arena_release(arena, mark);

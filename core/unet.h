@@ -74,7 +74,7 @@ typedef struct atedm_unet_sample {
     double timestep;
     const atedm_prune_spec *prune; // NULL: off
     const float *rho;              // [n_blocks], with prune
-    uint64_t draw; // key (splitmix.h) of the image and the step, where prune's scores are random
+    uint64_t draw; // what chance in pruning starts from (atedm_random_scores): of image and step
     int mask_from; // 0: its own mask; d: keeps and copies the tokens that sample i + d does, which
                    // has the same rho and a mask of its own
 } atedm_unet_sample;

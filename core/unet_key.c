@@ -5,7 +5,7 @@
 #include <string.h>
 
 _Static_assert(sizeof(atedm_unet_key) <= ATEDM_REPEAT_KEY_MAX, "keys are within the limit");
-_Static_assert(sizeof(atedm_unet_key_head) == 11 * 8, "no padding");
+_Static_assert(sizeof(atedm_unet_key_head) == 12 * 8, "no padding");
 _Static_assert(sizeof(atedm_unet_key_sample) ==
                    (12 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
                "no padding");
@@ -18,6 +18,7 @@ static void set_sample(const atedm_unet_sample *sample, int n_blocks, atedm_unet
     key->pruned = 1;
     key->enabled = spec->enabled;
     key->score_map = spec->score_map;
+    key->selection = spec->selection;
     key->recovery = spec->recovery;
     key->copy = spec->copy;
     key->proportional_attention = spec->proportional_attention;
@@ -27,20 +28,20 @@ static void set_sample(const atedm_unet_sample *sample, int n_blocks, atedm_unet
     key->heads = spec->rank.heads;
     key->max_iterations = spec->rank.max_iterations;
     key->tolerance = (double)spec->rank.tolerance;
-    if (spec->score_map == ATEDM_SCORE_RANDOM)
-        key->draw = sample->draw;
     if (spec->enabled)
         memcpy(key->rho, sample->rho, (size_t)n_blocks * sizeof *key->rho);
 }
 
 size_t atedm_unet_key_make(const atedm_unet *unet, int n_blocks, const atedm_unet_args *args,
-                           const void *embedding, const atedm_arena *arena, atedm_unet_key *ret_key)
+                           const void *embedding, const uint64_t *draws, const atedm_arena *arena,
+                           atedm_unet_key *ret_key)
 {
     ret_key->head = (atedm_unet_key_head){
         .unet = unet,
         .x = args->x,
         .context = args->context,
         .embedding = embedding,
+        .draws = draws,
         .y = args->y,
         .scratch = (const void *)((uintptr_t)arena->base + arena->used),
         .context_tokens = args->context_tokens,

@@ -111,8 +111,8 @@ struct atedm_backend {
     void (*from_f32)(atedm_stream *s, const float *x, void *y, int64_t count);
     void (*attention)(atedm_stream *s, const atedm_attention_args *args);
     void (*rank_tokens)(atedm_stream *s, const atedm_rank_args *args);
-    void (*random_scores)(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                          int64_t n_spans);
+    void (*random_scores)(atedm_stream *s, const uint64_t *draws, const float *weights,
+                          float *scores, const atedm_random_span *spans, int64_t n_spans);
     void (*select_tokens)(atedm_stream *s, const float *scores, int32_t *kept,
                           const atedm_prune_span *spans, int64_t n_spans);
     void (*source_attention)(atedm_stream *s, const atedm_source_args *args,

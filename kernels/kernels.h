@@ -153,8 +153,8 @@ typedef struct atedm_op_counts {
 atedm_op_counts atedm_stream_counts(const atedm_stream *stream);
 void atedm_stream_reset_counts(atedm_stream *stream);
 
-// Copies between regions that do not overlap; `to_host` and `from_host` stay valid until the next
-// sync.
+// Copies between regions that do not overlap. `from_host` has been read when the call returns;
+// `to_host` stays valid until the next sync.
 void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
@@ -380,22 +380,27 @@ typedef struct atedm_rank_args {
 } atedm_rank_args;
 void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
 
-// Scores that make a selection a uniformly random one: those of `n` tokens from row `first` on,
-// drawn from `key`.
+// Scores by chance, of `n` tokens from row `first` on.
 typedef struct atedm_random_span {
     int64_t first, n;
-    uint64_t key;
+    int64_t draw;  // place in draws of the number that chance starts from,
+    uint64_t salt; // and what else it depends upon
 } atedm_random_span;
 
-// scores[first + i] = 2^-24 floor(2^-40 v), with v output i = 0, 1, .. of SplitMix64 started at key
-// (Steele, Lea & Flood, OOPSLA 2014; with the constants of Java's SplittableRandom and Vigna's
-// splitmix64.c): z = key + (i + 1) 0x9e3779b97f4a7c15, z = (z xor z >> 30) 0xbf58476d1ce4e5b9,
-// z = (z xor z >> 27) 0x94d049bb133111eb, v = z xor z >> 31. Exact: the same in every bit on every
-// backend, whatever the stream's dtype. Uniform over the multiples of 2^-24 in [0, 1); 4096 tokens
-// have half an equal pair on average, which atedm_select_tokens takes by position. scores [device]
-// by row.
-void atedm_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                         int64_t n_spans);
+// scores[first + i] = u_i, or where weights are given weights[first + i] / -ln(u_i), with
+// u_i = 2^-23 (floor(2^-41 v) + 1/2) in (0, 1), v output i = 0, 1, .. of SplitMix64 started at
+// its own output number `salt` when started at draws[draw] (Steele, Lea & Flood, OOPSLA 2014; with
+// the constants of Java's SplittableRandom and Vigna's splitmix64.c). Output i of it started at key
+// is: z = key + (i + 1) 0x9e3779b97f4a7c15, z = (z xor z >> 30) 0xbf58476d1ce4e5b9,
+// z = (z xor z >> 27) 0x94d049bb133111eb, v = z xor z >> 31.
+// The largest scores are a uniformly random selection, with weights one that takes token after
+// token with chances proportional to the weights of those that are left (Efraimidis & Spirakis,
+// Inf. Process. Lett. 97(5), 2006: their keys are u^(1/w), which order alike). Without weights
+// exact: the same in every bit on every backend, whatever the stream's dtype; 4096 tokens have one
+// equal pair on average, which atedm_select_tokens takes by position. draws, weights (>= 0, or
+// NULL), scores [device], the latter two by row.
+void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
+                         float *scores, const atedm_random_span *spans, int64_t n_spans);
 
 // One sample's part in a pruning: `n` tokens from row `first` of which `keep` stay. Its kept list
 // has `keep` entries from `kept_first` on.

@@ -178,19 +178,25 @@ void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
     BACKEND(s)->rank_tokens(s, args);
 }
 
-void atedm_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                         int64_t n_spans)
+void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
+                         float *scores, const atedm_random_span *spans, int64_t n_spans)
 {
     static const char op[] = "random_scores";
-    int64_t rows = 0;
-    atedm_region out;
+    int64_t rows = 0, n_draws = 0;
+    atedm_region in[2], out;
     if (s->status || n_spans == 0 || !check_list(s, op, spans, n_spans))
         return;
     for (int64_t i = 0; i < n_spans; i++)
-        if (!check_rows(s, op, i, spans[i].first, spans[i].n, &rows))
+        if (!check_rows(s, op, i, spans[i].first, spans[i].n, &rows) ||
+            !check_rows(s, op, i, spans[i].draw, 1, &n_draws))
             return;
-    if (atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &out))
-        BACKEND(s)->random_scores(s, scores, spans, n_spans);
+    if (atedm_check_tensor(s, op, "draws", draws, sizeof *draws, ATEDM_DIMS(n_draws), &in[0]) &&
+        (!weights || atedm_check_tensor(s, op, "weights", weights, sizeof *weights,
+                                        ATEDM_DIMS(rows), &in[1])) &&
+        atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &out) &&
+        atedm_check_apart(s, op, &in[0], &out) &&
+        (!weights || atedm_check_apart(s, op, &in[1], &out)))
+        BACKEND(s)->random_scores(s, draws, weights, scores, spans, n_spans);
 }
 
 // Rows and kept lists of the spans within bounds.

@@ -44,8 +44,10 @@
     X(attention, (atedm_stream * s, const atedm_attention_args *a), (s, a),                        \
       atedm_bytes_attention(s, a))                                                                 \
     X(rank_tokens, (atedm_stream * s, const atedm_rank_args *a), (s, a), atedm_bytes_rank(s, a))   \
-    X(random_scores, (atedm_stream * s, float *scores, const atedm_random_span *spans, int64_t n), \
-      (s, scores, spans, n), atedm_bytes_random(spans, n))                                         \
+    X(random_scores,                                                                               \
+      (atedm_stream * s, const uint64_t *draws, const float *weights, float *scores,               \
+       const atedm_random_span *spans, int64_t n),                                                 \
+      (s, draws, weights, scores, spans, n), atedm_bytes_random(weights, spans, n))                \
     X(select_tokens,                                                                               \
       (atedm_stream * s, const float *scores, int32_t *kept, const atedm_prune_span *spans,        \
        int64_t n),                                                                                 \
@@ -109,7 +111,8 @@ static void note(atedm_stream *s, int op, double start, uint64_t bytes)
     atedm_profile *p = profile_of(s);
     p->inner->stream_sync(s);
     uint64_t flops = counted(&s->counts);
-    p->ops[op].seconds += atedm_clock_monotonic() - start;
+    if (!atedm_device_is_dry(s->device))
+        p->ops[op].seconds += atedm_clock_monotonic() - start;
     p->ops[op].calls++;
     // Operations are counted right before they are called; less than before: the counts were reset.
     uint64_t more = flops >= p->flops ? flops - p->flops : flops;
@@ -167,6 +170,11 @@ void atedm_profile_reset(atedm_profile *p)
         p->ops[i] = (atedm_profile_op){.name = p->ops[i].name};
 }
 
+static bool is_longer(const atedm_profile_op *a, const atedm_profile_op *b)
+{
+    return a->seconds > b->seconds || (a->seconds == b->seconds && a->floor_s > b->floor_s);
+}
+
 size_t atedm_profile_read(const atedm_profile *p, atedm_profile_op ret_ops[ATEDM_PROFILE_MAX])
 {
     size_t n = 0;
@@ -175,7 +183,7 @@ size_t atedm_profile_read(const atedm_profile *p, atedm_profile_op ret_ops[ATEDM
         if (!op.calls)
             continue;
         size_t at = n++;
-        for (; at > 0 && ret_ops[at - 1].seconds < op.seconds; at--)
+        for (; at > 0 && is_longer(&op, &ret_ops[at - 1]); at--)
             ret_ops[at] = ret_ops[at - 1];
         ret_ops[at] = op;
     }

@@ -10,7 +10,7 @@
 typedef struct atedm_profile_op {
     const char *name; // as in kernels.h, without "atedm_"
     uint64_t calls;
-    double seconds;
+    double seconds; // 0 on a dry device, which computes nothing
     uint64_t flops; // that it counted
     uint64_t bytes; // that it has to move at least: profile_bytes.h
     // The least that its calls can take: of each, its FLOPs or its bytes at the device's rates,
@@ -32,7 +32,8 @@ ATEDM_MUST_CHECK atedm_status atedm_profile_start(atedm_device *device,
                                                   atedm_profile **ret_profile, atedm_error *err);
 void atedm_profile_stop(atedm_profile *profile); // NULL allowed
 void atedm_profile_reset(atedm_profile *profile);
-// Operations that were called, the one that took longest first. Returns their number.
+// Operations that were called, the one that took longest first; of a dry device the one with the
+// largest floor. Returns their number.
 size_t atedm_profile_read(const atedm_profile *profile,
                           atedm_profile_op ret_ops[ATEDM_PROFILE_MAX]);
 

@@ -53,12 +53,12 @@ uint64_t atedm_bytes_rank(const atedm_stream *s, const atedm_rank_args *a)
            (uint64_t)(queries * (a->heads + 1)) * sizeof(float); // lse, scores
 }
 
-uint64_t atedm_bytes_random(const atedm_random_span *spans, int64_t n_spans)
+uint64_t atedm_bytes_random(const float *weights, const atedm_random_span *spans, int64_t n_spans)
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < n_spans; i++)
         bytes += (uint64_t)spans[i].n * sizeof(float);
-    return bytes;
+    return weights ? 2 * bytes : bytes;
 }
 
 uint64_t atedm_bytes_select(const atedm_prune_span *spans, int64_t n_spans)

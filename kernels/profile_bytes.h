@@ -12,7 +12,7 @@ uint64_t atedm_bytes_layer_norm(const atedm_stream *s, const atedm_layer_norm_ar
 uint64_t atedm_bytes_attention(const atedm_stream *s, const atedm_attention_args *a);
 // Queries and keys once, however many passes the iterations take.
 uint64_t atedm_bytes_rank(const atedm_stream *s, const atedm_rank_args *a);
-uint64_t atedm_bytes_random(const atedm_random_span *spans, int64_t n_spans);
+uint64_t atedm_bytes_random(const float *weights, const atedm_random_span *spans, int64_t n_spans);
 uint64_t atedm_bytes_select(const atedm_prune_span *spans, int64_t n_spans);
 // `row`: bytes of a token's row that similarities are made of.
 uint64_t atedm_bytes_source(const atedm_source_args *a, uint64_t row);

@@ -386,14 +386,15 @@ json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
     for (size_t i = 0; i < spec->n_prune_after; i++)
         json_array_append_new(layers, json_integer(spec->prune_after[i]));
     return json_pack(
-        "{s:s?, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:s}", "preset",
+        "{s:s?, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:b, s:s}", "preset",
         spec->preset[0] ? spec->preset : NULL, "ratio", number_or_null(spec->ratio), "flops_budget",
         number_or_null(spec->flops_budget), "schedule", spec->schedule, "tau",
         number_or_null(strcmp(spec->schedule, "dsap") == 0 ? spec->tau : (double)NAN), "phases",
         phases_json(spec, spec->ratio), "skip_levels", levels, "prune_after", layers, "score",
-        score_json(spec), "recovery", atedm_recovery_names[spec->recovery], "copy",
-        atedm_copy_names[spec->copy], "proportional_attention", spec->proportional_attention,
-        "masks", atedm_masks_names[spec->masks]);
+        score_json(spec), "selection", atedm_selection_names[spec->selection], "recovery",
+        atedm_recovery_names[spec->recovery], "copy", atedm_copy_names[spec->copy],
+        "proportional_attention", spec->proportional_attention, "masks",
+        atedm_masks_names[spec->masks]);
 }
 
 json_t *atedm_cost_json(const atedm_request_cost *cost)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs every test of the given build folders and closes with the sum of all. Goes on after a
-# failure, so that one run shows them all.
+# failure, so that one run shows them all. ATEDM_TEST_SUITE in the environment: only that suite.
 #
 # usage: tests/check.sh BUILD_DIR...
 set -u
@@ -12,7 +12,8 @@ export ASAN_OPTIONS="${ASAN_OPTIONS:-abort_on_error=1:detect_stack_use_after_ret
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1:abort_on_error=1:print_stacktrace=1}"
 for build in "$@"; do
     echo "== tests of $build"
-    meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 || status=1
+    meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 \
+        ${ATEDM_TEST_SUITE:+--suite "$ATEDM_TEST_SUITE"} || status=1
 done
 python3 "$source_dir/summary.py" "$@" || status=1
 exit $status

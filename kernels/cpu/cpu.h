@@ -175,8 +175,8 @@ void atedm_cpu_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t 
 // attention.c, rank.c, select.c, source.c
 void atedm_cpu_attention(atedm_stream *s, const atedm_attention_args *args);
 void atedm_cpu_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
-void atedm_cpu_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                             int64_t n_spans);
+void atedm_cpu_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
+                             float *scores, const atedm_random_span *spans, int64_t n_spans);
 void atedm_cpu_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
                              const atedm_prune_span *spans, int64_t n_spans);
 void atedm_cpu_source_attention(atedm_stream *s, const atedm_source_args *args,

@@ -1,17 +1,23 @@
-// Which tokens stay: selection of the cpu backend, and the scores that make it a random one.
+// Which tokens stay: selection of the cpu backend, and the scores that make it a matter of chance.
 #include "kernels/cpu/cpu.h"
 
 #include "core/base/splitmix.h"
 
+#include <math.h>
 #include <string.h>
 
-void atedm_cpu_random_scores(atedm_stream *stream, float *scores, const atedm_random_span *spans,
-                             int64_t n_spans)
+void atedm_cpu_random_scores(atedm_stream *stream, const uint64_t *draws, const float *weights,
+                             float *scores, const atedm_random_span *spans, int64_t n_spans)
 {
     for (int64_t k = 0; k < n_spans; k++) {
         float *to = scores + spans[k].first;
-        for (int64_t i = 0; i < spans[k].n; i++)
-            to[i] = (float)(int32_t)(atedm_splitmix(spans[k].key, (uint64_t)i) >> 40) * 0x1p-24f;
+        const float *from = weights ? weights + spans[k].first : NULL;
+        uint64_t key = atedm_splitmix(draws[spans[k].draw], spans[k].salt);
+        for (int64_t i = 0; i < spans[k].n; i++) {
+            int32_t places = (int32_t)(atedm_splitmix(key, (uint64_t)i) >> 41);
+            float u = ((float)places + 0.5F) * 0x1p-23F; // exact
+            to[i] = from ? from[i] / -logf(u) : u;
+        }
     }
 }
 

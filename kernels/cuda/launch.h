@@ -193,8 +193,8 @@ typedef struct atedm_cuda_random_spans {
     int32_t n;
     atedm_random_span span[ATEDM_CUDA_SPANS];
 } atedm_cuda_random_spans;
-cudaError_t atedm_cuda_launch_random(float *scores, const atedm_cuda_random_spans *spans,
-                                     cudaStream_t stream);
+cudaError_t atedm_cuda_launch_random(const uint64_t *draws, const float *weights, float *scores,
+                                     const atedm_cuda_random_spans *spans, cudaStream_t stream);
 typedef struct atedm_cuda_prune_spans {
     int32_t n;
     atedm_prune_span span[ATEDM_CUDA_SPANS];

@@ -123,14 +123,15 @@ void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
 
 // ---- selection
 
-void atedm_cuda_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                              int64_t n_spans)
+void atedm_cuda_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
+                              float *scores, const atedm_random_span *spans, int64_t n_spans)
 {
     atedm_cuda_random_spans some = {0};
     for (int64_t first = 0; first < n_spans && !s->status; first += some.n) {
         some.n = take(n_spans, first);
         memcpy(some.span, spans + first, (size_t)some.n * sizeof *some.span);
-        atedm_cuda_check(s, atedm_cuda_launch_random(scores, &some, queue(s)), "random_scores");
+        atedm_cuda_check(s, atedm_cuda_launch_random(draws, weights, scores, &some, queue(s)),
+                         "random_scores");
     }
 }
 

@@ -1,5 +1,5 @@
-// Which tokens stay: random scores, and the selection of the largest scores. Exact: the same on
-// every backend.
+// Which tokens stay: scores by chance, and the selection of the largest scores. Exact but for
+// chance with weights: the same on every backend.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
@@ -7,19 +7,26 @@ namespace
 
 constexpr int THREADS = 256, WARPS = THREADS / 32, BINS = 256;
 
-// Output i of SplitMix64: see kernels.h.
+// Output i of SplitMix64 started at key: see kernels.h.
+GPU_FN uint64_t split_mix(uint64_t key, uint64_t i)
+{
+    uint64_t z = key + (i + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
 __global__ void __launch_bounds__(THREADS)
-    random_kernel(float *scores, const __grid_constant__ atedm_cuda_random_spans spans)
+    random_kernel(const uint64_t *draws, const float *weights, float *scores,
+                  const __grid_constant__ atedm_cuda_random_spans spans)
 {
     const atedm_random_span &span = spans.span[blockIdx.y];
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= span.n)
         return;
-    uint64_t z = span.key + (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z = z ^ (z >> 31);
-    scores[span.first + i] = (float)(z >> 40) * 0x1p-24f;
+    uint64_t v = split_mix(split_mix(draws[span.draw], span.salt), (uint64_t)i);
+    float u = ((float)(v >> 41) + 0.5f) * 0x1p-23f; // exact
+    scores[span.first + i] = weights ? weights[span.first + i] / -logf(u) : u;
 }
 
 // A number that orders as scores do: larger is better, NaN the least, both zeros the same.
@@ -118,14 +125,14 @@ __global__ void __launch_bounds__(THREADS)
 
 } // namespace
 
-cudaError_t atedm_cuda_launch_random(float *scores, const atedm_cuda_random_spans *spans,
-                                     cudaStream_t stream)
+cudaError_t atedm_cuda_launch_random(const uint64_t *draws, const float *weights, float *scores,
+                                     const atedm_cuda_random_spans *spans, cudaStream_t stream)
 {
     int64_t most = 1;
     for (int32_t i = 0; i < spans->n; i++)
         most = spans->span[i].n > most ? spans->span[i].n : most;
     return GPU_LAUNCH(random_kernel, dim3(gpu_blocks(most, THREADS), (unsigned)spans->n),
-                      dim3(THREADS), 0, stream, scores, *spans);
+                      dim3(THREADS), 0, stream, draws, weights, scores, *spans);
 }
 
 cudaError_t atedm_cuda_launch_select(const float *scores, int32_t *kept,

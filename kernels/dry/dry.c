@@ -206,8 +206,8 @@ static void rank_tokens(atedm_stream *s, const atedm_rank_args *args)
 {
 }
 
-static void random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                          int64_t n_spans)
+static void random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
+                          float *scores, const atedm_random_span *spans, int64_t n_spans)
 {
 }
 

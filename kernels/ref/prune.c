@@ -134,22 +134,28 @@ void ref_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
         rank_span(s, args, &args->spans[i], &args->params[i]);
 }
 
+#define SPLIT_MIX_STEP 0x9e3779b97f4a7c15u // by which its state grows
+
 // The next output of SplitMix64.
 static uint64_t split_mix(uint64_t *state)
 {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    uint64_t z = *state += SPLIT_MIX_STEP;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
 
-void ref_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                       int64_t n_spans)
+void ref_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights, float *scores,
+                       const atedm_random_span *spans, int64_t n_spans)
 {
     for (int64_t k = 0; k < n_spans; k++) {
-        uint64_t state = spans[k].key;
-        for (int64_t i = 0; i < spans[k].n; i++)
-            scores[spans[k].first + i] = (float)(split_mix(&state) >> 40) * 0x1p-24f;
+        uint64_t state = draws[spans[k].draw] + spans[k].salt * SPLIT_MIX_STEP;
+        state = split_mix(&state);
+        for (int64_t i = 0; i < spans[k].n; i++) {
+            double u = ((double)(split_mix(&state) >> 41) + 0.5) * 0x1p-23;
+            int64_t row = spans[k].first + i;
+            scores[row] = (float)(weights ? (double)weights[row] / -log(u) : u);
+        }
     }
 }
 

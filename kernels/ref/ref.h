@@ -70,8 +70,8 @@ void ref_attention(atedm_stream *s, const atedm_attention_args *args);
 
 // prune.c
 void ref_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
-void ref_random_scores(atedm_stream *s, float *scores, const atedm_random_span *spans,
-                       int64_t n_spans);
+void ref_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights, float *scores,
+                       const atedm_random_span *spans, int64_t n_spans);
 void ref_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
                        const atedm_prune_span *spans, int64_t n_spans);
 void ref_source_attention(atedm_stream *s, const atedm_source_args *args,

@@ -4,7 +4,7 @@ Pure functions over what `atedm bench step --json`, `parity --bench --json` and 
 """
 
 # Operations by what they serve.
-RANKING = ("rank_tokens", "select_tokens")
+RANKING = ("rank_tokens", "random_scores", "select_tokens")
 RECOVERY = ("source_attention", "source_cosine", "source_nearest", "source_weights", "gather_rows", "add_rows")
 
 # Prunings beside the presets, for what pruning costs: the same tokens' number without ranking, without recovery's search, and

@@ -188,6 +188,7 @@ class BadInput(unittest.TestCase):
             "skip_levels": [1, [-1], [99], ["1"], [0.5]],
             "prune_after": [1, [], [-1], [99], [0.5]],
             "score": [1, [], "x"],
+            "selection": ["x", 1, None],
             "recovery": ["x", 1, None],
             "copy": ["x", 1, None],
             "proportional_attention": ["true", 1, None],

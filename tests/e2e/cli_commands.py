@@ -167,6 +167,96 @@ class BenchStep(CommandTest):
             self.assertLessEqual(op["floor_s"], 1.001 * (op["flops"] / rates[0] + op["bytes"] / rates[1]))
         self.assertIn("is the floor", self.run_ok(*self.ARGS, "--stages", "ceilings,vae", "--matrix", 64, "--copy", 1, "--ops"))
 
+    # What an evaluation has to do, without doing it.
+    DRY = ("bench", "step", "--arch", "sdxl-base", "--backend", "dry", "--dtype", "bf16", "--size", "1024x1024")
+    RATES = (989e12, 4.8e12)
+    RATES_TEXT = "989e12,4.8e12"
+
+    def test_dry(self):
+        report = self.run_json(*self.DRY, "--rates", self.RATES_TEXT, "--pruning", "off", "--pruning", "at-edm-c",
+                               "--stages", "text,unet,loop,vae", "--ops")
+        self.assertEqual(self.RATES, (report["matrix_flops_per_s"], report["copy_bytes_per_s"]))
+        self.assertLess(report["peak_memory_bytes"], 256 << 20, "no weights")
+        self.assertEqual(["text"] + 3 * ["unet"] + 2 * ["loop"] + ["vae"], [row["stage"] for row in report["stages"]])
+        for row in report["stages"]:
+            with self.subTest(stage=row["stage"], pruning=row.get("pruning"), first=row.get("first_step")):
+                self.assertEqual(row["flops"] + row["overhead_flops"], sum(op["flops"] for op in row["ops"]))
+                for op in row["ops"]:
+                    self.assertGreater(op["calls"], 0)
+                    self.assertGreater(op["bytes"], 0)
+                    by_flops, by_bytes = op["flops"] / self.RATES[0], op["bytes"] / self.RATES[1]
+                    # Of each call the larger one: between the larger sum and both sums.
+                    self.assertGreaterEqual(op["floor_s"] * (1 + 1e-6), max(by_flops, by_bytes))
+                    self.assertLessEqual(op["floor_s"], (1 + 1e-6) * (by_flops + by_bytes))
+                    if not op["flops"]:
+                        self.assertAlmostEqual(1, op["floor_s"] / by_bytes, 6)
+                self.assertAlmostEqual(1, row["floor_s"] / sum(op["floor_s"] for op in row["ops"]), 6)
+                self.assertEqual([op["floor_s"] for op in row["ops"]], sorted((op["floor_s"] for op in row["ops"]), reverse=True))
+                for part in (row, *row["ops"]):
+                    self.assertFalse({"min_s", "median_s", "flops_per_s", "share_of_gemm", "seconds"} & set(part), "nothing was timed")
+        self.assertFalse({"gemm_flops_per_s", "load_unet_s", "repeat", "wait_s"} & set(report))
+        self.floors_of_plans([row for row in report["stages"] if row["stage"] != "text"])
+
+    def floors_of_plans(self, rows):
+        off, *phases = [row for row in rows if row["stage"] == "unet"]
+        self.assertEqual([(0, 9), (9, 21)], [(row["first_step"], row["steps"]) for row in phases])
+        self.assertTrue(off["floor_s"] > phases[0]["floor_s"] > phases[1]["floor_s"])
+        self.assertAlmostEqual(13522.5, off["flops"] * 1e-9, 1)  # two of the paper's 6.76 TFLOP
+        loops = [row for row in rows if row["stage"] == "loop"]
+        for loop, evaluations in zip(loops, ([off], phases)):
+            self.assertEqual(sum(row["steps"] * row["flops"] for row in evaluations), loop["flops"])
+            steps = sum(op["floor_s"] for op in loop["ops"] if op["op"] in ("scale_input", "sampler_step"))
+            self.assertGreater(steps, 0)
+            self.assertAlmostEqual(1, sum(row["steps"] * row["floor_s"] for row in evaluations) / (loop["floor_s"] - steps), 6)
+
+    def test_dry_as_timed(self):
+        rows = {}
+        for backend in ("cpu", "dry"):
+            report = self.run_json(*self.ARGS, "--stages", "unet", "--ops", "--dtype", "f32", "--backend", backend)
+            rows[backend] = [row for row in report["stages"] if row["stage"] == "unet"]
+        for counted, timed in zip(rows["dry"], rows["cpu"], strict=True):
+            for key in ("flops", "overhead_flops", "scratch_bytes"):
+                self.assertEqual(timed[key], counted[key])
+            ops = {op["op"]: op for op in counted["ops"]}
+            self.assertEqual({op["op"] for op in timed["ops"]}, set(ops))
+            for op in timed["ops"]:
+                same = ops[op["op"]]
+                self.assertEqual((op["calls"], op["flops"]), (same["calls"], same["flops"]), op["op"])
+                # But for padding in how weights lie in this backend's memory.
+                self.assertAlmostEqual(1, op["bytes"] / same["bytes"], delta=0.01, msg=op["op"])
+
+    def test_dry_table(self):
+        out = self.run_ok(*self.DRY, "--rates", self.RATES_TEXT, "--pruning", "at-edm-c", "--stages", "unet", "--ops")
+        self.assertIn("nothing is run", out)
+        self.assertRegex(out, r"\nunet +1024x1024 +2 +at-edm-c +0-8 +- +- +0\.\d{6} .* - +- +\d+\n")
+        self.assertRegex(out, r"\n    linear +\d+ calls +[\d.]+ GFLOP +[\d.]+ GB +[\d.]+ ms\n")
+        self.assertRegex(out, r"mean floor of a UNet evaluation of 30 steps 0\.\d{6} s")
+        self.assertIn("floors: at 989000.0 GFLOP/s, 4800.0 GB/s", out)
+        self.assertNotRegex(out, "nan|inf|loading")
+
+    def test_dry_without_rates(self):
+        args = (*self.DRY, "--stages", "unet")
+        report = self.run_json(*args, "--ops")
+        self.assertNotIn("matrix_flops_per_s", report)
+        for row in report["stages"]:
+            self.assertNotIn("floor_s", row)
+            for op in row["ops"]:
+                self.assertNotIn("floor_s", op)
+        self.assertRegex(self.run_ok(*args, "--ops"), r"\n    linear +\d+ calls .* GB +- ms\n")
+        report = self.run_json(*args, "--rates", self.RATES_TEXT)
+        for row in report["stages"]:
+            self.assertGreater(row["floor_s"], 0)
+            self.assertNotIn("ops", row)
+
+    def test_dry_refusals(self):
+        for wrong in ("0,1", "1,0", "-1,1", "1", "1,", ",1", "1,2,3", "nan,1", "1,inf", "1e25,1", "1,0.5", "x,1", "1" * 40 + ",1"):
+            with self.subTest(wrong=wrong):
+                self.assertIn("--rates", self.run_wrong(2, *self.DRY, "--rates", wrong))
+        self.assertIn("no ceilings", self.run_wrong(2, *self.DRY, "--stages", "unet,ceilings"))
+        self.assertIn("--backend dry only", self.run_wrong(2, *self.ARGS, "--rates", self.RATES_TEXT))
+        self.assertIn("cuda:DEVICE or ref", self.run_wrong(1, "generate", "--model", MODEL, "--prompt", "a", "--backend", "dry",
+                                                            "-o", self.folder / "a.png"))
+
     def test_wrong_options(self):
         for wrong in (("--size", "63x64"), ("--batch", 0), ("--stages", "paint"), ("--stages", "unet,"), ("--images", 33),
                       ("--matrix", 65537), ("--copy", 0), ("--pruning", "none"), ("--repeat", "x")):

@@ -61,6 +61,7 @@ WRONG = [
     ({"pruning": {"score": {"maps": "self"}}}, ["/pruning/score/maps"]),
     ({"pruning": {"score": {"map": "random", "heads": "rms", "tolerance": 0}}},
      ["/pruning/score/heads", "/pruning/score/tolerance"]),
+    ({"pruning": {"selection": "best"}}, ["/pruning/selection"]),
     ({"pruning": {"recovery": "zeros"}}, ["/pruning/recovery"]),
 ]
 
@@ -78,7 +79,7 @@ GOOD = [
                  "ratio": 0.3}},
     {"pruning": {"flops_budget": 0.99, "phases": [{"until": 0.5, "ratio": 0.1}, {"until": 1}]}},
     {"pruning": {"skip_levels": [1, 1], "prune_after": [0, 31], "recovery": "zero"}},
-    {"pruning": {"score": {"map": "random"}}},
+    {"pruning": {"score": {"map": "random"}, "selection": "top"}},
     {"pruning": {"score": {"map": "cross", "heads": "mean", "max_iterations": 64, "tolerance": 2}}},
 ]
 

@@ -102,19 +102,43 @@ static uint64_t next_random()
 
 bool is_early()
 {
-    return setting().schedule == settings::REVERSE ||
-           (setting().schedule == settings::RANDOM && (next_random() >> 40 & 1));
+    return running->schedule == settings::REVERSE ||
+           (running->schedule == settings::RANDOM && (next_random() >> 40 & 1));
+}
+
+// One of the bits that are set, each as likely: most of what a random schedule costs is here, so
+// there are neither divisions nor loops whose end is not known. Counts of 2, 4, 8, 16 bits tell the
+// way to the n-th.
+static uint32_t random_bit(uint32_t bits)
+{
+    uint64_t x = next_random();
+    uint32_t pairs = bits - (bits >> 1 & 0x55555555);
+    uint32_t fours = (pairs & 0x33333333) + (pairs >> 2 & 0x33333333);
+    uint32_t eights = (fours + (fours >> 4)) & 0x0f0f0f0f;
+    uint32_t halves = (eights + (eights >> 8)) & 0x00ff00ff;
+    uint32_t all = (halves + (halves >> 16)) & 63;
+    uint32_t n = (uint32_t)((x >> 32) * all >> 32), at = 0;
+    auto step = [&](uint32_t counts, uint32_t field, uint32_t width) {
+        uint32_t here = counts >> at & field;
+        uint32_t beyond = 0u - (uint32_t)(n >= here);
+        n -= here & beyond;
+        at += width & beyond;
+    };
+    step(halves, 0xff, 16);
+    step(eights, 0xff, 8);
+    step(fours, 0xf, 4);
+    step(pairs, 3, 2);
+    step(bits, 1, 1);
+    return at;
 }
 
 static uint32_t pick_bit(uint32_t bits)
 {
-    if (setting().schedule == settings::FORWARD)
+    if (running->schedule == settings::FORWARD)
         return (uint32_t)__builtin_ctz(bits);
-    if (setting().schedule == settings::REVERSE)
+    if (running->schedule == settings::REVERSE)
         return 31u - (uint32_t)__builtin_clz(bits);
-    for (uint64_t skip = next_random() % (uint32_t)__builtin_popcount(bits); skip; skip--)
-        bits &= bits - 1;
-    return (uint32_t)__builtin_ctz(bits);
+    return random_bit(bits);
 }
 
 static fiber *pick()
@@ -122,7 +146,7 @@ static fiber *pick()
     if (!running->ready_warps)
         return nullptr;
     warp *w = current != &running->scheduler ? current->in : nullptr;
-    if (!w || !w->ready || setting().schedule == settings::RANDOM)
+    if (!w || !w->ready || running->schedule == settings::RANDOM)
         w = &running->warps[pick_bit(running->ready_warps)];
     return &w->lane[pick_bit(w->ready)];
 }
@@ -423,6 +447,7 @@ static void run_block(const launch_request &launch, uint64_t number)
     b.n_threads = b.n_alive = (int)(launch.block.x * launch.block.y * launch.block.z);
     b.ready_warps = 0;
     b.launch = &launch;
+    b.schedule = setting().schedule;
     b.rng = ((setting().seed + number) * 0x9e3779b97f4a7c15u) | 1;
     b.arrived = 0;
     // Shared memory ends at a guard page, as closely as its alignment allows, and starts as NaN.

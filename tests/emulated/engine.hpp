@@ -69,6 +69,7 @@ struct block {
     char *shared = nullptr, *shared_end = nullptr;
     size_t shared_bytes = 0;
     const launch_request *launch = nullptr;
+    settings::order schedule = settings::FORWARD; // of setting(), within reach
     uint64_t rng = 0;
     asynchronous *async = nullptr; // never destroyed, as the block
     char tsan_start, tsan_end, tsan_barrier, tsan_warp[32];

@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -231,10 +232,11 @@ typedef struct many {
     atedm_stream *s;
     float *x, *y, *lse, *scores, *random; // [device] [ROWS, 3 DIM], [ROWS, DIM], [ROWS]..
     int32_t *kept, *source;               // [device] [SPANS * KEEP], [ROWS]
+    uint64_t *draws;                      // [device] [3]
 } many;
 
 typedef struct many_results {
-    float y[ROWS * DIM], scores[ROWS], random[ROWS], gathered[SPANS * KEEP * DIM];
+    float y[ROWS * DIM], scores[ROWS], random[ROWS], weighted[ROWS], gathered[SPANS * KEEP * DIM];
     float weights[SPANS * KEEP];
     int32_t kept[SPANS * KEEP], source[ROWS];
     float embedded[300 * DIM], sinusoid[300 * DIM];
@@ -252,7 +254,7 @@ static void rank_and_select(many *m, many_results *r)
         spans[i] = (atedm_span){first, TOKENS, first, TOKENS};
         prune[i] = (atedm_prune_span){first, TOKENS, kept, KEEP};
         gather[i] = (atedm_gather_span){first, kept, kept, KEEP};
-        random[i] = (atedm_random_span){first, TOKENS, (uint64_t)i * 977};
+        random[i] = (atedm_random_span){first, TOKENS, i % 3, (uint64_t)i * 977};
         params[i] = (atedm_rank_params){ATEDM_HEADS_MEAN, 1 + i % 3, 0};
     }
     const atedm_attention_args attention = {.q = m->x,
@@ -274,13 +276,15 @@ static void rank_and_select(many *m, many_results *r)
     atedm_attention(m->s, &attention);
     atedm_download(m->s, m->y, r->y, sizeof r->y);
     atedm_rank_tokens(m->s, &rank);
-    atedm_random_scores(m->s, m->random, random, SPANS);
+    atedm_random_scores(m->s, m->draws, NULL, m->random, random, SPANS);
     atedm_select_tokens(m->s, m->random, m->kept, prune, SPANS);
     atedm_source_cosine(m->s, &source, m->x, 3 * DIM);
     atedm_download(m->s, m->scores, r->scores, sizeof r->scores);
     atedm_download(m->s, m->random, r->random, sizeof r->random);
     atedm_download(m->s, m->kept, r->kept, sizeof r->kept);
     atedm_download(m->s, m->source, r->source, sizeof r->source);
+    atedm_random_scores(m->s, m->draws, m->scores, m->random, random, SPANS);
+    atedm_download(m->s, m->random, r->weighted, sizeof r->weighted);
     atedm_source_weights(m->s, m->source, NULL, m->scores, prune, SPANS);
     atedm_download(m->s, m->scores, r->weights, sizeof r->weights);
     atedm_gather_rows(m->s, m->x, m->kept, m->y, DIM * sizeof(float), gather, SPANS);
@@ -317,6 +321,7 @@ static void compute_many(const char *backend, many_results *r)
     static float x[ROWS * 3 * DIM];
     for (int i = 0; i < ROWS * 3 * DIM; i++)
         x[i] = (float)(i * 37 % 101) / 50 - 1;
+    const uint64_t draws[3] = {0, 42, UINT64_MAX};
     many m = {.device = open_device(backend)};
     m.s = open_stream(m.device, ATEDM_F32);
     m.x = device_memory(m.device, sizeof x);
@@ -324,14 +329,16 @@ static void compute_many(const char *backend, many_results *r)
     m.lse = device_memory(m.device, ROWS * sizeof(float));
     m.scores = device_memory(m.device, ROWS * sizeof(float));
     m.random = device_memory(m.device, ROWS * sizeof(float));
+    m.draws = device_memory(m.device, sizeof draws);
     m.kept = device_memory(m.device, sizeof r->kept);
     m.source = device_memory(m.device, sizeof r->source);
     atedm_error err = {""};
     atedm_upload(m.s, x, m.x, sizeof x);
+    atedm_upload(m.s, draws, m.draws, sizeof draws);
     rank_and_select(&m, r);
     cr_assert_eq(atedm_stream_sync(m.s, &err), ATEDM_OK, "%s", err.message);
     embed(&m, r);
-    void *memory[] = {m.x, m.y, m.lse, m.scores, m.random, m.kept, m.source};
+    void *memory[] = {m.x, m.y, m.lse, m.scores, m.random, m.kept, m.source, m.draws};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         atedm_device_free(m.device, memory[i]);
     atedm_stream_destroy(m.s);
@@ -357,6 +364,8 @@ Test(cuda, many_spans)
     expect_close(right.embedded, value.embedded, 300 * DIM, "embed_tokens");
     expect_close(right.sinusoid, value.sinusoid, 300 * DIM, "sinusoid");
     cr_assert_arr_eq(right.random, value.random, sizeof right.random, "random_scores");
+    for (int i = 0; i < ROWS; i++) // relative to themselves, which may be anything
+        cr_assert(fabsf(value.weighted[i] / right.weighted[i] - 1) <= 1e-5f, "row %d", i);
     cr_assert_arr_eq(right.kept, value.kept, sizeof right.kept, "select_tokens");
     cr_assert_arr_eq(right.source, value.source, sizeof right.source, "source_cosine");
     expect_close(right.weights, value.weights, SPANS * KEEP, "source_weights");

@@ -76,7 +76,7 @@ static atedm_engine *open_engine(const pipeline_bench *b, watcher *w, size_t mem
 }
 
 // Three requests: unpruned, pruned by a schedule that changes on the way, and watched.
-Test(steps, allocate_nothing, .timeout = 120)
+Test(steps, allocate_nothing, .timeout = 600)
 {
     static const char *const presets[] = {"off", "at-edm-b", "at-edm-a"};
     pipeline_bench b = pipeline_bench_open("cuda", ATEDM_BF16);
@@ -106,7 +106,7 @@ Test(steps, allocate_nothing, .timeout = 120)
 }
 
 // Also the first ones: admission takes what steps and pixels will need.
-Test(steps, admission_takes_the_memory, .timeout = 120)
+Test(steps, admission_takes_the_memory, .timeout = 600)
 {
     pipeline_bench b = pipeline_bench_open("cuda", ATEDM_BF16);
     watcher w = {0};
@@ -140,7 +140,7 @@ static void run_one(atedm_engine *engine, uint64_t job, const char *prompt)
 }
 
 // Requests that are like earlier ones have the memory of those.
-Test(steps, requests_allocate_nothing, .timeout = 120)
+Test(steps, requests_allocate_nothing, .timeout = 600)
 {
     pipeline_bench b = pipeline_bench_open("cuda", ATEDM_F32);
     watcher w = {0};
@@ -157,7 +157,7 @@ Test(steps, requests_allocate_nothing, .timeout = 120)
 
 // Memory of requests that have left, and recordings, are no reason to refuse one: limits hold, and
 // the device has room.
-Test(steps, spare_memory_is_given_back, .timeout = 120)
+Test(steps, spare_memory_is_given_back, .timeout = 600)
 {
     pipeline_bench b = pipeline_bench_open("cuda", ATEDM_F32);
     size_t most = 0;

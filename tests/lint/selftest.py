@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The lint programs find what they are there to find, in small trees made for it."""
+import json
 import pathlib
+import shutil
 import sys
 import tempfile
 import unittest
@@ -11,7 +13,9 @@ import banned
 import headers
 import includes
 import length
+import sources
 import summary
+import tidy
 
 
 class Tree(unittest.TestCase):
@@ -131,6 +135,35 @@ class Headers(Tree):
         self.assertEqual(2, len(problems), problems)
         self.assertTrue(problems[0].startswith("core/a.h:1: does not compile alone"))
         self.assertEqual("core/d.h:1: no include guard", problems[1])
+
+
+@unittest.skipUnless(shutil.which(tidy.PROGRAM), f"{tidy.PROGRAM} is not installed")
+class Tidy(Tree):
+    def problems(self, code, *flags):
+        """What is said of a file that is compiled once with each of the flags."""
+        self.write(".clang-tidy", (sources.ROOT / ".clang-tidy").read_text(encoding="utf-8"))
+        self.write("tests/a.c", code)
+        entries = [{"directory": str(self.root), "file": "tests/a.c", "command": f"cc {flag} -o {i}.o -c tests/a.c"}
+                   for i, flag in enumerate(flags)]
+        self.write("compile_commands.json", json.dumps(entries))
+        (path, files), = tidy.commands(self.root).items()
+        self.entries = len(files)
+        return tidy.tidy(str(self.root), path)
+
+    def test_behind_assertions(self):
+        """What one rules out is no problem; what none rules out is one, behind a hundred of them, too."""
+        one = "    cr_assert_not_null(p, \"%d\", 1);\n"
+        code = ("// A test.\n#include <criterion/criterion.h>\nint any(void);\nTest(a, b)\n{\n    int x, *p = any() ? &x : NULL;\n" +
+                "    cr_assert_gt(any(), 1, \"%d\", 1);\n" * 100 + one + "    *p = 1;\n}\n")
+        self.assertIsNone(self.problems(code, "-O1"))
+        self.assertIn("core.NullDereference", self.problems(code.replace(one, ""), "-O1"))
+
+    def test_each_shape_of_a_file_once(self):
+        code = "// A file.\nint f(int *p);\nint f(int *p)\n{\n#ifdef ATEDM_BAD\n    p = 0;\n#endif\n    return *p;\n}\n"
+        self.assertIsNone(self.problems(code, "-O1", "-O2 -I."))
+        self.assertEqual(1, self.entries)
+        self.assertIn("core.NullDereference", self.problems(code, "-O1", "-O1 -DATEDM_BAD"))
+        self.assertEqual(2, self.entries)
 
 
 class Summary(unittest.TestCase):

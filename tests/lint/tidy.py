@@ -8,26 +8,43 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import sources
 
 PROGRAM = "clang-tidy-14"
 # The compile commands are gcc's: warnings that clang does not know are none of its business.
 EXTRA = ("--extra-arg=-Wno-unknown-warning-option", "--extra-arg=-Wno-unused-command-line-argument")
+CRITERION = "--extra-arg-before=-include" + str(sources.ROOT / "tests/lint/analyzed_criterion.h")
 
 
-def compiled_files(build_dir):
-    """The C files of compile_commands.json, each once, largest first."""
-    entries = json.loads((build_dir / "compile_commands.json").read_text(encoding="utf-8"))
-    files = {(pathlib.Path(e["directory"]) / e["file"]).resolve() for e in entries}
-    return sorted((f for f in files if f.suffix == ".c"), key=lambda f: -f.stat().st_size)
+def path_of(entry):
+    return (pathlib.Path(entry["directory"]) / entry["file"]).resolve()
 
 
-def tidy(build_dir, path):
-    result = subprocess.run((PROGRAM, "--quiet", "-p", str(build_dir), *EXTRA, str(path)),
+def shapes(command):
+    """What of a compile command makes another text of the file: definitions of ours, instruction sets, forced headers."""
+    words = shlex.split(command)
+    return tuple(word for i, word in enumerate(words) if word.startswith(("-DATEDM_", "-m")) or "-include" in words[max(0, i - 1):i + 1])
+
+
+def commands(build_dir):
+    """The entries of compile_commands.json for C, by file, largest first: clang-tidy looks at a file once for each, and
+    what several programs compile alike is needed once."""
+    files = {}
+    for entry in json.loads((build_dir / "compile_commands.json").read_text(encoding="utf-8")):
+        if path_of(entry).suffix == ".c":
+            files.setdefault(path_of(entry), {}).setdefault(shapes(entry["command"]), entry)
+    return {path: list(files[path].values()) for path in sorted(files, key=lambda path: -path.stat().st_size)}
+
+
+def tidy(database, path):
+    extra = EXTRA + ((CRITERION,) if "<criterion/" in path.read_text(encoding="utf-8") else ())
+    result = subprocess.run((PROGRAM, "--quiet", "-p", database, *extra, str(path)),
                             cwd=sources.ROOT, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return None
@@ -37,12 +54,13 @@ def tidy(build_dir, path):
 
 
 def main(build_dir, only):
-    files = compiled_files(build_dir)
+    files = commands(build_dir)
     if only:
         wanted = {(sources.ROOT / name).resolve() for name in only}
-        files = [path for path in files if path in wanted]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        problems = [p for p in pool.map(lambda path: tidy(build_dir, path), files) if p]
+        files = {path: entries for path, entries in files.items() if path in wanted}
+    with tempfile.TemporaryDirectory() as database, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        (pathlib.Path(database) / "compile_commands.json").write_text(json.dumps(sum(files.values(), [])), encoding="utf-8")
+        problems = [p for p in pool.map(lambda path: tidy(database, path), files) if p]
     return sources.report(problems, f"clang-tidy, {len(files)} files")
 
 

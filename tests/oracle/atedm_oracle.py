@@ -23,6 +23,8 @@ from atedm_plan import Block, attention_blocks, kept_count
 
 Tensor = torch.Tensor
 
+MAX_LAYERS = 32  # of an attention block
+
 
 @dataclass(frozen=True)
 class Method:
@@ -33,6 +35,7 @@ class Method:
     heads: str = "rms"
     max_iterations: int = 8
     tolerance: float = 1e-3
+    selection: str = "sampled"
     recovery: str = "attention"
     copy: str = "update"
     proportional_attention: bool = True
@@ -43,6 +46,7 @@ class Method:
         score = pruning.get("score", {})
         return Method(
             prune_after=tuple(sorted(set(pruning.get("prune_after", [0])))),
+            selection=pruning.get("selection", "sampled"),
             recovery=pruning.get("recovery", "attention"),
             copy=pruning.get("copy", "update"),
             proportional_attention=pruning.get("proportional_attention", True),
@@ -100,6 +104,20 @@ def rank(a: Tensor, method: Method, margins: Margins) -> Tensor:
             break
     margins.iterations.add(iteration)
     return s.square().mean(dim=0).sqrt() if method.heads == "rms" else s.mean(dim=0)
+
+
+def split_mix(key: int, number: int) -> int:
+    """Output `number` of SplitMix64 started at `key` (Steele, Lea & Flood, OOPSLA 2014)."""
+    z = (key + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def chances(scores: Tensor, key: int) -> Tensor:
+    """Whose largest are a selection without replacement by the scores: score / -ln(u), u uniform."""
+    u = torch.tensor([(split_mix(key, i) // 2**41 + 0.5) / 2**23 for i in range(len(scores))], dtype=torch.float64)
+    return scores / -u.log().to(scores.dtype)
 
 
 def select(scores: Tensor, keep: int, margins: Margins) -> Tensor:
@@ -210,10 +228,11 @@ def run_sample(
     ratio: float,
     method: Method,
     margins: Margins,
+    chance: tuple[int, int],
     follow: SampleTrace | None,
 ) -> tuple[Tensor, SampleTrace]:
     """All layers of a block over one sample's tokens [N, C], with pruning and recovery; what is kept and copied is
-    what `follow` says, if there is one."""
+    what `follow` says, if there is one. `chance`: what it starts from, and the block's place."""
     alive = torch.arange(tokens.shape[0])
     weights = torch.ones(len(alive), dtype=tokens.dtype)
     cuts: list[Cut] = []
@@ -236,6 +255,9 @@ def run_sample(
             scored = attention_map(layer.attn2, seen["attn2"][0], context) if is_cross else self_map
             scores = rank(scored, method, margins)
             first_scores = scores if first_scores is None else first_scores
+            if method.selection == "sampled":
+                start, place = chance
+                scores = chances(scores, split_mix(start, place * MAX_LAYERS + index))
             kept = select(scores, keep, margins)
             places = torch.stack([alive // width, alive % width], dim=1)
             cut = Cut(kept, sources(method, kept, self_map, tokens, places, margins))
@@ -277,18 +299,21 @@ class Pruner:
         self.method = method
         self.margins = Margins()
         self.ratios: dict[str, float] = {}
+        self.draw = 0
         self.traces: dict[str, list[SampleTrace]] = {}
         self.blocks = attention_blocks(unet.config)
         for block in self.blocks:
             self._replace(block, unet.get_submodule(block.path))
 
-    def start_step(self, ratios: list[float]) -> None:
-        """Ratios by block in execution order; forgets the traces of the step before."""
+    def start_step(self, ratios: list[float], draw: int) -> None:
+        """Ratios by block in execution order, and what chance starts from; forgets the traces of the step before."""
+        self.draw = draw
         self.ratios = {block.name: ratio for block, ratio in zip(self.blocks, ratios, strict=True)}
         self.traces = {}
 
     def _replace(self, block: Block, module: Transformer2DModel) -> None:
         unpruned = module.forward
+        place = self.blocks.index(block)
         has_layer = any(layer < block.layers for layer in self.method.prune_after)
 
         def forward(this: Transformer2DModel, hidden_states: Tensor, **kwargs: Any) -> Any:
@@ -300,7 +325,8 @@ class Pruner:
                 width, passed, first = hidden_states.shape[-1], [], None
                 for i in reversed(range(tokens.shape[0])):  # the conditional half is the last
                     follow = first if self.method.masks == "shared" else None
-                    passed.append(run_sample(this, tokens[i], context[i], width, ratio, self.method, self.margins, follow))
+                    given = (this, tokens[i], context[i], width, ratio, self.method, self.margins)
+                    passed.append(run_sample(*given, (self.draw, place), follow))
                     first = passed[0][1]
                 self.traces[block.name] = [trace for _, trace in reversed(passed)]
                 return torch.stack([out for out, _ in reversed(passed)])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from atedm_oracle import Margins, Method, Pruner
+from atedm_oracle import Margins, Method, Pruner, split_mix
 from atedm_plan import resolve
 from common import DATA_DIR, load_pipeline, write_json, write_tensors
 from golden_pipeline import NEGATIVE, PROMPT, Request, initial_latents, text_stage, to_bytes
@@ -23,8 +23,8 @@ SEED_TRIES = 40
 MAX_F32_ERROR = 2e-5
 
 # As Wang et al. describe it, and what the presets do beside it.
-PAPER = {"recovery": "attention", "copy": "value", "proportional_attention": False, "masks": "own"}
-PRESET = {"copy": "update", "proportional_attention": True, "masks": "shared"}
+PAPER = {"selection": "top", "recovery": "attention", "copy": "value", "proportional_attention": False, "masks": "own"}
+PRESET = {"selection": "sampled", "copy": "update", "proportional_attention": True, "masks": "shared"}
 
 WITH_IMAGE = ("ratio-0.63", "dsap", "c-unguided")  # the decoder is held by other goldens
 SMALL, MIDDLE = (96, 64), (128, 96)
@@ -54,6 +54,7 @@ def cases() -> dict[str, dict]:
     ]
     phased = {"phases": phases, "prune_after": [0], **PAPER}
     shared = {"masks": "shared"}
+    sampled = {"selection": "sampled"}
     dsap = uniform(0.63, schedule="dsap", tau=0.3)
     return {
         "ratio-0": case("b", uniform(0.0), MIDDLE),
@@ -97,6 +98,8 @@ def cases() -> dict[str, dict]:
         "proportional-0-2": case("b", uniform(0.5, proportional_attention=True, **both)),
         "preset-0-1": case("b", uniform(0.3, recovery="cosine", prune_after=[0, 1], **PRESET)),
         "a-preset": case("a", uniform(0.63, **PRESET)),
+        "sampled": case("b", uniform(0.63, **sampled)),
+        "sampled-cross-0-2": case("b", uniform(0.5, score=score(map="cross"), **both, **sampled)),
         "c-unguided": case("c", uniform(0.3), MIDDLE, guidance=1.0),
     }
 
@@ -127,7 +130,7 @@ def run(model: str, request: Request, pruning: Pruning, dtype: torch.dtype) -> t
     tensors: Tensors = {}
     for k, timestep in enumerate(scheduler.timesteps):
         sigma, following = scheduler.sigmas[k].item(), scheduler.sigmas[k + 1].item()
-        pruner.start_step(plan[k])
+        pruner.start_step(plan[k], split_mix(request.seed, k))
         scaled = (x / (sigma**2 + 1.0) ** 0.5).repeat(rows, 1, 1, 1)
         predicted = unet(scaled, timestep, context, added_cond_kwargs=added).sample
         tensors[f"noise_pred.{k}"] = predicted

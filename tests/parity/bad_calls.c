@@ -282,16 +282,23 @@ static void rank_calls(fixture *f)
 
 static void random_calls(fixture *f)
 {
-    const atedm_random_span good = {.first = 1, .n = 4, .key = 7};
+    const atedm_random_span good = {.first = 1, .n = 4, .draw = 1, .salt = 7};
+    const uint64_t *draws = (const uint64_t *)f->x;
     atedm_random_span p;
-    ACCEPTED(p = good, atedm_random_scores(f->s, f->f, &p, 1));
-    REFUSED(p = good, atedm_random_scores(f->s, NULL, &p, 1));
-    REFUSED(p = good, atedm_random_scores(f->s, f->f, NULL, 1));
-    REFUSED(p = good, atedm_random_scores(f->s, f->f, &p, -1));
-    REFUSED(p = good, p.n = 0, atedm_random_scores(f->s, f->f, &p, 1));
-    REFUSED(p = good, p.first = -1, atedm_random_scores(f->s, f->f, &p, 1));
-    REFUSED(p = good, p.n = INT64_MAX, atedm_random_scores(f->s, f->f, &p, 1));
-    ACCEPTED(p = good, atedm_random_scores(f->s, f->f, &p, 0));
+    ACCEPTED(p = good, atedm_random_scores(f->s, draws, f->g, f->f, &p, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, draws, f->g, NULL, &p, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, draws, f->g, f->f, NULL, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, draws, f->g, f->f, &p, -1));
+    ACCEPTED(p = good, atedm_random_scores(f->s, draws, NULL, f->f, &p, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, NULL, f->y, f->f, &p, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, draws, f->f, f->f, &p, 1));
+    REFUSED(p = good, atedm_random_scores(f->s, (const uint64_t *)f->f, f->g, f->f, &p, 1));
+    REFUSED(p = good, p.draw = -1, atedm_random_scores(f->s, draws, f->g, f->f, &p, 1));
+    REFUSED(p = good, p.draw = INT64_MAX, atedm_random_scores(f->s, draws, f->g, f->f, &p, 1));
+    REFUSED(p = good, p.n = 0, atedm_random_scores(f->s, draws, f->g, f->f, &p, 1));
+    REFUSED(p = good, p.first = -1, atedm_random_scores(f->s, draws, f->g, f->f, &p, 1));
+    REFUSED(p = good, p.n = INT64_MAX, atedm_random_scores(f->s, draws, f->g, f->f, &p, 1));
+    ACCEPTED(p = good, atedm_random_scores(f->s, draws, f->g, f->f, &p, 0));
 }
 
 static void prune_calls(fixture *f)

@@ -10,6 +10,7 @@
 typedef struct random_params {
     atedm_random_span *spans;
     int64_t n_spans;
+    bool weighted;
 } random_params;
 
 void parity_build_random_scores(parity_case *c)
@@ -19,21 +20,32 @@ void parity_build_random_scores(parity_case *c)
     random_params *p = c->params = parity_alloc(c, 1, sizeof *p);
     p->n_spans = rows.n_spans;
     p->spans = parity_alloc(c, (size_t)p->n_spans, sizeof *p->spans);
+    int64_t n_draws = parity_range(&c->rng, 1, 5);
     for (int64_t s = 0; s < p->n_spans; s++)
         p->spans[s] = (atedm_random_span){rows.spans[s].first, rows.spans[s].n,
-                                          parity_chance(&c->rng, 20)
-                                              ? UINT64_MAX * (uint64_t)parity_range(&c->rng, 0, 1)
-                                              : parity_random(&c->rng)};
+                                          parity_range(&c->rng, 0, n_draws - 1),
+                                          (uint64_t)parity_range(&c->rng, 0, 2047)};
+    parity_array *draws = parity_add(c, "draws", PARITY_I32, PARITY_IN, 2 * (size_t)n_draws);
+    draws->offset = 0; // halves of numbers of 64 bits
+    bool edge = parity_chance(&c->rng, 20);
+    for (size_t i = 0; i < draws->count; i++)
+        draws->ints[i] = edge ? -(int32_t)(i / 2 % 2) : (int32_t)parity_random(&c->rng);
+    parity_array *weights = parity_add(c, "weights", PARITY_F32, PARITY_IN, (size_t)rows.rows);
+    p->weighted = c->bench >= 0 || parity_chance(&c->rng, 60);
+    for (size_t i = 0; i < weights->count; i++) // as scores are: few are large; some are nothing
+        weights->values[i] =
+            parity_chance(&c->rng, 5) ? 0 : 1e-4F * expf(2 * parity_normal(&c->rng));
     parity_array *scores = parity_add(c, "scores", PARITY_F32, PARITY_OUT, (size_t)rows.rows);
     parity_prune_spans_mark_rows(c, &rows, scores);
     c->n_parts = (size_t)p->n_spans;
-    snprintf(c->text, sizeof c->text, "%s", rows.text);
+    snprintf(c->text, sizeof c->text, "%s%s", rows.text, p->weighted ? ", weighted" : "");
 }
 
 void parity_run_random_scores(const parity_case *c, const parity_side *side, int64_t part)
 {
     const random_params *p = c->params;
-    atedm_random_scores(side->stream, side->data[0], part < 0 ? p->spans : p->spans + part,
+    atedm_random_scores(side->stream, side->data[0], p->weighted ? side->data[1] : NULL,
+                        side->data[2], part < 0 ? p->spans : p->spans + part,
                         part < 0 ? p->n_spans : 1);
 }
 

@@ -11,7 +11,8 @@ _VARIANTS = {
     "own": {"masks": "own"},
     "value": {"copy": "value"},
     "plain": {"proportional_attention": False},
-    "paper": {"copy": "value", "proportional_attention": False, "masks": "own"},
+    "top": {"selection": "top"},
+    "paper": {"selection": "top", "copy": "value", "proportional_attention": False, "masks": "own"},
 }
 # At the settings of these: same ratio, same schedule, hence the same UNet FLOPs, overhead left out.
 _VARIED = {"c": "at-edm-c", "dagger": "at-edm-dagger"}

@@ -1,5 +1,6 @@
-// The command line's own parts: reading option values, options to requests, collecting a dump, and
-// random weights.
+// The command line's own parts: reading option values, options to requests, what is reckoned with
+// in place of a device, collecting a dump, and random weights.
+#include "cli/bench_options.h"
 #include "cli/bench_weights.h"
 #include "cli/cli.h"
 #include "cli/dump.h"
@@ -180,6 +181,54 @@ Test(generate, usage_errors, .init = cr_redirect_stderr)
     cr_assert_eq(status, ATEDM_EXIT_USAGE);
     cr_assert(!parse(ARGV(NEEDED, "stray"), &options, &status));
     cr_assert_eq(status, ATEDM_EXIT_USAGE);
+}
+
+// ---- options of bench step
+
+static bool parse_bench(const char **argv, atedm_bench_options *ret_options, int *ret_exit)
+{
+    int argc = 0;
+    while (argv[argc])
+        argc++;
+    optind = 0; // glibc: start over
+    return atedm_bench_options_parse(argc, (char **)argv, ret_options, ret_exit);
+}
+
+#define BENCH(...) ((const char *[]){"atedm bench step", "--model", "m", __VA_ARGS__, NULL})
+
+Test(bench_step, rates_of_a_device_that_is_reckoned_with)
+{
+    atedm_bench_options o;
+    int result;
+    cr_assert(parse_bench(BENCH("--backend", "dry", "--rates", "989e12,4.8e12"), &o, &result));
+    cr_assert(o.dry && o.rates.flops_per_s == 989e12 && o.rates.bytes_per_s == 4.8e12);
+    cr_assert(parse_bench(BENCH("--rates", "1,1e24", "--backend", "dry"), &o, &result));
+    cr_assert(o.rates.flops_per_s == ATEDM_BENCH_MIN_RATE);
+    cr_assert(o.rates.bytes_per_s == ATEDM_BENCH_MAX_RATE);
+    cr_assert(parse_bench(BENCH("--backend", "dry"), &o, &result));
+    cr_assert(o.dry && o.rates.flops_per_s == 0 && o.rates.bytes_per_s == 0);
+    cr_assert(parse_bench(BENCH("--stages", "ceilings"), &o, &result));
+    cr_assert(!o.dry && o.ceilings);
+}
+
+Test(bench_step, wrong_rates, .init = cr_redirect_stderr)
+{
+    atedm_bench_options o;
+    int result;
+    const char *wrong[] = {"",       "1",      "1,",    ",1",     "0,1",    "1,0",  "1,-1",
+                           "0.99,1", "1,1e25", "1,inf", "nan,1",  "1,2,3",  "1 ,1", "x,1",
+                           "1;1",    "0x,1",   "1,1x",  "1e24,,", "1e999,1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        cr_assert(!parse_bench(BENCH("--backend", "dry", "--rates", wrong[i]), &o, &result), "%s",
+                  wrong[i]);
+        cr_assert_eq(result, ATEDM_EXIT_USAGE, "%s", wrong[i]);
+    }
+    char wide[64]; // a number that is right but for its length
+    snprintf(wide, sizeof wide, "%040d,1", 7);
+    cr_assert(!parse_bench(BENCH("--backend", "dry", "--rates", wide), &o, &result));
+    cr_assert(!parse_bench(BENCH("--backend", "ref", "--rates", "1,1"), &o, &result));
+    cr_assert(!parse_bench(BENCH("--backend", "dry", "--stages", "text,ceilings"), &o, &result));
+    cr_assert_eq(result, ATEDM_EXIT_USAGE);
 }
 
 // ---- dumps

@@ -294,6 +294,7 @@ static void expect_same_spec(const atedm_prune_spec *a, const atedm_prune_spec *
     cr_assert_eq(a->rank.heads, b->rank.heads);
     cr_assert_eq(a->rank.max_iterations, b->rank.max_iterations);
     cr_assert_eq(a->rank.tolerance, b->rank.tolerance);
+    cr_assert_eq(a->selection, b->selection);
     cr_assert_eq(a->recovery, b->recovery);
     cr_assert_eq(a->copy, b->copy);
     cr_assert_eq(a->proportional_attention, b->proportional_attention);
@@ -340,6 +341,7 @@ Test(png_settings, pruning_reads_back_as_the_same_plan)
     spec.n_prune_after = 2;
     spec.score_map = ATEDM_SCORE_CROSS;
     spec.rank = (atedm_rank_params){ATEDM_HEADS_MEAN, 17, 1.2345678e-5F};
+    spec.selection = ATEDM_SELECT_TOP;
     spec.recovery = ATEDM_RECOVER_NEAREST;
     spec.copy = ATEDM_COPY_VALUE;
     spec.proportional_attention = false;

@@ -73,3 +73,39 @@ Test(profile, counts_operations_and_their_flops)
     cr_assert_arr_eq(plain, profiled, sizeof plain);
     atedm_weight_destroy(weight);
 }
+
+// Its operations are counted as any device's, and it stays a dry one.
+Test(profile, dry_devices_take_no_time)
+{
+    atedm_device *dry = NULL;
+    atedm_stream *s = NULL;
+    atedm_weight *weight = NULL;
+    atedm_profile *profile = NULL;
+    char *memory = NULL;
+    const atedm_host_tensor shape = {.dtype = ATEDM_F32, .ndim = 2, .shape = {4, 3}};
+    const atedm_profile_rates rates = {.flops_per_s = 1, .bytes_per_s = 2};
+    cr_assert_eq(atedm_device_create("dry", &dry, NULL), ATEDM_OK);
+    cr_assert_eq(atedm_stream_create(dry, ATEDM_F32, &s, NULL), ATEDM_OK);
+    cr_assert_eq(atedm_profile_start(dry, &rates, &profile, NULL), ATEDM_OK);
+    cr_assert(atedm_device_is_dry(dry));
+    cr_assert_eq(atedm_linear_weight_create(dry, ATEDM_F32, &shape, NULL, 1, &weight, NULL),
+                 ATEDM_OK);
+    cr_assert_eq(atedm_device_alloc(dry, 256, (void **)&memory, NULL), ATEDM_OK);
+    atedm_add(s, memory, memory + 64, memory + 128, 8);
+    // On a dry device one address may stand for several operands.
+    atedm_linear(s, &(atedm_linear_args){.weight = weight, .x = memory, .y = memory, .rows = 2});
+    cr_assert_eq(atedm_stream_sync(s, NULL), ATEDM_OK);
+    atedm_profile_op ops[ATEDM_PROFILE_MAX];
+    cr_assert_eq(atedm_profile_read(profile, ops), 2);
+    cr_assert_str_eq(ops[0].name, "linear", "the larger floor first");
+    cr_assert_eq(ops[0].flops, 48);
+    cr_assert_float_eq(ops[0].floor_s, 52, 1e-9);
+    cr_assert_float_eq(ops[1].floor_s, 48, 1e-9);
+    cr_assert(ops[0].seconds == 0 && ops[1].seconds == 0);
+    atedm_profile_stop(profile);
+    cr_assert(atedm_device_is_dry(dry));
+    atedm_weight_destroy(weight);
+    atedm_stream_destroy(s);
+    atedm_device_free(dry, memory);
+    atedm_device_destroy(dry);
+}

@@ -71,12 +71,12 @@ Test(prune_json, empty_object_is_at_edm_without_its_name)
 
 Test(prune_json, every_field)
 {
-    atedm_prune_spec spec =
-        good("{\"preset\": \"at-edm-d\", \"ratio\": 0.5, \"schedule\": \"dsap\", \"tau\": 0.25,"
-             " \"skip_levels\": [2, 0], \"prune_after\": [0, 3],"
-             " \"score\": {\"map\": \"cross\", \"heads\": \"mean\", \"max_iterations\": 64,"
-             " \"tolerance\": 0}, \"recovery\": \"cosine\", \"copy\": \"value\","
-             " \"proportional_attention\": false, \"masks\": \"own\"}");
+    atedm_prune_spec spec = good(
+        "{\"preset\": \"at-edm-d\", \"ratio\": 0.5, \"schedule\": \"dsap\", \"tau\": 0.25,"
+        " \"skip_levels\": [2, 0], \"prune_after\": [0, 3],"
+        " \"score\": {\"map\": \"cross\", \"heads\": \"mean\", \"max_iterations\": 64,"
+        " \"tolerance\": 0}, \"selection\": \"top\", \"recovery\": \"cosine\", \"copy\": \"value\","
+        " \"proportional_attention\": false, \"masks\": \"own\"}");
     cr_assert_str_eq(spec.preset, "at-edm-d");
     cr_assert_eq(spec.ratio, 0.5);
     cr_assert(isnan(spec.flops_budget));
@@ -90,6 +90,7 @@ Test(prune_json, every_field)
     cr_assert_eq(spec.rank.heads, ATEDM_HEADS_MEAN);
     cr_assert_eq(spec.rank.max_iterations, 64);
     cr_assert_eq(spec.rank.tolerance, 0);
+    cr_assert_eq(spec.selection, ATEDM_SELECT_TOP);
     cr_assert_eq(spec.recovery, ATEDM_RECOVER_COSINE);
     cr_assert_eq(spec.copy, ATEDM_COPY_VALUE);
     cr_assert_not(spec.proportional_attention);
@@ -116,6 +117,8 @@ Test(prune_json, what_is_left_out_comes_from_the_preset)
     cr_assert_eq(spec.rank.heads, ATEDM_HEADS_RMS);
     cr_assert_eq(good("{\"recovery\": \"nearest\"}").recovery, ATEDM_RECOVER_NEAREST);
     cr_assert_eq(good("{\"recovery\": \"attention\"}").recovery, ATEDM_RECOVER_ATTENTION);
+    cr_assert_eq(good("{\"ratio\": 0.5}").selection, ATEDM_SELECT_SAMPLED);
+    cr_assert_eq(good("{\"selection\": \"sampled\"}").selection, ATEDM_SELECT_SAMPLED);
     cr_assert_eq(good("{\"ratio\": 0.5}").copy, ATEDM_COPY_UPDATE);
     cr_assert_eq(good("{\"copy\": \"update\"}").copy, ATEDM_COPY_UPDATE);
     cr_assert(good("{\"ratio\": 0.5}").proportional_attention);
@@ -188,6 +191,7 @@ Test(prune_json, names_that_are_not_known)
     bad("{\"copy\": \"half\"}", "/copy", "\"update\", \"value\"");
     bad("{\"proportional_attention\": \"yes\"}", "/proportional_attention", "true or false");
     bad("{\"proportional_attention\": null}", "/proportional_attention", "true or false");
+    bad("{\"selection\": \"best\"}", "/selection", "\"sampled\", \"top\"");
     bad("{\"masks\": \"both\"}", "/masks", "\"shared\", \"own\"");
     bad("{\"score\": {\"map\": \"text\"}}", "/score/map",
         "is not one of \"self\", \"cross\", \"random\"");
@@ -328,7 +332,7 @@ Test(prune_json, all_errors_at_once)
     atedm_field_errors errors =
         read_text("{\"preset\": \"x\", \"ratio\": 2, \"flops_budget\": 0, \"tau\": 5,"
                   " \"skip_levels\": [9], \"prune_after\": [99], \"recovery\": \"x\", \"copy\": 2,"
-                  " \"proportional_attention\": 1, \"masks\": 1, \"y\": 1,"
+                  " \"proportional_attention\": 1, \"masks\": 1, \"y\": 1, \"selection\": 1,"
                   " \"score\": {\"map\": \"x\", \"heads\": \"x\", \"max_iterations\": 0,"
                   " \"tolerance\": 9, \"z\": 1}}",
                   &spec);
@@ -345,6 +349,7 @@ Test(prune_json, all_errors_at_once)
                                          "/score/heads",
                                          "/score/max_iterations",
                                          "/score/tolerance",
+                                         "/selection",
                                          "/recovery",
                                          "/copy",
                                          "/proportional_attention",

@@ -1,6 +1,7 @@
-// Random selection: known values of the generator, the same on every backend, and no token, pair of
-// draws or number in a key that it favours.
+// Selection by chance: known values of the generator, the same on every backend; no token, pair of
+// draws or number in a key that it favours; with weights, tokens as often as arithmetic says.
 #include "core/base/splitmix.h"
+#include "core/unet.h"
 #include "kernels/kernels.h"
 
 #include <criterion/criterion.h>
@@ -14,8 +15,10 @@
 typedef struct fixture {
     atedm_device *device;
     atedm_stream *s;
-    float *scores; // [device] [2 * TOKENS]
-    int32_t *kept; // [device] [2 * KEEP]
+    float *scores;   // [device] [2 * TOKENS]
+    float *weights;  // [device] [2 * TOKENS]
+    uint64_t *draws; // [device] [2]
+    int32_t *kept;   // [device] [2 * KEEP]
 } fixture;
 
 static fixture open_fixture(const char *backend, atedm_dtype dtype)
@@ -27,6 +30,11 @@ static fixture open_fixture(const char *backend, atedm_dtype dtype)
     cr_assert_eq(atedm_device_alloc(f.device, 2 * TOKENS * sizeof *f.scores, &memory, NULL),
                  ATEDM_OK);
     f.scores = memory;
+    cr_assert_eq(atedm_device_alloc(f.device, 2 * TOKENS * sizeof *f.weights, &memory, NULL),
+                 ATEDM_OK);
+    f.weights = memory;
+    cr_assert_eq(atedm_device_alloc(f.device, 2 * sizeof *f.draws, &memory, NULL), ATEDM_OK);
+    f.draws = memory;
     cr_assert_eq(atedm_device_alloc(f.device, 2 * KEEP * sizeof *f.kept, &memory, NULL), ATEDM_OK);
     f.kept = memory;
     return f;
@@ -35,15 +43,22 @@ static fixture open_fixture(const char *backend, atedm_dtype dtype)
 static void close_fixture(fixture *f)
 {
     atedm_device_free(f->device, f->scores);
+    atedm_device_free(f->device, f->weights);
+    atedm_device_free(f->device, f->draws);
     atedm_device_free(f->device, f->kept);
     atedm_stream_destroy(f->s);
     atedm_device_destroy(f->device);
 }
 
-static void draw(const fixture *f, uint64_t key, int64_t first, float ret_scores[TOKENS])
+static void draw(const fixture *f, uint64_t number, uint64_t salt, const float *weights,
+                 int64_t first, float ret_scores[TOKENS])
 {
-    const atedm_random_span span = {.first = first, .n = TOKENS, .key = key};
-    atedm_random_scores(f->s, f->scores, &span, 1);
+    const uint64_t draws[] = {~number, number};
+    const atedm_random_span span = {.first = first, .n = TOKENS, .draw = 1, .salt = salt};
+    atedm_upload(f->s, draws, f->draws, sizeof draws);
+    if (weights)
+        atedm_upload(f->s, weights, f->weights + first, TOKENS * sizeof *weights);
+    atedm_random_scores(f->s, f->draws, weights ? f->weights : NULL, f->scores, &span, 1);
     atedm_download(f->s, f->scores + first, ret_scores, TOKENS * sizeof *ret_scores);
     cr_assert_eq(atedm_stream_sync(f->s, NULL), ATEDM_OK);
 }
@@ -52,17 +67,28 @@ static void draw(const fixture *f, uint64_t key, int64_t first, float ret_scores
 static const uint64_t known[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u,
                                  4593380528125082431u, 16408922859458223821u};
 #define N_KNOWN (sizeof known / sizeof *known)
+// What output 37 from it is 1234567 of: SplitMix64 can be undone step by step.
+#define NUMBER 14355202054749026949u
+#define SALT 37
 
 static void known_values(const char *backend, atedm_dtype dtype)
 {
-    float scores[TOKENS], moved[TOKENS];
+    float scores[TOKENS], moved[TOKENS], weights[TOKENS], weighted[TOKENS];
     fixture f = open_fixture(backend, dtype);
-    draw(&f, 1234567, 0, scores);
+    draw(&f, NUMBER, SALT, NULL, 0, scores);
     for (size_t i = 0; i < N_KNOWN; i++)
-        cr_expect_eq((double)scores[i], (double)(known[i] >> 40) / 16777216, "%s %zu", backend, i);
-    draw(&f, 1234567, 5, moved);
+        cr_expect_eq((double)scores[i], ((double)(known[i] >> 41) + 0.5) / 8388608, "%s %zu",
+                     backend, i);
+    draw(&f, NUMBER, SALT, NULL, 5, moved);
     for (int i = 0; i < TOKENS; i++) // where a sample stands does not matter
         cr_expect_eq(scores[i], moved[i], "%s %d", backend, i);
+    for (int i = 0; i < TOKENS; i++)
+        weights[i] = (float)(i % 7) / 64; // zeros among them
+    draw(&f, NUMBER, SALT, weights, 3, weighted);
+    for (int i = 0; i < TOKENS; i++) {
+        double right = (double)weights[i] / -log((double)scores[i]);
+        cr_expect(fabs((double)weighted[i] - right) <= 1e-6 * right, "%s %d", backend, i);
+    }
     close_fixture(&f);
 }
 
@@ -74,12 +100,18 @@ Test(random_scores, have_the_known_values_everywhere)
     known_values("cpu", ATEDM_F32);
     for (size_t i = 0; i < N_KNOWN; i++)
         cr_expect_eq(atedm_splitmix(1234567, i), known[i]);
+    cr_expect_eq(atedm_splitmix(NUMBER, SALT), 1234567);
 }
 
 // As core/prune.c makes it.
+static atedm_random_span span_of(uint64_t block, uint64_t layer)
+{
+    return (atedm_random_span){.n = TOKENS, .salt = block * ATEDM_UNET_MAX_LAYERS + layer};
+}
+
 static uint64_t key_of(uint64_t seed, uint64_t step, uint64_t block, uint64_t layer)
 {
-    return atedm_splitmix(atedm_splitmix(atedm_splitmix(seed, step), block), layer);
+    return atedm_splitmix(atedm_splitmix(seed, step), span_of(block, layer).salt);
 }
 
 typedef struct statistics {
@@ -89,13 +121,14 @@ typedef struct statistics {
     double places;  // of the kept tokens, summed up
 } statistics;
 
-static void tally(const fixture *f, uint64_t key, statistics *sum)
+static void tally(const fixture *f, uint64_t number, atedm_random_span span, const float *weights,
+                  statistics *sum)
 {
     int32_t kept[KEEP];
     bool now[TOKENS] = {false};
-    const atedm_random_span span = {.first = 0, .n = TOKENS, .key = key};
     const atedm_prune_span selection = {.first = 0, .n = TOKENS, .kept_first = 0, .keep = KEEP};
-    atedm_random_scores(f->s, f->scores, &span, 1);
+    atedm_upload(f->s, &number, f->draws, sizeof number);
+    atedm_random_scores(f->s, f->draws, weights, f->scores, &span, 1);
     atedm_select_tokens(f->s, f->scores, f->kept, &selection, 1);
     atedm_download(f->s, f->kept, kept, sizeof kept);
     cr_assert_eq(atedm_stream_sync(f->s, NULL), ATEDM_OK);
@@ -135,9 +168,34 @@ Test(random_scores, keep_uniformly_random_subsets)
         for (uint64_t i = 0; i < DRAWS; i++) {
             uint64_t numbers[4] = {42, 3, 2, 0};
             numbers[which] += i;
-            tally(&f, key_of(numbers[0], numbers[1], numbers[2], numbers[3]), &sum);
+            tally(&f, atedm_splitmix(numbers[0], numbers[1]), span_of(numbers[2], numbers[3]), NULL,
+                  &sum);
         }
         check_statistics(&sum, names[which]);
+    }
+    close_fixture(&f);
+}
+
+// The first token that is taken is token i with a chance of w_i / sum(w).
+Test(random_scores, take_tokens_by_their_weights)
+{
+    float weights[TOKENS], scores[TOKENS];
+    int counts[TOKENS] = {0};
+    double sum = 0;
+    for (int i = 0; i < TOKENS; i++)
+        sum += (double)(weights[i] = (float)(i % 5) * 0x1p-10F);
+    fixture f = open_fixture("cpu", ATEDM_F32);
+    for (uint64_t k = 0; k < DRAWS; k++) {
+        int best = 0;
+        draw(&f, k, 0, weights, 0, scores);
+        for (int i = 1; i < TOKENS; i++)
+            best = scores[i] > scores[best] ? i : best;
+        counts[best]++;
+    }
+    for (int i = 0; i < TOKENS; i++) {
+        double p = (double)weights[i] / sum, off = counts[i] - DRAWS * p;
+        cr_expect(off * off <= 25 * DRAWS * p * (1 - p), "token %d: %d times of %g", i, counts[i],
+                  DRAWS * p); // five standard deviations; 0 of those that weigh nothing
     }
     close_fixture(&f);
 }
