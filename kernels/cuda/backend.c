@@ -18,7 +18,9 @@ static atedm_status device_create(int index, atedm_device **ret_device, atedm_er
     if (!status && cublasLtCreate(&device->blas))
         status = atedm_error_set(err, ATEDM_ERR_DEVICE, "cuda: cuBLASLt does not start");
     if (!status) {
-        status = atedm_cuda_dnn_load(&device->dnn, err);
+        status = atedm_cuda_hopper_choose(index, &device->hopper, err);
+        if (!status)
+            status = atedm_cuda_dnn_load(&device->dnn, err);
         if (status)
             (void)cublasLtDestroy(device->blas);
     }

@@ -13,12 +13,26 @@
 
 #include <cublasLt.h>
 
+// cuTensorMapEncodeTiled, as cuda.h of CUDA 12 and 13 declares it.
+typedef CUresult(CUDAAPI *atedm_cuda_encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t,
+                                                void *, const cuuint64_t *, const cuuint64_t *,
+                                                const cuuint32_t *, const cuuint32_t *,
+                                                CUtensorMapInterleave, CUtensorMapSwizzle,
+                                                CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+// What the kernels for compute capability 9.0 need of a device.
+typedef struct atedm_cuda_hopper {
+    atedm_cuda_encode_fn encode; // NULL: attention is the portable kernels'
+    int multiprocessors;
+} atedm_cuda_hopper;
+
 typedef struct atedm_cuda_device {
     atedm_device head;
     int index;
     cublasLtHandle_t blas;
     struct atedm_cuda_nvml *nvml;       // opened when it is first asked; NULL: not yet
     struct atedm_cuda_dnn_library *dnn; // NULL: convolutions are own kernels'
+    atedm_cuda_hopper hopper;
 } atedm_cuda_device;
 
 // Scratch memory of a stream, there from its start so that no operation allocates. Larger
@@ -184,6 +198,16 @@ void atedm_cuda_dnn_destroy(struct atedm_cuda_dnn *dnn); // NULL allowed
 bool atedm_cuda_dnn_move(struct atedm_cuda_dnn *dnn, cudaStream_t stream); // NULL allowed
 // True: it is enqueued, or the stream has failed. False: it is for conv.cu.
 bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
+
+// ---- hopper.c
+
+// As ATEDM_CUDA_ATTENTION says for the device.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper,
+                                                       atedm_error *err);
+// For what atedm_cuda_is_head64 takes. Takes the spans from `spans`, not from args.
+cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_dtype act,
+                                        const atedm_attention_args *args,
+                                        const atedm_cuda_spans *spans, cudaStream_t stream);
 
 // ---- stream.c
 

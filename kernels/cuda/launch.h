@@ -6,6 +6,7 @@
 
 #include "kernels/kernels.h"
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #ifdef __cplusplus
@@ -141,6 +142,21 @@ bool atedm_cuda_is_head512(atedm_dtype act, int head_dim, const void *const *row
                            const int64_t *strides, int n);
 cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attention_args *args,
                                            const atedm_cuda_spans *spans, cudaStream_t stream);
+
+// ---- attention64_hopper.cu
+
+// attention64's, for devices of compute capability 9.0. Where it reads, as tensor maps of [rows,
+// heads * 64], with boxes of 64 columns: hopper.c makes them.
+typedef struct atedm_cuda_hopper_maps {
+    CUtensorMap q, k, v;
+} atedm_cuda_hopper_maps;
+#define ATEDM_CUDA_HOPPER_QUERIES 64 // rows of a box of q
+#define ATEDM_CUDA_HOPPER_KEYS 128   // of k and v
+// `multiprocessors`: of the device.
+cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_attention_args *args,
+                                                 const atedm_cuda_spans *spans,
+                                                 const atedm_cuda_hopper_maps *maps,
+                                                 int multiprocessors, cudaStream_t stream);
 
 // ---- rank.cu, rank64.cu
 

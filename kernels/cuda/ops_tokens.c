@@ -40,11 +40,17 @@ void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
                           args->head_dim, ATEDM_CUDA_MAX_HEAD_DIM);
         return;
     }
+    const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->device)->hopper;
+    bool is_hopper = launch == atedm_cuda_launch_attention64 && hopper->encode;
     atedm_cuda_spans some = {0};
     for (int64_t first = 0; first < args->n_spans && !s->status; first += some.n) {
         some.n = take(args->n_spans, first);
         memcpy(some.span, args->spans + first, (size_t)some.n * sizeof *some.span);
-        atedm_cuda_check(s, launch(s->act, args, &some, queue(s)), "attention");
+        atedm_cuda_check(s,
+                         is_hopper
+                             ? atedm_cuda_hopper_attention(hopper, s->act, args, &some, queue(s))
+                             : launch(s->act, args, &some, queue(s)),
+                         "attention");
     }
 }
 

@@ -25,7 +25,7 @@ LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger")
 FULL = {
     "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
     "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 3,
-    "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"),
+    "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"), "hopper": ("--op", "attention"),
     "latency": {"steps": 30, "clients": 1, "requests": 6}, "throughput": {"steps": 20, "clients": 16, "requests": 64},
     "served": LOOP_PRUNINGS,
 }
@@ -34,10 +34,16 @@ TOY = {
     "steps": 4, "batches": (1, 2), "presets": ("off", "at-edm-c"), "cost_batches": (2,), "images": (1,), "repeat": 2,
     "loop_repeat": 1,
     "ceilings": ("--matrix", 128, "--copy", 1),
-    "kernels": (("sampler_step", 0), ("attention", 2)), "own_conv": (),
+    "kernels": (("sampler_step", 0), ("attention", 2)), "own_conv": (), "hopper": (),
     "latency": {"steps": 4, "clients": 1, "requests": 2}, "throughput": {"steps": 2, "clients": 2, "requests": 4},
     "served": ("off", "at-edm-c"),
 }
+
+
+# Attention with heads of 64 both ways.
+PORTABLE = {"ATEDM_CUDA_ATTENTION": "portable"}
+HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper"}
+HOPPER_PRUNINGS = ("off", "at-edm-c")
 
 
 def repeated(option, values):
@@ -54,11 +60,12 @@ class Bench:
         os.environ.update(self.environment)  # for daemons too
         self.atedm = options.build / "cli/atedm"
 
-    def report(self, name, *args, limit_s=3600):
+    def report(self, name, *args, limit_s=3600, environment=None):
         """Of `atedm bench step`; NoReport where there is none."""
         s = self.settings
         text = self.steps.run(name, (self.atedm, "bench", "step", "--arch", s["arch"], "--backend", s["backend"], "--dtype",
-                                     s["dtype"], "--size", s["size"], "--steps", s["steps"], "--json", *args), limit_s)
+                                     s["dtype"], "--size", s["size"], "--steps", s["steps"], "--json", *args), limit_s,
+                              environment)
         if not self.steps.passed(name):
             raise NoReport(name)
         return json.loads(text)
@@ -72,6 +79,27 @@ class Bench:
         s = self.settings
         return self.report("pruning cost", *s["ceilings"], "--stages", "ceilings,unet", "--ops", "--repeat", s["repeat"],
                            *repeated("--batch", s["cost_batches"]), *repeated("--pruning", COST))
+
+    def hopper(self, ceilings):
+        """Attention by the kernel for compute capability 9.0 beside the portable one: alone, and in evaluations; None where
+        the device is another."""
+        s = self.settings
+        if not s["hopper"]:
+            return None
+        out = {"kernels": [], "evaluations": []}
+        for way, environment in (("portable", PORTABLE), ("hopper", HOPPER)):
+            lines = self.timed(f"attention, {way}", s["hopper"], environment)
+            out["kernels"] += [{**line, "way": way} for line in figures.kernels(lines, ceilings)]
+            prunings = [p for p in HOPPER_PRUNINGS if p in s["presets"]]
+            try:
+                report = self.report(f"evaluations, {way}", "--stages", "ceilings,unet", "--ops", "--repeat", s["repeat"],
+                                     *s["ceilings"], *repeated("--batch", s["batches"]), *repeated("--pruning", prunings),
+                                     environment=environment)
+                evaluated = figures.evaluations(report, figures.ceilings_of(report))
+                out["evaluations"] += [{**entry, "way": way} for entry in evaluated]
+            except NoReport:
+                pass
+        return out
 
     def loops(self):
         s = self.settings
@@ -179,6 +207,7 @@ def measure(bench):
     except NoReport:
         pass
     result["kernels"] = figures.kernels(bench.kernels(), ceilings)
+    result["hopper"] = bench.hopper(ceilings)
     model = bench.model()
     try:
         result["requests"] = bench.requests(model) if model else []
@@ -212,11 +241,14 @@ def main():
     options = parse()
     settings = dict(TOY if options.toy else FULL)
     if options.emulated:
-        settings.update(backend="cuda", dtype="bf16", kernels=(("sampler_step", 0),))
+        settings.update(backend="cuda", dtype="bf16", kernels=(("sampler_step", 0),), hopper=("--op", "attention", "--size", 2))
+        os.environ["ATEDM_EMULATED_SM"] = "90"
     if options.toy:
         found = {"name": "toy", "driver": None}
     else:
         found = device.device_or_exit(False, "the benchmark")
+        if not device.may_be_hopper(found):
+            settings["hopper"] = ()
     bench = Bench(options, settings)
     result = {**device.heading(found, "tests/device/bench_gpu.py"), "toy": options.toy, "settings": settings}
     status = 1

@@ -18,6 +18,8 @@ E2E = device.ROOT / "tests" / "e2e"
 DTYPES = ("f32", "bf16", "f16")
 # Libraries' kernels are not for us to test.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
+# Attention of compute capability 9.0.
+HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper"}
 # Cases an operation under the sanitizers, which are some hundred times slower.
 SANITIZED_ITERATIONS = 3
 SANITIZERS = {"memcheck": ("--report-api-errors", "no"), "racecheck": (), "initcheck": (), "synccheck": ()}
@@ -67,8 +69,25 @@ def sanitizer_steps(options):
             yield f"{tool} {dtype}", command if sanitizer else None, 3600, OWN_CONV
 
 
+def hopper_steps(options):
+    """All that concerns it, so that one run of `--only hopper` tells whether it may become the default."""
+    attention = (options.build / "tests/parity/parity", "--backend", "cuda", "--op", "attention")
+    for dtype in DTYPES[1:]:
+        yield f"hopper {dtype}", (*attention, "--dtype", dtype, "--iterations", options.iterations), 1800, HOPPER
+        yield f"hopper large {dtype}", (*attention, "--dtype", dtype, "--large", "--iterations", options.iterations), 3600, HOPPER
+        yield f"hopper full size {dtype}", (*attention, "--dtype", dtype, "--full-size"), 1800, HOPPER
+    crowd = (PYTHON, E2E / "api_batching.py", "Batching.test_pictures_do_not_depend_on_the_crowd")
+    yield "hopper invariance", crowd, 1800, {**HOPPER, "ATEDM_TEST_BACKENDS": "cuda:bf16",
+                                             "ATEDM_TEST_MODEL": str(device.ROOT / "models/demo")}
+    sanitizer = find_sanitizer()
+    for tool, more in SANITIZERS.items():
+        command = (sanitizer, "--tool", tool, "--error-exitcode", 9, *more, *attention, "--dtype", "bf16", "--large",
+                   "--iterations", SANITIZED_ITERATIONS)
+        yield f"hopper {tool}", command if sanitizer else None, 3600, HOPPER
+
+
 def all_steps(options):
-    for part in (parity_steps, golden_steps, server_steps, sanitizer_steps):
+    for part in (parity_steps, golden_steps, server_steps, sanitizer_steps, hopper_steps):
         yield from part(options)
 
 
@@ -106,7 +125,9 @@ def main():
         for name, command, limit_s, more in all_steps(options):
             if options.only and not any(text in name for text in options.only):
                 continue
-            if command:
+            if name.startswith("hopper") and not device.may_be_hopper(found):
+                steps.skip(name, f"the device is not of compute capability {device.HOPPER}")
+            elif command:
                 steps.run(name, command, limit_s, {**environment(options), **more}, skip_lines=NO_SANITIZER)
             else:
                 steps.skip(name, "compute-sanitizer is not here")

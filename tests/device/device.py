@@ -23,6 +23,9 @@ TAIL_LINES = 30  # of a failed step's output that are shown
 MAJOR, MINOR = 75, 76
 
 
+HOPPER = "9.0"  # compute capability
+
+
 class NoDevice(Exception):
     """Says why."""
 
@@ -63,6 +66,11 @@ def find_device():
 
 def emulated_device():
     return {"name": "emulated", "compute_capability": None, "memory_bytes": None, "driver": None, "cuda": None}
+
+
+def may_be_hopper(found):
+    """The emulated one may: the environment says so, to the programs."""
+    return found["compute_capability"] in (HOPPER, None)
 
 
 def device_or_exit(is_emulated, what):

@@ -118,6 +118,15 @@ def kernels(lines, ceilings):
     return out
 
 
+def both_ways(entries, *keys):
+    """Pairs (portable, hopper) of entries that are alike in `keys`; where one is missing, None."""
+    pairs = {}
+    for entry in entries:
+        pair = pairs.setdefault(tuple(entry[key] for key in keys), {"portable": None, "hopper": None})
+        pair[entry["way"]] = entry
+    return [(pair["portable"], pair["hopper"]) for pair in pairs.values()]
+
+
 def loops(report):
     """Whole denoising loops, against our own unpruned ones."""
     out = [{"images": row["batch"], "pruning": row["pruning"], "steps": row["steps"], "seconds": row["median_s"],
@@ -157,6 +166,9 @@ def bars(result):
     out.append(bar("30 steps with guidance, batch 1, at-edm-c", single and single["p50_s"], "s", most=1.1))
     attention = find(result["kernels"], op="attention", size=1)
     out.append(bar("attention, heads of 64, 4096 tokens", attention and attention["flops_per_s"] * 1e-12, "TFLOP/s", least=320))
+    if result["hopper"]:
+        hopper = find(result["hopper"]["kernels"], way="hopper", size=1)
+        out.append(bar("the same by the Hopper path", hopper and hopper["flops_per_s"] * 1e-12, "TFLOP/s", least=320))
     for cost in result["pruning_cost"]:
         shares = [cost[key] for key in ("ranking_share", "ranking_by_difference_share") if cost[key] is not None]
         out.append(bar(f"G-WPR's share of an evaluation of {cost['batch']}", max(shares), "", most=0.05))

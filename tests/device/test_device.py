@@ -52,8 +52,17 @@ class Check(Folder):
         names = run("check_gpu.py", "--list").stdout.splitlines()
         self.assertEqual(len(set(names)), len(names))
         for part in ("parity f32", "parity bf16", "parity f16", "full size bf16", "stages", "golden", "invariance f32",
-                     "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak"):
+                     "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak", "hopper bf16",
+                     "hopper full size f16", "hopper invariance", "hopper memcheck", "hopper racecheck", "hopper synccheck"):
             self.assertIn(part, names)
+
+    def test_hopper(self):
+        only = ("--only", "hopper bf16", "parity f16", "--iterations", 1)
+        done = self.check(*only, ATEDM_EMULATED_SM="90")
+        self.assertIn("2 passed, 0 failed, 0 skipped", done.stdout)
+        done = self.check(*only)
+        self.assertIn("1 passed, 0 failed, 1 skipped", done.stdout)
+        self.assertIn("the device is of compute capability 8, not 9", done.stdout)
 
     def test_steps_that_pass(self):
         done = self.check("--only", "parity bf16", "invariance bf16", "--iterations", 2, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")
@@ -90,6 +99,11 @@ class Check(Folder):
         steps.run("no program", (self.folder / "none",), 60)
         self.assertEqual([step["result"] for step in steps.results], ["skipped", "skipped", "failed"])
         self.assertFalse(steps.all_good())
+
+    def test_other_devices(self):
+        self.assertTrue(device.may_be_hopper({"compute_capability": "9.0"}))
+        self.assertTrue(device.may_be_hopper(device.emulated_device()))
+        self.assertFalse(device.may_be_hopper({"compute_capability": "8.0"}))
 
     def test_nothing_but_skipped_is_not_good(self):
         steps = device.Steps()
@@ -157,6 +171,7 @@ class Arithmetic(unittest.TestCase):
         result = {"loops": loops, "evaluations": evaluated, "pruning_cost": [figures.pruning_cost(evaluated, 2)],
                   "pytorch": {"evaluations": [{"mode": "compiled", "batch": 2, "seconds": 16.0}]},
                   "kernels": [{"op": "attention", "size": 1, "flops_per_s": 4e14}],
+                  "hopper": {"kernels": [{"way": "hopper", "size": 1, "flops_per_s": 3e14}]},
                   "requests": [{"kind": "throughput", "pruning": "at-edm-c", "images_per_s": 2.5},
                                {"kind": "latency", "pruning": "at-edm-c", "p50_s": 1.2}]}
         values = {bar["name"]: (bar["value"], bar["met"]) for bar in figures.bars(result)}
@@ -166,7 +181,18 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual(values["20 steps with guidance, at-edm-c"], (2.5, True))
         self.assertEqual(values["30 steps with guidance, batch 1, at-edm-c"], (1.2, False))
         self.assertEqual(values["attention, heads of 64, 4096 tokens"], (400, True))
+        self.assertEqual(values["the same by the Hopper path"], (300, False))
         self.assertEqual(values["G-WPR's share of an evaluation of 2"], (0.175, False))
+
+    def test_both_ways(self):
+        entries = [{"way": way, "case": case, "seconds": seconds, "flops_per_s": 1e12, "batch": 2, "pruning": "off"}
+                   for way, case, seconds in (("portable", "a", 3.0), ("portable", "b", 1.0), ("hopper", "a", 2.0))]
+        self.assertEqual(figures.both_ways(entries, "case"), [(entries[0], entries[2]), (entries[1], None)])
+        text = markdown.hopper_text({"hopper": {"kernels": entries, "evaluations": [entries[0], entries[2]]}})
+        self.assertIn("| a | 3e+06 | 2e+06 | 1 | 1 | 1.5 |", text)
+        self.assertIn("| b | 1e+06 |  | 1 |  |  |", text)
+        self.assertIn("| 2 | `off` | 3000 | 2000 | 1.5 |", text)
+        self.assertIn("Not measured", markdown.hopper_text({"hopper": None}))
 
 
 class Bench(Folder):

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-from mutate import C, CPP, ROOT, SOURCES, definitions
+from mutate import C, CPP, HOPPER, ROOT, SOURCES, definitions
 
 LEAST = 95
 # -O1: the fibers of the emulation are slow enough; threads count in the same counters.
@@ -46,12 +46,15 @@ def compile_all(folder, build):
 
 
 def commands_of(build):
-    """What CI runs on the emulated backend, but for whole requests: commands, each with who computes convolutions."""
+    """What CI runs on the emulated backend, but for whole requests: commands, each with who computes convolutions or attention."""
     emulated = build / "tests/emulated"
     parity = (build / "tests/parity/parity", "--backend", "cuda", "--required")
     for dtype, iterations in ITERATIONS.items():
         yield (*parity, "--dtype", dtype, "--iterations", iterations), "own"
     yield (*parity, "--dtype", "bf16", "--op", "conv", "--iterations", ITERATIONS["bf16"]), "cudnn"
+    attention = (*parity, "--op", "attention")
+    yield (*attention, "--dtype", "bf16", "--iterations", ITERATIONS["bf16"]), "hopper"
+    yield (*attention, "--dtype", "f16", "--large", "--iterations", 6), "hopper"
     yield (build / "tests/golden/stages", "--data", ROOT / "tests/golden/data", "--backend", "cuda"), "own"
     yield (emulated / "test_cuda",), "own"
     yield (emulated / "test_devices",), "own"
@@ -66,8 +69,8 @@ def run_tests(build, shared):
               "ATEDM_GOLDEN_DIR": str(ROOT / "tests/golden/data"), "LD_LIBRARY_PATH": str(build / "tests/emulated")}
 
     def run_one(one):
-        return subprocess.run(list(map(str, one[0])), env={**common, "ATEDM_CUDA_CONV": one[1]}, capture_output=True, text=True,
-                              check=False)
+        chosen = HOPPER if one[1] == "hopper" else {"ATEDM_CUDA_CONV": one[1]}
+        return subprocess.run(list(map(str, one[0])), env={**common, **chosen}, capture_output=True, text=True, check=False)
 
     good, commands = True, list(commands_of(build))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

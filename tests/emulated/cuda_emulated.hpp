@@ -46,7 +46,7 @@ struct place {
 };
 #define ATEDM_PLACE ::emulated::place at = {__builtin_FILE(), __builtin_LINE()}
 
-enum class state : uint8_t { READY, WAITS_FOR_WARP, WAITS_AT_BARRIER, DONE };
+enum class state : uint8_t { READY, WAITS_FOR_WARP, WAITS_AT_BARRIER, WAITS_FOR_KEY, DONE };
 
 struct warp;
 // What all lanes of a warp do together; the last lane to arrive does it for `lanes`.
@@ -68,6 +68,7 @@ struct fiber {
     const char *what = "";
     place at{};
     state now = state::DONE;
+    const void *waits_for = nullptr; // where it waits for a key
     long reduced = 0;
     std::vector<async_copy> copies; // issued, not landed
     std::vector<uint32_t> groups;   // number of copies at the end of each committed group

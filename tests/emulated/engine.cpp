@@ -91,15 +91,27 @@ static void switch_to(fiber *next)
 
 // ---- the scheduler
 
-// One of the bits that are set, each as likely: most of what a random schedule costs is here, so
-// there are neither divisions nor loops whose end is not known. Counts of 2, 4, 8, 16 bits tell the
-// way to the n-th.
-static uint32_t random_bit(uint32_t bits)
+static uint64_t next_random()
 {
     uint64_t &x = running->rng; // Marsaglia's xorshift64
     x ^= x << 13;
     x ^= x >> 7;
     x ^= x << 17;
+    return x;
+}
+
+bool is_early()
+{
+    return running->schedule == settings::REVERSE ||
+           (running->schedule == settings::RANDOM && (next_random() >> 40 & 1));
+}
+
+// One of the bits that are set, each as likely: most of what a random schedule costs is here, so
+// there are neither divisions nor loops whose end is not known. Counts of 2, 4, 8, 16 bits tell the
+// way to the n-th.
+static uint32_t random_bit(uint32_t bits)
+{
+    uint64_t x = next_random();
     uint32_t pairs = bits - (bits >> 1 & 0x55555555);
     uint32_t fours = (pairs & 0x33333333) + (pairs >> 2 & 0x33333333);
     uint32_t eights = (fours + (fours >> 4)) & 0x0f0f0f0f;
@@ -183,14 +195,27 @@ static bool waits_alike(const fiber &a, const fiber &b)
     abort();
 }
 
-// The current fiber cannot go on.
-static void wait_here()
+void wake(fiber &f)
 {
-    clear_ready(current);
+    f.now = state::READY;
+    set_ready(*f.in, 1u << f.lane);
+}
+
+// Copies land when nothing else goes on.
+static fiber *pick_or_land()
+{
     fiber *next = pick();
+    if (!next && land_awaited(*running))
+        next = pick();
     if (!next)
         deadlock();
-    switch_to(next);
+    return next;
+}
+
+void wait_here()
+{
+    clear_ready(current);
+    switch_to(pick_or_land());
 }
 
 void fail(const char *format, ...)
@@ -219,8 +244,7 @@ static void release_barrier()
         fiber &f = b.fibers[i];
         if (f.now != state::WAITS_AT_BARRIER)
             continue;
-        f.now = state::READY;
-        set_ready(*f.in, 1u << f.lane);
+        wake(f);
     }
 }
 
@@ -309,10 +333,7 @@ static void end_fiber()
     }
     if (b.n_alive && b.arrived == b.n_alive)
         release_barrier();
-    fiber *next = b.n_alive ? pick() : &b.scheduler;
-    if (!next)
-        deadlock();
-    switch_to(next);
+    switch_to(b.n_alive ? pick_or_land() : &b.scheduler);
     abort(); // nobody switches to a fiber that is done
 }
 
@@ -445,9 +466,11 @@ static void run_block(const launch_request &launch, uint64_t number)
     }
     for (int i = 0; i < b.n_threads; i++)
         prepare_fiber(b, i, launch);
+    begin_async(b);
     TSAN(b.scheduler.tsan = __tsan_get_current_fiber(); __tsan_release(&b.tsan_start);)
     current = &b.scheduler;
     switch_to(pick());
+    end_async(b);
     current = nullptr;
     TSAN(__tsan_acquire(&b.tsan_end);)
 }

@@ -20,6 +20,10 @@ void __tsan_acquire(void *);
 void __tsan_release(void *);
 void __tsan_read16(void *);
 void __tsan_write16(void *);
+void AnnotateIgnoreReadsBegin(const char *, int);
+void AnnotateIgnoreReadsEnd(const char *, int);
+void AnnotateIgnoreWritesBegin(const char *, int);
+void AnnotateIgnoreWritesEnd(const char *, int);
 }
 #define TSAN(...) __VA_ARGS__
 #else
@@ -50,6 +54,9 @@ struct settings {
 };
 const settings &setting();
 
+// What a block has going on beside its threads: hopper.hpp.
+struct asynchronous;
+
 struct block {
     fiber fibers[MOST_THREADS];
     fiber scheduler; // stands for the OS thread's own stack
@@ -64,9 +71,27 @@ struct block {
     const launch_request *launch = nullptr;
     settings::order schedule = settings::FORWARD; // of setting(), within reach
     uint64_t rng = 0;
+    asynchronous *async = nullptr; // never destroyed, as the block
     char tsan_start, tsan_end, tsan_barrier, tsan_warp[32];
 };
 ATEDM_EMULATED_TLS block *running;
+
+// ---- engine.cpp
+
+// The current fiber cannot go on until somebody wakes it.
+void wait_here();
+void wake(fiber &f);
+// Whether what may happen now or later happens now: with threads in forward order later, in reverse
+// now, in random order either, by the schedule's own numbers, so that a run can be repeated.
+bool is_early();
+
+// ---- hopper.cpp
+
+// Before a block's first thread, and behind its last.
+void begin_async(block &b);
+void end_async(const block &b);
+// Lets copies land that somebody waits for; false: there are none.
+bool land_awaited(block &b);
 
 // Has bad accesses told, with kernel, block and thread.
 void catch_faults();

@@ -26,6 +26,55 @@ MISTAKES = (
      [("if (key0 + TILE > end || a.causal)", "if (a.causal)")]),
     ("attention64: sums are not shrunk", "attention64.cu", "attention",
      [("            r.sums[n][half * 2 + 1] *= shrink;\n", "")]),
+    ("hopper: tiles are not swizzled", "hopper.c", "attention",
+     [("CU_TENSOR_MAP_SWIZZLE_128B", "CU_TENSOR_MAP_SWIZZLE_NONE")]),
+    ("hopper: tensors end where nobody's rows do", "hopper.c", "attention",
+     [("(cuuint64_t)m->rows}", "(cuuint64_t)m->rows + 4096}")]),
+    ("hopper: eights of rows lie too near", "gpu_hopper.cuh", "attention",
+     [("constexpr uint64_t eight_rows = 8 * 128;", "constexpr uint64_t eight_rows = 4 * 128;")]),
+    ("hopper: keys are read before they are there", "attention64_hopper.cu", "attention",
+     [("            gpu_mbarrier_wait(t.k_there[(i + 1) % STAGES], (i + 1) / STAGES & 1);\n", "            (void)0;\n")]),
+    ("hopper: values are read before they are there", "attention64_hopper.cu", "attention",
+     [("        gpu_mbarrier_wait(t.v_there[last], (i - 1) / STAGES & 1);\n", "")]),
+    ("hopper: a wait for the wrong phase", "attention64_hopper.cu", "attention",
+     [("(i + 1) / STAGES & 1);", "i / STAGES & 1);")]),
+    ("hopper: keys are overwritten while they are read", "attention64_hopper.cu", "attention",
+     [("        gpu_mbarrier_wait(t.k_free[stage], before);\n", "")]),
+    ("hopper: values are left before the product is done", "attention64_hopper.cu", "attention",
+     [("        gpu_wgmma_wait<0>(r.sums);\n        leave(t.v_free[last]);\n",
+       "        leave(t.v_free[last]);\n        gpu_wgmma_wait<0>(r.sums);\n")]),
+    ("hopper: one warp leaves for all", "attention64_hopper.cu", "attention",
+     [("if (threadIdx.x % 32 == 0)\n        gpu_mbarrier_arrive(free);", "if (threadIdx.x % GPU_WARPGROUP == 0)\n        gpu_mbarrier_arrive(free);"),
+      ("gpu_mbarrier_init(t.k_free[stage], G::COUNT * WARPS);", "gpu_mbarrier_init(t.k_free[stage], G::COUNT);"),
+      ("gpu_mbarrier_init(t.v_free[stage], G::COUNT * WARPS);", "gpu_mbarrier_init(t.v_free[stage], G::COUNT);")]),
+    ("hopper: sums are changed while a product goes on", "attention64_hopper.cu", "attention",
+     [("        gpu_wgmma_wait<0>(r.sums);\n        leave", "        gpu_wgmma_wait<1>(r.sums);\n        leave")]),
+    ("hopper: logits are read before the product is done", "attention64_hopper.cu", "attention",
+     [("gpu_wgmma_wait<1>(s); // the sums go on", "gpu_wgmma_wait<2>(s);")]),
+    ("hopper: no fence before a product", "attention64_hopper.cu", "attention",
+     [("    uint64_t k = gpu_matrix(keys);\n    gpu_wgmma_fence();\n", "    uint64_t k = gpu_matrix(keys);\n")]),
+    ("hopper: no fence behind the barriers' start", "attention64_hopper.cu", "attention",
+     [("    gpu_mbarrier_fence();\n", "")]),
+    ("hopper: keys behind the last one count", "attention64_hopper.cu", "attention",
+     [("if (left < KEYS || a.causal)", "if (a.causal)")]),
+    ("hopper: a token does not see itself", "attention64_hopper.cu", "attention",
+     [("row + half * 8 + 1 - i * KEYS", "row + half * 8 - i * KEYS")]),
+    ("hopper: values behind the last key stay", "attention64_hopper.cu", "attention",
+     [("        gpu_clear_16(t.v[stage] + i * 8);\n", "        continue;\n")]),
+    ("hopper: values are cleared before they are there", "attention64_hopper.cu", "attention",
+     [("    gpu_mbarrier_wait(t.last_v_there, 0);\n", "")]),
+    ("hopper: no fence behind what is cleared", "attention64_hopper.cu", "attention", [("    gpu_async_fence();\n", "")]),
+    ("hopper: sums are not shrunk", "attention64_hopper.cu", "attention", [("        shrink_sums(r, shrink);\n", "")]),
+    ("hopper: somebody is told who does not wait", "attention64_hopper.cu", "attention",
+     [("if (group < G::COUNT - 1 || i < n_tiles - 1)", "if (i > 0)")]),
+    ("hopper: more registers than there are", "attention64_hopper.cu", "attention",
+     [("WORKER_REGISTERS = N == 3 ? 160", "WORKER_REGISTERS = N == 3 ? 168")]),
+    ("hopper: the second row's sum is the first one's", "attention64_hopper.cu", "attention",
+     [("fmaf(r.total[i / 2], ret_shrink[i / 2], s[n][i])", "fmaf(r.total[i / 2], ret_shrink[0], s[n][i])")]),
+    ("hopper: biases of the first keys for all", "attention64_hopper.cu", "attention",
+     [("add_bias<true>(s, a.bias + p.k0 + i * KEYS, left)", "add_bias<true>(s, a.bias + p.k0, left)")]),
+    ("hopper: tensor of the wrong sample", "attention64_hopper.cu", "attention",
+     [("row = (int)p.k0 + i * KEYS;", "row = (int)p.q0 + i * KEYS;")]),
     ("attention512: no barrier before a slice is read", "attention512.cu", "attention",
      [("    __syncthreads(); // this slice is there, and nobody reads the last one any more\n", "")]),
     ("attention512: slices are read before they are there", "attention512.cu", "attention",
@@ -110,12 +159,15 @@ MISTAKES = (
 )
 
 COMMON = ("-O2", "-fPIC", "-I" + str(ROOT), "-isystem", str(ROOT / "tests/emulated/fallback"), "-c")
-CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", *COMMON, "-x", "c++")
+CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", "-Wno-psabi", *COMMON, "-x", "c++")
 C = ("cc", "-std=c17", *COMMON)
 # Ways to run parity: name, dtype, environment.
 LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
+# Small cases, and those with several tiles: what the kernels for compute capability 9.0 do from tile to tile.
+HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "own", "ATEDM_EMULATED_SM": "90"}
 WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
         ("reverse", "bf16", {"ATEDM_EMULATED_SCHEDULE": "reverse"}))
+HOPPER_WAYS = (("large", "bf16", {"LARGE": "1"}), ("large late", "f16", {"LARGE": "1", **LATE}), *WAYS)
 
 
 def definitions(build_dir):
@@ -136,15 +188,26 @@ def mutated_text(file, replacements):
     return text
 
 
+def users_of(header):
+    """The kernels' files that include it, themselves or through another header."""
+    texts = {path: path.read_text(encoding="utf-8") for path in (*SOURCES.glob("*.cu"), *SOURCES.glob("*.cuh"))}
+    names, found = [header], set()
+    while names:
+        name = names.pop()
+        more = {path for path, text in texts.items() if f'"kernels/cuda/{name}"' in text} - found
+        names += [path.name for path in more]
+        found |= more
+    return sorted(path for path in found if path.suffix == ".cu")
+
+
 def build(build_dir, folder, file, replacements):
     """The backend with the replacements made in one file, as a shared object in `folder`."""
     objects = {path.name: str(path) for path in (build_dir / "tests/emulated/atedm-cuda-emulated.so.p").glob("*.o")}
-    # Headers are found before the real ones through the folder; every kernel may depend on one.
+    # Headers are found before the real ones through the folder.
     mutated = folder / "kernels/cuda" / file
     mutated.parent.mkdir(parents=True, exist_ok=True)
     mutated.write_text(mutated_text(file, replacements), encoding="utf-8")
-    is_header = file.endswith(".cuh")
-    for source in sorted(SOURCES.glob("*.cu")) if is_header else [mutated]:
+    for source in users_of(file) if file.endswith(".cuh") else [mutated]:
         if source.suffix == ".c":
             command, name = (*C, *definitions(build_dir)), f"_.._kernels_cuda_{source.name}.o"
         else:
@@ -165,9 +228,11 @@ def build(build_dir, folder, file, replacements):
 
 def run_parity(build_dir, shared, operation, dtype, more):
     """Whether parity passes."""
+    large = ("--large",) if "LARGE" in more else ()
+    iterations = "12" if large else "120" if more.get("ATEDM_CUDA_CONV") == "cudnn" else "40"
     more = {"ATEDM_CUDA_CONV": "own", "ATEDM_CUDNN": str(build_dir / "tests/emulated/cudnn-emulated.so"), **more}
     result = subprocess.run((str(build_dir / "tests/parity/parity"), "--backend", "cuda", "--required", "--dtype", dtype, "--op",
-                             operation, "--iterations", "120" if more["ATEDM_CUDA_CONV"] == "cudnn" else "40"),
+                             operation, "--iterations", iterations, *large),
                             env={**os.environ, "ATEDM_CUDA_BACKEND": str(shared), **more}, capture_output=True,
                             timeout=300, check=False)
     return result.returncode == 0
@@ -177,10 +242,10 @@ def main(build_dir, names):
     unseen = 0
     mistakes = [m for m in MISTAKES if not names or any(name in m[0] for name in names)]
     for name, file, operation, replacements in mistakes:
-        chosen = {"ATEDM_CUDA_CONV": "cudnn"} if file.startswith("dnn") else {}
+        chosen = {"ATEDM_CUDA_CONV": "cudnn"} if file.startswith("dnn") else HOPPER if "hopper" in file else {}
         with tempfile.TemporaryDirectory() as folder:
             shared = build(build_dir, pathlib.Path(folder), file, replacements)
-            seen = next((way for way, dtype, more in WAYS
+            seen = next((way for way, dtype, more in (HOPPER_WAYS if chosen is HOPPER else WAYS)
                          if not run_parity(build_dir, shared, operation, dtype, {**more, **chosen})), None)
         print(f"ok   {name}: seen, {seen}" if seen else f"FAIL {name}: not seen", flush=True)
         unseen += not seen

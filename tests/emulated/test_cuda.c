@@ -371,3 +371,48 @@ Test(cuda, many_spans)
     expect_close(right.weights, value.weights, SPANS * KEEP, "source_weights");
     cr_assert_arr_eq(right.gathered, value.gathered, sizeof right.gathered, "gather and add");
 }
+
+// ---- ATEDM_CUDA_ATTENTION
+
+static void expect_choice(const char *choice, const char *sm, const char *message)
+{
+    atedm_device *device = NULL;
+    atedm_error err = {""};
+    setenv("ATEDM_CUDA_ATTENTION", choice, 1);
+    setenv("ATEDM_EMULATED_SM", sm, 1);
+    atedm_status status = atedm_device_create("cuda", &device, &err);
+    cr_assert_eq(status, message ? ATEDM_ERR_UNSUPPORTED : ATEDM_OK, "%s", err.message);
+    if (message)
+        cr_assert_not_null(strstr(err.message, message), "%s", err.message);
+    atedm_device_destroy(device);
+}
+
+Test(attention, no_such_choice)
+{
+    expect_choice("hoper", "90", "ATEDM_CUDA_ATTENTION is \"hoper\": auto, portable or hopper");
+}
+
+Test(attention, hopper_elsewhere)
+{
+    expect_choice("hopper", "80", "the device is of compute capability 8, not 9");
+}
+
+Test(attention, hopper_after)
+{
+    expect_choice("hopper", "100", "the device is of compute capability 10, not 9");
+}
+
+Test(attention, hopper_there)
+{
+    expect_choice("hopper", "90", NULL);
+}
+
+Test(attention, auto_everywhere)
+{
+    expect_choice("auto", "80", NULL);
+}
+
+Test(attention, portable_everywhere)
+{
+    expect_choice("portable", "90", NULL);
+}

@@ -16,7 +16,7 @@ MAY_USE = {
     "kernels/ref": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
     "kernels/cpu": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
     "kernels/cuda": ("core/base", "kernels/backend.h", "kernels/cuda_load.h", "kernels/kernels.h",
-                     "tests/emulated/cuda_emulated.hpp"),
+                     "tests/emulated/cuda_emulated.hpp", "tests/emulated/hopper_emulated.hpp"),
     "kernels/dry": ("core/base", "kernels/backend.h", "kernels/kernels.h"),
     "kernels": ("core/base",),
     "core": ("core/base", "kernels/kernels.h"),

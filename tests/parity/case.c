@@ -59,7 +59,7 @@ parity_array *parity_add(parity_case *c, const char *name, parity_type type, par
     parity_array *a = &c->arrays[c->n_arrays++];
     *a = (parity_array){.name = name, .type = type, .role = role, .count = count};
     // Now and then off the alignment that fast code likes; benchmarks have it.
-    if (c->bench < 0 && parity_chance(&c->rng, 30))
+    if (c->bench == PARITY_RANDOM && parity_chance(&c->rng, 30))
         a->offset = (size_t)parity_range(&c->rng, 1, 7);
     if (role != PARITY_OUT && type == PARITY_I32)
         a->ints = parity_alloc(c, count, sizeof *a->ints);

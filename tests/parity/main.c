@@ -22,7 +22,7 @@ typedef struct options {
     uint64_t seed;
     int64_t iterations;
     int64_t size; // of the benchmarks; -1: all
-    bool bench, json, full_size, required;
+    bool bench, json, full_size, large, required;
 } options;
 
 typedef struct tally {
@@ -31,20 +31,22 @@ typedef struct tally {
 
 static void usage(void)
 {
-    printf("usage: parity [OPTION]...\n"
-           "Holds a backend's operations against the reference backend.\n"
-           "  --backend NAME     ref, cpu, or dry, which computes nothing (default ref)\n"
-           "  --dtype NAME       f32, bf16 or f16 (default f32)\n"
-           "  --op NAME          this operation only; or \"bad_calls\" or \"devices\"\n"
-           "  --seed N           first seed (default 1); case i uses seed N + i\n"
-           "  --iterations N     cases an operation (default 40)\n"
-           "  --bench            time the operations at the sizes of SDXL instead; percentages\n"
-           "                     are of the rate of a linear layer of 4096 x 1280 x 1280\n"
-           "  --size N           with --bench: the operation's benchmark N only, from 0 on\n"
-           "  --json             with --bench: an object a line, with FLOPs and bytes\n"
-           "  --full-size        instead, at these sizes: each sample gives the same bits alone\n"
-           "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n"
-           "  --required         a backend or dtype that cannot run here is a failure\n");
+    printf(
+        "usage: parity [OPTION]...\n"
+        "Holds a backend's operations against the reference backend.\n"
+        "  --backend NAME     ref, cpu, or dry, which computes nothing (default ref)\n"
+        "  --dtype NAME       f32, bf16 or f16 (default f32)\n"
+        "  --op NAME          this operation only; or \"bad_calls\" or \"devices\"\n"
+        "  --seed N           first seed (default 1); case i uses seed N + i\n"
+        "  --iterations N     cases an operation (default 40)\n"
+        "  --bench            time the operations at the sizes of SDXL instead; percentages\n"
+        "                     are of the rate of a linear layer of 4096 x 1280 x 1280\n"
+        "  --size N           with --bench: the operation's benchmark N only, from 0 on\n"
+        "  --json             with --bench: an object a line, with FLOPs and bytes\n"
+        "  --full-size        instead, at these sizes: each sample gives the same bits alone\n"
+        "  --large            cases of attention have several tiles of aligned rows, heads of 64\n"
+        "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n"
+        "  --required         a backend or dtype that cannot run here is a failure\n");
 }
 
 static const char *option_error(options *o, int argc, char **argv)
@@ -59,6 +61,7 @@ static const char *option_error(options *o, int argc, char **argv)
         SIZE,
         JSON,
         FULL_SIZE,
+        LARGE,
         SABOTAGE,
         REQUIRED,
         HELP
@@ -72,6 +75,7 @@ static const char *option_error(options *o, int argc, char **argv)
                                           {"size", required_argument, NULL, SIZE},
                                           {"json", no_argument, NULL, JSON},
                                           {"full-size", no_argument, NULL, FULL_SIZE},
+                                          {"large", no_argument, NULL, LARGE},
                                           {"sabotage", required_argument, NULL, SABOTAGE},
                                           {"required", no_argument, NULL, REQUIRED},
                                           {"help", no_argument, NULL, HELP},
@@ -95,6 +99,8 @@ static const char *option_error(options *o, int argc, char **argv)
             o->size = strtoll(optarg, &end, 10);
         else if (which == FULL_SIZE)
             o->full_size = true;
+        else if (which == LARGE)
+            o->large = true;
         else if (which == REQUIRED)
             o->required = true;
         else if (which == SEED)
@@ -136,8 +142,8 @@ static void test_op(const parity_session *session, const parity_op *op, const op
         if (failed++)
             continue; // the first one tells enough
         printf("FAIL %s: %s\n", op->name, why);
-        printf("     replay: --backend %s --dtype %s --op %s --seed %" PRIu64 " --iterations 1\n",
-               o->backend, o->dtype, op->name, seed);
+        printf("     replay: --backend %s --dtype %s --op %s --seed %" PRIu64 " --iterations 1%s\n",
+               o->backend, o->dtype, op->name, seed, o->large ? " --large" : "");
     }
     printf("%s %s, %" PRId64 " of %" PRId64 " cases\n", failed ? "FAIL" : "ok  ", op->name,
            o->iterations - failed, o->iterations);
@@ -266,7 +272,7 @@ int main(int argc, char **argv)
     if (!atedm_device_supports(candidate, dtype)) {
         printf("skipped: %s does not compute in %s here\n", o.backend, o.dtype);
     } else {
-        parity_session session = {0};
+        parity_session session = {.large = o.large};
         parity_require(atedm_stream_create(reference, ATEDM_F32, &session.reference, &err), &err,
                        "reference stream");
         parity_require(atedm_stream_create(candidate, dtype, &session.candidate, &err), &err,

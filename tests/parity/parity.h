@@ -69,11 +69,16 @@ typedef struct parity_weight {
 typedef struct parity_op parity_op;
 typedef struct parity_side parity_side;
 
+// Sizes of a case: random, or random with several tiles of tokens, heads of 64 and rows at aligned
+// addresses, which not many of the others have. Both are below 0, as no benchmark is.
+#define PARITY_RANDOM (-1)
+#define PARITY_LARGE (-2)
+
 typedef struct parity_case {
     const parity_op *op;
     atedm_dtype act;
     parity_rng rng;
-    int bench; // which of the operation's benchmark sizes; -1: random sizes
+    int bench; // which of the operation's benchmark sizes; PARITY_RANDOM, PARITY_LARGE: random ones
     parity_array arrays[PARITY_MAX_ARRAYS];
     size_t n_arrays;
     parity_weight weights[PARITY_MAX_WEIGHTS];
@@ -200,6 +205,7 @@ typedef struct parity_session {
     atedm_stream *reference; // ref backend, f32
     atedm_stream *candidate;
     parity_sabotage sabotage;
+    bool large;       // cases are PARITY_LARGE, where the operation has such
     double yardstick; // FLOP/s that benchmarks are compared with
 } parity_session;
 

@@ -142,7 +142,8 @@ parity_result parity_run_case(const parity_session *session, const parity_op *op
     parity_case c;
     parity_side reference, candidate;
     char reason[512] = "";
-    build(&c, op, atedm_stream_dtype(session->candidate), seed, -1);
+    build(&c, op, atedm_stream_dtype(session->candidate), seed,
+          session->large ? PARITY_LARGE : PARITY_RANDOM);
     parity_result result = PARITY_FAIL;
     if (!c.by_absolute || measure_magnitudes(&c, session->reference, reason, sizeof reason)) {
         parity_side_init(&reference, &c, session->reference, false);

@@ -11,7 +11,9 @@ static void random_heads(parity_case *c, parity_tokens *t, bool large, bool wide
     if (wide)
         t->head_dim = parity_chance(&c->rng, 40) ? 512 : 8 * (int)parity_range(&c->rng, 9, 65);
     else if (large) // 64 is what backends have a path of its own for
-        t->head_dim = parity_chance(&c->rng, 40) ? 64 : (int)parity_range(&c->rng, 1, 40);
+        t->head_dim = c->bench == PARITY_LARGE || parity_chance(&c->rng, 40)
+                          ? 64
+                          : (int)parity_range(&c->rng, 1, 40);
     else
         t->head_dim = parity_chance(&c->rng, 25) ? (int)parity_range(&c->rng, 1, 100)
                                                  : dims[parity_range(&c->rng, 0, 10)];
@@ -82,6 +84,7 @@ static void add_operands(parity_case *c, parity_tokens *t, bool values)
 {
     int64_t width = (int64_t)t->heads * t->head_dim;
     int64_t pad = c->bench < 0 && parity_chance(&c->rng, 30) ? parity_range(&c->rng, 1, 9) : 0;
+    pad *= c->bench == PARITY_LARGE ? 8 : 1;
     bool fused = c->bench >= 0 || parity_chance(&c->rng, 60);
     if (fused && t->self) {
         int64_t stride = (values ? 3 : 2) * width + pad;
@@ -131,7 +134,7 @@ void parity_tokens_build(parity_case *c, parity_tokens *t, const parity_tokens_w
 {
     static const float sharpness[] = {0.3f, 1, 1, 1, 3, 12};
     t->self = wish->self;
-    bool large = c->bench < 0 && parity_chance(&c->rng, 12);
+    bool large = c->bench == PARITY_LARGE || (c->bench < 0 && parity_chance(&c->rng, 12));
     bool wide = wish->wide && !large && parity_chance(&c->rng, 20);
     random_heads(c, t, large, wide);
     if (c->bench >= 0) {

@@ -1,0 +1,387 @@
+// Attention with heads of 64 for compute capability 9.0, after FlashAttention-3 (Shah et al. 2024):
+// a block has 192 or 128 queries of a head of a span. Its first warpgroup loads keys and values,
+// 128 at a time; each of the others has 64 of the queries, and makes exponentials while products of
+// its own and of others go on. What it computes is attention64.cu's, which runs everywhere.
+//
+// A query's results have the same bits in blocks of either size: its warpgroup does the same, and
+// where the compiler could round once or twice, fmaf says it.
+#include "kernels/cuda/gpu_hopper.cuh"
+#include "kernels/cuda/tile64.cuh"
+
+namespace
+{
+
+constexpr int KEYS = ATEDM_CUDA_HOPPER_KEYS, STAGES = 2;
+constexpr int WARPS = GPU_WARPGROUP / 32;
+constexpr int MMA_K = 16; // columns, or keys, of a product
+static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES);
+
+// Warpgroups with queries, N of them. All threads start with the same registers; what the first
+// warpgroup does not need is for the others.
+template <int N> struct groups {
+    static constexpr int COUNT = N, THREADS = (1 + N) * GPU_WARPGROUP;
+    static constexpr int LOADER_REGISTERS = N == 3 ? 32 : 40;
+    static constexpr int WORKER_REGISTERS = N == 3 ? 160 : 232;
+};
+
+struct call {
+    atedm_cuda_hopper_maps maps;
+    const float *bias; // by row of k, or NULL
+    void *o;
+    float *lse;
+    int64_t lse_stride;
+    int heads;
+    bool causal;
+    atedm_cuda_spans spans;
+};
+
+// Each tile is a swizzled one, as its tensor map leaves it. A stage is free when every warp has
+// arrived there.
+template <class T, class G> struct alignas(GPU_TILE_ALIGN) tiles {
+    T q[G::COUNT][TILE_ELEMENTS], k[STAGES][KEYS * TILE], v[STAGES][KEYS * TILE];
+    gpu_mbarrier q_there, k_there[STAGES], k_free[STAGES], v_there[STAGES], v_free[STAGES];
+    gpu_mbarrier last_v_there; // with rows of others behind the last key
+};
+
+// What a block computes: queries from `row` on, keys 0 .. end - 1 of the span.
+struct part {
+    int64_t q0, k0, nq, row;
+    int end, n_tiles;
+};
+
+// What a thread knows of its two rows: largest logit, unscaled, and sum of exponentials.
+struct rows {
+    float most[2], total[2], sums[8][4];
+};
+
+template <class T, class G> GPU_FN void init_barriers(tiles<T, G> &t)
+{
+    gpu_mbarrier_init(t.q_there, 1);
+    gpu_mbarrier_init(t.last_v_there, 1);
+    for (int stage = 0; stage < STAGES; stage++) {
+        gpu_mbarrier_init(t.k_there[stage], 1);
+        gpu_mbarrier_init(t.v_there[stage], 1);
+        gpu_mbarrier_init(t.k_free[stage], G::COUNT * WARPS);
+        gpu_mbarrier_init(t.v_free[stage], G::COUNT * WARPS);
+    }
+    gpu_mbarrier_fence();
+}
+
+// ---- loading: the first warp of the block
+
+template <class T, class G> GPU_FN void load_tiles(const call &a, tiles<T, G> &t, const part &p)
+{
+    int column = (int)blockIdx.y * TILE;
+    gpu_mbarrier_expect(t.q_there, sizeof t.q);
+    for (int i = 0; i < G::COUNT; i++)
+        gpu_tensor_load(t.q[i], a.maps.q, column, (int)(p.q0 + p.row) + i * TILE, t.q_there);
+    for (int i = 0; i < p.n_tiles; i++) {
+        int stage = i % STAGES, row = (int)p.k0 + i * KEYS;
+        unsigned before = (i / STAGES & 1) ^ 1; // the phase in which this stage was last used
+        gpu_mbarrier_wait(t.k_free[stage], before);
+        gpu_mbarrier_expect(t.k_there[stage], sizeof t.k[stage]);
+        gpu_tensor_load(t.k[stage], a.maps.k, column, row, t.k_there[stage]);
+        gpu_mbarrier &v_there = (i + 1) * KEYS > p.end ? t.last_v_there : t.v_there[stage];
+        gpu_mbarrier_wait(t.v_free[stage], before);
+        gpu_mbarrier_expect(v_there, sizeof t.v[stage]);
+        gpu_tensor_load(t.v[stage], a.maps.v, column, row, v_there);
+    }
+}
+
+// Rows behind the last key are another sample's, or nobody's. Their exponentials are 0, but 0 times
+// NaN is not. (Such keys do no harm: their logits are replaced.)
+template <class T, class G> GPU_FN void clear_last_values(tiles<T, G> &t, const part &p)
+{
+    int last = p.n_tiles - 1, stage = last % STAGES, first = (p.end - last * KEYS) * TILE_VECTORS;
+    gpu_mbarrier_wait(t.last_v_there, 0);
+    for (int i = first + (int)threadIdx.x; i < KEYS * TILE_VECTORS; i += 32)
+        gpu_clear_16(t.v[stage] + i * 8);
+    gpu_async_fence();
+    __syncwarp();
+    if (threadIdx.x == 0)
+        gpu_mbarrier_arrive(t.v_there[stage]);
+}
+
+template <class T, class G> GPU_FN void load(const call &a, tiles<T, G> &t, const part &p)
+{
+    if (threadIdx.x == 0)
+        load_tiles(a, t, p);
+    __syncwarp();
+    if (p.end % KEYS)
+        clear_last_values(t, p);
+}
+
+// ---- products
+
+// Starts s = q k^T.
+template <class T> GPU_FN void start_scores(float (&s)[16][4], uint64_t q, const T *keys)
+{
+    uint64_t k = gpu_matrix(keys);
+    gpu_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < TILE / MMA_K; i++)
+        gpu_wgmma_rows(T(), s, gpu_matrix_step(q, i * MMA_K * 2), gpu_matrix_step(k, i * MMA_K * 2),
+                       i > 0);
+    gpu_wgmma_commit();
+}
+
+// Starts sums += p v.
+template <class T>
+GPU_FN void start_values(float (&sums)[8][4], const uint32_t (&p)[8][4], const T *values)
+{
+    uint64_t v = gpu_matrix(values);
+    gpu_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < KEYS / MMA_K; i++)
+        gpu_wgmma_columns(T(), sums, p[i], gpu_matrix_step(v, i * MMA_K * TILE * 2));
+    gpu_wgmma_commit();
+}
+
+// The warp is done with a stage.
+GPU_FN void leave(gpu_mbarrier &free)
+{
+    if (threadIdx.x % 32 == 0)
+        gpu_mbarrier_arrive(free);
+}
+
+// Warpgroups start their products in turn, so that their exponentials come one after the other as
+// well. Nobody waits in the first round's first turn, and nobody is told behind the last one.
+GPU_FN void take_turn(int group, int i)
+{
+    if (group > 0 || i > 1)
+        gpu_named_sync(1 + group, 2 * GPU_WARPGROUP);
+}
+template <class G> GPU_FN void pass_turn(int group, int i, int n_tiles)
+{
+    if (group < G::COUNT - 1 || i < n_tiles - 1)
+        gpu_named_arrive(1 + (group + 1) % G::COUNT, 2 * GPU_WARPGROUP);
+}
+
+// ---- exponentials
+
+// Biases of the tile's keys, as unscaled logits have them; `left` keys are in it, all where WHOLE.
+template <bool WHOLE> GPU_FN void add_bias(float (&s)[16][4], const float *bias, int left)
+{
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int key = n * 8 + (int)threadIdx.x % 4 * 2 + i;
+            float b = WHOLE || key < left ? bias[key] : 0.0f;
+            s[n][i] = fmaf(b, 1.0f / TILE_SCALE, s[n][i]);
+            s[n][i + 2] = fmaf(b, 1.0f / TILE_SCALE, s[n][i + 2]);
+        }
+}
+
+// Columns from `seen` on do not count in the thread's first row, from seen + more on in its second.
+GPU_FN void mask(float (&s)[16][4], const int (&seen)[2])
+{
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (n * 8 + (int)threadIdx.x % 4 * 2 + i % 2 >= seen[i / 2])
+                s[n][i] = -INFINITY;
+}
+
+// Biases, and no keys that the row does not see.
+GPU_FN void adjust(const call &a, const part &p, float (&s)[16][4], int i, int row)
+{
+    int left = p.end - i * KEYS;
+    if (a.bias && left >= KEYS)
+        add_bias<true>(s, a.bias + p.k0 + i * KEYS, left);
+    else if (a.bias)
+        add_bias<false>(s, a.bias + p.k0 + i * KEYS, left);
+    if (left < KEYS || a.causal) {
+        int seen[2] = {left, left};
+        for (int half = 0; a.causal && half < 2; half++)
+            seen[half] = min(left, row + half * 8 + 1 - i * KEYS);
+        mask(s, seen);
+    }
+}
+
+// Logits become exponentials; ret_shrink is what earlier ones have to be multiplied with.
+GPU_FN void exponentials(rows &r, float (&s)[16][4], float (&ret_shrink)[2])
+{
+    float most2[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float largest = r.most[half];
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+            largest = fmaxf(largest, fmaxf(s[n][half * 2], s[n][half * 2 + 1]));
+        largest = quad_max(largest); // finite: every row sees key 0
+        ret_shrink[half] = gpu_exp2((r.most[half] - largest) * TILE_SCALE2);
+        r.most[half] = largest;
+        most2[half] = largest * TILE_SCALE2;
+    }
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            s[n][i] = gpu_exp2(fmaf(s[n][i], TILE_SCALE2, -most2[i / 2]));
+            r.total[i / 2] = n + i % 2 ? r.total[i / 2] + s[n][i]
+                                       : fmaf(r.total[i / 2], ret_shrink[i / 2], s[n][i]);
+        }
+}
+
+// As the next product's first operand.
+template <class T> GPU_FN void pack(uint32_t (&p)[8][4], const float (&s)[16][4])
+{
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++) {
+        p[n / 2][n % 2 * 2] = gpu_pack(T(), s[n][0], s[n][1]);
+        p[n / 2][n % 2 * 2 + 1] = gpu_pack(T(), s[n][2], s[n][3]);
+    }
+}
+
+GPU_FN void shrink_sums(rows &r, const float (&shrink)[2])
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            r.sums[n][i] *= shrink[i / 2];
+}
+
+// ---- a warpgroup's queries
+
+template <class T> GPU_FN void store(const call &a, const part &p, const rows &r, int64_t row)
+{
+    int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int half = 0; half < 2; half++, row += 8) {
+        float total = quad_sum(r.total[half]), factor = 1.0f / total;
+        if (row >= p.nq)
+            continue;
+        if (a.lse && lane % 4 == 0)
+            a.lse[blockIdx.y * a.lse_stride + p.q0 + row] =
+                fmaf(r.most[half], TILE_SCALE, logf(total));
+        T *to = static_cast<T *>(a.o) + (p.q0 + row) * a.heads * TILE + blockIdx.y * TILE +
+                lane % 4 * 2;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            *reinterpret_cast<uint32_t *>(to + n * 8) =
+                gpu_pack(T(), r.sums[n][half * 2] * factor, r.sums[n][half * 2 + 1] * factor);
+    }
+}
+
+template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, const part &p)
+{
+    int group = (int)threadIdx.x / GPU_WARPGROUP - 1;
+    int row = (int)p.row + group * TILE + (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 +
+              (int)threadIdx.x % 32 / 4;
+    uint64_t queries = gpu_matrix(t.q[group]);
+    rows r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
+    float s[16][4], shrink[2];
+    uint32_t e[8][4]; // the last tile's exponentials, of which the sums do not know yet
+    gpu_mbarrier_wait(t.q_there, 0);
+    gpu_mbarrier_wait(t.k_there[0], 0);
+    start_scores(s, queries, t.k[0]);
+    gpu_wgmma_wait<0>(s);
+    leave(t.k_free[0]);
+    adjust(a, p, s, 0, row);
+    exponentials(r, s, shrink);
+    pack<T>(e, s);
+    if (p.n_tiles > 1)
+        gpu_mbarrier_wait(t.k_there[1], 0);
+    for (int i = 1; i < p.n_tiles; i++) {
+        int stage = i % STAGES, last = (i - 1) % STAGES;
+        take_turn(group, i);
+        start_scores(s, queries, t.k[stage]);
+        gpu_mbarrier_wait(t.v_there[last], (i - 1) / STAGES & 1);
+        start_values(r.sums, e, t.v[last]);
+        pass_turn<G>(group, i, p.n_tiles);
+        gpu_wgmma_wait<1>(s); // the sums go on
+        leave(t.k_free[stage]);
+        adjust(a, p, s, i, row);
+        exponentials(r, s, shrink);
+        // Here, where it ends a basic block: ptxas would move the wait for the sums up, before the
+        // exponentials, which are to be made meanwhile.
+        if (i + 1 < p.n_tiles)
+            gpu_mbarrier_wait(t.k_there[(i + 1) % STAGES], (i + 1) / STAGES & 1);
+        gpu_wgmma_wait<0>(r.sums);
+        leave(t.v_free[last]);
+        shrink_sums(r, shrink);
+        pack<T>(e, s);
+    }
+    int last = p.n_tiles - 1;
+    gpu_mbarrier_wait(t.v_there[last % STAGES], last / STAGES & 1);
+    start_values(r.sums, e, t.v[last % STAGES]);
+    gpu_wgmma_wait<0>(r.sums);
+    store<T>(a, p, r, row);
+}
+
+template <class T, class G>
+__global__ void __launch_bounds__(G::THREADS, 1)
+    attention64_hopper_kernel(const __grid_constant__ call a)
+{
+    constexpr int rows = G::COUNT * TILE;
+    const atedm_span &span = a.spans.span[blockIdx.z];
+    int64_t row = (int64_t)blockIdx.x * rows, end = span.nk;
+    if (row >= span.nq)
+        return;
+    if (a.causal && row + rows < end)
+        end = row + rows;
+    const part p = {span.q0, span.k0, span.nq, row, (int)end, (int)((end + KEYS - 1) / KEYS)};
+    tiles<T, G> &t = *gpu_shared_tiles<tiles<T, G>>();
+    if (threadIdx.x == 0)
+        init_barriers(t);
+    __syncthreads();
+    if (threadIdx.x < GPU_WARPGROUP) {
+        gpu_fewer_registers<G::LOADER_REGISTERS>();
+        if (threadIdx.x < 32)
+            load(a, t, p);
+    } else {
+        gpu_more_registers<G::WORKER_REGISTERS>();
+        work(a, t, p);
+    }
+}
+
+// Blocks that there are with so many queries in each.
+int64_t count_blocks(const call &a, int64_t queries)
+{
+    int64_t blocks = 0;
+    for (int32_t i = 0; i < a.spans.n; i++)
+        blocks += (a.spans.span[i].nq + queries - 1) / queries;
+    return blocks * a.heads;
+}
+
+// A multiprocessor has one block at a time. Larger ones are better, since keys and values are
+// loaded for more queries, and three warpgroups fill each other's gaps better than two; but not
+// where they leave more than an eighth of the time to a last round that is mostly empty.
+bool is_small_better(const call &a, int multiprocessors)
+{
+    int64_t rounds[2];
+    for (int i = 0; i < 2; i++)
+        rounds[i] = (count_blocks(a, (2 + i) * TILE) + multiprocessors - 1) / multiprocessors;
+    return 8 * 2 * rounds[0] < 7 * 3 * rounds[1];
+}
+
+template <class T, class G> cudaError_t attend(const call &a, cudaStream_t stream)
+{
+    unsigned x = gpu_blocks(gpu_most_queries(&a.spans), G::COUNT * TILE);
+    return GPU_LAUNCH((attention64_hopper_kernel<T, G>),
+                      dim3(x, (unsigned)a.heads, (unsigned)a.spans.n), dim3(G::THREADS),
+                      sizeof(tiles<T, G>), stream, a);
+}
+
+template <class T>
+cudaError_t attend_rounds(const call &a, int multiprocessors, cudaStream_t stream)
+{
+    return is_small_better(a, multiprocessors) ? attend<T, groups<2>>(a, stream)
+                                               : attend<T, groups<3>>(a, stream);
+}
+
+} // namespace
+
+cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_attention_args *args,
+                                                 const atedm_cuda_spans *spans,
+                                                 const atedm_cuda_hopper_maps *maps,
+                                                 int multiprocessors, cudaStream_t stream)
+{
+    const call a = {*maps,       args->key_bias, args->o, args->lse, args->lse_stride,
+                    args->heads, args->causal,   *spans};
+    return act == ATEDM_BF16 ? attend_rounds<gpu_bf16>(a, multiprocessors, stream)
+                             : attend_rounds<gpu_f16>(a, multiprocessors, stream);
+}

@@ -1,0 +1,114 @@
+// The host's side of the kernels for compute capability 9.0: whether they are taken, and tensor
+// maps, which a function of the driver makes.
+#include "kernels/cuda/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Whose attention with heads of 64: "portable", attention64.cu's; "hopper",
+// attention64_hopper.cu's, for which the device has to be of compute capability 9.0; "auto", the
+// default.
+#define CHOICE_ENVIRONMENT "ATEDM_CUDA_ATTENTION"
+// What auto is there. The Hopper path has been executed by the emulation only: once the device
+// suite has passed with it on a GPU, and bench_gpu.py has it ahead, this is for it.
+#define AUTO_TAKES_HOPPER false
+
+#define HOPPER_MAJOR 9
+// The CUDA version that the driver's function is of: the first that has it.
+#define ENCODE_VERSION 12000
+
+// Columns of a box: a head.
+#define HEAD 64
+
+static atedm_status find_encode(atedm_cuda_encode_fn *ret_encode, atedm_error *err)
+{
+    void *function = NULL;
+    enum cudaDriverEntryPointQueryResult found;
+    cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                         ENCODE_VERSION, cudaEnableDefault, &found);
+    if (error)
+        return atedm_cuda_status(error, "asking for tensor maps", err);
+    if (found != cudaDriverEntryPointSuccess || !function)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "cuda: the driver has no tensor maps");
+    // POSIX has it that a function's address fits into a void pointer; C has no cast for it.
+    memcpy(ret_encode, &function, sizeof function);
+    return ATEDM_OK;
+}
+
+atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, atedm_error *err)
+{
+    const char *choice = getenv(CHOICE_ENVIRONMENT);
+    bool is_auto = !choice || strcmp(choice, "auto") == 0;
+    bool hopper = is_auto ? AUTO_TAKES_HOPPER : strcmp(choice, "hopper") == 0;
+    atedm_cuda_hopper found = {0};
+    int major = 0;
+    if (!is_auto && !hopper && strcmp(choice, "portable") != 0)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "cuda: " CHOICE_ENVIRONMENT " is \"%s\": auto, portable or hopper",
+                               choice);
+    cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+    if (!error)
+        error =
+            cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, index);
+    if (error)
+        return atedm_cuda_status(error, "asking the device", err);
+    if (hopper && !is_auto && major != HOPPER_MAJOR)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "cuda: " CHOICE_ENVIRONMENT " is \"%s\": the device is of compute "
+                               "capability %d, not %d",
+                               choice, major, HOPPER_MAJOR);
+    if (hopper && major == HOPPER_MAJOR) {
+        atedm_status status = find_encode(&found.encode, err);
+        if (status)
+            return status;
+    }
+    *ret_hopper = found;
+    return ATEDM_OK;
+}
+
+// A matrix of whole heads, with zeros behind its last row.
+typedef struct matrix {
+    const void *at;
+    int64_t rows, columns, stride; // elements
+    uint32_t box_rows;
+} matrix;
+
+static bool encode(atedm_cuda_encode_fn function, atedm_dtype act, const matrix *m,
+                   CUtensorMap *ret_map)
+{
+    const cuuint64_t dims[2] = {(cuuint64_t)m->columns, (cuuint64_t)m->rows};
+    const cuuint64_t row_bytes = (cuuint64_t)m->stride * atedm_dtype_size(act);
+    const cuuint32_t box[2] = {HEAD, m->box_rows}, steps[2] = {1, 1};
+    // The driver's argument is not const; it only keeps the address.
+    void *at = NULL;
+    memcpy(&at, &m->at, sizeof at);
+    return function(ret_map,
+                    act == ATEDM_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                      : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                    2, at, dims, &row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                    CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                    CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_dtype act,
+                                        const atedm_attention_args *args,
+                                        const atedm_cuda_spans *spans, cudaStream_t stream)
+{
+    int64_t q_rows = 0, k_rows = 0, columns = (int64_t)args->heads * args->head_dim;
+    for (int32_t i = 0; i < spans->n; i++) {
+        const atedm_span *span = &spans->span[i];
+        q_rows = span->q0 + span->nq > q_rows ? span->q0 + span->nq : q_rows;
+        k_rows = span->k0 + span->nk > k_rows ? span->k0 + span->nk : k_rows;
+    }
+    const matrix q = {args->q, q_rows, columns, args->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
+    const matrix k = {args->k, k_rows, columns, args->k_stride, ATEDM_CUDA_HOPPER_KEYS};
+    const matrix v = {args->v, k_rows, columns, args->v_stride, ATEDM_CUDA_HOPPER_KEYS};
+    atedm_cuda_hopper_maps maps;
+    // Coordinates of a copy are 32 bits.
+    if (q_rows > INT32_MAX - ATEDM_CUDA_HOPPER_QUERIES ||
+        k_rows > INT32_MAX - ATEDM_CUDA_HOPPER_KEYS || !encode(hopper->encode, act, &q, &maps.q) ||
+        !encode(hopper->encode, act, &k, &maps.k) || !encode(hopper->encode, act, &v, &maps.v))
+        return cudaErrorInvalidValue;
+    return atedm_cuda_launch_attention64_hopper(act, args, spans, &maps, hopper->multiprocessors,
+                                                stream);
+}

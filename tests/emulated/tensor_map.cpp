@@ -1,0 +1,74 @@
+// The driver's tensor maps, and how the runtime is asked for functions of the driver. C++.
+#include "tests/emulated/hopper.hpp"
+
+#include <cstdio>
+#include <cstring>
+
+using namespace emulated;
+
+// What cuda.h of CUDA 13 says of cuTensorMapEncodeTiled's arguments, for matrices of 16-bit
+// elements.
+static const char *refusal(const CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank,
+                           const void *address, const cuuint64_t *dims, const cuuint64_t *strides,
+                           const cuuint32_t *box, const cuuint32_t *steps,
+                           CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle)
+{
+    if ((uintptr_t)map % 64)
+        return "the map is not aligned to 64 bytes";
+    if (type != CU_TENSOR_MAP_DATA_TYPE_FLOAT16 && type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16)
+        return "no type that is emulated";
+    if (rank != 2 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE)
+        return "no matrix";
+    if ((uintptr_t)address % 16)
+        return "the tensor is not aligned to 16 bytes";
+    for (int i = 0; i < 2; i++)
+        if (!dims[i] || dims[i] > (uint64_t)1 << 32 || !box[i] || box[i] > 256 || steps[i] != 1)
+            return "a dimension, a box's dimension or a step";
+    if (strides[0] % 16 || strides[0] >= (uint64_t)1 << 40 || strides[0] < dims[0] * 2)
+        return "the stride";
+    if (box[0] * 2 % 16)
+        return "rows of the box are no multiple of 16 bytes";
+    if (swizzle != CU_TENSOR_MAP_SWIZZLE_NONE &&
+        (swizzle != CU_TENSOR_MAP_SWIZZLE_128B || box[0] * 2 != 128))
+        return "swizzling other than of 128 bytes in rows of 128 bytes";
+    return nullptr;
+}
+
+static CUresult encode_tiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank,
+                             void *address, const cuuint64_t *dims, const cuuint64_t *strides,
+                             const cuuint32_t *box, const cuuint32_t *steps,
+                             CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                             CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill)
+{
+    const char *why =
+        refusal(map, type, rank, address, dims, strides, box, steps, interleave, swizzle);
+    if (fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+        why = "no zeros outside the tensor";
+    if (why) {
+        fprintf(stderr, "emulated cuda: cuTensorMapEncodeTiled: %s\n", why);
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    const tensor_map m = {TENSOR_MAP_MAGIC,
+                          (const char *)address,
+                          dims[0],
+                          dims[1],
+                          strides[0],
+                          box[0],
+                          box[1],
+                          2,
+                          swizzle == CU_TENSOR_MAP_SWIZZLE_128B};
+    memcpy(map, &m, sizeof m);
+    return CUDA_SUCCESS;
+}
+
+extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **ret_function,
+                                                        unsigned version, unsigned long long flags,
+                                                        cudaDriverEntryPointQueryResult *result)
+{
+    // 12000: the first that has it.
+    bool found =
+        !strcmp(name, "cuTensorMapEncodeTiled") && version >= 12000 && flags == cudaEnableDefault;
+    *ret_function = found ? (void *)encode_tiled : nullptr;
+    *result = found ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
