@@ -1,6 +1,7 @@
 // AT-EDM inside an attention block: after a pruning layer, rank the tokens (G-WPR; or at random, to
-// have something to hold it against), keep the best, remember where the others will take their
-// value from; before the block ends, recover them (Wang et al., CVPR 2024, sections 3.1 and 3.2).
+// have something to hold it against), keep some by their ranks, remember what the others will be
+// recovered from; before the block ends, recover them (Wang et al., CVPR 2024, sections 3.1 and
+// 3.2).
 // Samples of a batch prune each by their own plan; tokens stay packed throughout.
 #ifndef ATEDM_PRUNE_H
 #define ATEDM_PRUNE_H
