@@ -38,7 +38,7 @@ help:
 
 # ---- build and run
 
-.PHONY: deps deps-check build-with-tests build-asan build-tsan
+.PHONY: deps deps-check build-with-tests build-asan setup-tsan build-tsan build-races
 
 deps:
 	@$(INSTALL) run
@@ -68,8 +68,12 @@ build-asan: deps-check
 	    -Db_lundef=false -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all; fi
 	@ninja -C build-asan
 
-check: build-with-tests build-asan
-	@tests/check.sh build build-asan
+# The kernels of the emulated cuda backend under ThreadSanitizer.
+build-races: setup-tsan
+	@ninja -C build-tsan races
+
+check: build-with-tests build-asan build-races
+	@tests/check.sh build build-asan build-tsan
 
 test: build-with-tests
 	@tests/check.sh build
@@ -77,9 +81,9 @@ test: build-with-tests
 asan: build-asan
 	@tests/check.sh build-asan
 
-# All that runs on the emulated cuda backend, in both builds; tests/check.sh hands the name on.
-emulated: build-with-tests build-asan
-	@ATEDM_TEST_SUITE=emulated tests/check.sh build build-asan
+# All that runs on the emulated cuda backend, in all builds; tests/check.sh hands the name on.
+emulated: build-with-tests build-asan build-races
+	@ATEDM_TEST_SUITE=emulated tests/check.sh build build-asan build-tsan
 
 SEED ?= 1
 fuzz: build-asan
@@ -95,9 +99,11 @@ soak: build-with-tests
 	@cd tests/e2e && ATEDMD=$(CURDIR)/build/server/atedmd OMP_WAIT_POLICY=passive \
 	    ATEDM_TEST_MODEL=$(CURDIR)/build/tests/e2e/tiny-model python3 soak.py $(or $(SOAK_S),1800) $(SEED)
 
-build-tsan: deps-check
+setup-tsan: deps-check
 	@[ -f build-tsan/build.ninja ] || $(MESON) setup build-tsan -Dbuildtype=debugoptimized \
 	    -Dfault_injection=true -Db_lundef=false -Db_sanitize=thread
+
+build-tsan: setup-tsan
 	@ninja -C build-tsan server/atedmd server/atedm-worker cli/atedm tests/e2e/tiny-model
 
 # One thread for the kernels: gcc's OpenMP is not built for ThreadSanitizer, which would see races where there are none.

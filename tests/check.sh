@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs every test of the given build folders and closes with the sum of all. Goes on after a
-# failure, so that one run shows them all. ATEDM_TEST_SUITE in the environment: only that suite.
+# failure, so that one run shows them all. ATEDM_TEST_SUITE in the environment: only that suite. In
+# build-tsan it is the suite `races`.
 #
 # usage: tests/check.sh BUILD_DIR...
 set -u
@@ -9,11 +10,14 @@ source_dir=$(dirname "$0")
 status=0
 export OMP_WAIT_POLICY=passive # tests run side by side: waiting threads must not burn the cores
 export ASAN_OPTIONS="${ASAN_OPTIONS:-abort_on_error=1:detect_stack_use_after_return=1}"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1:exitcode=66}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1:abort_on_error=1:print_stacktrace=1}"
 for build in "$@"; do
     echo "== tests of $build"
+    suite=${ATEDM_TEST_SUITE:-}
+    [ "$build" != build-tsan ] || suite=races
     meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 \
-        ${ATEDM_TEST_SUITE:+--suite "$ATEDM_TEST_SUITE"} || status=1
+        ${suite:+--suite "$suite"} || status=1
 done
 python3 "$source_dir/summary.py" "$@" || status=1
 exit $status
