@@ -1,4 +1,5 @@
-// Cases of random scores, selection and gathering: exact operations on token lists.
+// Cases of scores by chance, selection and gathering: operations on token lists, exact but for
+// chance with weights.
 #include "tests/parity/prune_spans.h"
 
 #include <inttypes.h>
@@ -36,6 +37,7 @@ void parity_build_random_scores(parity_case *c)
         weights->values[i] =
             parity_chance(&c->rng, 5) ? 0 : 1e-4F * expf(2 * parity_normal(&c->rng));
     parity_array *scores = parity_add(c, "scores", PARITY_F32, PARITY_OUT, (size_t)rows.rows);
+    scores->exact = !p->weighted;
     parity_prune_spans_mark_rows(c, &rows, scores);
     c->n_parts = (size_t)p->n_spans;
     snprintf(c->text, sizeof c->text, "%s%s", rows.text, p->weighted ? ", weighted" : "");

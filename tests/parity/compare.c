@@ -44,7 +44,7 @@ bool parity_compare_array(const parity_case *c, size_t array, const parity_side 
         if (a->written && !a->written[i])
             continue;
         double r = parity_value(reference, c, array, i), v = parity_value(candidate, c, array, i);
-        bool good = c->op->exact || a->type == PARITY_I32 || a->type == PARITY_U8
+        bool good = c->op->exact || a->exact || a->type == PARITY_I32 || a->type == PARITY_U8
                         ? (r == v && signbit(r) == signbit(v)) || (isnan(r) && isnan(v))
                         : parity_close(c, array, i, r, v);
         if (good)

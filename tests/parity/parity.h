@@ -42,7 +42,8 @@ typedef struct parity_array {
     bool *written;     // outputs: the elements that the operation has to write; NULL: all of them
     double *magnitude; // outputs: what rounding errors are relative to; NULL: |reference|
     double *growth;    // outputs: how much errors of f32 arithmetic are amplified; NULL: 1
-    bool absolute;     // takes part in the magnitude run: see parity_case.by_absolute
+    bool exact;    // outputs: the reference's to the bit, also where the operation's need not be
+    bool absolute; // takes part in the magnitude run: see parity_case.by_absolute
 } parity_array;
 
 // A weight: as the create functions of kernels.h take it. Values are exact in act.

@@ -76,7 +76,8 @@ static bool spoil_element(const parity_case *c, parity_side *side, size_t array,
     const parity_array *a = &c->arrays[array];
     size_t first, bytes, total, size = parity_element_size(a->type, side->act);
     parity_extent(side, c, array, &first, &bytes, &total);
-    if (!is_float(a->type) || c->op->exact) { // a byte's neighbour may be right in image_finish
+    if (!is_float(a->type) || c->op->exact ||
+        a->exact) { // a byte's neighbour may be right in image_finish
         side->after[array][first + i * size] ^= a->type == PARITY_U8 ? 4 : 1;
         return true;
     }
