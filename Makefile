@@ -19,7 +19,7 @@ help:
 	@echo 'make build    build into build/: build/server/atedmd, build/cli/atedm'
 	@echo 'make test     the tests of build/ only'
 	@echo 'make asan     the tests under AddressSanitizer and UBSan only, in build-asan/'
-	@echo 'make emulated  the tests on the emulated cuda backend only, in both builds'
+	@echo 'make emulated  the tests on the emulated cuda backend only, in every build'
 	@echo 'make fuzz     damaged input for all that is read, much longer than make check (SEED=N)'
 	@echo 'make chaos    kill the daemon and its workers under load, and count (KILLS=200 SEED=N)'
 	@echo 'make soak     half an hour of steady load with faults: memory, descriptors, latencies (SOAK_S=1800 SEED=N)'
@@ -73,7 +73,7 @@ build-races: setup-tsan
 	@ninja -C build-tsan races
 
 check: build-with-tests build-asan build-races
-	@tests/check.sh build build-asan build-tsan
+	@tests/check.sh build build-asan build-tsan:races
 
 test: build-with-tests
 	@tests/check.sh build
@@ -81,9 +81,9 @@ test: build-with-tests
 asan: build-asan
 	@tests/check.sh build-asan
 
-# All that runs on the emulated cuda backend, in all builds; tests/check.sh hands the name on.
+# All that runs on the emulated cuda backend.
 emulated: build-with-tests build-asan build-races
-	@ATEDM_TEST_SUITE=emulated tests/check.sh build build-asan build-tsan
+	@tests/check.sh build:emulated build-asan:emulated build-tsan:races
 
 SEED ?= 1
 fuzz: build-asan
@@ -108,8 +108,7 @@ build-tsan: setup-tsan
 
 # One thread for the kernels: gcc's OpenMP is not built for ThreadSanitizer, which would see races where there are none.
 tsan: build-tsan
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive TSAN_OPTIONS='halt_on_error=1:exitcode=66' \
-	    $(MESON) test -C build-tsan --no-rebuild --print-errorlogs --timeout-multiplier 4 --suite api
+	@OMP_NUM_THREADS=1 tests/check.sh build-tsan:api
 
 lint: build-with-tests
 	@$(MESON) test -C build --no-rebuild --print-errorlogs --suite lint
