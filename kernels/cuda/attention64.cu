@@ -21,13 +21,9 @@ template <class T> struct tiles {
     T q[TILE_ELEMENTS], k[2][TILE_ELEMENTS], v[2][TILE_ELEMENTS];
 };
 
-// What a thread knows of its two rows: largest logit, unscaled, and sum of exponentials.
-struct rows {
-    float most[2], total[2], sums[8][4]; // sums of values, as tile_scores lays them out
-};
-
 // Exponentials of a tile of logits, as fragments of the next product's first operand.
-template <class T> GPU_FN void exponentials(rows &r, float (&s)[8][4], uint32_t (&p)[4][4])
+template <class T>
+GPU_FN void exponentials(tile_attention &r, float (&s)[8][4], uint32_t (&p)[4][4])
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -57,7 +53,7 @@ template <class T> GPU_FN void exponentials(rows &r, float (&s)[8][4], uint32_t 
     }
 }
 
-template <class T> GPU_FN void add_values(rows &r, const uint32_t (&p)[4][4], const T *v)
+template <class T> GPU_FN void add_values(tile_attention &r, const uint32_t (&p)[4][4], const T *v)
 {
     int lane = threadIdx.x & 31;
 #pragma unroll
@@ -101,24 +97,11 @@ GPU_FN void mask(float (&s)[8][4], int64_t key0, int64_t n_keys, int64_t row, bo
 }
 
 template <class T>
-GPU_FN void store(const call &a, const atedm_span &span, const rows &r, int64_t row)
+GPU_FN void store(const call &a, const atedm_span &span, const tile_attention &r, int64_t row)
 {
-    int lane = threadIdx.x & 31;
-#pragma unroll
-    for (int half = 0; half < 2; half++, row += 8) {
-        float total = quad_sum(r.total[half]), factor = 1.0f / total;
-        if (row >= span.nq)
-            continue;
-        if (a.lse && lane % 4 == 0)
-            a.lse[blockIdx.y * a.lse_stride + span.q0 + row] =
-                r.most[half] * TILE_SCALE + logf(total);
-        T *to = static_cast<T *>(a.o) + (span.q0 + row) * a.heads * TILE + blockIdx.y * TILE +
-                lane % 4 * 2;
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-            *reinterpret_cast<uint32_t *>(to + n * 8) =
-                gpu_pack(T(), r.sums[n][half * 2] * factor, r.sums[n][half * 2 + 1] * factor);
-    }
+    int64_t o_stride = (int64_t)a.heads * TILE;
+    tile_store(r, row, span.nq, static_cast<T *>(a.o) + span.q0 * o_stride + blockIdx.y * TILE,
+               o_stride, a.lse ? a.lse + blockIdx.y * a.lse_stride + span.q0 : nullptr);
 }
 
 template <class T>
@@ -141,7 +124,7 @@ __global__ void __launch_bounds__(TILE_THREADS) attention64_kernel(const __grid_
     tile_load(t.v[0], v, a.v_stride, tile_range{span.k0, last_key});
     gpu_copy_commit();
     int64_t row = row0 + (threadIdx.x >> 5) * 16 + (threadIdx.x & 31) / 4;
-    rows r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
+    tile_attention r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
     uint32_t queries[4][4], p[4][4];
     for (int64_t key0 = 0, stage = 0; key0 < end; key0 += TILE, stage ^= 1) {
         tile_range next = {span.k0 + key0 + TILE, last_key};

@@ -49,11 +49,6 @@ struct part {
     int end, n_tiles;
 };
 
-// What a thread knows of its two rows: largest logit, unscaled, and sum of exponentials.
-struct rows {
-    float most[2], total[2], sums[8][4];
-};
-
 template <class T, class G> GPU_FN void init_barriers(tiles<T, G> &t)
 {
     gpu_mbarrier_init(t.q_there, 1);
@@ -201,7 +196,7 @@ GPU_FN void adjust(const call &a, const part &p, float (&s)[16][4], int i, int r
 }
 
 // Logits become exponentials; ret_shrink is what earlier ones have to be multiplied with.
-GPU_FN void exponentials(rows &r, float (&s)[16][4], float (&ret_shrink)[2])
+GPU_FN void exponentials(tile_attention &r, float (&s)[16][4], float (&ret_shrink)[2])
 {
     float most2[2];
 #pragma unroll
@@ -235,7 +230,7 @@ template <class T> GPU_FN void pack(uint32_t (&p)[8][4], const float (&s)[16][4]
     }
 }
 
-GPU_FN void shrink_sums(rows &r, const float (&shrink)[2])
+GPU_FN void shrink_sums(tile_attention &r, const float (&shrink)[2])
 {
 #pragma unroll
     for (int n = 0; n < 8; n++)
@@ -246,24 +241,12 @@ GPU_FN void shrink_sums(rows &r, const float (&shrink)[2])
 
 // ---- a warpgroup's queries
 
-template <class T> GPU_FN void store(const call &a, const part &p, const rows &r, int64_t row)
+template <class T>
+GPU_FN void store(const call &a, const part &p, const tile_attention &r, int64_t row)
 {
-    int lane = threadIdx.x & 31;
-#pragma unroll
-    for (int half = 0; half < 2; half++, row += 8) {
-        float total = quad_sum(r.total[half]), factor = 1.0f / total;
-        if (row >= p.nq)
-            continue;
-        if (a.lse && lane % 4 == 0)
-            a.lse[blockIdx.y * a.lse_stride + p.q0 + row] =
-                fmaf(r.most[half], TILE_SCALE, logf(total));
-        T *to = static_cast<T *>(a.o) + (p.q0 + row) * a.heads * TILE + blockIdx.y * TILE +
-                lane % 4 * 2;
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-            *reinterpret_cast<uint32_t *>(to + n * 8) =
-                gpu_pack(T(), r.sums[n][half * 2] * factor, r.sums[n][half * 2 + 1] * factor);
-    }
+    int64_t o_stride = (int64_t)a.heads * TILE;
+    tile_store(r, row, p.nq, static_cast<T *>(a.o) + p.q0 * o_stride + blockIdx.y * TILE, o_stride,
+               a.lse ? a.lse + blockIdx.y * a.lse_stride + p.q0 : nullptr);
 }
 
 template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, const part &p)
@@ -272,7 +255,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
     int row = (int)p.row + group * TILE + (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 +
               (int)threadIdx.x % 32 / 4;
     uint64_t queries = gpu_matrix(t.q[group]);
-    rows r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
+    tile_attention r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
     float s[16][4], shrink[2];
     uint32_t e[8][4]; // the last tile's exponentials, of which the sums do not know yet
     gpu_mbarrier_wait(t.q_there, 0);

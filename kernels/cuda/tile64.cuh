@@ -83,6 +83,12 @@ template <class T> GPU_FN void tile_scores(float (&s)[8][4], const uint32_t (&a)
         }
 }
 
+// What a thread knows of its two rows of attention, `row` and row + 8: largest logit, unscaled, sum
+// of exponentials, and sums of values as tile_scores lays them out.
+struct tile_attention {
+    float most[2], total[2], sums[8][4];
+};
+
 // Over the four threads of a row.
 GPU_FN float quad_sum(float x)
 {
@@ -93,6 +99,28 @@ GPU_FN float quad_max(float x)
 {
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+// Writes rows below nq to o, which is at the head of a span's first row, and their log-sum-exp,
+// where it is wanted, to lse of that row.
+template <class T>
+GPU_FN void tile_store(const tile_attention &r, int64_t row, int64_t nq, T *o, int64_t o_stride,
+                       float *lse)
+{
+    int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int half = 0; half < 2; half++, row += 8) {
+        float total = quad_sum(r.total[half]), factor = 1.0f / total;
+        if (row >= nq)
+            continue;
+        if (lse && lane % 4 == 0)
+            lse[row] = fmaf(r.most[half], TILE_SCALE, logf(total));
+        T *to = o + row * o_stride + lane % 4 * 2;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            *reinterpret_cast<uint32_t *>(to + n * 8) =
+                gpu_pack(T(), r.sums[n][half * 2] * factor, r.sums[n][half * 2 + 1] * factor);
+    }
 }
 
 #endif
