@@ -137,14 +137,6 @@ static size_t box_bytes(const tensor_map &map)
     return (size_t)map.box_columns * map.box_rows * map.element_bytes;
 }
 
-// Within rows of 128 bytes, vectors of 16 are exchanged: bits 4-6 of the address are its bits 4-6
-// xor its bits 7-9 (PTX ISA, "Swizzling modes"; CUTLASS's Swizzle<3, 4, 3> of bytes, which
-// cute/arch/copy_sm90_desc.hpp takes for CU_TENSOR_MAP_SWIZZLE_128B).
-static uint32_t swizzle(uint32_t address)
-{
-    return address ^ (address >> 7 & 7) << 4;
-}
-
 // Element for element, zeros outside the tensor.
 static void land(const tensor_copy &c)
 {
@@ -159,8 +151,8 @@ static void land(const tensor_copy &c)
             bool inside = row >= 0 && row < (int64_t)c.map.rows && column >= 0 &&
                           column < (int64_t)c.map.columns;
             uint32_t address = to + r * row_bytes + i * bytes;
-            char *target =
-                running->shared + ((c.map.swizzled ? swizzle(address) : address) - SHARED_WINDOW);
+            char *target = running->shared +
+                           ((c.map.swizzled ? swizzle_128(address) : address) - SHARED_WINDOW);
             if (inside)
                 memcpy(target, c.map.address + row * (int64_t)c.map.stride + column * bytes, bytes);
             else

@@ -16,6 +16,14 @@ constexpr uint32_t SHARED_WINDOW = 1024; // where a block's shared memory starts
 constexpr int NAMED_BARRIERS = 16;
 constexpr int MOST_WARPS = MOST_THREADS / 32;
 
+// Within rows of 128 bytes, vectors of 16 are exchanged, by copies and for products alike: bits 4-6
+// of an address are its bits 4-6 xor its bits 7-9 (PTX ISA, "Swizzling modes"; CUTLASS's Swizzle<3,
+// 4, 3> of bytes, which cute/arch/copy_sm90_desc.hpp takes for CU_TENSOR_MAP_SWIZZLE_128B).
+inline uint32_t swizzle_128(uint32_t address)
+{
+    return address ^ (address >> 7 & 7) << 4;
+}
+
 // What the emulated driver keeps in a CUtensorMap.
 struct tensor_map {
     uint64_t magic;

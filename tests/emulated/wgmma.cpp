@@ -51,14 +51,13 @@ static matrix decode(uint64_t bits, bool is_n_major, place at)
 // = 8) and of CUTLASS (make_gmma_desc in cute/atom/mma_traits_sm90_gmma.hpp):
 //   K-major   Swizzle<3,4,3> o ((8,m),(T,2k)):((8T,SBO),(1,T)): row n, 128 bytes each, holds k
 //   MN-major  Swizzle<3,4,3> o ((T,8,m),(8,k)):((1,T,LBO),(8T,SBO)): row k holds 64 of n
-// and the swizzle is of address bits: 4-6 ^= 7-9.
+// and the swizzle is of address bits, as copies have it.
 static uint32_t place_of(const matrix &m, bool is_n_major, int k, int n)
 {
     uint32_t offset = is_n_major ? (uint32_t)(n % 64 * 2 + n / 64 * (int)m.leading +
                                               k % 8 * ROW_BYTES + k / 8 * (int)m.stride)
                                  : (uint32_t)(n % 8 * ROW_BYTES + n / 8 * (int)m.stride + k * 2);
-    uint32_t address = m.start + offset;
-    return address ^ (address >> 7 & 7) << 4;
+    return swizzle_128(m.start + offset);
 }
 
 // Calls use(k, n, element) for rows or columns first .. first + count - 1.
