@@ -54,7 +54,7 @@ machine_make() {
         tail "$machine_folder/apt.log"
         return 1
     }
-    cp "$@" "$machine_root/root/"
+    cp "$@" "$machine_root/opt/"
 }
 
 machine_chroot() { # COMMAND...: in the machine while it is not booted

@@ -20,7 +20,7 @@ version=$(dpkg-deb -f "$daemon_package" Version)
 dpkg-deb -R "$daemon_package" "$machine_folder/later"
 sed -i "s/^Version: .*/Version: $version+later/" "$machine_folder/later/DEBIAN/control"
 sed -i 's/"listen"/"queue_limit": 63,\n  "listen"/' "$machine_folder/later/etc/atedm/atedmd.json"
-dpkg-deb -b "$machine_folder/later" "$machine_root/root/later.deb" >/dev/null
+dpkg-deb -b "$machine_folder/later" "$machine_root/opt/later.deb" >/dev/null
 
 install='export DEBIAN_FRONTEND=noninteractive; dpkg --force-confold -i'
 installed='dpkg-query -W -f "\${Version} \${db:Status-Status}" atedmd'
@@ -28,7 +28,7 @@ installed='dpkg-query -W -f "\${Version} \${db:Status-Status}" atedmd'
 # Every file of the machine but those that dpkg, the journal and running services keep.
 list_files() {
     (cd "$machine_root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./tmp \
-        -o -path ./root -o -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache -o -path ./var/tmp \
+        -o -path ./opt -o -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache -o -path ./var/tmp \
         -o -path ./var/lib/systemd -o -path ./etc/systemd/system \) -prune -o -print) | sort
 }
 
@@ -52,7 +52,7 @@ fi
 list_files >"$machine_folder/before"
 
 echo "== install"
-check 'it installs' machine sh -c "$install /root/atedmd*.deb >/root/dpkg.log 2>&1"
+check 'it installs' machine sh -c "$install /opt/atedmd*.deb >/opt/dpkg.log 2>&1"
 check_is 'what is installed' "$version installed" "$(machine sh -c "$installed")"
 list_files >"$machine_folder/during" # so that what is left in the end would be seen
 check 'its files are seen' grep -qx ./usr/sbin/atedmd "$machine_folder/during"
@@ -78,7 +78,7 @@ else
     echo "== upgrade"
 fi
 machine sh -c 'mkdir -p /var/lib/atedmd && touch /var/lib/atedmd/kept && echo "{\"keys\": []}" >/etc/atedm/keys.json'
-check 'it upgrades' machine sh -c "$install /root/later.deb >/root/dpkg.log 2>&1"
+check 'it upgrades' machine sh -c "$install /opt/later.deb >/opt/dpkg.log 2>&1"
 check_is 'what is installed' "$version+later installed" "$(machine sh -c "$installed")"
 check 'the configuration is still the operator'"'"'s' machine grep -q max_active /etc/atedm/atedmd.json
 check 'nobody but root and the daemon reads the keys' \
@@ -92,16 +92,16 @@ if [ "${1:-}" != chroot ]; then
 fi
 
 echo "== remove"
-check 'it goes' machine sh -c 'dpkg -r atedmd >/root/dpkg.log 2>&1'
+check 'it goes' machine sh -c 'dpkg -r atedmd >/opt/dpkg.log 2>&1'
 check 'its programs are gone' is_gone /usr/sbin/atedmd
 check 'jobs are kept' machine test -e /var/lib/atedmd/kept
 check 'the configuration, too' machine test -e /etc/atedm/atedmd.json
 [ "${1:-}" = chroot ] || check_is 'nothing runs' '' "$(machine sh -c 'cat /proc/[0-9]*/comm' | grep atedm || true)"
-check 'it comes back' machine sh -c "$install /root/later.deb >/root/dpkg.log 2>&1"
+check 'it comes back' machine sh -c "$install /opt/later.deb >/opt/dpkg.log 2>&1"
 check 'with its configuration' machine grep -q max_active /etc/atedm/atedmd.json
 
 echo "== purge"
-check 'it is purged' machine sh -c 'dpkg -P atedmd atedmd-model-demo >/root/dpkg.log 2>&1'
+check 'it is purged' machine sh -c 'dpkg -P atedmd atedmd-model-demo >/opt/dpkg.log 2>&1'
 list_files >"$machine_folder/after"
 # The user stays: passwd and its like, with their backups, are the same files or new ones.
 check_is 'nothing is left' '' \

@@ -14,7 +14,7 @@ packages=$(ls "$here"/../../build/deb/atedmd_*.deb "$here"/../../build/deb/atedm
 machine_make $packages
 # The service is to be started by hand here, with options that make waiting short.
 machine_chroot sh -c 'printf "#!/bin/sh\nexit 101\n" >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d'
-machine_chroot sh -c 'dpkg -i /root/*.deb' >"$machine_folder/dpkg.log" 2>&1
+machine_chroot sh -c 'dpkg -i /opt/*.deb' >"$machine_folder/dpkg.log" 2>&1
 machine_chroot systemctl disable --quiet atedmd
 cat >"$machine_root/etc/atedm/atedmd.json" <<'CONFIG'
 {"model": "/usr/share/atedmd/models/demo", "max_active": 1, "queue_limit": 5}
