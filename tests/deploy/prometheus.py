@@ -95,13 +95,13 @@ class Prometheus:
         return [(one["metric"], float(one["value"][1])) for one in self.api("query", **fields)["result"]]
 
     def scraped(self, since):
-        """Waits until every daemon was scraped after this Unix time, and returns the Unix time up to which nothing is
-        added any more."""
-        times = []
+        """Waits until every daemon was scraped after this Unix time: {instance: when that was}, each for what this daemon
+        had then. A time of another daemon's may lie before it."""
+        times = {}
 
         def all_of_them():
-            times[:] = [value for _, value in self.query('timestamp(up{job="atedmd"})')]
-            return len(times) == self.n_targets and min(times) > since
+            times.update((labels["instance"], value) for labels, value in self.query('timestamp(up{job="atedmd"})'))
+            return len(times) == self.n_targets and min(times.values()) > since
 
         self.wait(all_of_them, "a scrape")
-        return min(times)
+        return times

@@ -17,8 +17,6 @@ import daemon
 from daemon import LONG, PATIENCE, Daemon, wait_until
 
 WATCHDOG_S = 0.6
-# Takes a moment to load, as the tiny one does not.
-DEMO_MODEL = str(pathlib.Path(__file__).resolve().parents[2] / "models/demo")
 
 
 class Manager:
@@ -84,6 +82,16 @@ class Service(unittest.TestCase):
         environment = {"NOTIFY_SOCKET": self.manager.path, "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6))}
         return Daemon(environment=environment, **options)
 
+    def workers_begin_with(self, command):
+        """Of the shell."""
+        program = pathlib.Path(daemon.PROGRAM)
+        shutil.copy(program, self.folder)
+        script = pathlib.Path(self.folder, "atedm-worker")
+        script.write_text(f'#!/bin/sh\n{command}\nexec {program.parent}/atedm-worker "$@"\n', "ascii")
+        script.chmod(0o755)
+        self.addCleanup(setattr, daemon, "PROGRAM", daemon.PROGRAM)
+        daemon.PROGRAM = os.path.join(self.folder, program.name)
+
     def test_a_life(self):
         with self.start() as d:
             self.manager.wait_status("^1 of 1 workers up, 0 requests running, 0 waiting$")
@@ -108,9 +116,10 @@ class Service(unittest.TestCase):
         self.assertTrue(all("EXTEND_TIMEOUT_USEC" in words for _, words in said[stopping:]))
 
     def test_ready_is_not_said_too_early(self):
-        with self.start(wait=False, model=DEMO_MODEL) as d:
+        self.workers_begin_with("kill -STOP $$")
+        with self.start(wait=False) as d:
             worker, = wait_until(d.workers, "a worker")
-            os.kill(worker, signal.SIGSTOP)  # long before it has the model
+            wait_until(lambda: "State:\tT" in pathlib.Path(f"/proc/{worker}/status").read_text("ascii"), "the worker stands")
             self.assertEqual(d.get("/readyz").status, 503)
             self.manager.wait_status("^Loads the model ")
             d.process.send_signal(signal.SIGHUP)
@@ -146,15 +155,8 @@ class Service(unittest.TestCase):
 
     def test_a_worker_that_cannot_be_ended(self):
         """A process that holds the worker's pipe, too: its end is not seen, whatever is done to it."""
-        programs = pathlib.Path(daemon.PROGRAM).parent
-        shutil.copy(daemon.PROGRAM, self.folder)
-        script = pathlib.Path(self.folder, "atedm-worker")
         holder = pathlib.Path(self.folder, "holder")
-        script.write_text(f'#!/bin/sh\n[ -e {holder} ] || {{ sleep 1000 & echo $! > {holder}; }}\n'
-                          f'exec {programs}/atedm-worker "$@"\n', "ascii")
-        script.chmod(0o755)
-        self.addCleanup(setattr, daemon, "PROGRAM", daemon.PROGRAM)
-        daemon.PROGRAM = os.path.join(self.folder, pathlib.Path(daemon.PROGRAM).name)
+        self.workers_begin_with(f"[ -e {holder} ] || {{ sleep 1000 & echo $! > {holder}; }}")
         with self.start(worker_timeout_s=0.5) as d:
             self.addCleanup(lambda: os.kill(int(holder.read_text()), signal.SIGKILL))
             worker = next(pid for pid in d.workers() if str(pid) != holder.read_text().strip())
@@ -190,14 +192,9 @@ class Service(unittest.TestCase):
 
     def test_a_manager_that_does_not_read(self):
         """Its queue runs full: nothing waits for it, and what counts is said when it reads again."""
-        with self.start(wait=False) as d:
-            worker, = wait_until(d.workers, "a worker")
-            os.kill(worker, signal.SIGSTOP)
-            self.manager.fill()
-            began = time.monotonic()
-            self.assertEqual(d.get("/readyz").status, 503)
-            os.kill(worker, signal.SIGCONT)
-            wait_until(lambda: d.get("/readyz").status == 200, "ready")
+        self.manager.fill()
+        began = time.monotonic()
+        with self.start() as d:
             d.process.send_signal(signal.SIGHUP)
             wait_until(lambda: "reloaded" in d.log(), "reloaded")
             self.assertLess(time.monotonic() - began, PATIENCE / 2)
