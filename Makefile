@@ -10,7 +10,7 @@ INSTALL := deploy/install-deps.sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both build folders want all cores
 .PHONY: help serve build check test asan tsan fuzz chaos soak bench bench-serving quality lint format deb try-deb clean
-.PHONY: check-gpu bench-gpu coverage-cuda emulated
+.PHONY: check-gpu bench-gpu pack-gpu coverage-cuda emulated
 
 help:
 	@echo 'make serve    install what is missing, build, start atedmd on $(LISTEN)'
@@ -33,6 +33,7 @@ help:
 	@echo 'make quality  hundreds of pictures of the demo model, read back: a table and a plot'
 	@echo 'make check-gpu  the tests that need an NVIDIA GPU, built in build-gpu/ (CHECK_GPU="--only parity soak")'
 	@echo 'make bench-gpu  every figure of the cuda backend in one run, to bench/results (BENCH_GPU=--toy)'
+	@echo 'make pack-gpu  what both run, as an archive for a machine that has a GPU but no packages'
 	@echo 'make coverage-cuda  which lines of kernels/cuda the emulated tests execute'
 	@echo 'make clean    remove build/, build-asan/, build-gpu/ and build-tsan/'
 
@@ -141,6 +142,9 @@ check-gpu:
 BENCH_GPU ?=
 bench-gpu:
 	@python3 tests/device/bench_gpu.py $(BENCH_GPU)
+
+pack-gpu:
+	@python3 tests/device/pack.py
 
 coverage-cuda: build-with-tests
 	@OMP_WAIT_POLICY=passive python3 tests/emulated/coverage.py build

@@ -54,9 +54,10 @@ class Bench:
     def __init__(self, options, settings):
         self.options, self.settings = options, settings
         self.steps = device.Steps(options.limits)
-        self.environment = {"OMP_WAIT_POLICY": "passive"}
+        self.environment = {"OMP_WAIT_POLICY": "passive", **device.library_path(options.build)}
         if settings["backend"] == "cuda":
             self.environment["ATEDM_CUDA_BACKEND"] = str(device.backend_file(options.build, options.emulated))
+        self.others = {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}  # of programs that are not ours
         os.environ.update(self.environment)  # for daemons too
         self.atedm = options.build / "cli/atedm"
 
@@ -176,7 +177,7 @@ class Bench:
         where = ("--device", "cpu", "--repeat", 2) if self.options.toy else ()
         text = self.steps.run("pytorch", (python, device.ROOT / "tests/device/pytorch_unet.py", "--config",
                                           model / "unet/config.json", "--size", s["size"].split("x")[0], "--batch", *s["batches"],
-                                          *where), 3600)
+                                          *where), 3600, self.others)
         if not self.steps.passed("pytorch"):
             return {"skipped": self.steps.results[-1]["last_line"]}
         return json.loads(text)

@@ -111,7 +111,7 @@ def environment(options):
     return {"ATEDM_CUDA_BACKEND": str(device.backend_file(options.build, options.emulated)),
             "ATEDMD": str(options.build / "server/atedmd"), "ATEDM": str(options.build / "cli/atedm"),
             "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"), "OMP_WAIT_POLICY": "passive",
-            "PYTHONDONTWRITEBYTECODE": "1"}
+            "PYTHONDONTWRITEBYTECODE": "1", **device.library_path(options.build)}
 
 
 def main():

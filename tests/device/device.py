@@ -18,6 +18,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SKIPPED = 77  # Meson's exit status for it
 TAIL_LINES = 30  # of a failed step's output that are shown
+LIBRARIES = "lib"  # folder in an archive of pack.py
 
 # Attributes of cuDeviceGetAttribute (cuda.h).
 MAJOR, MINOR = 75, 76
@@ -86,8 +87,18 @@ def backend_file(build, is_emulated):
     return build / ("tests/emulated/atedm-cuda-emulated.so" if is_emulated else "kernels/cuda/atedm-cuda.so")
 
 
+def library_path(build):
+    """The environment for programs of an unpacked archive (pack.py), whose libraries lie beside them."""
+    libraries = build / LIBRARIES
+    if not libraries.is_dir():
+        return {}
+    return {"LD_LIBRARY_PATH": ":".join(filter(None, (str(libraries), os.environ.get("LD_LIBRARY_PATH"))))}
+
+
 def commit():
     """Where this is a checkout of git; a machine that got the files alone says so by the variable ATEDM_COMMIT."""
+    if not shutil.which("git"):
+        return os.environ.get("ATEDM_COMMIT")
     result = subprocess.run(("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"), capture_output=True,
                             text=True, check=False)
     return result.stdout.strip() or os.environ.get("ATEDM_COMMIT")

@@ -14,6 +14,7 @@ import unittest
 import device
 import figures
 import markdown
+import pack
 
 BUILD = pathlib.Path(os.environ["ATEDM_BUILD"])
 HERE = pathlib.Path(__file__).resolve().parent
@@ -109,6 +110,34 @@ class Check(Folder):
         steps = device.Steps()
         steps.skip("one", "not here")
         self.assertFalse(steps.all_good())
+
+
+class Pack(Folder):
+    def test_runs_where_it_is_unpacked(self):
+        """With the libraries that came along, and none of the build folder's."""
+        archive, build = self.folder / "pack.tar.xz", self.folder / "elsewhere"
+        done = run("pack.py", "--build", BUILD, "--no-build", "--emulated", "-o", archive)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertLess(archive.stat().st_size, 64 << 20)
+        build.mkdir()
+        subprocess.check_call(("tar", "-xJf", archive, "-C", build))
+        environment = {**os.environ, **device.library_path(build)}
+        for program in ("server/atedmd", "tests/parity/parity"):
+            loaded = subprocess.check_output(("ldd", build / program), text=True, env=environment)
+            self.assertIn(f"libdnnl.so.2 => {build}/lib/libdnnl.so.2 ", loaded)
+            self.assertIn("libc.so.6 => /lib", loaded)
+            self.assertNotIn(str(BUILD), loaded)
+        done = run("check_gpu.py", "--build", build, "--no-build", "--emulated", "-o", self.output, "--only", "parity bf16",
+                   "invariance bf16", "--iterations", 1, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")
+        self.assertIn("2 passed, 0 failed, 0 skipped", done.stdout)
+        self.assertIn(str(build), self.results()["steps"][0]["command"])
+
+    def test_the_machine_brings_what_is_its_own(self):
+        own = ("libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libcublasLt.so.13", "libcudart.so.13", "libcuda.so.1",
+               "libnvidia-ml.so.1", "libnvrtc.so.13")
+        self.assertEqual([name for name in own if not pack.OWN.match(name)], [])
+        packed = ("libcrypto.so.3", "libcurl.so.4", "libmicrohttpd.so.12", "libnettle.so.8", "libdnnl.so.2", "libgomp.so.1")
+        self.assertEqual([name for name in packed if pack.OWN.match(name)], [])
 
 
 CEILINGS = {"matrix_flops_per_s": 100.0, "copy_bytes_per_s": 10.0, "wait_s": 1.0, "gemm_flops_per_s": 90.0}

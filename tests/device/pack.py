@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Packs what the device suite and the benchmarks run into one archive: `make pack-gpu`. For a machine that has a GPU, CUDA's
+libraries and Python, but not the packages that a build takes. There, with the sources beside it:
+
+    mkdir build-gpu && tar -xJf atedm-gpu.tar.xz -C build-gpu
+    python3 tests/device/check_gpu.py --no-build
+
+Programs, the backend, the tests' model, and in lib/ the shared libraries that they need, but for what belongs to a machine:
+glibc (of this machine's version or newer), gcc's libraries and CUDA's.
+"""
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+
+import device
+
+PROGRAMS = ("cli/atedm", "server/atedmd", "server/atedm-worker", "tests/parity/parity", "tests/golden/stages",
+            "tests/golden/golden")
+MODEL = "tests/e2e/tiny-model"
+EMULATED = "tests/emulated"  # libraries that are opened by name
+OWN = re.compile(r"ld-linux|lib(c|m|dl|rt|pthread|resolv|stdc\+\+|gcc_s|cuda(rt)?|cublas(Lt)?|cudnn\w*|nvidia-ml|nvrtc)\.so")
+
+
+def libraries(file):
+    """{name: path} of what the dynamic linker loads with it, less what the machine has to have."""
+    found = {}
+    for line in subprocess.check_output(("ldd", file), text=True).splitlines():
+        name, arrow, rest = line.strip().partition(" => ")
+        if not arrow or OWN.match(name):
+            continue
+        if rest == "not found":
+            sys.exit(f"pack.py: {file} needs {name}, which is not here")
+        found[name] = rest.rpartition(" (")[0]
+    return found
+
+
+def files(build, is_emulated):
+    """{name in the archive: path}."""
+    backend = device.backend_file(build, is_emulated)
+    packed = {name: build / name for name in PROGRAMS}
+    packed[str(backend.relative_to(build))] = backend
+    if is_emulated:
+        packed.update((f"{EMULATED}/{path.name}", path) for path in (build / EMULATED).glob("lib*.so*") if path.is_file())
+    needed = {}
+    for path in packed.values():
+        needed.update(libraries(path))
+    packed[MODEL] = build / MODEL
+    packed.update((f"{device.LIBRARIES}/{name}", path) for name, path in needed.items())
+    return packed
+
+
+def without_owner(info):
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    return info
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=device.ROOT / "build-gpu", help="default build-gpu")
+    parser.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
+    parser.add_argument("--emulated", action="store_true", help="with the emulated backend in place of the real one")
+    parser.add_argument("-o", "--output", type=pathlib.Path, help="default atedm-gpu.tar.xz in the build folder")
+    options = parser.parse_args()
+    build = options.build.resolve()
+    if not options.no_build and not device.build_steps(device.Steps(), build):
+        return 1
+    output = options.output or build / "atedm-gpu.tar.xz"
+    with tarfile.open(output, "w:xz", preset=1, dereference=True) as archive:
+        for name, path in sorted(files(build, options.emulated).items()):
+            archive.add(path, name, filter=without_owner)
+    print(f"written: {output}, {output.stat().st_size >> 20} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
