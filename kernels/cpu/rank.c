@@ -1,13 +1,16 @@
 // G-WPR of the cpu backend. Each head's attention map is made once and all iterations of the span
 // run over it; the scores of every iteration are kept until it is known where the last head ends.
+// The map's elements are rounded, so its rows are divided by their sums: scores neither grow nor
+// shrink over the iterations, and their change shows none of it.
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
-// Columns that a thread sums in one go, and rows that it sums in F32 before it goes on in double.
-#define COLUMNS 512
+// Columns that a thread sums in one go, at most, and rows that it sums in F32 before it goes on in
+// double.
+#define COLUMNS 2048
 #define ROWS 256
 
 // One span's work.
@@ -17,14 +20,22 @@ typedef struct rank_work {
     const atedm_span *span;
     int64_t iterations;
     char *keys; // one head, packed
-    float *map; // [nq, map_stride]
+    char *map;  // [nq, map_stride] of the table's elements for maps
     int64_t map_stride;
+    float *row_sums; // [nq]
+    float *weights;  // [nq]
     float *history;  // [heads, iterations + 1, nq]: s_i^t
     double *changes; // [heads, iterations + 1]: |s_i^t - s_i^(t-1)|_1, t >= 1
-    float *tokens;   // [nk]: k of the cross iteration
+    float *tokens;   // [map_stride]: k of the cross iteration, and zeros
     char *work;      // of each thread
     size_t work_bytes;
 } rank_work;
+
+// Where the map's row `row` has its column `column`.
+static char *map_at(const rank_work *w, int64_t row, int64_t column)
+{
+    return w->map + (row * w->map_stride + column) * (int64_t)w->s->act->map_size;
+}
 
 static void make_map(const rank_work *w, int64_t head)
 {
@@ -46,9 +57,9 @@ static void make_map(const rank_work *w, int64_t head)
     for (int64_t r = 0; r < w->span->nq; r += ATEDM_VEC_QUERY_ROWS) {
         int64_t rows =
             w->span->nq - r < ATEDM_VEC_QUERY_ROWS ? w->span->nq - r : ATEDM_VEC_QUERY_ROWS;
-        s->act->map(&packed, q + r * args->q_stride * size, args->q_stride, rows, lse + r,
-                    w->map + r * w->map_stride, w->map_stride, false,
-                    w->work + (size_t)omp_get_thread_num() * w->work_bytes);
+        s->act->packed_map(&packed, q + r * args->q_stride * size, args->q_stride, rows, lse + r,
+                           map_at(w, r, 0), w->map_stride, w->row_sums + r,
+                           w->work + (size_t)omp_get_thread_num() * w->work_bytes);
     }
 }
 
@@ -56,13 +67,19 @@ static void make_map(const rank_work *w, int64_t head)
 static void apply_transposed(const rank_work *w, const float *from, float *to)
 {
     int64_t nq = w->span->nq, nk = w->span->nk;
-#pragma omp parallel for schedule(static) num_threads(atedm_cpu_threads(nq *nk))
-    for (int64_t j = 0; j < nk; j += COLUMNS) {
-        int64_t n = nk - j < COLUMNS ? nk - j : COLUMNS;
+    int threads = atedm_cpu_threads(nq * nk);
+    // As wide as all threads may have some: then a row's piece is long enough to be read ahead.
+    int64_t share = ((nk + threads - 1) / threads + 63) / 64 * 64;
+    int64_t columns = share < COLUMNS ? share : COLUMNS;
+    for (int64_t r = 0; r < nq; r++)
+        w->weights[r] = from[r] / w->row_sums[r];
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t j = 0; j < nk; j += columns) {
+        int64_t n = nk - j < columns ? nk - j : columns;
         double total[COLUMNS] = {0};
         for (int64_t r = 0; r < nq; r += ROWS) {
             float sums[COLUMNS];
-            w->s->vec->weighted_rows(w->map + r * w->map_stride + j, w->map_stride, from + r,
+            w->s->act->weighted_rows(map_at(w, r, j), w->map_stride, w->weights + r,
                                      nq - r < ROWS ? nq - r : ROWS, n, sums);
             for (int64_t k = 0; k < n; k++)
                 total[k] += (double)sums[k];
@@ -77,7 +94,7 @@ static void apply(const rank_work *w, const float *from, float *to)
 {
 #pragma omp parallel for schedule(static) num_threads(atedm_cpu_threads(w->span->nq * w->span->nk))
     for (int64_t r = 0; r < w->span->nq; r++)
-        to[r] = w->s->vec->dot(w->map + r * w->map_stride, from, w->span->nk);
+        to[r] = w->s->act->dot(map_at(w, r, 0), from, w->span->nk) / w->row_sums[r];
 }
 
 static void normalize_sum(float *x, int64_t n)
@@ -148,18 +165,19 @@ static void rank_span(atedm_cpu_stream *s, const atedm_rank_args *args, int64_t 
     rank_work w = {.s = s, .args = args, .span = &args->spans[span]};
     int64_t nq = w.span->nq, nk = w.span->nk;
     w.iterations = params->max_iterations;
-    w.map_stride = (nk + 15) / 16 * 16;
+    w.map_stride = (nk + ATEDM_VEC_MAP_COLUMNS - 1) / ATEDM_VEC_MAP_COLUMNS * ATEDM_VEC_MAP_COLUMNS;
     w.work_bytes = s->act->work_bytes(args->head_dim);
     int64_t steps = args->heads * (w.iterations + 1);
     size_t history = atedm_cpu_bytes(steps, nq, sizeof *w.history);
-    size_t tokens = atedm_cpu_bytes(nk, 1, sizeof *w.tokens);
+    size_t tokens = atedm_cpu_bytes(w.map_stride, 1, sizeof *w.tokens);
+    size_t rows = atedm_cpu_bytes(nq, 2, sizeof *w.row_sums);
     size_t changes = atedm_cpu_bytes(steps, 1, sizeof *w.changes);
     if (history > SIZE_MAX / 4) // it alone can grow so far: the others are bounded by it or small
         history = SIZE_MAX / 2;
-    char *sums = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_SUMS, changes + history + tokens);
+    char *sums = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_SUMS, changes + history + tokens + rows);
     w.keys = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_KEYS, s->act->keys_bytes(nk, args->head_dim));
     w.map = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_MAP,
-                                  atedm_cpu_bytes(nq, w.map_stride, sizeof *w.map));
+                                  atedm_cpu_bytes(nq, w.map_stride, s->act->map_size));
     w.work = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_THREADS,
                                    atedm_cpu_bytes(omp_get_max_threads(), 1, w.work_bytes));
     if (!sums || !w.keys || !w.map || !w.work)
@@ -167,6 +185,9 @@ static void rank_span(atedm_cpu_stream *s, const atedm_rank_args *args, int64_t 
     w.changes = (double *)(void *)sums;
     w.history = (float *)(void *)(sums + changes);
     w.tokens = (float *)(void *)(sums + changes + history);
+    memset(w.tokens, 0, tokens);
+    w.row_sums = (float *)(void *)(sums + changes + history + tokens);
+    w.weights = w.row_sums + nq;
     for (int64_t h = 0; h < args->heads; h++)
         iterate_head(&w, h);
     combine_heads(&w, last_iteration(&w, (double)params->tolerance), params->heads);

@@ -27,11 +27,13 @@ static int64_t round_up(int64_t n, int64_t step)
 
 // ---- float
 #define T float
+#define MAP_SCALE 1.0f
 #define FN(x) f32_##x
 #define KP 1
 #define K_STEP KP
 #define ROW_STEP MR
 typedef vf f32_operand;
+typedef float f32_map_element;
 
 ALWAYS_INLINE vf f32_load(const float *x)
 {
@@ -46,6 +48,16 @@ ALWAYS_INLINE void f32_store(float *x, vf v)
 ALWAYS_INLINE float f32_load_one(const float *x)
 {
     return *x;
+}
+
+ALWAYS_INLINE vf f32_map_load(const float *x)
+{
+    return vf_load(x);
+}
+
+ALWAYS_INLINE void f32_map_store(float *x, vf v)
+{
+    vf_store(x, v);
 }
 
 ALWAYS_INLINE vf f32_group(const float *x)
@@ -75,6 +87,7 @@ ALWAYS_INLINE void f32_end(void)
 #include "kernels/cpu/vec_product.h"
 #include "kernels/cpu/vec_tile.h"
 #undef T
+#undef MAP_SCALE
 #undef FN
 #undef KP
 #undef K_STEP
@@ -88,7 +101,8 @@ ALWAYS_INLINE void f32_end(void)
         .normalize = type##_normalize, .keys_bytes = type##_keys_bytes,                            \
         .values_bytes = type##_values_bytes, .pack_keys = type##_pack_keys,                        \
         .pack_values = type##_pack_values, .work_bytes = type##_work_bytes,                        \
-        .attention = type##_attention, .map = type##_map                                           \
+        .attention = type##_attention, .map = type##_map, .map_size = sizeof(type##_map_element),  \
+        .packed_map = type##_packed_map, .weighted_rows = type##_weighted_rows, .dot = type##_dot  \
     }
 
 static const atedm_vec_act f32_table = ACT_TABLE(f32);
@@ -96,6 +110,8 @@ static const atedm_vec_act f32_table = ACT_TABLE(f32);
 // ---- bf16
 #ifdef __AVX512BF16__
 #define T uint16_t
+// Maps for G-WPR are in f16, whose 11 bits last for all its iterations, scaled: down to 1.9e-9.
+#define MAP_SCALE 32768.0f
 #define FN(x) bf16_##x
 #define KP 2
 
@@ -115,6 +131,21 @@ ALWAYS_INLINE void bf16_store(uint16_t *x, vf v)
 ALWAYS_INLINE float bf16_load_one(const uint16_t *x)
 {
     return atedm_bf16_to_f32(*x);
+}
+
+typedef uint16_t bf16_map_element;
+
+ALWAYS_INLINE vf bf16_map_load(const uint16_t *x)
+{
+    __m256i bits;
+    memcpy(&bits, x, sizeof bits);
+    return (vf)_mm512_cvtph_ps(bits);
+}
+
+ALWAYS_INLINE void bf16_map_store(uint16_t *x, vf v)
+{
+    __m256i bits = _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    memcpy(x, &bits, sizeof bits);
 }
 
 #include "kernels/cpu/vec_act.h"
@@ -160,54 +191,10 @@ ALWAYS_INLINE void bf16_end(void)
 static const atedm_vec_act bf16_table = ACT_TABLE(bf16);
 #endif
 
-// ---- attention maps, always in F32
-
-// The map is far larger than any cache: it is read row by row, four at a time.
-static void weighted_rows(const float *x, int64_t stride, const float *weights, int64_t rows,
-                          int64_t n, float *sums)
-{
-    memset(sums, 0, (size_t)n * sizeof *sums);
-    for (int64_t r = 0; r < rows; r += 4) {
-        const float *row = x + r * stride;
-        float w[4] = {0};
-        memcpy(w, weights + r, (size_t)(rows - r < 4 ? rows - r : 4) * sizeof *w);
-        // Rows past the end have weight 0: any row may stand in for them.
-        int64_t second = r + 1 < rows ? stride : 0, third = r + 2 < rows ? 2 * stride : 0;
-        int64_t fourth = r + 3 < rows ? 3 * stride : 0;
-        int64_t j = 0;
-        for (; j + VL <= n; j += VL) {
-            vf sum = vf_load(sums + j) + vf_load(row + j) * w[0];
-            sum += vf_load(row + second + j) * w[1];
-            sum += vf_load(row + third + j) * w[2];
-            sum += vf_load(row + fourth + j) * w[3];
-            vf_store(sums + j, sum);
-        }
-        for (; j < n; j++)
-            sums[j] += row[j] * w[0] + row[second + j] * w[1] + row[third + j] * w[2] +
-                       row[fourth + j] * w[3];
-    }
-}
-
-static float dot(const float *a, const float *b, int64_t n)
-{
-    vf sum = {0}, other = {0};
-    int64_t j = 0;
-    for (; j + 2 * VL <= n; j += 2 * VL) {
-        sum += vf_load(a + j) * vf_load(b + j);
-        other += vf_load(a + j + VL) * vf_load(b + j + VL);
-    }
-    float total = vf_sum(sum + other);
-    for (; j < n; j++)
-        total += a[j] * b[j];
-    return total;
-}
-
 const atedm_vec ATEDM_VEC_TABLE = {
     .name = STRING(ATEDM_VEC_TABLE),
     .f32 = &f32_table,
 #ifdef __AVX512BF16__
     .bf16 = &bf16_table,
 #endif
-    .weighted_rows = weighted_rows,
-    .dot = dot,
 };

@@ -12,6 +12,9 @@
 // Query rows of one attention task: vec_act.attention and .map take at most so many.
 #define ATEDM_VEC_QUERY_ROWS 96
 
+// Columns of maps for G-WPR are filled up to a multiple of this.
+#define ATEDM_VEC_MAP_COLUMNS 16
+
 // Keys of one head, packed by pack_keys, and its values, packed by pack_values.
 typedef struct atedm_vec_head {
     const void *keys, *values;
@@ -57,17 +60,25 @@ typedef struct atedm_vec_act {
     // q_r k_j itself where lse is NULL; or that added to what is there.
     void (*map)(const atedm_vec_head *head, const void *q, int64_t q_stride, int64_t rows,
                 const float *lse, float *map, int64_t map_stride, bool add, void *work);
+    // The same for G-WPR, which reads a map often: elements of map_size bytes, as precise as the
+    // scores of act need. Only the two functions below know what they are. Columns are filled up
+    // with zeros to a multiple of ATEDM_VEC_MAP_COLUMNS, which map_stride is one of. row_sums: what
+    // the elements of each row come to, rounded as they are.
+    size_t map_size;
+    void (*packed_map)(const atedm_vec_head *head, const void *q, int64_t q_stride, int64_t rows,
+                       const float *lse, void *map, int64_t map_stride, float *row_sums,
+                       void *work);
+    // sums[j] = sum over rows of weights[r] * map[r, j] for j < n, and up to that multiple.
+    void (*weighted_rows)(const void *map, int64_t map_stride, const float *weights, int64_t rows,
+                          int64_t n, float *sums);
+    // sum over j < n, and up to that multiple, of row[j] * b[j], for a row of a map.
+    float (*dot)(const void *row, const float *b, int64_t n);
 } atedm_vec_act;
 
 typedef struct atedm_vec {
     const char *name;
     const atedm_vec_act *f32;
     const atedm_vec_act *bf16; // NULL where the instruction set lacks it
-    // sums[j] = sum over rows of weights[r] * x[r, j] for j < n; x rows `stride` apart.
-    void (*weighted_rows)(const float *x, int64_t stride, const float *weights, int64_t rows,
-                          int64_t n, float *sums);
-    // sum over j < n of a[j] * b[j].
-    float (*dot)(const float *a, const float *b, int64_t n);
 } atedm_vec;
 
 // The best table for this machine.

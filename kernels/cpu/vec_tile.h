@@ -3,7 +3,8 @@
 //   KP                  elements of the inner dimension that stand side by side in a panel
 //   K_STEP, ROW_STEP    what FN(panel_product) takes: multiples of the inner dimension, of rows
 //   FN(panel_product)   c [rows, columns] = or += a [rows, steps * KP] b, b a packed panel
-//   FN(begin), FN(end)  around the use of it.
+//   FN(begin), FN(end)  around the use of it
+//   FN(map_element), MAP_SCALE, FN(map_load), FN(map_store)  of maps for G-WPR.
 //
 // The second factor of a product is packed in panels of up to PANEL columns: [k / KP][columns][KP],
 // the inner dimension k filled up with zeros to a multiple of K_STEP, the columns to one of VL.
@@ -244,21 +245,97 @@ static void FN(map_row)(const float *s, int64_t n, float scale, const float *lea
     }
 }
 
+// Queries, and the rows' log-sum-exp for powers of 2 where there is one.
+static FN(work) FN(prepare_map)(const void *q, int64_t q_stride, int64_t rows, int64_t dim,
+                                const float *lse, void *work)
+{
+    FN(work) w = FN(divide_work)(work, dim);
+    FN(copy_queries)(q, q_stride, rows, dim, w.q);
+    for (int64_t r = 0; lse && r < rows; r++)
+        w.most[r] = (float)((double)lse[r] / LN_2);
+    return w;
+}
+
 static void FN(map)(const atedm_vec_head *head, const void *q, int64_t q_stride, int64_t rows,
                     const float *lse, float *map, int64_t map_stride, bool add, void *work)
 {
-    FN(work) w = FN(divide_work)(work, head->dim);
-    int64_t all_rows = round_up(rows, ROW_STEP);
+    FN(work) w = FN(prepare_map)(q, q_stride, rows, head->dim, lse, work);
     float scale = lse ? head->scale * LOG2_E : head->scale;
     FN(begin)();
-    FN(copy_queries)(q, q_stride, rows, head->dim, w.q);
-    for (int64_t r = 0; lse && r < rows; r++)
-        w.most[r] = (float)((double)lse[r] / LN_2);
     for (int64_t k0 = 0; k0 < head->n; k0 += KEY_TILE) {
         int64_t tile = head->n - k0 < KEY_TILE ? head->n - k0 : KEY_TILE;
-        FN(logits)(head, &w, all_rows, k0, tile);
+        FN(logits)(head, &w, round_up(rows, ROW_STEP), k0, tile);
         for (int64_t r = 0; r < rows; r++)
             FN(map_row)
         (w.s + r * KEY_TILE, tile, scale, lse ? &w.most[r] : NULL, add, map + r * map_stride + k0);
     }
+    FN(end)();
+}
+
+// ---- maps for G-WPR: elements MAP_SCALE times as large as they are
+
+// Zeros from n up to a multiple of ATEDM_VEC_MAP_COLUMNS. Returns the sum of what is kept.
+static float FN(packed_map_row)(float *s, int64_t n, float scale, float least, FN(map_element) * to)
+{
+    int64_t end = round_up(n, ATEDM_VEC_MAP_COLUMNS);
+    for (int64_t j = n; j < end; j++)
+        s[j] = -INFINITY;
+    vf sum = {0};
+    for (int64_t j = 0; j < end; j += VL) {
+        FN(map_store)(to + j, vf_exp2(vf_load(s + j) * scale - least) * MAP_SCALE);
+        sum += FN(map_load)(to + j);
+    }
+    return vf_sum(sum) / MAP_SCALE;
+}
+
+static void FN(packed_map)(const atedm_vec_head *head, const void *q, int64_t q_stride,
+                           int64_t rows, const float *lse, void *map, int64_t map_stride,
+                           float *sums, void *work)
+{
+    FN(work) w = FN(prepare_map)(q, q_stride, rows, head->dim, lse, work);
+    float scale = head->scale * LOG2_E;
+    memset(sums, 0, (size_t)rows * sizeof *sums);
+    FN(begin)();
+    for (int64_t k0 = 0; k0 < head->n; k0 += KEY_TILE) {
+        int64_t tile = head->n - k0 < KEY_TILE ? head->n - k0 : KEY_TILE;
+        FN(logits)(head, &w, round_up(rows, ROW_STEP), k0, tile);
+        for (int64_t r = 0; r < rows; r++)
+            sums[r] += FN(packed_map_row)(w.s + r * KEY_TILE, tile, scale, w.most[r],
+                                          (FN(map_element) *)map + r * map_stride + k0);
+    }
+    FN(end)();
+}
+
+// The map is larger than caches: it is read row by row, four at a time.
+static void FN(weighted_rows)(const void *map, int64_t stride, const float *weights, int64_t rows,
+                              int64_t n, float *sums)
+{
+    int64_t end = round_up(n, ATEDM_VEC_MAP_COLUMNS);
+    memset(sums, 0, (size_t)end * sizeof *sums);
+    for (int64_t r = 0; r < rows; r += 4) {
+        float w[4] = {0};
+        for (int64_t i = 0; i < 4 && r + i < rows; i++)
+            w[i] = weights[r + i] / MAP_SCALE;
+        // Rows past the end have weight 0: any row may stand in for them.
+        const FN(map_element) *first = (const FN(map_element) *)map + r * stride;
+        const FN(map_element) *second = first + (r + 1 < rows ? stride : 0);
+        const FN(map_element) *third = first + (r + 2 < rows ? 2 * stride : 0);
+        const FN(map_element) *fourth = first + (r + 3 < rows ? 3 * stride : 0);
+        for (int64_t j = 0; j < end; j += VL) {
+            vf sum = vf_load(sums + j) + FN(map_load)(first + j) * w[0];
+            sum += FN(map_load)(second + j) * w[1];
+            sum += FN(map_load)(third + j) * w[2];
+            sum += FN(map_load)(fourth + j) * w[3];
+            vf_store(sums + j, sum);
+        }
+    }
+}
+
+static float FN(dot)(const void *map_row, const float *b, int64_t n)
+{
+    const FN(map_element) *row = map_row;
+    vf sum = {0};
+    for (int64_t j = 0; j < round_up(n, ATEDM_VEC_MAP_COLUMNS); j += VL)
+        sum += FN(map_load)(row + j) * vf_load(b + j);
+    return vf_sum(sum) / MAP_SCALE;
 }

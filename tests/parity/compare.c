@@ -23,7 +23,8 @@ static double tolerance(const parity_case *c, size_t array, size_t i, double ref
     double magnitude = a->magnitude ? a->magnitude[i] : fabs(reference);
     double growth = a->growth ? a->growth[i] : 1;
     double arithmetic = bound->accumulate * parity_roundoff(ATEDM_F32) * growth;
-    double intermediate = bound->intermediate * parity_roundoff(c->act);
+    double passes = a->passes ? a->passes[i] : 1;
+    double intermediate = bound->intermediate * parity_roundoff(c->act) * passes;
     return bound->output * parity_roundoff(dtype) * fabs(reference) +
            (arithmetic + intermediate) * magnitude + underflow(dtype);
 }

@@ -42,6 +42,7 @@ typedef struct parity_array {
     bool *written;     // outputs: the elements that the operation has to write; NULL: all of them
     double *magnitude; // outputs: what rounding errors are relative to; NULL: |reference|
     double *growth;    // outputs: how much errors of f32 arithmetic are amplified; NULL: 1
+    double *passes;    // outputs: how often errors of intermediate values come in; NULL: 1
     bool exact;    // outputs: the reference's to the bit, also where the operation's need not be
     bool absolute; // takes part in the magnitude run: see parity_case.by_absolute
 } parity_array;
@@ -98,7 +99,7 @@ typedef struct parity_case {
 } parity_case;
 
 // |candidate - reference| <= output * u(out) * |reference|
-//                     + (accumulate * u(f32) * growth + intermediate * u(act)) * magnitude
+//                     + (accumulate * u(f32) * growth + intermediate * u(act) * passes) * magnitude
 // with u the unit roundoff: 2^-24 of f32, 2^-8 of bf16, 2^-11 of f16.
 typedef struct parity_bound {
     double output;       // rounding of the result: 1, and a little
