@@ -6,7 +6,6 @@ by batch and pruning, what pruning costs, whole denoising loops, text encoders a
 beside them. Writes JSON, and the same as tables in markdown, to bench/results. --toy runs all of it at sizes that a
 processor does in seconds, to test it; its figures mean nothing.
 """
-import argparse
 import json
 import os
 import pathlib
@@ -54,7 +53,7 @@ class Bench:
     def __init__(self, options, settings):
         self.options, self.settings = options, settings
         self.steps = device.Steps(options.limits)
-        self.environment = {"OMP_WAIT_POLICY": "passive", **device.library_path(options.build)}
+        self.environment = {"OMP_WAIT_POLICY": "passive", **device.linker_environment(options.build)}
         if settings["backend"] == "cuda":
             self.environment["ATEDM_CUDA_BACKEND"] = str(device.backend_file(options.build, options.emulated))
         self.others = {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}  # of programs that are not ours
@@ -221,9 +220,7 @@ def measure(bench):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=device.ROOT / "build-gpu", help="default build-gpu")
-    parser.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
+    parser = device.parser(__doc__)
     parser.add_argument("--toy", action="store_true", help="a tiny model on the processor: a test, no figures")
     parser.add_argument("--emulated", action="store_true", help="--toy on the emulated backend of the build folder")
     parser.add_argument("--pytorch", metavar="PYTHON", help="a Python that has torch and diffusers; default this one; with --toy none")
@@ -231,7 +228,6 @@ def parse():
     parser.add_argument("-o", "--output", type=pathlib.Path,
                         help="a .json; the tables go beside it; default bench/results/DATE-bench-DEVICE.json")
     options = parser.parse_args()
-    options.build = options.build.resolve()
     options.toy |= options.emulated
     if not options.pytorch and not options.toy:
         options.pytorch = sys.executable

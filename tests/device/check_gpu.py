@@ -5,7 +5,6 @@ Builds with the cuda backend, then: parity in each dtype, also at SDXL's sizes; 
 the batch, over HTTP; compute-sanitizer over parity, where it is there; two minutes of steady load with faults. A step that
 fails does not keep the others from running. The results go to bench/results as JSON.
 """
-import argparse
 import os
 import pathlib
 import shutil
@@ -92,9 +91,7 @@ def all_steps(options):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=device.ROOT / "build-gpu", help="default build-gpu")
-    parser.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
+    parser = device.parser(__doc__)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="steps whose names have one of these in them")
     parser.add_argument("--iterations", type=int, default=100, help="of parity, cases an operation; default 100")
     parser.add_argument("--soak", type=float, default=120, help="seconds; default 120")
@@ -102,16 +99,14 @@ def parse():
     parser.add_argument("--emulated", action="store_true", help="on the emulated backend of the build folder")
     parser.add_argument("--list", action="store_true", help="names of the steps")
     parser.add_argument("-o", "--output", type=pathlib.Path, help="default bench/results/DATE-check-DEVICE.json")
-    options = parser.parse_args()
-    options.build = options.build.resolve()
-    return options
+    return parser.parse_args()
 
 
 def environment(options):
     return {"ATEDM_CUDA_BACKEND": str(device.backend_file(options.build, options.emulated)),
             "ATEDMD": str(options.build / "server/atedmd"), "ATEDM": str(options.build / "cli/atedm"),
             "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"), "OMP_WAIT_POLICY": "passive",
-            "PYTHONDONTWRITEBYTECODE": "1", **device.library_path(options.build)}
+            "PYTHONDONTWRITEBYTECODE": "1", **device.linker_environment(options.build)}
 
 
 def main():

@@ -2,6 +2,7 @@
 
 No test library: both run on machines that have nothing but Python.
 """
+import argparse
 import ctypes
 import datetime
 import json
@@ -87,7 +88,16 @@ def backend_file(build, is_emulated):
     return build / ("tests/emulated/atedm-cuda-emulated.so" if is_emulated else "kernels/cuda/atedm-cuda.so")
 
 
-def library_path(build):
+def parser(text):
+    """Of the programs here: where the build folder is, and whether to build."""
+    options = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--build", type=lambda path: pathlib.Path(path).resolve(), default=ROOT / "build-gpu",
+                         help="default build-gpu")
+    options.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
+    return options
+
+
+def linker_environment(build):
     """The environment for programs of an unpacked archive (pack.py), whose libraries lie beside them."""
     libraries = build / LIBRARIES
     if not libraries.is_dir():

@@ -8,7 +8,6 @@ libraries and Python, but not the packages that a build takes. There, with the s
 Programs, the backend, the tests' model, and in lib/ the shared libraries that they need, but for what belongs to a machine:
 glibc (of this machine's version or newer), gcc's libraries and CUDA's.
 """
-import argparse
 import pathlib
 import re
 import subprocess
@@ -20,7 +19,6 @@ import device
 PROGRAMS = ("cli/atedm", "server/atedmd", "server/atedm-worker", "tests/parity/parity", "tests/golden/stages",
             "tests/golden/golden")
 MODEL = "tests/e2e/tiny-model"
-EMULATED = "tests/emulated"  # libraries that are opened by name
 OWN = re.compile(r"ld-linux|lib(c|m|dl|rt|pthread|resolv|stdc\+\+|gcc_s|cuda(rt)?|cublas(Lt)?|cudnn\w*|nvidia-ml|nvrtc)\.so")
 
 
@@ -39,11 +37,10 @@ def libraries(file):
 
 def files(build, is_emulated):
     """{name in the archive: path}."""
-    backend = device.backend_file(build, is_emulated)
     packed = {name: build / name for name in PROGRAMS}
-    packed[str(backend.relative_to(build))] = backend
-    if is_emulated:
-        packed.update((f"{EMULATED}/{path.name}", path) for path in (build / EMULATED).glob("lib*.so*") if path.is_file())
+    # The backend, and what it opens by name where it is the emulated one: cuDNN, NVML.
+    beside = device.backend_file(build, is_emulated).parent.glob("*.so*")
+    packed.update((str(path.relative_to(build)), path) for path in beside if path.is_file())
     needed = {}
     for path in packed.values():
         needed.update(libraries(path))
@@ -59,18 +56,15 @@ def without_owner(info):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=device.ROOT / "build-gpu", help="default build-gpu")
-    parser.add_argument("--no-build", action="store_true", help="what stands in the build folder is taken as it is")
+    parser = device.parser(__doc__)
     parser.add_argument("--emulated", action="store_true", help="with the emulated backend in place of the real one")
     parser.add_argument("-o", "--output", type=pathlib.Path, help="default atedm-gpu.tar.xz in the build folder")
     options = parser.parse_args()
-    build = options.build.resolve()
-    if not options.no_build and not device.build_steps(device.Steps(), build):
+    if not options.no_build and not device.build_steps(device.Steps(), options.build):
         return 1
-    output = options.output or build / "atedm-gpu.tar.xz"
+    output = options.output or options.build / "atedm-gpu.tar.xz"
     with tarfile.open(output, "w:xz", preset=1, dereference=True) as archive:
-        for name, path in sorted(files(build, options.emulated).items()):
+        for name, path in sorted(files(options.build, options.emulated).items()):
             archive.add(path, name, filter=without_owner)
     print(f"written: {output}, {output.stat().st_size >> 20} MiB")
     return 0

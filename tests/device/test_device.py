@@ -121,7 +121,7 @@ class Pack(Folder):
         self.assertLess(archive.stat().st_size, 64 << 20)
         build.mkdir()
         subprocess.check_call(("tar", "-xJf", archive, "-C", build))
-        environment = {**os.environ, **device.library_path(build)}
+        environment = {**os.environ, **device.linker_environment(build)}
         for program in ("server/atedmd", "tests/parity/parity"):
             loaded = subprocess.check_output(("ldd", build / program), text=True, env=environment)
             self.assertIn(f"libdnnl.so.2 => {build}/lib/libdnnl.so.2 ", loaded)

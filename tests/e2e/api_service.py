@@ -83,7 +83,7 @@ class Service(unittest.TestCase):
         return Daemon(environment=environment, **options)
 
     def workers_begin_with(self, command):
-        """Of the shell."""
+        """With a command of the shell, before the program itself."""
         program = pathlib.Path(daemon.PROGRAM)
         shutil.copy(program, self.folder)
         script = pathlib.Path(self.folder, "atedm-worker")
