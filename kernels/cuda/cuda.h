@@ -22,7 +22,7 @@ typedef CUresult(CUDAAPI *atedm_cuda_encode_fn)(CUtensorMap *, CUtensorMapDataTy
 
 // What the kernels for compute capability 9.0 need of a device.
 typedef struct atedm_cuda_hopper {
-    atedm_cuda_encode_fn encode; // NULL: attention is the portable kernels'
+    atedm_cuda_encode_fn encode; // NULL: attention and ranking are the portable kernels'
     int multiprocessors;
 } atedm_cuda_hopper;
 
@@ -208,6 +208,10 @@ ATEDM_MUST_CHECK atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hop
 cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                         const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream);
+
+// The maps of q and k; false where they are beyond what a map can say.
+bool atedm_cuda_hopper_rank_maps(const atedm_cuda_hopper *hopper, atedm_dtype act,
+                                 const atedm_cuda_rank *rank, atedm_cuda_hopper_maps *ret_maps);
 
 // ---- stream.c
 

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Whose attention with heads of 64: "portable", attention64.cu's; "hopper",
-// attention64_hopper.cu's, for which the device has to be of compute capability 9.0; "auto", the
-// default.
+// Whose attention and ranking with heads of 64: "portable", attention64.cu's and rank64.cu's;
+// "hopper", attention64_hopper.cu's and rank64_hopper.cu's, for which the device has to be of
+// compute capability 9.0; "auto", the default.
 #define CHOICE_ENVIRONMENT "ATEDM_CUDA_ATTENTION"
 // What auto is there. The Hopper path has been executed by the emulation only: once the device
 // suite has passed with it on a GPU, and bench_gpu.py has it ahead, this is for it.
@@ -19,6 +19,8 @@
 
 // Columns of a box: a head.
 #define HEAD 64
+// Coordinates of a copy are 32 bits, those behind the last row too.
+#define MOST_ROWS (INT32_MAX - ATEDM_CUDA_HOPPER_KEYS)
 
 static atedm_status find_encode(atedm_cuda_encode_fn *ret_encode, atedm_error *err)
 {
@@ -90,6 +92,22 @@ static bool encode(atedm_cuda_encode_fn function, atedm_dtype act, const matrix 
                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+bool atedm_cuda_hopper_rank_maps(const atedm_cuda_hopper *hopper, atedm_dtype act,
+                                 const atedm_cuda_rank *rank, atedm_cuda_hopper_maps *ret_maps)
+{
+    int64_t q_rows = 0, k_rows = 0, columns = (int64_t)rank->heads * rank->head_dim;
+    for (int32_t i = 0; i < rank->n; i++) {
+        const atedm_span *span = &rank->span[i];
+        q_rows = span->q0 + span->nq > q_rows ? span->q0 + span->nq : q_rows;
+        k_rows = span->k0 + span->nk > k_rows ? span->k0 + span->nk : k_rows;
+    }
+    const matrix q = {rank->q, q_rows, columns, rank->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
+    const matrix k = {rank->k, k_rows, columns, rank->k_stride, ATEDM_CUDA_HOPPER_KEYS};
+    return q_rows <= MOST_ROWS && k_rows <= MOST_ROWS &&
+           encode(hopper->encode, act, &q, &ret_maps->q) &&
+           encode(hopper->encode, act, &k, &ret_maps->k);
+}
+
 cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                         const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream)
@@ -104,9 +122,7 @@ cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_d
     const matrix k = {args->k, k_rows, columns, args->k_stride, ATEDM_CUDA_HOPPER_KEYS};
     const matrix v = {args->v, k_rows, columns, args->v_stride, ATEDM_CUDA_HOPPER_KEYS};
     atedm_cuda_hopper_maps maps;
-    // Coordinates of a copy are 32 bits.
-    if (q_rows > INT32_MAX - ATEDM_CUDA_HOPPER_QUERIES ||
-        k_rows > INT32_MAX - ATEDM_CUDA_HOPPER_KEYS || !encode(hopper->encode, act, &q, &maps.q) ||
+    if (q_rows > MOST_ROWS || k_rows > MOST_ROWS || !encode(hopper->encode, act, &q, &maps.q) ||
         !encode(hopper->encode, act, &k, &maps.k) || !encode(hopper->encode, act, &v, &maps.v))
         return cudaErrorInvalidValue;
     return atedm_cuda_launch_attention64_hopper(act, args, spans, &maps, hopper->multiprocessors,

@@ -158,7 +158,7 @@ cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_at
                                                  const atedm_cuda_hopper_maps *maps,
                                                  int multiprocessors, cudaStream_t stream);
 
-// ---- rank.cu, rank64.cu
+// ---- rank.cu, rank64.cu, rank64_hopper.cu
 
 // Scores of every head while they are iterated. Rows stand compactly, the spans one after the
 // other: row i of span s at span_at[s] + i, of `rows` in all; keys likewise.
@@ -171,21 +171,28 @@ typedef struct atedm_cuda_rank {
     float *scores[2]; // [heads, rows]: s^t in scores[t % 2]
     float *keys;      // [heads, n_keys]: k of the cross iteration
     int32_t *last;    // [n]: 0 while the span goes on, then the number of its last iteration
+    float *changes;   // [n, heads, change_blocks]: parts of |s^t - s^(t-1)|_1, the first ones of
+                      // each head: as many as hopper's blocks have its keys, else one
     float *out;       // by row of q
-    int64_t rows, n_keys;
+    int64_t rows, n_keys, change_blocks;
     int64_t span_at[ATEDM_CUDA_SPANS], key_at[ATEDM_CUDA_SPANS];
     atedm_span span[ATEDM_CUDA_SPANS];
     atedm_rank_params params[ATEDM_CUDA_SPANS];
 } atedm_cuda_rank;
 cudaError_t atedm_cuda_launch_rank_begin(const atedm_cuda_rank *rank, cudaStream_t stream);
 // Iteration t = 1, 2, ..: s^t from s^(t-1), and whether it is the last. Spans that have ended do
-// nothing.
-cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank, int t,
+// nothing. `maps` of q and k: for rank64_hopper.cu; NULL: portable.
+cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank,
+                                           const atedm_cuda_hopper_maps *maps, int t,
                                            cudaStream_t stream);
 cudaError_t atedm_cuda_launch_rank_end(const atedm_cuda_rank *rank, cudaStream_t stream);
 // A part of rank_iterate on tensor cores: A^T s^(t-1), which is s^t or, where cross, the keys.
 cudaError_t atedm_cuda_launch_columns64(atedm_dtype act, const atedm_cuda_rank *rank, int t,
                                         cudaStream_t stream);
+// The same for devices of compute capability 9.0; self: the changes too.
+cudaError_t atedm_cuda_launch_columns64_hopper(atedm_dtype act, const atedm_cuda_rank *rank,
+                                               const atedm_cuda_hopper_maps *maps, int t,
+                                               cudaStream_t stream);
 
 // ---- select.cu
 

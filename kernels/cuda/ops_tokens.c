@@ -76,14 +76,25 @@ static int pick_rank_spans(const atedm_rank_args *args, int64_t first, atedm_cud
     return most;
 }
 
+// How many parts a head's change comes in.
+static int64_t count_change_blocks(const atedm_cuda_rank *rank, bool is_hopper)
+{
+    int64_t most = 1;
+    for (int32_t i = 0; is_hopper && !rank->cross && i < rank->n; i++)
+        most = rank->span[i].nk > most ? rank->span[i].nk : most;
+    return (most + ATEDM_CUDA_HOPPER_KEYS - 1) / ATEDM_CUDA_HOPPER_KEYS;
+}
+
 // Points the rank's buffers into scratch memory; false after failing the stream.
 static bool place_rank_buffers(atedm_cuda_stream *s, atedm_cuda_rank *rank)
 {
     int64_t scores = rank->heads * rank->rows, keys = rank->cross ? rank->heads * rank->n_keys : 0;
-    float *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS,
-                                           2 * scores + keys + ATEDM_CUDA_SPANS, sizeof *memory);
+    int64_t changes = rank->n * rank->heads * rank->change_blocks;
+    float *memory = atedm_cuda_scratch_get(
+        s, ATEDM_CUDA_SCRATCH_SUMS, 2 * scores + keys + changes + ATEDM_CUDA_SPANS, sizeof *memory);
     if (!memory)
         return false;
+    rank->changes = memory + ATEDM_CUDA_SPANS + 2 * scores + keys;
     rank->last = (int32_t *)(void *)memory;
     rank->scores[0] = memory + ATEDM_CUDA_SPANS;
     rank->scores[1] = rank->scores[0] + scores;
@@ -108,13 +119,20 @@ void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
         .lse = args->lse,
         .out = args->scores,
     };
+    const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->device)->hopper;
     for (int64_t first = 0; first < args->n_spans && !s->status; first += rank.n) {
         int iterations = pick_rank_spans(args, first, &rank);
+        atedm_cuda_hopper_maps maps;
+        bool is_hopper = rank.is_head64 && hopper->encode &&
+                         atedm_cuda_hopper_rank_maps(hopper, s->act, &rank, &maps);
+        rank.change_blocks = count_change_blocks(&rank, is_hopper);
         if (!place_rank_buffers(atedm_cuda_stream_of(s), &rank))
             return;
         atedm_cuda_check(s, atedm_cuda_launch_rank_begin(&rank, queue(s)), "rank_tokens");
         for (int t = 1; t <= iterations && !s->status; t++)
-            atedm_cuda_check(s, atedm_cuda_launch_rank_iterate(s->act, &rank, t, queue(s)),
+            atedm_cuda_check(s,
+                             atedm_cuda_launch_rank_iterate(s->act, &rank, is_hopper ? &maps : NULL,
+                                                            t, queue(s)),
                              "rank_tokens");
         if (!s->status)
             atedm_cuda_check(s, atedm_cuda_launch_rank_end(&rank, queue(s)), "rank_tokens");

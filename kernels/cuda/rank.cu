@@ -1,7 +1,8 @@
 // G-WPR: the iterations of atedm_rank_tokens as passes over queries and keys. No attention map is
 // stored: A(i, j) = exp(scale q_i k_j - lse_i) is made again in every pass, and each sum over a
 // column or a row runs in one block, in order. Whether a span goes on is decided here and read by
-// the next launches, so that the host waits for nothing. rank64.cu has the fast pass.
+// the next launches, so that the host waits for nothing. rank64.cu and rank64_hopper.cu have the
+// fast passes.
 #include "kernels/cuda/plain_tile.cuh"
 
 namespace
@@ -130,25 +131,42 @@ __global__ void __launch_bounds__(THREADS)
         x[i] /= sum;
 }
 
-// Block: a span. It ends where every head's change is within the tolerance, or after its last
-// iteration.
+// Block: a head of a span; |s^t - s^(t-1)|_1.
 __global__ void __launch_bounds__(THREADS)
     change_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
 {
-    int span = blockIdx.x;
+    int head = blockIdx.x, span = blockIdx.y;
     if (has_ended(a, span))
         return;
-    bool within = true;
-    for (int head = 0; head < a.heads; head++) {
-        const float *now = scores_at(a, t, head, span), *before = scores_at(a, t - 1, head, span);
+    const float *now = scores_at(a, t, head, span), *before = scores_at(a, t - 1, head, span);
+    float change = 0;
+    for (int64_t i = threadIdx.x; i < a.span[span].nq; i += THREADS)
+        change += fabsf(now[i] - before[i]);
+    change = gpu_block_sum(change, gpu_shared<float>());
+    if (threadIdx.x == 0)
+        a.changes[((int64_t)span * a.heads + head) * a.change_blocks] = change;
+}
+
+// Block: a span, a warp some of its heads. It ends where every head's change is within the
+// tolerance, or after its last iteration.
+__global__ void __launch_bounds__(THREADS)
+    decide_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
+{
+    int span = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    if (has_ended(a, span))
+        return;
+    int64_t blocks = (a.span[span].nk + ATEDM_CUDA_HOPPER_KEYS - 1) / ATEDM_CUDA_HOPPER_KEYS;
+    float moving = 0; // heads that are
+    for (int head = warp; head < a.heads; head += THREADS / 32) {
+        const float *parts = a.changes + ((int64_t)span * a.heads + head) * a.change_blocks;
         float change = 0;
-        for (int64_t i = threadIdx.x; i < a.span[span].nq; i += THREADS)
-            change += fabsf(now[i] - before[i]);
-        change = gpu_block_sum(change, gpu_shared<float>());
-        within = within && change <= a.params[span].tolerance; // NaN goes on
+        for (int64_t i = lane; i < a.change_blocks && i < blocks; i += 32)
+            change += parts[i];
+        change = gpu_warp_sum(change);
+        moving += lane == 0 && !(change <= a.params[span].tolerance); // NaN goes on
     }
-    __syncthreads(); // everyone has seen that the span goes on
-    if (threadIdx.x == 0 && (within || t >= a.params[span].max_iterations))
+    moving = gpu_block_sum(moving, gpu_shared<float>());
+    if (threadIdx.x == 0 && (moving == 0 || t >= a.params[span].max_iterations))
         a.last[span] = t;
 }
 
@@ -213,19 +231,24 @@ cudaError_t atedm_cuda_launch_rank_begin(const atedm_cuda_rank *rank, cudaStream
                       dim3(THREADS), 0, stream, *rank);
 }
 
-cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank, int t,
+cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank,
+                                           const atedm_cuda_hopper_maps *maps, int t,
                                            cudaStream_t stream)
 {
-    cudaError_t error = rank->is_head64 ? atedm_cuda_launch_columns64(act, rank, t, stream)
-                                        : GPU_FOR_ACT(act, columns, rank, t, stream);
+    cudaError_t error = maps ? atedm_cuda_launch_columns64_hopper(act, rank, maps, t, stream)
+                        : rank->is_head64 ? atedm_cuda_launch_columns64(act, rank, t, stream)
+                                          : GPU_FOR_ACT(act, columns, rank, t, stream);
     if (!error && rank->cross)
         error = normalize(rank, t, true, stream);
     if (!error && rank->cross)
         error = GPU_FOR_ACT(act, rows, rank, t, stream);
     if (!error && rank->cross)
         error = normalize(rank, t, false, stream);
+    if (!error && (!maps || rank->cross))
+        error = GPU_LAUNCH(change_kernel, dim3((unsigned)rank->heads, (unsigned)rank->n),
+                           dim3(THREADS), THREADS / 32 * sizeof(float), stream, *rank, t);
     if (!error)
-        error = GPU_LAUNCH(change_kernel, dim3((unsigned)rank->n), dim3(THREADS),
+        error = GPU_LAUNCH(decide_kernel, dim3((unsigned)rank->n), dim3(THREADS),
                            THREADS / 32 * sizeof(float), stream, *rank, t);
     return error;
 }

@@ -17,8 +17,9 @@ E2E = device.ROOT / "tests" / "e2e"
 DTYPES = ("f32", "bf16", "f16")
 # Libraries' kernels are not for us to test.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
-# Attention of compute capability 9.0.
-HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper"}
+WAYS = {way: {"ATEDM_CUDA_ATTENTION": way} for way in ("portable", "hopper")}
+# What has the machine to itself, last.
+ALONE = ("soak",)
 # Cases an operation under the sanitizers, which are some hundred times slower.
 SANITIZED_ITERATIONS = 3
 SANITIZERS = {"memcheck": ("--report-api-errors", "no"), "racecheck": (), "initcheck": (), "synccheck": ()}
@@ -68,32 +69,39 @@ def sanitizer_steps(options):
             yield f"{tool} {dtype}", command if sanitizer else None, 3600, OWN_CONV
 
 
-def hopper_steps(options):
-    """All that concerns it, so that one run of `--only hopper` tells whether it may become the default."""
-    attention = (options.build / "tests/parity/parity", "--backend", "cuda", "--op", "attention")
-    for dtype in DTYPES[1:]:
-        yield f"hopper {dtype}", (*attention, "--dtype", dtype, "--iterations", options.iterations), 1800, HOPPER
-        yield f"hopper large {dtype}", (*attention, "--dtype", dtype, "--large", "--iterations", options.iterations), 3600, HOPPER
-        yield f"hopper full size {dtype}", (*attention, "--dtype", dtype, "--full-size"), 1800, HOPPER
+def way_steps(options, way, environment):
+    """Attention and ranking by the kernels for compute capability 9.0 ("hopper"), or by those for all others ("portable")."""
+    def parity(op, *more):
+        return options.build / "tests/parity/parity", "--backend", "cuda", "--op", op, *more
+    for op in ("attention", "rank_tokens"):
+        for dtype in DTYPES[1:]:
+            of, count = ("--dtype", dtype), ("--iterations", options.iterations)
+            yield f"{way} {op} {dtype}", parity(op, *of, *count), 1800, environment
+            yield f"{way} {op} large {dtype}", parity(op, *of, "--large", *count), 3600, environment
+            yield f"{way} {op} full size {dtype}", parity(op, *of, "--full-size"), 1800, environment
     crowd = (PYTHON, E2E / "api_batching.py", "Batching.test_pictures_do_not_depend_on_the_crowd")
-    yield "hopper invariance", crowd, 1800, {**HOPPER, "ATEDM_TEST_BACKENDS": "cuda:bf16",
+    yield f"{way} invariance", crowd, 1800, {**environment, "ATEDM_TEST_BACKENDS": "cuda:bf16",
                                              "ATEDM_TEST_MODEL": str(device.ROOT / "models/demo")}
     sanitizer = find_sanitizer()
     for tool, more in SANITIZERS.items():
-        command = (sanitizer, "--tool", tool, "--error-exitcode", 9, *more, *attention, "--dtype", "bf16", "--large",
-                   "--iterations", SANITIZED_ITERATIONS)
-        yield f"hopper {tool}", command if sanitizer else None, 3600, HOPPER
+        for op in ("attention", "rank_tokens"):
+            command = (sanitizer, "--tool", tool, "--error-exitcode", 9, *more,
+                       *parity(op, "--dtype", "bf16", "--large", "--iterations", SANITIZED_ITERATIONS))
+            yield f"{way} {op} {tool}", command if sanitizer else None, 3600, environment
 
 
 def all_steps(options):
-    for part in (parity_steps, golden_steps, server_steps, sanitizer_steps, hopper_steps):
+    for part in (parity_steps, golden_steps, server_steps, sanitizer_steps):
         yield from part(options)
+    for way, environment in WAYS.items():
+        yield from way_steps(options, way, environment)
 
 
 def parse():
     parser = device.parser(__doc__)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="steps whose names have one of these in them")
     parser.add_argument("--iterations", type=int, default=100, help="of parity, cases an operation; default 100")
+    parser.add_argument("--jobs", type=int, default=1, help="steps at a time, but for the soak; default 1")
     parser.add_argument("--soak", type=float, default=120, help="seconds; default 120")
     parser.add_argument("--limits", type=float, default=1, help="a factor of all time limits")
     parser.add_argument("--emulated", action="store_true", help="on the emulated backend of the build folder")
@@ -109,6 +117,23 @@ def environment(options):
             "PYTHONDONTWRITEBYTECODE": "1", **device.linker_environment(options.build)}
 
 
+def run_steps(options, found, steps):
+    def run(step):
+        name, command, limit_s, more = step
+        if name.startswith("hopper") and not device.may_be_hopper(found):
+            steps.skip(name, f"the device is not of compute capability {device.HOPPER}")
+        elif command:
+            steps.run(name, command, limit_s, {**environment(options), **more}, skip_lines=NO_SANITIZER)
+        else:
+            steps.skip(name, "compute-sanitizer is not here")
+
+    chosen = [step for step in all_steps(options) if not options.only or any(text in step[0] for text in options.only)]
+    steps.side_by_side(run, [step for step in chosen if step[0] not in ALONE], options.jobs)
+    for step in chosen:
+        if step[0] in ALONE:
+            run(step)
+
+
 def main():
     options = parse()
     if options.list:
@@ -117,15 +142,7 @@ def main():
     found = device.device_or_exit(options.emulated, "the device suite")
     steps = device.Steps(options.limits)
     if options.no_build or device.build_steps(steps, options.build):
-        for name, command, limit_s, more in all_steps(options):
-            if options.only and not any(text in name for text in options.only):
-                continue
-            if name.startswith("hopper") and not device.may_be_hopper(found):
-                steps.skip(name, f"the device is not of compute capability {device.HOPPER}")
-            elif command:
-                steps.run(name, command, limit_s, {**environment(options), **more}, skip_lines=NO_SANITIZER)
-            else:
-                steps.skip(name, "compute-sanitizer is not here")
+        run_steps(options, found, steps)
     if not steps.results:
         sys.exit("check_gpu.py: no step is called so; --list names them")
     print(f"\n{found['name']}\n{steps.table()}")

@@ -3,6 +3,7 @@
 No test library: both run on machines that have nothing but Python.
 """
 import argparse
+import concurrent.futures
 import ctypes
 import datetime
 import json
@@ -123,6 +124,22 @@ class Steps:
     def __init__(self, limit_scale=1):
         self.limit_scale = limit_scale
         self.results = []
+        self.running = set()
+
+    def side_by_side(self, run, steps, jobs):
+        """run(step) for each, so many at a time; results in the steps' order."""
+        first = len(self.results)
+        with concurrent.futures.ThreadPoolExecutor(max(jobs, 1)) as pool:
+            try:
+                for done in [pool.submit(run, step) for step in steps]:
+                    done.result()
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self.running):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        order = {step[0]: i for i, step in enumerate(steps)}
+        self.results[first:] = sorted(self.results[first:], key=lambda result: order[result["name"]])
 
     def run(self, name, command, limit_s, environment=None, cwd=ROOT, skip_lines=()):
         """One step; returns its standard output. 77 is "skipped", and so is a failure whose output has one of `skip_lines`."""
@@ -135,6 +152,7 @@ class Steps:
                                            env={**os.environ, **(environment or {})})
             except OSError as error:
                 return self.note(name, command, "failed", start, str(error), "")
+            self.running.add(process)
             try:
                 status = process.wait(limit_s)
             except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
@@ -143,6 +161,8 @@ class Steps:
                 if isinstance(why, KeyboardInterrupt):
                     raise
                 status = None
+            finally:
+                self.running.discard(process)
             out.seek(0)
             errors.seek(0)
             text, said = out.read(), errors.read()

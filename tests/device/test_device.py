@@ -53,17 +53,29 @@ class Check(Folder):
         names = run("check_gpu.py", "--list").stdout.splitlines()
         self.assertEqual(len(set(names)), len(names))
         for part in ("parity f32", "parity bf16", "parity f16", "full size bf16", "stages", "golden", "invariance f32",
-                     "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak", "hopper bf16",
-                     "hopper full size f16", "hopper invariance", "hopper memcheck", "hopper racecheck", "hopper synccheck"):
+                     "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak",
+                     "hopper attention bf16", "hopper rank_tokens full size f16", "hopper invariance",
+                     "hopper attention memcheck", "hopper rank_tokens racecheck", "portable attention large bf16"):
             self.assertIn(part, names)
 
     def test_hopper(self):
-        only = ("--only", "hopper bf16", "parity f16", "--iterations", 1)
+        only = ("--only", "hopper attention bf16", "hopper rank_tokens bf16", "parity f16", "--iterations", 1, "--jobs", 2)
         done = self.check(*only, ATEDM_EMULATED_SM="90")
-        self.assertIn("2 passed, 0 failed, 0 skipped", done.stdout)
+        self.assertIn("3 passed, 0 failed, 0 skipped", done.stdout)
+        self.assertEqual([step["name"] for step in self.results()["steps"]],
+                         ["parity f16", "hopper attention bf16", "hopper rank_tokens bf16"])
         done = self.check(*only)
-        self.assertIn("1 passed, 0 failed, 1 skipped", done.stdout)
+        self.assertIn("1 passed, 0 failed, 2 skipped", done.stdout)
         self.assertIn("the device is of compute capability 8, not 9", done.stdout)
+
+    def test_side_by_side(self):
+        steps = device.Steps()
+        both = (sys.executable, "-c", "import pathlib, sys, time\nmine, other = map(pathlib.Path, sys.argv[1:])\nmine.touch()\n"
+                "while not other.exists():\n    time.sleep(0.01)")  # neither ends without the other
+        names = {"b": ("one", "two"), "a": ("two", "one")}
+        steps.side_by_side(lambda step: steps.run(step[0], (*both, *(self.folder / file for file in step[1])), 60),
+                           list(names.items()), 2)
+        self.assertEqual([(result["name"], result["result"]) for result in steps.results], [("b", "passed"), ("a", "passed")])
 
     def test_steps_that_pass(self):
         done = self.check("--only", "parity bf16", "invariance bf16", "--iterations", 2, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")

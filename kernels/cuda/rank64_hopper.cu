@@ -1,0 +1,203 @@
+// A^T s with heads of 64 for compute capability 9.0: what rank64.cu computes, see rank.cu. A block
+// has 128 keys of a head of a span; its warpgroups share the queries, 64 at a time, which each
+// loads for itself some tiles ahead. Two blocks stand on a multiprocessor, so that products of some
+// warpgroups go on while others make exponentials, which are what takes the time.
+#include "kernels/cuda/gpu_hopper.cuh"
+#include "kernels/cuda/tile64.cuh"
+
+namespace
+{
+
+constexpr int KEYS = ATEDM_CUDA_HOPPER_KEYS, GROUPS = 2, STAGES = 4;
+constexpr int THREADS = GROUPS * GPU_WARPGROUP, WARPS = THREADS / 32;
+constexpr int BLOCKS = 2; // on a multiprocessor
+constexpr int MMA_K = 16; // columns of a product
+static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES);
+
+struct call {
+    CUtensorMap q, k;
+    atedm_cuda_rank rank;
+    int t;
+};
+
+// Each tile is a swizzled one, as its tensor map leaves it. A stage is free when every warp of its
+// warpgroup has arrived there.
+template <class T> struct alignas(GPU_TILE_ALIGN) tiles {
+    T k[KEYS * TILE], q[GROUPS][STAGES][TILE_ELEMENTS];
+    float sums[WARPS][KEYS], changes[KEYS / 32];
+    gpu_mbarrier k_there, q_there[GROUPS][STAGES], q_free[GROUPS][STAGES];
+};
+
+template <class T> GPU_FN void init_barriers(tiles<T> &t)
+{
+    gpu_mbarrier_init(t.k_there, 1);
+    for (int group = 0; group < GROUPS; group++)
+        for (int stage = 0; stage < STAGES; stage++) {
+            gpu_mbarrier_init(t.q_there[group][stage], 1);
+            gpu_mbarrier_init(t.q_free[group][stage], GPU_WARPGROUP / 32);
+        }
+    gpu_mbarrier_fence();
+}
+
+// Starts to load the warpgroup's tile of that number.
+template <class T>
+GPU_FN void load_queries(const call &a, tiles<T> &t, const atedm_span &span, int group, int number)
+{
+    int stage = number % STAGES;
+    gpu_mbarrier &there = t.q_there[group][stage];
+    gpu_mbarrier_expect(there, sizeof t.q[group][stage]);
+    gpu_tensor_load(t.q[group][stage], a.q, (int)blockIdx.y * TILE,
+                    (int)span.q0 + (group + number * GROUPS) * TILE, there);
+}
+
+// s = q k^T.
+template <class T> GPU_FN void make_scores(float (&s)[16][4], const T *queries, const T *keys)
+{
+    uint64_t q = gpu_matrix(queries), k = gpu_matrix(keys);
+    gpu_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < TILE / MMA_K; i++)
+        gpu_wgmma_rows(T(), s, gpu_matrix_step(q, i * MMA_K * 2), gpu_matrix_step(k, i * MMA_K * 2),
+                       i > 0);
+    gpu_wgmma_commit();
+    gpu_wgmma_wait<0>(s);
+}
+
+// total[n][i] += A(row, column) s(row) of the thread's two rows, where A(row, column) s(row) = 2^(
+// scaled logit + offset(row)). An offset of -inf is a row that there is not, with logits of others.
+GPU_FN void add_columns(float (&total)[16][2], float (&s)[16][4], const float (&offset)[2],
+                        bool whole)
+{
+    if (!whole) {
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                s[n][i] = offset[i / 2] == -INFINITY ? 0.0f : s[n][i];
+    }
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            total[n][i % 2] += gpu_exp2(fmaf(s[n][i], TILE_SCALE2, offset[i / 2]));
+}
+
+// The warp's sums of its columns to shared memory.
+GPU_FN void store_warp(float (&total)[16][2], float *sums)
+{
+    int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float sum = total[n][i];
+#pragma unroll
+            for (int with = 4; with < 32; with *= 2)
+                sum += __shfl_xor_sync(0xffffffffu, sum, with);
+            if (lane < 4)
+                sums[n * 8 + lane * 2 + i] = sum;
+        }
+}
+
+// The warpgroup's share of the queries.
+template <class T>
+GPU_FN void work(const call &a, tiles<T> &t, const atedm_span &span, const float *from)
+{
+    int group = (int)threadIdx.x / GPU_WARPGROUP, lane = threadIdx.x & 31;
+    int n_tiles = (int)((span.nq + TILE - 1) / TILE), end = (n_tiles - group + GROUPS - 1) / GROUPS;
+    int64_t row = group * TILE + (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 + lane / 4;
+    const float *lse = a.rank.lse + blockIdx.y * a.rank.lse_stride + span.q0;
+    bool leads = threadIdx.x % GPU_WARPGROUP == 0;
+    float total[16][2] = {}, s[16][4];
+    for (int i = 0; leads && i < STAGES && i < end; i++)
+        load_queries(a, t, span, group, i);
+    gpu_mbarrier_wait(t.k_there, 0);
+    for (int i = 0; i < end; i++, row += GROUPS * TILE) {
+        int stage = i % STAGES, last = i - 1;
+        float offset[2];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int64_t at = row + half * 8;
+            offset[half] = at < span.nq ? fmaf(lse[at], -TILE_LOG2E, log2f(from[at])) : -INFINITY;
+        }
+        gpu_mbarrier_wait(t.q_there[group][stage], i / STAGES & 1);
+        make_scores(s, t.q[group][stage], t.k);
+        if (lane == 0)
+            gpu_mbarrier_arrive(t.q_free[group][stage]);
+        if (leads && last >= 0 && last + STAGES < end) {
+            gpu_mbarrier_wait(t.q_free[group][last % STAGES], last / STAGES & 1);
+            load_queries(a, t, span, group, last + STAGES);
+        }
+        add_columns(total, s, offset, (group + i * GROUPS + 1) * TILE <= span.nq);
+    }
+    store_warp(total, t.sums[threadIdx.x / 32]);
+}
+
+// The block's columns, and how much they have changed where they are s^t.
+template <class T>
+GPU_FN void store_columns(const call &a, tiles<T> &t, const float *from, int64_t key0, int64_t nk)
+{
+    const atedm_cuda_rank &rank = a.rank;
+    int number = blockIdx.z, c = threadIdx.x;
+    float change = 0;
+    float *to = rank.cross ? rank.keys + blockIdx.y * rank.n_keys + rank.key_at[number]
+                           : rank.scores[a.t % 2] + blockIdx.y * rank.rows + rank.span_at[number];
+    if (c < KEYS && key0 + c < nk) {
+        float sum = 0;
+#pragma unroll
+        for (int warp = 0; warp < WARPS; warp++)
+            sum += t.sums[warp][c];
+        to[key0 + c] = sum;
+        change = rank.cross ? 0.0f : fabsf(sum - from[key0 + c]);
+    }
+    change = gpu_warp_sum(change);
+    if (c < KEYS && c % 32 == 0)
+        t.changes[c / 32] = change;
+    __syncthreads();
+    if (c == 0 && !rank.cross)
+        rank.changes[((int64_t)number * rank.heads + blockIdx.y) * rank.change_blocks +
+                     blockIdx.x] = (t.changes[0] + t.changes[1]) + (t.changes[2] + t.changes[3]);
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    columns64_hopper_kernel(const __grid_constant__ call a)
+{
+    int number = blockIdx.z;
+    const atedm_span &span = a.rank.span[number];
+    int64_t key0 = (int64_t)blockIdx.x * KEYS;
+    if (key0 >= span.nk || a.rank.last[number] != 0)
+        return;
+    tiles<T> &t = *gpu_shared_tiles<tiles<T>>();
+    const float *from =
+        a.rank.scores[(a.t - 1) % 2] + blockIdx.y * a.rank.rows + a.rank.span_at[number];
+    if (threadIdx.x == 0) {
+        init_barriers(t);
+        gpu_mbarrier_expect(t.k_there, sizeof t.k);
+        gpu_tensor_load(t.k, a.k, (int)blockIdx.y * TILE, (int)(span.k0 + key0), t.k_there);
+    }
+    __syncthreads();
+    work(a, t, span, from);
+    __syncthreads();
+    store_columns(a, t, from, key0, span.nk);
+}
+
+template <class T> cudaError_t columns64(const call &a, cudaStream_t stream)
+{
+    int64_t most = 0;
+    for (int32_t i = 0; i < a.rank.n; i++)
+        most = a.rank.span[i].nk > most ? a.rank.span[i].nk : most;
+    return GPU_LAUNCH((columns64_hopper_kernel<T>),
+                      dim3(gpu_blocks(most, KEYS), (unsigned)a.rank.heads, (unsigned)a.rank.n),
+                      dim3(THREADS), sizeof(tiles<T>), stream, a);
+}
+
+} // namespace
+
+cudaError_t atedm_cuda_launch_columns64_hopper(atedm_dtype act, const atedm_cuda_rank *rank,
+                                               const atedm_cuda_hopper_maps *maps, int t,
+                                               cudaStream_t stream)
+{
+    const call a = {maps->q, maps->k, *rank, t};
+    return act == ATEDM_BF16 ? columns64<gpu_bf16>(a, stream) : columns64<gpu_f16>(a, stream);
+}
