@@ -242,6 +242,23 @@ template <class T> GPU_FN void gpu_store_vector(T *p, int64_t n, bool whole, con
 
 // ---- arithmetic
 
+// 2^x, with a relative error of 2^-22 at most; of 0 where that would be denormal. Twice as fast as
+// exp2f, which scales such results.
+#ifdef __CUDACC__
+GPU_FN float gpu_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#else
+inline float gpu_exp2(float x)
+{
+    float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
+}
+#endif
+
 // Formulas of atedm_activation in kernels.h.
 GPU_FN float gpu_activate(int activation, float x)
 {

@@ -223,9 +223,11 @@ cudaError_t atedm_cuda_launch_source_attention(atedm_dtype act, const int32_t *k
                                                int32_t *source, const atedm_source_map *map,
                                                const atedm_cuda_prune_spans *spans,
                                                cudaStream_t stream);
+// Bytes of scratch that the next one wants.
+int64_t atedm_cuda_source64_scratch(const atedm_cuda_prune_spans *spans);
 cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t *kept,
                                                  int32_t *source, const atedm_source_map *map,
-                                                 const atedm_cuda_prune_spans *spans,
+                                                 void *scratch, const atedm_cuda_prune_spans *spans,
                                                  cudaStream_t stream);
 // One thread a slot: atedm_source_weights.
 cudaError_t atedm_cuda_launch_source_weights(const int32_t *source, const float *before,

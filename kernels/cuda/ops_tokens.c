@@ -181,6 +181,17 @@ static bool next_sources(atedm_stream *s, const atedm_source_args *args, int64_t
     return !s->status;
 }
 
+static cudaError_t launch_source64(atedm_stream *s, const atedm_source_args *args,
+                                   const atedm_source_map *map, const atedm_cuda_prune_spans *some)
+{
+    void *scratch = atedm_cuda_scratch_get(atedm_cuda_stream_of(s), ATEDM_CUDA_SCRATCH_SUMS,
+                                           atedm_cuda_source64_scratch(some), 1);
+    if (!scratch)
+        return cudaSuccess; // the stream has failed
+    return atedm_cuda_launch_source_attention64(s->act, args->kept, args->source, map, scratch,
+                                                some, queue(s));
+}
+
 void atedm_cuda_source_attention(atedm_stream *s, const atedm_source_args *args,
                                  const atedm_source_map *map)
 {
@@ -190,8 +201,7 @@ void atedm_cuda_source_attention(atedm_stream *s, const atedm_source_args *args,
     atedm_cuda_prune_spans some = {0};
     for (int64_t first = 0; next_sources(s, args, &first, &some);)
         atedm_cuda_check(s,
-                         fast ? atedm_cuda_launch_source_attention64(
-                                    s->act, args->kept, args->source, map, &some, queue(s))
+                         fast ? launch_source64(s, args, map, &some)
                               : atedm_cuda_launch_source_attention(s->act, args->kept, args->source,
                                                                    map, &some, queue(s)),
                          "source_attention");

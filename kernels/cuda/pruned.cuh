@@ -72,4 +72,12 @@ inline int64_t most_pruned(const atedm_cuda_prune_spans *spans)
     return most;
 }
 
+inline int64_t most_kept(const atedm_cuda_prune_spans *spans)
+{
+    int64_t most = 0;
+    for (int32_t i = 0; i < spans->n; i++)
+        most = spans->span[i].keep > most ? spans->span[i].keep : most;
+    return most;
+}
+
 #endif

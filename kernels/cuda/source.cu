@@ -175,11 +175,8 @@ cudaError_t cosine(const int32_t *kept, int32_t *source, const void *x, int64_t 
                    int64_t first_slot, const atedm_cuda_prune_spans *spans, int64_t most,
                    cudaStream_t stream)
 {
-    int64_t most_kept = 0;
-    for (int32_t i = 0; i < spans->n; i++)
-        most_kept = spans->span[i].keep > most_kept ? spans->span[i].keep : most_kept;
     cudaError_t error = GPU_LAUNCH(
-        (norms_kernel<T>), dim3(gpu_blocks(most_kept, THREADS / 32), (unsigned)spans->n),
+        (norms_kernel<T>), dim3(gpu_blocks(most_kept(spans), THREADS / 32), (unsigned)spans->n),
         dim3(THREADS), 0, stream, kept, static_cast<const T *>(x), c, norms, first_slot, *spans);
     if (error)
         return error;
