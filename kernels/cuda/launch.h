@@ -229,7 +229,7 @@ cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t 
                                                  int32_t *source, const atedm_source_map *map,
                                                  void *scratch, const atedm_cuda_prune_spans *spans,
                                                  cudaStream_t stream);
-// One thread a slot: atedm_source_weights.
+// A warp a slot: atedm_source_weights.
 cudaError_t atedm_cuda_launch_source_weights(const int32_t *source, const float *before,
                                              float *weights, const atedm_cuda_prune_spans *spans,
                                              cudaStream_t stream);

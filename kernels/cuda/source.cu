@@ -185,19 +185,45 @@ cudaError_t cosine(const int32_t *kept, int32_t *source, const void *x, int64_t 
                       static_cast<const T *>(x), c, (const float *)norms, first_slot, *spans);
 }
 
+// Bit j: whether token first + 32 j + lane is the slot's. Loads are all on their way at once, which
+// is why those behind the end read the last token.
+constexpr int LOADS = 8;
+GPU_FN unsigned tokens_of_slot(const int32_t *source, int32_t n, int32_t first, int32_t slot)
+{
+    int32_t of[LOADS], i = first + threadIdx.x % 32;
+    unsigned mine = 0;
+#pragma unroll
+    for (int j = 0; j < LOADS; j++)
+        of[j] = source[min(i + 32 * j, n - 1)];
+#pragma unroll
+    for (int j = 0; j < LOADS; j++)
+        mine |= (unsigned)(of[j] == slot && i + 32 * j < n) << j;
+    return mine;
+}
+
+// Warp: a slot, over the tokens in their order. Few are the slot's, so that most of them cost only
+// the comparison.
 __global__ void __launch_bounds__(THREADS)
     weights_kernel(const int32_t *source, const float *before, float *weights,
                    const __grid_constant__ atedm_cuda_prune_spans spans)
 {
     const atedm_prune_span &span = spans.span[blockIdx.y];
-    int64_t slot = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    int32_t slot = blockIdx.x * (THREADS / 32) + threadIdx.x / 32, n = (int32_t)span.n;
     if (slot >= span.keep)
         return;
     float sum = 0;
-    for (int64_t i = span.first; i < span.first + span.n; i++)
-        if (source[i] == slot)
-            sum += before ? expf(before[i]) : 1.0f;
-    weights[span.kept_first + slot] = logf(sum);
+    for (int32_t first = 0; first < n; first += 32 * LOADS) {
+        unsigned mine = tokens_of_slot(source + span.first, n, first, slot);
+        if (!__ballot_sync(0xffffffffu, mine != 0))
+            continue;
+#pragma unroll 1
+        for (int j = 0; j < LOADS; j++)
+            for (unsigned left = __ballot_sync(0xffffffffu, mine >> j & 1); left; left &= left - 1)
+                sum += before ? expf(before[span.first + first + 32 * j + __ffs((int)left) - 1])
+                              : 1.0f;
+    }
+    if (threadIdx.x % 32 == 0)
+        weights[span.kept_first + slot] = logf(sum);
 }
 
 } // namespace
@@ -250,9 +276,7 @@ cudaError_t atedm_cuda_launch_source_weights(const int32_t *source, const float 
                                              float *weights, const atedm_cuda_prune_spans *spans,
                                              cudaStream_t stream)
 {
-    int64_t most = 1;
-    for (int32_t i = 0; i < spans->n; i++)
-        most = spans->span[i].keep > most ? spans->span[i].keep : most;
-    return GPU_LAUNCH(weights_kernel, dim3(gpu_blocks(most, THREADS), (unsigned)spans->n),
+    return GPU_LAUNCH(weights_kernel,
+                      dim3(gpu_blocks(most_kept(spans), THREADS / 32), (unsigned)spans->n),
                       dim3(THREADS), 0, stream, source, before, weights, *spans);
 }

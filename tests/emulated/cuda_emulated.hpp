@@ -269,6 +269,10 @@ inline int __popc(unsigned x)
 {
     return __builtin_popcount(x);
 }
+inline int __ffs(int x)
+{
+    return __builtin_ffs(x);
+}
 template <class T> inline T min(T a, T b)
 {
     return b < a ? b : a;
