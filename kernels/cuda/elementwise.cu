@@ -8,6 +8,21 @@ namespace
 
 constexpr int THREADS = 256;
 
+// The thread's place where rows are cut into `pieces` of GPU_VECTOR columns. In 32 bits: a division
+// of 64 takes longer than the arithmetic of a piece, and no device has memory for more pieces.
+struct piece {
+    int64_t row, column;
+};
+GPU_FN piece piece_of_thread(uint32_t pieces)
+{
+    uint32_t unit = blockIdx.x * THREADS + threadIdx.x, row = unit / pieces;
+    return {row, (unit - row * pieces) * GPU_VECTOR};
+}
+inline uint32_t pieces_of(int64_t columns)
+{
+    return (uint32_t)((columns + GPU_VECTOR - 1) / GPU_VECTOR);
+}
+
 struct activation {
     int which;
     GPU_FN float operator()(float x) const
@@ -92,15 +107,14 @@ cudaError_t add(const void *a, const void *b, void *y, int64_t count, cudaStream
                       static_cast<T *>(y), count);
 }
 
-// A thread takes GPU_VECTOR columns of a row, `pieces` threads a row.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    geglu_kernel(const T *x, T *y, int64_t rows, int64_t f, int64_t pieces)
+    geglu_kernel(const T *x, T *y, int64_t rows, int64_t f, uint32_t pieces)
 {
-    int64_t unit = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = unit / pieces;
+    const auto [row, column] = piece_of_thread(pieces);
     if (row >= rows)
         return;
-    int64_t column = unit % pieces * GPU_VECTOR, n = f - column;
+    int64_t n = f - column;
     bool whole = f % GPU_VECTOR == 0 && gpu_is_aligned(x);
     float value[GPU_VECTOR], gate[GPU_VECTOR];
     gpu_load_vector(x + row * 2 * f + column, n, whole, value);
@@ -114,7 +128,7 @@ __global__ void __launch_bounds__(THREADS)
 template <class T>
 cudaError_t geglu(const void *x, void *y, int64_t rows, int64_t f, cudaStream_t stream)
 {
-    int64_t pieces = (f + GPU_VECTOR - 1) / GPU_VECTOR;
+    uint32_t pieces = pieces_of(f);
     return GPU_LAUNCH((geglu_kernel<T>), dim3(gpu_blocks(rows * pieces, THREADS)), dim3(THREADS), 0,
                       stream, static_cast<const T *>(x), static_cast<T *>(y), rows, f, pieces);
 }
@@ -122,17 +136,17 @@ cudaError_t geglu(const void *x, void *y, int64_t rows, int64_t f, cudaStream_t 
 // Rows of blockIdx.y's span, a thread as in geglu_kernel.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    add_rows_kernel(const T *x, const int32_t *index, float factor, T *y, int64_t c, int64_t pieces,
-                    const __grid_constant__ atedm_cuda_gather_spans spans)
+    add_rows_kernel(const T *x, const int32_t *index, float factor, T *y, int64_t c,
+                    uint32_t pieces, const __grid_constant__ atedm_cuda_gather_spans spans)
 {
     const atedm_gather_span &span = spans.span[blockIdx.y];
-    int64_t unit = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = unit / pieces;
+    const auto [row, column] = piece_of_thread(pieces);
     if (row >= span.n)
         return;
     int32_t from = index[span.index_first + row];
     if (from < 0)
         return;
-    int64_t column = unit % pieces * GPU_VECTOR, n = c - column;
+    int64_t n = c - column;
     const T *source = x + (span.from + from) * c + column;
     T *to = y + (span.to + row) * c + column;
     bool whole = c % GPU_VECTOR == 0;
@@ -149,7 +163,8 @@ template <class T>
 cudaError_t add_rows(const void *x, const int32_t *index, float factor, void *y, int64_t c,
                      const atedm_cuda_gather_spans *spans, cudaStream_t stream)
 {
-    int64_t pieces = (c + GPU_VECTOR - 1) / GPU_VECTOR, most = atedm_cuda_most_rows(spans);
+    uint32_t pieces = pieces_of(c);
+    int64_t most = atedm_cuda_most_rows(spans);
     if (most == 0)
         return cudaSuccess;
     return GPU_LAUNCH((add_rows_kernel<T>),
@@ -161,12 +176,12 @@ cudaError_t add_rows(const void *x, const int32_t *index, float factor, void *y,
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     epilogue_kernel(int which, const float *sums, const float *bias, const T *residual, T *y,
-                    int64_t rows, int64_t out, int64_t pieces)
+                    int64_t rows, int64_t out, uint32_t pieces)
 {
-    int64_t unit = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = unit / pieces;
+    const auto [row, column] = piece_of_thread(pieces);
     if (row >= rows)
         return;
-    int64_t column = unit % pieces * GPU_VECTOR, n = out - column, at = row * out + column;
+    int64_t n = out - column, at = row * out + column;
     bool whole = out % GPU_VECTOR == 0;
     float v[GPU_VECTOR], r[GPU_VECTOR];
     gpu_load_vector(sums + at, n, whole && gpu_is_aligned(sums), v);
@@ -192,7 +207,7 @@ template <class T>
 cudaError_t epilogue(int which, const float *sums, const float *bias, const void *residual, void *y,
                      int64_t rows, int64_t out, cudaStream_t stream)
 {
-    int64_t pieces = (out + GPU_VECTOR - 1) / GPU_VECTOR;
+    uint32_t pieces = pieces_of(out);
     return GPU_LAUNCH((epilogue_kernel<T>), dim3(gpu_blocks(rows * pieces, THREADS)), dim3(THREADS),
                       0, stream, which, sums, bias, static_cast<const T *>(residual),
                       static_cast<T *>(y), rows, out, pieces);

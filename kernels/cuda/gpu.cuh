@@ -242,8 +242,8 @@ template <class T> GPU_FN void gpu_store_vector(T *p, int64_t n, bool whole, con
 
 // ---- arithmetic
 
-// 2^x, with a relative error of 2^-22 at most; of 0 where that would be denormal. Twice as fast as
-// exp2f, which scales such results.
+// 2^x, with a relative error of 2^-22 at most, and 1 / x; of 0 where that would be denormal. Fewer
+// instructions than exp2f and a division, which treat such results apart.
 #ifdef __CUDACC__
 GPU_FN float gpu_exp2(float x)
 {
@@ -251,23 +251,57 @@ GPU_FN float gpu_exp2(float x)
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+GPU_FN float gpu_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 #else
+inline float gpu_flush(float x)
+{
+    return fabsf(x) < 0x1p-126f ? 0.0f : x;
+}
 inline float gpu_exp2(float x)
 {
-    float y = exp2f(x);
-    return y < 0x1p-126f ? 0.0f : y;
+    return gpu_flush(exp2f(x));
+}
+inline float gpu_reciprocal(float x)
+{
+    return gpu_flush(1.0f / x);
 }
 #endif
+
+// x Phi(x), Phi the normal distribution's, as max(x, 0) - a Phi(-a) with a = |x|: so small results
+// keep their relative precision. Phi(-a) is exp(-a^2 / 2) t P(t) with t = 1 / (1 + 0.4 a); P by
+// Remez' exchange, its relative error below 1.5e-8 up to a = 13.3. From there on results are
+// denormal, and a ends at 16 for infinity's sake.
+GPU_FN float gpu_gelu(float x)
+{
+    constexpr float P[] = {0.159576818f, 0.159608409f,  0.133304685f, 0.0905454382f, -0.0245226473f,
+                           0.115135573f, -0.368777514f, 0.37835741f,  -0.175132677f, 0.0319045112f};
+    constexpr float scale = -0.72134752044448170368f, scale_rest = -9.62981496e-09f; // -log2(e) / 2
+    float a = fminf(fabsf(x), 16.0f), t = gpu_reciprocal(fmaf(0.4f, a, 1.0f)), p = P[9];
+#pragma unroll
+    for (int k = 8; k >= 0; k--)
+        p = fmaf(p, t, P[k]);
+    // The exponent's rounding error, which would be a relative one of the power.
+    float square = a * a, exponent = square * scale, power = gpu_exp2(exponent);
+    float error = fmaf(square, scale_rest, fmaf(square, scale, -exponent));
+    error = fmaf(fmaf(a, a, -square), scale, error);
+    power = fmaf(power, error * 0.69314718055994530942f, power);
+    return fmaf(-a * (p * t), power, x < 0.0f ? 0.0f : x);
+}
 
 // Formulas of atedm_activation in kernels.h.
 GPU_FN float gpu_activate(int activation, float x)
 {
     if (activation == ATEDM_ACT_SILU)
-        return x / (1.0f + expf(-x));
-    if (activation == ATEDM_ACT_GELU) // erfc keeps its relative precision where 1 + erf cancels
-        return 0.5f * x * erfcf(x * -0.70710678118654752440f);
+        return x * gpu_reciprocal(1.0f + expf(-x));
+    if (activation == ATEDM_ACT_GELU)
+        return gpu_gelu(x);
     if (activation == ATEDM_ACT_QUICK_GELU)
-        return x / (1.0f + expf(-1.702f * x));
+        return x * gpu_reciprocal(1.0f + expf(-1.702f * x));
     return x;
 }
 

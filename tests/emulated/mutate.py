@@ -162,6 +162,7 @@ MISTAKES = (
      [("beta = plan->key.residual ? 1 : 0", "beta = 0")]),
     ("group norm: pieces are merged without their distance", "norm.cu", "group_norm",
      [(" + d * d * a.count * share}", "}")]),
+    ("gelu: a coefficient is another", "gpu.cuh", "geglu", [("0.0905454382f", "0.0905554382f")]),
     ("vectors: alignment is not looked at", "gpu.cuh", "add",
      [("return ((uintptr_t)p & 15) == 0;", "return p != nullptr;")]),
     ("vectors: one element too many", "gpu.cuh", "add", [("        if (i < n)\n", "        if (i <= n)\n")]),
