@@ -5,7 +5,8 @@
 namespace
 {
 
-constexpr int THREADS = 256, WARPS = THREADS / 32, BINS = 256;
+constexpr int THREADS = 256, BINS = 256;
+constexpr int SELECT_THREADS = 1024, WARPS = SELECT_THREADS / 32; // a span has one block
 
 // Output i of SplitMix64 started at key: see kernels.h.
 GPU_FN uint64_t split_mix(uint64_t key, uint64_t i)
@@ -40,10 +41,34 @@ GPU_FN uint32_t sort_key(float score)
 
 struct selection {
     uint32_t bins[BINS];
-    uint32_t key;    // of the worst token that stays
-    uint32_t equals; // how many of that key stay: the first ones
-    uint32_t flags[WARPS];
+    uint32_t key;          // of the worst token that stays
+    uint32_t equals;       // how many of that key stay: the first ones
+    uint32_t warps[WARPS]; // a number of each
 };
+
+// Takes the bin that the worst token that stays is in, the thread's being the one so far from the
+// top, and counts those above it off.
+GPU_FN void pick_bin(selection &s, int shift)
+{
+    unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5, bin = BINS - 1 - threadIdx.x;
+    uint32_t left = s.equals, mine = threadIdx.x < BINS ? s.bins[bin] : 0, sum = mine;
+#pragma unroll
+    for (unsigned by = 1; by < 32; by *= 2) {
+        uint32_t before = __shfl_up_sync(0xffffffffu, sum, by);
+        sum += lane < by ? 0 : before;
+    }
+    if (lane == 31)
+        s.warps[warp] = sum;
+    __syncthreads();
+    if (threadIdx.x >= BINS)
+        return;
+    for (unsigned w = 0; w < warp; w++)
+        sum += s.warps[w];
+    if (sum - mine < left && left <= sum) {
+        s.key |= bin << shift;
+        s.equals = left - (sum - mine);
+    }
+}
 
 // The key of the `keep` best, eight bits at a time from the top.
 GPU_FN void find_key(const float *scores, int64_t n, int64_t keep, selection &s)
@@ -54,22 +79,17 @@ GPU_FN void find_key(const float *scores, int64_t n, int64_t keep, selection &s)
         s.equals = (uint32_t)keep;
     }
     for (int shift = 24; shift >= 0; shift -= 8) {
-        s.bins[threadIdx.x] = 0;
+        if (threadIdx.x < BINS)
+            s.bins[threadIdx.x] = 0;
         __syncthreads();
         uint32_t key = s.key;
-        for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        for (int64_t i = threadIdx.x; i < n; i += SELECT_THREADS) {
             uint32_t mine = sort_key(scores[i]);
             if ((mine & known) == key)
                 atomicAdd(&s.bins[mine >> shift & (BINS - 1)], 1u);
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            uint32_t bin = BINS - 1, left = s.equals;
-            while (s.bins[bin] < left)
-                left -= s.bins[bin--];
-            s.key = key | bin << shift;
-            s.equals = left;
-        }
+        pick_bin(s, shift);
         __syncthreads();
         known |= (uint32_t)(BINS - 1) << shift;
     }
@@ -82,19 +102,19 @@ GPU_FN uint32_t rank_of_flag(bool flag, selection &s, uint32_t *ret_all)
     unsigned mask = __ballot_sync(0xffffffffu, flag);
     __syncthreads(); // the last call's flags have been read
     if (lane == 0)
-        s.flags[warp] = (uint32_t)__popc(mask);
+        s.warps[warp] = (uint32_t)__popc(mask);
     __syncthreads();
     uint32_t before = (uint32_t)__popc(mask & ((1u << lane) - 1)), all = 0;
     for (unsigned w = 0; w < WARPS; w++) {
-        before += w < warp ? s.flags[w] : 0;
-        all += s.flags[w];
+        before += w < warp ? s.warps[w] : 0;
+        all += s.warps[w];
     }
     *ret_all = all;
     return before;
 }
 
 // Block: a span.
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(SELECT_THREADS)
     select_kernel(const float *scores, int32_t *kept,
                   const __grid_constant__ atedm_cuda_prune_spans spans)
 {
@@ -102,14 +122,14 @@ __global__ void __launch_bounds__(THREADS)
     scores += span.first;
     kept += span.kept_first;
     if (span.keep == span.n) { // the scores may be anything
-        for (int64_t i = threadIdx.x; i < span.n; i += THREADS)
+        for (int64_t i = threadIdx.x; i < span.n; i += SELECT_THREADS)
             kept[i] = (int32_t)i;
         return;
     }
     selection &s = *gpu_shared<selection>();
     find_key(scores, span.n, span.keep, s);
     uint32_t equals = 0, stay = 0;
-    for (int64_t first = 0; first < span.n; first += THREADS) {
+    for (int64_t first = 0; first < span.n; first += SELECT_THREADS) {
         int64_t i = first + threadIdx.x;
         uint32_t key = i < span.n ? sort_key(scores[i]) : 0, all;
         bool is_equal = i < span.n && key == s.key;
@@ -138,6 +158,6 @@ cudaError_t atedm_cuda_launch_random(const uint64_t *draws, const float *weights
 cudaError_t atedm_cuda_launch_select(const float *scores, int32_t *kept,
                                      const atedm_cuda_prune_spans *spans, cudaStream_t stream)
 {
-    return GPU_LAUNCH(select_kernel, dim3((unsigned)spans->n), dim3(THREADS), sizeof(selection),
-                      stream, scores, kept, *spans);
+    return GPU_LAUNCH(select_kernel, dim3((unsigned)spans->n), dim3(SELECT_THREADS),
+                      sizeof(selection), stream, scores, kept, *spans);
 }

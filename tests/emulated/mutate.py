@@ -104,6 +104,8 @@ MISTAKES = (
      [("within = within && change", "within = change")]),
     ("select: one too many of the equal", "select.cu", "select_tokens",
      [("equal < s.equals", "equal <= s.equals")]),
+    ("select: a bin whose tokens all stay is not taken", "select.cu", "select_tokens",
+     [("sum - mine < left && left <= sum", "sum - mine < left && left < sum")]),
     ("select: zeros differ", "select.cu", "select_tokens",
      [("score == 0.0f ? 0 : __float_as_uint(score)", "__float_as_uint(score)")]),
     ("source: ties go to the higher slot", "pruned.cuh", "source_attention",
