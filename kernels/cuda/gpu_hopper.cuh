@@ -148,7 +148,8 @@ template <int N> GPU_FN void gpu_fewer_registers()
     ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,"    \
     "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
-// d [64, 128] = a b^T (+ d where `add`): a [64, 16] and b [128, 16], rows in shared memory.
+// d [64, 128] = a b^T (+ d where `add`): a [64, 16] and b [128, 16], rows in shared memory; d [64,
+// 64] likewise of b [64, 16].
 // d [64, 64] += a b: a [64, 16] in registers, b [16, 64], rows in shared memory.
 // Thread l of a warpgroup has d[n][i] of row 16 (l / 32) + l % 32 / 4 + (i / 2) * 8, column 8 n + l
 // % 4 * 2 + i % 2, and a as mma.m16n8k16's, of the same rows.
@@ -159,6 +160,14 @@ template <int N> GPU_FN void gpu_fewer_registers()
                      "wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " {" GPU_TEXT_64 \
                      "}, %64, %65, add, 1, 1, 0, 0;\n}"                                            \
                      : GPU_64(d)                                                                   \
+                     : "l"(a), "l"(b), "r"((int)add));                                             \
+    }                                                                                              \
+    GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[8][4], uint64_t a, uint64_t b, bool add)            \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                              \
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " {" GPU_TEXT_32  \
+                     "}, %32, %33, add, 1, 1, 0, 0;\n}"                                            \
+                     : GPU_32(d)                                                                   \
                      : "l"(a), "l"(b), "r"((int)add));                                             \
     }                                                                                              \
     GPU_FN void gpu_wgmma_columns(TYPE, float(&d)[8][4], const uint32_t(&a)[4], uint64_t b)        \
@@ -192,6 +201,21 @@ template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[8][4])
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
     asm volatile("" : GPU_32(d)::"memory");
+}
+
+// log2 x, off by 2^-22 of it or of 1 at most; x that is denormal counts as 0.
+GPU_FN float gpu_log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// The larger one, NaN where one is.
+GPU_FN float gpu_max_nan(float a, float b)
+{
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
 }
 
 #else
@@ -254,10 +278,10 @@ template <int N> inline void gpu_fewer_registers(ATEDM_PLACE)
 {
     emulated::set_registers(N, false, at);
 }
-template <class T>
-inline void gpu_wgmma_rows(T, float (&d)[16][4], uint64_t a, uint64_t b, bool add, ATEDM_PLACE)
+template <class T, int N>
+inline void gpu_wgmma_rows(T, float (&d)[N][4], uint64_t a, uint64_t b, bool add, ATEDM_PLACE)
 {
-    emulated::product({&d[0][0], nullptr, a, b, 128, add, false, emulated::kind_of(T())}, at);
+    emulated::product({&d[0][0], nullptr, a, b, N * 8, add, false, emulated::kind_of(T())}, at);
 }
 template <class T>
 inline void gpu_wgmma_columns(T, float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, ATEDM_PLACE)
@@ -275,6 +299,15 @@ inline void gpu_wgmma_commit(ATEDM_PLACE)
 template <int N, class D> inline void gpu_wgmma_wait(D &, ATEDM_PLACE)
 {
     emulated::product_wait(N, at);
+}
+
+inline float gpu_log2(float x)
+{
+    return log2f(gpu_flush(x));
+}
+inline float gpu_max_nan(float a, float b)
+{
+    return a != a || b != b ? NAN : fmaxf(a, b);
 }
 
 #endif

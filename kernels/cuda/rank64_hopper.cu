@@ -1,6 +1,6 @@
 // A^T s with heads of 64 for compute capability 9.0: what rank64.cu computes, see rank.cu. A block
-// has 128 keys of a head of a span; its warpgroups share the queries, 64 at a time, which each
-// loads for itself some tiles ahead. Two blocks stand on a multiprocessor, so that products of some
+// has 64 keys of a head of a span; its warpgroups share the queries, 64 at a time, which each loads
+// for itself some tiles ahead. Three blocks stand on a multiprocessor, so that products of some
 // warpgroups go on while others make exponentials, which are what takes the time.
 #include "kernels/cuda/gpu_hopper.cuh"
 #include "kernels/cuda/tile64.cuh"
@@ -8,11 +8,11 @@
 namespace
 {
 
-constexpr int KEYS = ATEDM_CUDA_HOPPER_KEYS, GROUPS = 2, STAGES = 4;
+constexpr int KEYS = ATEDM_CUDA_HOPPER_RANK_KEYS, GROUPS = 2, STAGES = 3;
 constexpr int THREADS = GROUPS * GPU_WARPGROUP, WARPS = THREADS / 32;
-constexpr int BLOCKS = 2; // on a multiprocessor
+constexpr int BLOCKS = 3; // on a multiprocessor
 constexpr int MMA_K = 16; // columns of a product
-static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES);
+static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES && TILE == KEYS);
 
 struct call {
     CUtensorMap q, k;
@@ -51,7 +51,7 @@ GPU_FN void load_queries(const call &a, tiles<T> &t, const atedm_span &span, int
 }
 
 // s = q k^T.
-template <class T> GPU_FN void make_scores(float (&s)[16][4], const T *queries, const T *keys)
+template <class T> GPU_FN void make_scores(float (&s)[8][4], const T *queries, const T *keys)
 {
     uint64_t q = gpu_matrix(queries), k = gpu_matrix(keys);
     gpu_wgmma_fence();
@@ -63,9 +63,27 @@ template <class T> GPU_FN void make_scores(float (&s)[16][4], const T *queries, 
     gpu_wgmma_wait<0>(s);
 }
 
+// sum + 2^x on the arithmetic units. Multiprocessors have eight times as many of these as of those
+// that know exponentials, so that some of the exponentials, one in eight, are made here, as
+// FlashAttention-4 does it: 2^x = 2^n 2^f with f in [-1/2, 1/2], and a polynomial for the latter
+// that is off by 2.7e-6 of it (our own fit). The least is 2^-126; NaN stays.
+GPU_FN float add_exp2(float sum, float x)
+{
+    constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: integers in the last bits
+    constexpr uint32_t ONE = 0x3f800000;
+    x = gpu_max_nan(x, -126.0f);
+    float n = x + ROUND, f = x - (n - ROUND);
+    float scale = __uint_as_float((__float_as_uint(n) << 23) + ONE);
+    float p = fmaf(0.009570102f, f, 0.055917863f);
+    p = fmaf(p, f, 0.24024744f);
+    p = fmaf(p, f, 0.6931218f);
+    p = fmaf(p, f, 0.9999993f);
+    return fmaf(p, scale, sum);
+}
+
 // total[n][i] += A(row, column) s(row) of the thread's two rows, where A(row, column) s(row) = 2^(
 // scaled logit + offset(row)). An offset of -inf is a row that there is not, with logits of others.
-GPU_FN void add_columns(float (&total)[16][2], float (&s)[16][4], const float (&offset)[2],
+GPU_FN void add_columns(float (&total)[8][2], float (&s)[8][4], const float (&offset)[2],
                         bool whole)
 {
     if (!whole) {
@@ -78,12 +96,14 @@ GPU_FN void add_columns(float (&total)[16][2], float (&s)[16][4], const float (&
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            total[n][i % 2] += gpu_exp2(fmaf(s[n][i], TILE_SCALE2, offset[i / 2]));
+        for (int i = 0; i < 4; i++) {
+            float x = fmaf(s[n][i], TILE_SCALE2, offset[i / 2]), &sum = total[n][i % 2];
+            sum = n % 2 && i == 3 ? add_exp2(sum, x) : sum + gpu_exp2(x);
+        }
 }
 
 // The warp's sums of its columns to shared memory.
-GPU_FN void store_warp(float (&total)[16][2], float *sums)
+GPU_FN void store_warp(float (&total)[8][2], float *sums)
 {
     int lane = threadIdx.x & 31;
 #pragma unroll
@@ -99,27 +119,46 @@ GPU_FN void store_warp(float (&total)[16][2], float *sums)
         }
 }
 
+// What the offsets of two rows are made of; of the last row where there are fewer.
+struct row_values {
+    float lse[2], score[2];
+};
+
+GPU_FN row_values load_rows(const float *lse, const float *from, int row, int nq)
+{
+    row_values v;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int at = min(row + half * 8, nq - 1);
+        v.lse[half] = lse[at];
+        v.score[half] = from[at];
+    }
+    return v;
+}
+
 // The warpgroup's share of the queries.
 template <class T>
 GPU_FN void work(const call &a, tiles<T> &t, const atedm_span &span, const float *from)
 {
-    int group = (int)threadIdx.x / GPU_WARPGROUP, lane = threadIdx.x & 31;
-    int n_tiles = (int)((span.nq + TILE - 1) / TILE), end = (n_tiles - group + GROUPS - 1) / GROUPS;
-    int64_t row = group * TILE + (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 + lane / 4;
+    int group = (int)threadIdx.x / GPU_WARPGROUP, lane = threadIdx.x & 31, nq = (int)span.nq;
+    int end = ((nq + TILE - 1) / TILE - group + GROUPS - 1) / GROUPS;
+    int row = group * TILE + (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 + lane / 4;
     const float *lse = a.rank.lse + blockIdx.y * a.rank.lse_stride + span.q0;
     bool leads = threadIdx.x % GPU_WARPGROUP == 0;
-    float total[16][2] = {}, s[16][4];
+    float total[8][2] = {}, s[8][4];
     for (int i = 0; leads && i < STAGES && i < end; i++)
         load_queries(a, t, span, group, i);
+    row_values next = load_rows(lse, from, row, nq);
     gpu_mbarrier_wait(t.k_there, 0);
     for (int i = 0; i < end; i++, row += GROUPS * TILE) {
         int stage = i % STAGES, last = i - 1;
         float offset[2];
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int64_t at = row + half * 8;
-            offset[half] = at < span.nq ? fmaf(lse[at], -TILE_LOG2E, log2f(from[at])) : -INFINITY;
-        }
+        for (int half = 0; half < 2; half++)
+            offset[half] = row + half * 8 < nq
+                               ? fmaf(next.lse[half], -TILE_LOG2E, gpu_log2(next.score[half]))
+                               : -INFINITY;
+        next = load_rows(lse, from, row + GROUPS * TILE, nq); // meanwhile
         gpu_mbarrier_wait(t.q_there[group][stage], i / STAGES & 1);
         make_scores(s, t.q[group][stage], t.k);
         if (lane == 0)
@@ -128,7 +167,7 @@ GPU_FN void work(const call &a, tiles<T> &t, const atedm_span &span, const float
             gpu_mbarrier_wait(t.q_free[group][last % STAGES], last / STAGES & 1);
             load_queries(a, t, span, group, last + STAGES);
         }
-        add_columns(total, s, offset, (group + i * GROUPS + 1) * TILE <= span.nq);
+        add_columns(total, s, offset, (group + i * GROUPS + 1) * TILE <= nq);
     }
     store_warp(total, t.sums[threadIdx.x / 32]);
 }
@@ -156,7 +195,7 @@ GPU_FN void store_columns(const call &a, tiles<T> &t, const float *from, int64_t
     __syncthreads();
     if (c == 0 && !rank.cross)
         rank.changes[((int64_t)number * rank.heads + blockIdx.y) * rank.change_blocks +
-                     blockIdx.x] = (t.changes[0] + t.changes[1]) + (t.changes[2] + t.changes[3]);
+                     blockIdx.x] = t.changes[0] + t.changes[1];
 }
 
 template <class T>
