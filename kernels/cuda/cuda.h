@@ -180,6 +180,9 @@ void atedm_cuda_weight_destroy(atedm_weight *weight); // NULL allowed
 // ---- linear.c
 
 void atedm_cuda_linear(atedm_stream *s, const atedm_linear_args *args);
+
+// ---- linear_plan.c
+
 void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
 
 // ---- dnn.c; where cuDNN's headers were not there, dnn_missing.c

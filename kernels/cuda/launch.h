@@ -59,6 +59,10 @@ typedef struct atedm_cuda_numbers {
 } atedm_cuda_numbers;
 cudaError_t atedm_cuda_launch_sinusoid(atedm_dtype act, const atedm_cuda_numbers *values,
                                        int64_t dim, void *y, cudaStream_t stream);
+// y [rows, columns]: the same values each time, from [-16, 16). A row that cancels, times one that
+// does not, sums to 0, but for rounding.
+cudaError_t atedm_cuda_launch_noise(atedm_dtype act, void *y, int64_t rows, int64_t columns,
+                                    int64_t stride, bool cancels, cudaStream_t stream);
 
 // ---- move.cu: whole rows, as bytes
 

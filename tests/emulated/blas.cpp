@@ -228,12 +228,15 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     for (uint32_t align : preference->align)
         if (align < 4)
             return CUBLAS_STATUS_NOT_SUPPORTED;
-    cublasLtMatmulHeuristicResult_t result = {};
-    result.algo.data[WORD_ORDER] = d->columns >= FEW_COLUMNS ? ORDER_WHOLE : ORDER_HALVES;
-    for (int i = 0; i < 4; i++)
-        result.algo.data[WORD_ALIGN_A + i] = preference->align[i];
-    ret_results[0] = result;
-    *ret_count = 1;
+    // The best one first.
+    bool is_small = d->columns < FEW_COLUMNS;
+    for (int n = 0; n < 2 && n < wanted; n++, ++*ret_count) {
+        cublasLtMatmulHeuristicResult_t result = {};
+        result.algo.data[WORD_ORDER] = is_small == (n == 0) ? ORDER_HALVES : ORDER_WHOLE;
+        for (int i = 0; i < 4; i++)
+            result.algo.data[WORD_ALIGN_A + i] = preference->align[i];
+        ret_results[n] = result;
+    }
     return CUBLAS_STATUS_SUCCESS;
 }
 

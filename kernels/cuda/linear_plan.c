@@ -1,0 +1,319 @@
+// Algorithms of cuBLASLt for linear layers: y^T = W x^T, column-major as it wants it.
+//
+// Another number of rows wants another algorithm: with the one for 1024 rows, 600 take 1.4 times as
+// long as they have to, and so do 65536. But a row's bits may not depend on how many rows there
+// are. So the heuristic is asked for PLAN_ROWS rows first, without reductions across blocks. What
+// it says for other numbers is taken where it gives the same bits in a trial (a kernel that adds
+// along a row in the same order, in tiles of another size); and where none does, the first one is.
+// The device suite checks the outcome: samples alone and in batches, at full size.
+#include "kernels/cuda/linear.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PLAN_ROWS 1024
+// Plans are for numbers of rows in steps of a quarter of the power of two below, from 16 on.
+#define LEAST_ROWS 16
+#define ROW_STEPS 4
+#define MOST_ROWS 65536
+// The heuristic's proposals that are tried, and rows of a trial: whole tiles and a part of one.
+#define CANDIDATES 8
+#define TRIAL_ROWS 160
+#define TRIAL_ALIGN ((size_t)256)
+
+// One product: descriptors for a number of rows.
+typedef struct product {
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t weight, x, y;
+} product;
+
+void atedm_cuda_plans_destroy(atedm_cuda_plan *plans)
+{
+    while (plans) {
+        atedm_cuda_plan *next = plans->next;
+        free(plans);
+        plans = next;
+    }
+}
+
+// ---- products
+
+static cudaDataType_t data_type(atedm_dtype dtype)
+{
+    return dtype == ATEDM_F32 ? CUDA_R_32F : dtype == ATEDM_BF16 ? CUDA_R_16BF : CUDA_R_16F;
+}
+
+static void product_finish(product *p)
+{
+    if (p->desc)
+        (void)cublasLtMatmulDescDestroy(p->desc);
+    if (p->weight)
+        (void)cublasLtMatrixLayoutDestroy(p->weight);
+    if (p->x)
+        (void)cublasLtMatrixLayoutDestroy(p->x);
+    if (p->y)
+        (void)cublasLtMatrixLayoutDestroy(p->y);
+}
+
+static cublasStatus_t product_init(product *p, atedm_dtype dtype, const atedm_cuda_plan_key *key,
+                                   const void *bias, int64_t rows)
+{
+    *p = (product){0};
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    cudaDataType_t act = data_type(dtype);
+    uint64_t in = (uint64_t)key->in, out = (uint64_t)key->out;
+    cublasStatus_t status = cublasLtMatmulDescCreate(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (!status)
+        status = cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                                sizeof transposed);
+    if (!status && key->bias)
+        status = cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                                sizeof epilogue);
+    if (!status && key->bias)
+        status = cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                                sizeof bias);
+    if (!status)
+        status = cublasLtMatrixLayoutCreate(&p->weight, act, in, out, key->weight_stride);
+    if (!status)
+        status = cublasLtMatrixLayoutCreate(&p->x, act, in, (uint64_t)rows, key->in);
+    if (!status)
+        status = cublasLtMatrixLayoutCreate(&p->y, key->sums ? CUDA_R_32F : act, out,
+                                            (uint64_t)rows, key->out);
+    if (status)
+        product_finish(p);
+    return status;
+}
+
+cublasStatus_t atedm_cuda_multiply(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                   const cublasLtMatmulAlgo_t *algo,
+                                   const atedm_cuda_operands *operands)
+{
+    const float one = 1, beta = key->residual ? 1 : 0;
+    const void *c = key->residual ? operands->residual : operands->y;
+    void *workspace =
+        atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1, ATEDM_CUDA_WORKSPACE_BYTES);
+    if (!workspace)
+        return CUBLAS_STATUS_ALLOC_FAILED;
+    product p;
+    cublasStatus_t status = product_init(&p, s->head.act, key, operands->bias, operands->rows);
+    if (status)
+        return status;
+    status =
+        cublasLtMatmul(((const atedm_cuda_device *)s->head.device)->blas, p.desc, &one,
+                       operands->weight, p.weight, operands->x, p.x, &beta, c, p.y, operands->y,
+                       p.y, algo, workspace, ATEDM_CUDA_WORKSPACE_BYTES, s->stream);
+    product_finish(&p);
+    return status;
+}
+
+// ---- the heuristic
+
+static cublasStatus_t set_preferences(cublasLtMatmulPreference_t preference,
+                                      const atedm_cuda_plan_key *key)
+{
+    const size_t workspace = ATEDM_CUDA_WORKSPACE_BYTES;
+    const uint32_t no_reductions = CUBLASLT_REDUCTION_SCHEME_NONE;
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t attribute;
+        uint32_t bytes;
+    } align[] = {
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, (uint32_t)key->weight_align},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)key->x_align},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)key->residual_align},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)key->y_align},
+    };
+    cublasStatus_t status = cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+    if (!status)
+        status = cublasLtMatmulPreferenceSetAttribute(preference,
+                                                      CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                      &no_reductions, sizeof no_reductions);
+    for (size_t i = 0; !status && i < sizeof align / sizeof *align; i++)
+        status = cublasLtMatmulPreferenceSetAttribute(preference, align[i].attribute,
+                                                      &align[i].bytes, sizeof align[i].bytes);
+    return status;
+}
+
+// Asks for so many algorithms for the key's rows; returns how many there are.
+static int propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
+                   cublasLtMatmulHeuristicResult_t *ret_results)
+{
+    // The bias's address does not matter yet.
+    product p;
+    cublasLtMatmulPreference_t preference = NULL;
+    int n = 0;
+    if (product_init(&p, s->head.act, key, s->scratch[ATEDM_CUDA_SCRATCH_SUMS], key->rows))
+        return 0;
+    if (cublasLtMatmulPreferenceCreate(&preference) || set_preferences(preference, key) ||
+        cublasLtMatmulAlgoGetHeuristic(((const atedm_cuda_device *)s->head.device)->blas, p.desc,
+                                       p.weight, p.x, p.y, p.y, preference, wanted, ret_results,
+                                       &n))
+        n = 0;
+    if (preference)
+        (void)cublasLtMatmulPreferenceDestroy(preference);
+    product_finish(&p);
+    return n;
+}
+
+// ---- trials
+
+// Operands of a trial in scratch memory, and what came of it. Each sum is 0 but for its rounding,
+// which is all that remains: other orders of adding, which would hardly ever change a result that
+// is rounded to 16 bits, change nearly every one of these.
+typedef struct trial {
+    atedm_cuda_operands operands;
+    size_t y_bytes;
+    char *expected, *got; // [host] y_bytes each
+} trial;
+
+static size_t whole(size_t bytes)
+{
+    return (bytes + TRIAL_ALIGN - 1) / TRIAL_ALIGN * TRIAL_ALIGN;
+}
+
+// Places the operands; false where scratch memory, as large as it is from the start, has no room
+// for them, or after failing the stream.
+static bool place_operands(atedm_cuda_stream *s, const atedm_cuda_plan_key *key, trial *t)
+{
+    atedm_dtype act = s->head.act;
+    size_t element = atedm_dtype_size(act), y_elements = (size_t)(TRIAL_ROWS * key->out);
+    size_t weight = whole((size_t)(key->out * key->weight_stride) * element);
+    size_t x = whole((size_t)(TRIAL_ROWS * key->in) * element);
+    size_t zeros = whole(y_elements * element); // bias and residual
+    t->y_bytes = y_elements * (key->sums ? sizeof(float) : element);
+    if (weight + x + zeros + t->y_bytes > ATEDM_CUDA_SUMS_BYTES)
+        return false;
+    char *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, 1, ATEDM_CUDA_SUMS_BYTES);
+    if (!memory)
+        return false;
+    cudaError_t error = atedm_cuda_launch_noise(act, memory, key->out, key->in, key->weight_stride,
+                                                false, s->stream);
+    if (!error)
+        error = atedm_cuda_launch_noise(act, memory + weight, TRIAL_ROWS, key->in, key->in, true,
+                                        s->stream);
+    if (!error)
+        error = cudaMemsetAsync(memory + weight + x, 0, zeros, s->stream);
+    atedm_cuda_check(&s->head, error, "linear");
+    t->operands = (atedm_cuda_operands){.weight = memory,
+                                        .x = memory + weight,
+                                        .bias = memory + weight + x,
+                                        .residual = memory + weight + x,
+                                        .y = memory + weight + x + zeros,
+                                        .rows = TRIAL_ROWS};
+    return !s->head.status;
+}
+
+// Whether the algorithm can do it; the result goes to `to`.
+static bool run_trial(atedm_cuda_stream *s, const atedm_cuda_plan_key *key, const trial *t,
+                      const cublasLtMatmulAlgo_t *algo, char *to)
+{
+    // NaN, so that what is not written is seen.
+    atedm_cuda_check(&s->head, cudaMemsetAsync(t->operands.y, 0xff, t->y_bytes, s->stream),
+                     "linear");
+    if (s->head.status || atedm_cuda_multiply(s, key, algo, &t->operands))
+        return false;
+    atedm_cuda_download(&s->head, t->operands.y, to, t->y_bytes);
+    atedm_cuda_sync(&s->head);
+    return !s->head.status;
+}
+
+// The first of the algorithms that gives the same bits as `known`, else that one.
+static cublasLtMatmulAlgo_t pick_equal(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                       const cublasLtMatmulHeuristicResult_t *candidates, int n,
+                                       const cublasLtMatmulAlgo_t *known)
+{
+    cublasLtMatmulAlgo_t picked = *known;
+    trial t = {0};
+    if (!place_operands(s, key, &t))
+        return picked;
+    t.expected = malloc(t.y_bytes);
+    t.got = malloc(t.y_bytes);
+    bool ready = t.expected && t.got && run_trial(s, key, &t, known, t.expected);
+    for (int i = 0; ready && i < n; i++)
+        if (run_trial(s, key, &t, &candidates[i].algo, t.got) &&
+            memcmp(t.expected, t.got, t.y_bytes) == 0) {
+            picked = candidates[i].algo;
+            break;
+        }
+    free(t.expected);
+    free(t.got);
+    return picked;
+}
+
+// ---- plans
+
+static bool same_key(const atedm_cuda_plan_key *a, const atedm_cuda_plan_key *b)
+{
+    return a->in == b->in && a->out == b->out && a->weight_align == b->weight_align &&
+           a->x_align == b->x_align && a->y_align == b->y_align &&
+           a->residual_align == b->residual_align && a->bias == b->bias &&
+           a->residual == b->residual && a->sums == b->sums && a->rows == b->rows;
+}
+
+static atedm_cuda_plan *find(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
+{
+    atedm_cuda_plan *plan = s->plans;
+    while (plan && !same_key(&plan->key, key))
+        plan = plan->next;
+    return plan;
+}
+
+static atedm_cuda_plan *add(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
+{
+    atedm_cuda_plan *plan = calloc(1, sizeof *plan);
+    if (!plan) {
+        atedm_stream_fail(&s->head, ATEDM_ERR_NOMEM, "no memory for a linear layer's plan");
+        return NULL;
+    }
+    plan->key = *key;
+    plan->next = s->plans;
+    s->plans = plan;
+    return plan;
+}
+
+// The plan for PLAN_ROWS rows, whose bits are everybody's.
+static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
+{
+    atedm_cuda_plan *plan = find(s, key);
+    cublasLtMatmulHeuristicResult_t result;
+    if (plan || !(plan = add(s, key)))
+        return plan;
+    plan->found = propose(s, key, 1, &result) > 0;
+    if (plan->found)
+        plan->algo = result.algo;
+    return plan;
+}
+
+// The number of rows that plans are made for, from `rows` up.
+static int64_t round_rows(int64_t rows)
+{
+    int64_t step = LEAST_ROWS / ROW_STEPS;
+    if (rows >= MOST_ROWS)
+        return MOST_ROWS;
+    while (rows > 2 * ROW_STEPS * step)
+        step *= 2;
+    rows = (rows + step - 1) / step * step;
+    return rows > LEAST_ROWS ? rows : LEAST_ROWS;
+}
+
+const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                           int64_t rows)
+{
+    atedm_cuda_plan_key wanted = *key;
+    wanted.rows = PLAN_ROWS;
+    const atedm_cuda_plan *first = get_first(s, &wanted);
+    wanted.rows = round_rows(rows);
+    if (!first || !first->found || wanted.rows == PLAN_ROWS)
+        return first;
+    atedm_cuda_plan *plan = find(s, &wanted);
+    if (plan || s->graphs.capturing) // a trial waits, which a capture cannot
+        return plan ? plan : first;
+    if (!(plan = add(s, &wanted)))
+        return NULL;
+    cublasLtMatmulHeuristicResult_t candidates[CANDIDATES];
+    int n = propose(s, &wanted, CANDIDATES, candidates);
+    plan->algo = pick_equal(s, &wanted, candidates, n, &first->algo);
+    plan->found = true;
+    return s->head.status ? NULL : plan;
+}
