@@ -1,5 +1,5 @@
 // What the files of the cuDNN part share: dnn.c loads the library and makes the calls, dnn_plan.c
-// makes the plan of a shape. The rest of the backend sees what cuda.h declares of it.
+// makes the plans of a shape. The rest of the backend sees what cuda.h declares of it.
 #ifndef ATEDM_KERNELS_CUDA_DNN_H
 #define ATEDM_KERNELS_CUDA_DNN_H
 
@@ -7,10 +7,19 @@
 
 #include <cudnn_graph.h>
 
-// The library's functions that are called.
+// How one value a channel and sample is added to all of its pixels.
+typedef enum atedm_cuda_dnn_fuse {
+    ATEDM_CUDA_DNN_FUSE_READY,   // by cuDNN where it has a kernel for that, else repeated first
+    ATEDM_CUDA_DNN_FUSE_CHANNEL, // by cuDNN, with a kernel that it compiles where it has none
+    ATEDM_CUDA_DNN_FUSE_REPEAT,  // repeated first
+} atedm_cuda_dnn_fuse;
+
+// The library's functions that are called, and what the environment says of how.
 typedef struct atedm_cuda_dnn_library {
     void *handle; // of dlopen
     bool required;
+    atedm_cuda_dnn_fuse fuse;
+    int64_t most_samples; // of a call
     size_t (*version)(void);
     const char *(*error_string)(cudnnStatus_t status);
     cudnnStatus_t (*create)(cudnnHandle_t *ret_handle);
@@ -28,50 +37,78 @@ typedef struct atedm_cuda_dnn_library {
                              cudnnBackendDescriptor_t pack);
 } atedm_cuda_dnn_library;
 
-// A convolution of one sample, as it is planned. Operands stand at multiples of
+typedef enum atedm_cuda_dnn_addend {
+    ATEDM_CUDA_DNN_NOTHING,
+    ATEDM_CUDA_DNN_WHOLE,   // a value for every element
+    ATEDM_CUDA_DNN_CHANNEL, // a value for every channel of a sample
+} atedm_cuda_dnn_addend;
+
+// A convolution, whatever the number of samples. Operands stand at multiples of
 // ATEDM_CUDA_DNN_ALIGN bytes.
 typedef struct atedm_cuda_dnn_shape {
     int64_t h, w, ho, wo, in, out, kernel, stride;
     int64_t weight_stride; // elements of a row of weights
-    bool bias, addend;     // which are added
+    atedm_cuda_dnn_addend addend;
+    bool bias;
 } atedm_cuda_dnn_shape;
 #define ATEDM_CUDA_DNN_ALIGN 16
 
 // Operands by their unique ids; numbers from ATEDM_CUDA_DNN_SUMS on are of values on the way.
 enum {
-    ATEDM_CUDA_DNN_X = 1,  // act [1, h, w, in]
+    ATEDM_CUDA_DNN_X = 1,  // act [n, h, w, in]
     ATEDM_CUDA_DNN_WEIGHT, // act [out, weight_stride]
-    ATEDM_CUDA_DNN_ADDEND, // act [1, ho, wo, out]
+    ATEDM_CUDA_DNN_ADDEND, // act [n, ho, wo, out], or [n, out] of channels
     ATEDM_CUDA_DNN_BIAS,   // act [out]
-    ATEDM_CUDA_DNN_Y,      // act [1, ho, wo, out]
+    ATEDM_CUDA_DNN_Y,      // act [n, ho, wo, out]
     ATEDM_CUDA_DNN_SUMS,
 };
 
-#define ATEDM_CUDA_DNN_DESCRIPTORS 192
+#define ATEDM_CUDA_DNN_DESCRIPTORS 256
 // Scratch memory for any plan, as much as linear.c has: so it never grows once both have run.
 #define ATEDM_CUDA_DNN_WORKSPACE ((size_t)32 << 20)
 
 typedef struct atedm_cuda_dnn_plan {
-    atedm_cuda_dnn_shape shape;
-    cudnnBackendDescriptor_t plan; // NULL: cuDNN does not take the shape
+    cudnnBackendDescriptor_t plan;                             // NULL: cuDNN does not take it
     cudnnBackendDescriptor_t made[ATEDM_CUDA_DNN_DESCRIPTORS]; // the plan's, and what it refers to
     int n_made;
-    struct atedm_cuda_dnn_plan *next;
+    bool asked; // for the plan, whether or not there is one
 } atedm_cuda_dnn_plan;
+
+// What one kernel is known by: an engine and its settings.
+typedef struct atedm_cuda_dnn_config {
+    int64_t engine, n_knobs;
+    struct {
+        cudnnBackendKnobType_t type;
+        int64_t value;
+    } knobs[CUDNN_KNOB_TYPE_COUNTS];
+} atedm_cuda_dnn_config;
+
+// Plans of a shape: number i is for 2^i samples, with the kernel that was chosen for one.
+#define ATEDM_CUDA_DNN_LEVELS 5
+typedef struct atedm_cuda_dnn_plans {
+    atedm_cuda_dnn_shape shape;
+    atedm_cuda_dnn_config config; // of a kernel that gives a sample its bits in any batch ...
+    bool has_batches;             // ... if it is one
+    atedm_cuda_dnn_plan levels[ATEDM_CUDA_DNN_LEVELS];
+    struct atedm_cuda_dnn_plans *next;
+} atedm_cuda_dnn_plans;
 
 // Of a stream.
 typedef struct atedm_cuda_dnn {
     const atedm_cuda_dnn_library *library;
     cudnnHandle_t handle;
     atedm_dtype act;
-    atedm_cuda_dnn_plan *plans; // by shape
+    atedm_cuda_dnn_plans *plans; // by shape
 } atedm_cuda_dnn;
 
 // ---- dnn_plan.c
 
-// The plan of a shape, or one that says that cuDNN does not take it; NULL when memory is out.
-atedm_cuda_dnn_plan *atedm_cuda_dnn_plan_create(const atedm_cuda_dnn *dnn,
-                                                const atedm_cuda_dnn_shape *shape);
-void atedm_cuda_dnn_plan_destroy(const atedm_cuda_dnn *dnn, atedm_cuda_dnn_plan *plan);
+// The plans of a shape, of which that of one sample is made; NULL when memory is out.
+atedm_cuda_dnn_plans *atedm_cuda_dnn_plans_create(const atedm_cuda_dnn *dnn,
+                                                  const atedm_cuda_dnn_shape *shape);
+void atedm_cuda_dnn_plans_destroy(const atedm_cuda_dnn *dnn, atedm_cuda_dnn_plans *plans);
+// The plan for 2^level samples, made when it is first asked for; NULL where there is none.
+const atedm_cuda_dnn_plan *atedm_cuda_dnn_plan_of(const atedm_cuda_dnn *dnn,
+                                                  atedm_cuda_dnn_plans *plans, int level);
 
 #endif

@@ -1,7 +1,7 @@
 // Convolutions by cuDNN in the cuda backend: which library is taken and what is said of the others,
-// which shapes it gets, and that a shape is planned once. On the emulated backend and the fake
-// cuDNN, whose file is $ATEDM_CUDNN; results of all kinds of shapes are parity's. Criterion runs
-// each test in a process of its own, so that each loads both anew.
+// which shapes it gets, that a shape is planned once, and in how many calls a batch goes. On the
+// emulated backend and the fake cuDNN, whose file is $ATEDM_CUDNN; results of all kinds of shapes
+// are parity's. Criterion runs each test in a process of its own, so that each loads both anew.
 #include "kernels/kernels.h"
 
 #include <criterion/criterion.h>
@@ -55,12 +55,12 @@ static int count_plans(void)
 
 // ---- convolutions of ones by ones, whose sums are known
 
-enum { MOST = 64, SIDE = 3 };
+enum { MOST = 80, SIDE = 3, MOST_N = 40 };
 
 typedef struct setup {
     atedm_device *device;
     atedm_stream *s;
-    char *x, *y; // [device] bf16 [2, SIDE, SIDE, MOST]
+    char *x, *y; // [device] bf16 [MOST_N, SIDE, SIDE, MOST]
 } setup;
 
 static void finish(setup *t)
@@ -73,7 +73,7 @@ static void finish(setup *t)
 
 static setup begin(void)
 {
-    static uint16_t ones[2 * SIDE * SIDE * MOST];
+    static uint16_t ones[MOST_N * SIDE * SIDE * MOST];
     setup t = {.device = open_device()};
     void *x = NULL, *y = NULL;
     atedm_error err = {""};
@@ -90,12 +90,19 @@ static setup begin(void)
 }
 
 static float bias_value = 1;
+static bool varies; // weights and x, whose sums then depend on their order
+
+static uint32_t next_random(void)
+{
+    static uint32_t state = 1;
+    return (state = state * 1664525 + 1013904223) >> 8;
+}
 
 static atedm_weight *make_weight(const setup *t, int64_t in, int64_t out, int64_t kernel)
 {
     static float ones[MOST * MOST * 9];
     for (size_t i = 0; i < sizeof ones / sizeof *ones; i++)
-        ones[i] = 1;
+        ones[i] = varies ? (float)(next_random() & 0xffff) / 65536 - 0.5f : 1;
     const atedm_host_tensor matrix = {ones, ATEDM_F32, 4, {out, in, kernel, kernel}};
     float biases[MOST];
     for (int i = 0; i < MOST; i++)
@@ -111,7 +118,7 @@ static atedm_weight *make_weight(const setup *t, int64_t in, int64_t out, int64_
 static atedm_status convolve(setup *t, int64_t in, int64_t out, int64_t kernel, int64_t n,
                              size_t shift, atedm_error *err)
 {
-    uint16_t result[2 * SIDE * SIDE * MOST];
+    static uint16_t result[MOST_N * SIDE * SIDE * MOST];
     atedm_weight *weight = make_weight(t, in, out, kernel);
     const atedm_conv_args args = {
         .weight = weight, .x = t->x + shift, .y = t->y, .n = n, .h = SIDE, .w = SIDE};
@@ -227,7 +234,6 @@ Test(cudnn, does_not_start)
 
 // ---- which shapes
 
-// Each sample is a call of its own; a shape has one plan, whatever the number of samples.
 Test(cudnn, plans_once)
 {
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
@@ -237,11 +243,13 @@ Test(cudnn, plans_once)
     cr_assert_gt(plans, 0);
     cr_assert_eq(count_runs(), 1);
     expect_convolved(&t, 32, 64, 3, 2, 0);
+    cr_assert_eq(count_plans(), plans + 1);
     expect_convolved(&t, 32, 64, 3, 1, 0);
-    cr_assert_eq(count_plans(), plans);
+    expect_convolved(&t, 32, 64, 3, 2, 0);
+    cr_assert_eq(count_plans(), plans + 1);
     cr_assert_eq(count_runs(), 4);
     expect_convolved(&t, 32, 64, 1, 1, 0);
-    cr_assert_gt(count_plans(), plans);
+    cr_assert_gt(count_plans(), plans + 1);
     cr_assert_eq(count_runs(), 5);
     finish(&t);
 }
@@ -327,4 +335,169 @@ Test(cudnn, failure_is_a_status)
     cr_assert(strstr(err.message, "conv: cuDNN: CUDNN_STATUS_EXECUTION_FAILED") != NULL, "%s",
               err.message);
     finish(&t);
+}
+
+// ---- batches
+
+typedef enum addend { NOTHING, CHANNELS, RESIDUAL, IN_PLACE } addend;
+
+// Of samples from `first` on; what is added is in the first half of y's memory, or y itself.
+static void enqueue(const setup *t, const atedm_weight *weight, addend what, const char *added,
+                    int64_t first, int64_t n)
+{
+    int64_t out = atedm_weight_out(weight), bytes = SIDE * SIDE * out * 2;
+    const atedm_conv_args args = {
+        .weight = weight,
+        .x = t->x + first * SIDE * SIDE * atedm_weight_in(weight) * 2,
+        .channel_add = what == CHANNELS ? added + first * out * 2 : NULL,
+        .residual = what == RESIDUAL   ? added + first * bytes
+                    : what == IN_PLACE ? t->y + first * bytes
+                                       : NULL,
+        .y = t->y + first * bytes,
+        .n = n,
+        .h = SIDE,
+        .w = SIDE,
+    };
+    atedm_conv(t->s, &args);
+}
+
+// Calls that cuDNN gets for `n` samples, each of which has the bits that it has alone.
+static int calls_for(setup *t, int64_t out, addend what, int64_t n)
+{
+    static uint16_t values[MOST_N * SIDE * SIDE * MOST], together[MOST_N * SIDE * SIDE * MOST],
+        alone[MOST_N * SIDE * SIDE * MOST];
+    const size_t bytes = (size_t)(n * SIDE * SIDE * out) * sizeof *values;
+    void *added = NULL;
+    atedm_error err = {""};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        values[i] = (uint16_t)(0x3f00 | (next_random() & 0x80ff)); // 0.5 to 2, and negative ones
+    varies = true;
+    cr_assert_eq(atedm_device_alloc(t->device, sizeof values, &added, NULL), ATEDM_OK);
+    atedm_weight *weight = make_weight(t, 32, out, 3);
+    atedm_upload(t->s, values, t->x, sizeof values);
+    atedm_upload(t->s, values, added, sizeof values);
+    atedm_upload(t->s, values, t->y, bytes);
+    for (int64_t i = 0; i < n; i++)
+        enqueue(t, weight, what, added, i, 1);
+    atedm_download(t->s, t->y, alone, bytes);
+    atedm_upload(t->s, values, t->y, bytes);
+    int before = count_runs();
+    enqueue(t, weight, what, added, 0, n);
+    atedm_download(t->s, t->y, together, bytes);
+    cr_assert_eq(atedm_stream_sync(t->s, &err), ATEDM_OK, "%s", err.message);
+    cr_assert_eq(memcmp(together, alone, bytes), 0, "%d channels, addend %d", (int)out, what);
+    atedm_weight_destroy(weight);
+    atedm_device_free(t->device, added);
+    return count_runs() - before;
+}
+
+// 21 is 16, 4 and 1. A shape has five plans at most.
+Test(cudnn, batches)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    setup t = begin();
+    cr_assert_eq(calls_for(&t, 64, NOTHING, 1), 1);
+    int plans = count_plans();
+    cr_assert_eq(calls_for(&t, 64, NOTHING, 21), 3);
+    cr_assert_eq(count_plans(), plans + 2);
+    cr_assert_eq(calls_for(&t, 64, NOTHING, 31), 5);
+    cr_assert_eq(calls_for(&t, 64, NOTHING, 40), 3);
+    for (int n = 1; n <= MOST_N; n++)
+        (void)calls_for(&t, 64, NOTHING, n);
+    cr_assert_eq(count_plans(), plans + 4);
+    finish(&t);
+}
+
+// The fake's engines differ by the number of channels: see dnn_engines.cpp.
+Test(cudnn, batches_that_are_not_taken)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    static const struct {
+        int64_t out;
+        int calls;
+    } cases[] = {
+        {8, 11},  // a setting that nobody knows
+        {24, 3},  // all is well: 8, 2 and 1
+        {32, 11}, // room for sums of parts in the workspace
+        {40, 11}, // no engine
+        {48, 11}, // a setting that splits sums
+        {56, 6},  // no plan for 4 and more
+    };
+    setup t = begin();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_assert_eq(calls_for(&t, cases[i].out, NOTHING, 11), cases[i].calls, "%d channels",
+                     (int)cases[i].out);
+        int plans = count_plans(); // what is refused is not asked for again
+        cr_assert_eq(calls_for(&t, cases[i].out, NOTHING, 11), cases[i].calls);
+        cr_assert_eq(count_plans(), plans);
+    }
+    finish(&t);
+}
+
+static void expect_calls(const char *batch, int calls)
+{
+    setenv("ATEDM_CUDA_CONV_BATCH", batch, 1);
+    setup t = begin();
+    cr_assert_eq(calls_for(&t, 64, NOTHING, 11), calls);
+    finish(&t);
+}
+
+Test(cudnn, smaller_batches)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    expect_calls("1", 11);
+    expect_calls("4", 4);
+    expect_calls("7", 4);
+    expect_calls("16", 3);
+}
+
+Test(cudnn, unknown_batch)
+{
+    static const char *const wrong[] = {"0", "17", "-1", "4x", ""};
+    unsetenv("ATEDM_CUDA_CONV");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        setenv("ATEDM_CUDA_CONV_BATCH", wrong[i], 1);
+        expect_refused(": a number from 1 to 16");
+    }
+}
+
+// The copies of up to 14 samples fit: then it is 8 and 8, not 16.
+Test(cudnn, values_of_channels)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    setup t = begin();
+    cr_assert_eq(calls_for(&t, 64, RESIDUAL, 16), 1);
+    cr_assert_eq(calls_for(&t, 64, IN_PLACE, 16), 2);
+    cr_assert_eq(calls_for(&t, 64, CHANNELS, 16), 1);
+    cr_assert_eq(calls_for(&t, 80, CHANNELS, 16), 2); // has to be compiled
+    int plans = count_plans();
+    cr_assert_eq(calls_for(&t, 80, CHANNELS, 16), 2);
+    cr_assert_eq(count_plans(), plans);
+    finish(&t);
+}
+
+Test(cudnn, values_of_channels_repeated)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    setenv("ATEDM_CUDA_CONV_FUSE", "repeat", 1);
+    setup t = begin();
+    cr_assert_eq(calls_for(&t, 64, CHANNELS, 16), 2);
+    finish(&t);
+}
+
+Test(cudnn, values_of_channels_compiled)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    setenv("ATEDM_CUDA_CONV_FUSE", "channel", 1);
+    setup t = begin();
+    cr_assert_eq(calls_for(&t, 64, CHANNELS, 16), 1);
+    cr_assert_eq(calls_for(&t, 80, CHANNELS, 16), 1);
+    finish(&t);
+}
+
+Test(cudnn, unknown_fuse)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    setenv("ATEDM_CUDA_CONV_FUSE", "bias", 1);
+    expect_refused("\"bias\": auto, channel or repeat");
 }
