@@ -192,27 +192,69 @@ GPU_FN uint32_t gpu_pack(gpu_f16, float low, float high)
 #define GPU_VECTOR 8
 
 // Whether GPU_VECTOR elements at p can be moved as whole vectors.
-GPU_FN bool gpu_is_aligned(const void *p)
+__host__ GPU_FN bool gpu_is_aligned(const void *p)
 {
     return ((uintptr_t)p & 15) == 0;
 }
 
-// `n` <= GPU_VECTOR elements; `whole` says that there are GPU_VECTOR and that p is aligned.
-template <class T> GPU_FN void gpu_load_vector(const T *p, int64_t n, bool whole, float *x)
+// GPU_VECTOR elements as they are in memory: half the registers of their values, in 16 bits.
+template <class T> struct gpu_vector {
+    uint4 words[GPU_VECTOR * sizeof(T) / sizeof(uint4)];
+};
+
+// `n` <= GPU_VECTOR elements, zeros behind them; `whole` says that there are GPU_VECTOR and that p
+// is aligned.
+template <class T> GPU_FN void gpu_read_vector(const T *p, int64_t n, bool whole, gpu_vector<T> &x)
 {
     if (whole) {
-        alignas(16) T v[GPU_VECTOR];
 #pragma unroll
-        for (unsigned i = 0; i < GPU_VECTOR * sizeof(T) / sizeof(uint4); i++)
-            reinterpret_cast<uint4 *>(v)[i] = reinterpret_cast<const uint4 *>(p)[i];
-#pragma unroll
-        for (int i = 0; i < GPU_VECTOR; i++)
-            x[i] = gpu_load(v[i]);
+        for (unsigned i = 0; i < sizeof x / sizeof(uint4); i++)
+            x.words[i] = reinterpret_cast<const uint4 *>(p)[i];
         return;
     }
+    T v[GPU_VECTOR], zero;
+    gpu_store(&zero, 0.0f);
 #pragma unroll
     for (int i = 0; i < GPU_VECTOR; i++)
-        x[i] = i < n ? gpu_load(p[i]) : 0.0f;
+        v[i] = i < n ? p[i] : zero;
+    memcpy(&x, v, sizeof x);
+}
+
+template <class T> GPU_FN void gpu_unpack(const gpu_vector<T> &x, float *to)
+{
+    T v[GPU_VECTOR];
+    memcpy(v, &x, sizeof x);
+#pragma unroll
+    for (int i = 0; i < GPU_VECTOR; i++)
+        to[i] = gpu_load(v[i]);
+}
+// The upper halves of floats. By words, which nvcc then keeps as they are until they are used.
+GPU_FN void gpu_unpack(const gpu_vector<gpu_bf16> &x, float *to)
+{
+    const unsigned w[] = {x.words[0].x, x.words[0].y, x.words[0].z, x.words[0].w};
+#pragma unroll
+    for (int i = 0; i < GPU_VECTOR / 2; i++) {
+        to[i * 2] = __uint_as_float(w[i] << 16);
+        to[i * 2 + 1] = __uint_as_float(w[i] & 0xffff0000u);
+    }
+}
+
+// What was unpacked before is unpacked anew, rather than held in registers until then.
+template <class T> GPU_FN void gpu_forget_unpacked(gpu_vector<T> &x)
+{
+#ifdef __CUDACC__
+    for (uint4 &word : x.words)
+        asm volatile("" : "+r"(word.x), "+r"(word.y), "+r"(word.z), "+r"(word.w));
+#else
+    (void)x;
+#endif
+}
+
+template <class T> GPU_FN void gpu_load_vector(const T *p, int64_t n, bool whole, float *x)
+{
+    gpu_vector<T> v;
+    gpu_read_vector(p, n, whole, v);
+    gpu_unpack(v, x);
 }
 
 template <class T> GPU_FN void gpu_store_vector(T *p, int64_t n, bool whole, const float *x)
@@ -303,6 +345,12 @@ GPU_FN float gpu_activate(int activation, float x)
     if (activation == ATEDM_ACT_QUICK_GELU)
         return x * gpu_reciprocal(1.0f + expf(-1.702f * x));
     return x;
+}
+
+// SiLU for results of 16 bits, off by some units of f32's last place.
+GPU_FN float gpu_quick_silu(float x)
+{
+    return x * gpu_reciprocal(1.0f + gpu_exp2(x * -1.4426950408889634f));
 }
 
 GPU_FN float gpu_warp_sum(float x)

@@ -17,7 +17,7 @@
 // ---- sequences of few operations
 
 // A group norm over GROWS rows takes more scratch memory than the emulated backend starts with.
-enum { COUNT = 64, ROWS = 4, WIDTH = 16, GROWS = 256 };
+enum { COUNT = 64, ROWS = 4, WIDTH = 16, GROWS = 512 };
 
 // A sequence: x += y `times` times, then whatever else is asked for.
 typedef struct sequence {

@@ -308,6 +308,18 @@ void parity_build_group_norm(parity_case *c)
     p->c = p->groups * parity_range(&c->rng, 1, parity_chance(&c->rng, 20) ? 40 : 10);
     p->n = parity_range(&c->rng, 1, 3);
     p->hw = parity_range(&c->rng, 1, parity_chance(&c->rng, 20) ? 600 : 90);
+    // Backends merge many groups' statistics of many chunks in another way than those of few, and
+    // cut groups that are very wide.
+    if (parity_chance(&c->rng, 6))
+        *p = (group_norm_params){.n = 2,
+                                 .hw = parity_range(&c->rng, 2300, 2500),
+                                 .c = 32 * parity_range(&c->rng, 8, 12),
+                                 .groups = 32};
+    else if (parity_chance(&c->rng, 4)) {
+        p->groups = (int)parity_range(&c->rng, 1, 2);
+        p->c = p->groups * parity_range(&c->rng, 2000, 2200);
+        p->hw = parity_range(&c->rng, 1, 20);
+    }
     if (c->bench >= 0)
         *p = (group_norm_params){
             bench[c->bench][0], bench[c->bench][1], bench[c->bench][2], 32, 0, true, false};
@@ -353,6 +365,8 @@ void parity_build_layer_norm(parity_case *c)
     static const int64_t bench[][2] = {{8192, 640}, {2048, 1280}};
     layer_norm_params *p = c->params = parity_alloc(c, 1, sizeof *p);
     p->c = random_channels(&c->rng);
+    if (parity_chance(&c->rng, 15)) // rows that backends hold in registers, and longer ones
+        p->c = 8 * parity_range(&c->rng, 90, 270);
     p->rows = parity_range(&c->rng, 1, 90);
     if (c->bench >= 0) {
         p->rows = bench[c->bench][0];
