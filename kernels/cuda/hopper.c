@@ -9,10 +9,6 @@
 // "hopper", attention64_hopper.cu's and rank64_hopper.cu's, for which the device has to be of
 // compute capability 9.0; "auto", the default.
 #define CHOICE_ENVIRONMENT "ATEDM_CUDA_ATTENTION"
-// What auto is there. The Hopper path has been executed by the emulation only: once the device
-// suite has passed with it on a GPU, and bench_gpu.py has it ahead, this is for it.
-#define AUTO_TAKES_HOPPER false
-
 #define HOPPER_MAJOR 9
 // The CUDA version that the driver's function is of: the first that has it.
 #define ENCODE_VERSION 12000
@@ -41,7 +37,7 @@ atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, 
 {
     const char *choice = getenv(CHOICE_ENVIRONMENT);
     bool is_auto = !choice || strcmp(choice, "auto") == 0;
-    bool hopper = is_auto ? AUTO_TAKES_HOPPER : strcmp(choice, "hopper") == 0;
+    bool hopper = is_auto || strcmp(choice, "hopper") == 0;
     atedm_cuda_hopper found = {0};
     int major = 0;
     if (!is_auto && !hopper && strcmp(choice, "portable") != 0)
@@ -61,7 +57,7 @@ atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, 
                                choice, major, HOPPER_MAJOR);
     if (hopper && major == HOPPER_MAJOR) {
         atedm_status status = find_encode(&found.encode, err);
-        if (status)
+        if (status && !is_auto)
             return status;
     }
     *ret_hopper = found;
