@@ -1,10 +1,9 @@
 // Convolutions by cuDNN: the library, and the calls. Plans are made in dnn_plan.c; what this part
 // does not take is left to conv.cu.
 //
-// A batch is cut into calls of 16, 8, 4, 2 and 1 samples, as far as the shape has plans that keep a
-// sample's bits whatever is beside it; each is made at its first use, so that a shape has five at
-// most. Later calls allocate nothing and wait for nothing, so that they can be captured into a
-// graph.
+// A batch goes in calls of 16, 8, 4, 2 and 1 samples, so that a shape has five plans at most. They
+// are made and tried at the first call; later calls allocate nothing and wait for nothing, so that
+// they can be captured into a graph.
 #include "kernels/cuda/dnn.h"
 
 #include <dlfcn.h>
@@ -16,23 +15,13 @@
 #define CHOICE_ENVIRONMENT "ATEDM_CUDA_CONV"
 // The library's file, where it is not ATEDM_CUDNN_FILE, which the build says.
 #define LIBRARY_ENVIRONMENT "ATEDM_CUDNN"
-// One value a channel and sample, added to all of its pixels: "repeat" writes it out for every
-// pixel, which cuDNN then adds; "channel" has cuDNN take it as it is, with a kernel that it
-// compiles at the shape's first use if need be, to measure that; "auto", the default: as it is
-// where a kernel is ready for that.
-#define FUSE_ENVIRONMENT "ATEDM_CUDA_CONV_FUSE"
-// The most samples of a call, 16 where it does not say; 1: each sample is a call of its own.
-#define BATCH_ENVIRONMENT "ATEDM_CUDA_CONV_BATCH"
-#define MOST_SAMPLES ((int64_t)1 << (ATEDM_CUDA_DNN_LEVELS - 1))
-// Bytes of an operand of more than one sample: what a kernel that counts in 32 bits gets right.
-#define MOST_OPERAND ((size_t)INT32_MAX)
-// What a call may have written to scratch before it: that is read again while the L2 cache has it,
-// and is within what the stream has anyway.
-#define MOST_COPIED (ATEDM_CUDA_SUMS_BYTES / 4)
 // The major version that the headers are of; descriptors differ between these.
 #define LIBRARY_MAJOR 9
 // Channels of a pixel start at whole vectors.
 #define CHANNEL_STEP 8
+#define MOST_SAMPLES 16 // of a call
+// Of x or y of a call: kernels may count bytes in 32 bits.
+#define MOST_OPERAND_BYTES ((int64_t)1 << 30)
 
 _Static_assert(CUDNN_MAJOR == LIBRARY_MAJOR, "the headers are of another version");
 
@@ -78,30 +67,6 @@ static atedm_status find_functions(atedm_cuda_dnn_library *library, atedm_error 
     return ATEDM_OK;
 }
 
-static atedm_status read_environment(atedm_cuda_dnn_library *library, atedm_error *err)
-{
-    static const char *const names[] = {[ATEDM_CUDA_DNN_FUSE_READY] = "auto",
-                                        [ATEDM_CUDA_DNN_FUSE_CHANNEL] = "channel",
-                                        [ATEDM_CUDA_DNN_FUSE_REPEAT] = "repeat"};
-    const char *fuse = getenv(FUSE_ENVIRONMENT), *batch = getenv(BATCH_ENVIRONMENT);
-    size_t i = 0, n = sizeof names / sizeof *names;
-    while (fuse && i < n && strcmp(fuse, names[i]) != 0)
-        i++;
-    if (i == n)
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "cuda: " FUSE_ENVIRONMENT " is \"%s\": auto, channel or repeat",
-                               fuse);
-    library->fuse = (atedm_cuda_dnn_fuse)i;
-    char *end = NULL;
-    library->most_samples = batch ? strtol(batch, &end, 10) : MOST_SAMPLES;
-    if (batch &&
-        (end == batch || *end || library->most_samples < 1 || library->most_samples > MOST_SAMPLES))
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "cuda: " BATCH_ENVIRONMENT " is \"%s\": a number from 1 to %d",
-                               batch, (int)MOST_SAMPLES);
-    return ATEDM_OK;
-}
-
 static atedm_status open_library(bool required, atedm_cuda_dnn_library **ret_library,
                                  atedm_error *err)
 {
@@ -142,11 +107,6 @@ atedm_status atedm_cuda_dnn_load(atedm_cuda_dnn_library **ret_library, atedm_err
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
                                "cuda: " CHOICE_ENVIRONMENT " is \"%s\": auto, cudnn or own",
                                choice);
-    }
-    atedm_status status = library ? read_environment(library, err) : ATEDM_OK;
-    if (status) {
-        atedm_cuda_dnn_unload(library);
-        return status;
     }
     *ret_library = library;
     return ATEDM_OK;
@@ -193,9 +153,9 @@ void atedm_cuda_dnn_destroy(atedm_cuda_dnn *dnn)
     if (!dnn)
         return;
     while (dnn->plans) {
-        atedm_cuda_dnn_plans *plans = dnn->plans;
-        dnn->plans = plans->next;
-        atedm_cuda_dnn_plans_destroy(dnn, plans);
+        atedm_cuda_dnn_plan *plan = dnn->plans;
+        dnn->plans = plan->next;
+        atedm_cuda_dnn_plan_destroy(dnn, plan);
     }
     if (dnn->handle)
         (void)dnn->library->destroy(dnn->handle);
@@ -211,46 +171,54 @@ bool atedm_cuda_dnn_move(atedm_cuda_dnn *dnn, cudaStream_t stream)
 
 static bool same_shape(const atedm_cuda_dnn_shape *a, const atedm_cuda_dnn_shape *b)
 {
-    return a->h == b->h && a->w == b->w && a->in == b->in && a->out == b->out &&
+    return a->n == b->n && a->h == b->h && a->w == b->w && a->in == b->in && a->out == b->out &&
            a->kernel == b->kernel && a->stride == b->stride &&
            a->weight_stride == b->weight_stride && a->bias == b->bias && a->addend == b->addend;
 }
 
-// The shape's plans, made at its first use; NULL after failing the stream.
-static atedm_cuda_dnn_plans *get_plans(atedm_stream *s, const atedm_cuda_dnn_shape *shape)
+// The shape's plan, made at its first use. NULL where it cannot be made now, or after failing the
+// stream.
+static const atedm_cuda_dnn_plan *get_plan(atedm_stream *head, const atedm_cuda_dnn_shape *shape)
 {
-    atedm_cuda_dnn *dnn = atedm_cuda_stream_of(s)->dnn;
-    for (atedm_cuda_dnn_plans *p = dnn->plans; p; p = p->next)
+    atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    atedm_cuda_dnn *dnn = s->dnn;
+    for (const atedm_cuda_dnn_plan *p = dnn->plans; p; p = p->next)
         if (same_shape(&p->shape, shape))
             return p;
-    atedm_cuda_dnn_plans *plans = atedm_cuda_dnn_plans_create(dnn, shape);
-    if (!plans) {
-        atedm_stream_fail(s, ATEDM_ERR_NOMEM, "no memory for a convolution's plan");
+    const atedm_cuda_dnn_plan *alone = NULL;
+    if (shape->n > 1) {
+        atedm_cuda_dnn_shape one = *shape;
+        one.n = 1;
+        alone = get_plan(head, &one);
+    }
+    if (head->status || s->graphs.capturing) // a trial waits, which a capture cannot
+        return NULL;
+    atedm_cuda_dnn_plan *plan = atedm_cuda_dnn_plan_create(dnn, shape);
+    if (!plan) {
+        atedm_stream_fail(head, ATEDM_ERR_NOMEM, "no memory for a convolution's plan");
         return NULL;
     }
-    plans->next = dnn->plans;
-    dnn->plans = plans;
-    return plans;
+    plan->next = dnn->plans;
+    dnn->plans = plan;
+    atedm_cuda_dnn_choose(s, alone ? alone : plan, plan);
+    return head->status ? NULL : plan;
 }
 
-// The plan for `most` samples, or for as many of them as there is one for; there is one for one.
-static const atedm_cuda_dnn_plan *get_plan(const atedm_cuda_dnn *dnn, atedm_cuda_dnn_plans *plans,
-                                           int64_t most, int64_t *ret_samples)
+// The plan for as many of `most` samples as there is one for; NULL where there is none for one.
+static const atedm_cuda_dnn_plan *get_largest_plan(atedm_stream *head,
+                                                   const atedm_cuda_dnn_shape *shape, int64_t most)
 {
-    for (int level = ATEDM_CUDA_DNN_LEVELS - 1; level > 0; level--) {
-        *ret_samples = (int64_t)1 << level;
-        const atedm_cuda_dnn_plan *plan =
-            *ret_samples <= most ? atedm_cuda_dnn_plan_of(dnn, plans, level) : NULL;
-        if (plan)
+    atedm_cuda_dnn_shape some = *shape;
+    for (some.n = MOST_SAMPLES; some.n > 0; some.n /= 2) {
+        const atedm_cuda_dnn_plan *plan = some.n <= most ? get_plan(head, &some) : NULL;
+        if (plan && plan->plan)
             return plan;
     }
-    *ret_samples = 1;
-    return atedm_cuda_dnn_plan_of(dnn, plans, 0);
+    return NULL;
 }
 
-// Enqueues a plan; `operands` by unique id from 1 on, NULL where there is none.
-static cudnnStatus_t execute(const atedm_cuda_dnn *dnn, const atedm_cuda_dnn_plan *plan,
-                             const void *const *operands, void *workspace)
+cudnnStatus_t atedm_cuda_dnn_execute(const atedm_cuda_dnn *dnn, cudnnBackendDescriptor_t candidate,
+                                     const void *const *operands, void *workspace)
 {
     const atedm_cuda_dnn_library *library = dnn->library;
     const void *pointers[ATEDM_CUDA_DNN_Y];
@@ -273,7 +241,7 @@ static cudnnStatus_t execute(const atedm_cuda_dnn *dnn, const atedm_cuda_dnn_pla
     if (!status)
         status = library->finalize(pack);
     if (!status)
-        status = library->execute(dnn->handle, plan->plan, pack);
+        status = library->execute(dnn->handle, candidate, pack);
     if (pack)
         (void)library->unmake(pack);
     return status;
@@ -284,66 +252,61 @@ static const void *at(const void *p, int64_t sample, int64_t elements, atedm_dty
     return p ? (const char *)p + (size_t)(sample * elements) * atedm_dtype_size(act) : NULL;
 }
 
-// What is added to each of `n` samples from `first` on. A residual that y replaces is copied to
-// `scratch`: cuDNN says nothing of operands that are also results. So are values of channels, once
-// for each pixel, where the plan does not take them as they are.
+// What is added to every element of `n` samples from `first` on. A residual that y replaces is
+// copied to `scratch`: cuDNN says nothing of operands that are also results. One value a channel is
+// repeated there: it has a vector to add, but that is the bias.
 static const void *get_addend(atedm_stream *s, const atedm_conv_args *args,
                               const atedm_cuda_dnn_shape *shape, int64_t first, int64_t n,
-                              void *scratch)
+                              char *scratch)
 {
     int64_t pixels = shape->ho * shape->wo;
-    size_t row = (size_t)shape->out * atedm_dtype_size(s->act);
+    size_t row = (size_t)shape->out * atedm_dtype_size(s->act), image = (size_t)pixels * row;
     const void *residual = at(args->residual, first, pixels * shape->out, s->act);
-    if (shape->addend == ATEDM_CUDA_DNN_CHANNEL)
-        return at(args->channel_add, first, shape->out, s->act);
-    if (!scratch)
-        return residual;
-    if (args->residual)
-        atedm_cuda_copy(s, residual, scratch, (size_t)(n * pixels) * row);
     for (int64_t i = 0; args->channel_add && i < n; i++)
         atedm_cuda_check(
             s,
             atedm_cuda_launch_repeat(at(args->channel_add, first + i, shape->out, s->act),
-                                     (char *)scratch + (size_t)(i * pixels) * row, row, pixels,
+                                     scratch + (size_t)i * image, row, pixels,
                                      atedm_cuda_stream_of(s)->stream),
             "conv");
-    return scratch;
+    if (scratch && !args->channel_add)
+        atedm_cuda_copy(s, residual, scratch, (size_t)n * image);
+    return scratch ? scratch : residual;
 }
 
-// The most samples of a call: at least one, and no more than memory is to be used for.
-static int64_t most_samples(const atedm_cuda_dnn *dnn, const atedm_cuda_dnn_shape *shape,
-                            bool copies)
+// The most samples of a call: at least one, and so few that operands and what is copied fit.
+static int64_t most_samples(const atedm_cuda_dnn_shape *shape, int64_t element, bool copies)
 {
-    size_t element = atedm_dtype_size(dnn->act);
-    size_t x = (size_t)(shape->h * shape->w * shape->in) * element;
-    size_t y = (size_t)(shape->ho * shape->wo * shape->out) * element;
-    size_t most = (size_t)dnn->library->most_samples, fit = MOST_OPERAND / (x > y ? x : y);
-    if (copies && fit > MOST_COPIED / y)
-        fit = MOST_COPIED / y;
-    if (most > fit)
-        most = fit;
-    return most > 1 ? (int64_t)most : 1;
+    int64_t x = shape->h * shape->w * shape->in * element;
+    int64_t y = shape->ho * shape->wo * shape->out * element;
+    int64_t most = MOST_OPERAND_BYTES / (x > y ? x : y);
+    if (copies && most > (int64_t)ATEDM_CUDA_SUMS_BYTES / y)
+        most = (int64_t)ATEDM_CUDA_SUMS_BYTES / y;
+    return most > 1 ? most : 1;
 }
 
-static void convolve(atedm_stream *head, const atedm_conv_args *args, atedm_cuda_dnn_plans *plans)
+// False where there is no plan.
+static bool convolve(atedm_stream *head, const atedm_conv_args *args,
+                     const atedm_cuda_dnn_shape *shape)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     const atedm_cuda_weight *w = atedm_cuda_weight_of(args->weight);
-    const atedm_cuda_dnn_shape *shape = &plans->shape;
     int64_t y_elements = shape->ho * shape->wo * shape->out, n;
-    bool copies =
-        shape->addend == ATEDM_CUDA_DNN_WHOLE && (args->channel_add || args->residual == args->y);
-    int64_t most = most_samples(s->dnn, shape, copies);
-    if (most > args->n)
-        most = args->n;
-    void *scratch = NULL, *workspace = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1,
-                                                              ATEDM_CUDA_DNN_WORKSPACE);
-    if (workspace && copies)
-        scratch = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, most * y_elements,
-                                         atedm_dtype_size(head->act));
+    bool copies = args->channel_add || (args->residual && args->residual == args->y);
+    int64_t most = most_samples(shape, (int64_t)atedm_dtype_size(head->act), copies);
     for (int64_t i = 0; i < args->n && !head->status; i += n) {
-        const atedm_cuda_dnn_plan *plan =
-            get_plan(s->dnn, plans, most < args->n - i ? most : args->n - i, &n);
+        n = args->n - i < most ? args->n - i : most;
+        const atedm_cuda_dnn_plan *plan = get_largest_plan(head, shape, n);
+        if (!plan)
+            return head->status != ATEDM_OK;
+        n = plan->shape.n;
+        void *scratch = NULL, *workspace = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE,
+                                                                  1, ATEDM_CUDA_DNN_WORKSPACE);
+        if (workspace && copies)
+            scratch = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, n * y_elements,
+                                             atedm_dtype_size(head->act));
+        if (!workspace || (copies && !scratch))
+            return true;
         const void *const operands[ATEDM_CUDA_DNN_Y + 1] = {
             [ATEDM_CUDA_DNN_X] = at(args->x, i, shape->h * shape->w * shape->in, head->act),
             [ATEDM_CUDA_DNN_WEIGHT] = w->values,
@@ -351,11 +314,12 @@ static void convolve(atedm_stream *head, const atedm_conv_args *args, atedm_cuda
             [ATEDM_CUDA_DNN_BIAS] = w->act_bias,
             [ATEDM_CUDA_DNN_Y] = at(args->y, i, y_elements, head->act),
         };
-        cudnnStatus_t status = execute(s->dnn, plan, operands, workspace);
+        cudnnStatus_t status = atedm_cuda_dnn_execute(s->dnn, plan->plan, operands, workspace);
         if (status)
             atedm_stream_fail(head, ATEDM_ERR_DEVICE, "cuda: conv: cuDNN: %s",
                               s->dnn->library->error_string(status));
     }
+    return true;
 }
 
 // What no plan is made for: other types of bias, two addends, odd channels and addresses. Whole
@@ -375,8 +339,8 @@ bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args)
     const atedm_cuda_weight *w = atedm_cuda_weight_of(args->weight);
     if (!atedm_cuda_stream_of(s)->dnn || !is_for_dnn(w, args))
         return false;
-    bool fuses = atedm_cuda_stream_of(s)->dnn->library->fuse != ATEDM_CUDA_DNN_FUSE_REPEAT;
-    atedm_cuda_dnn_shape shape = {
+    const atedm_cuda_dnn_shape shape = {
+        .n = 1,
         .h = args->h,
         .w = args->w,
         .ho = (args->h + w->head.stride - 1) / w->head.stride,
@@ -387,18 +351,7 @@ bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args)
         .stride = w->head.stride,
         .weight_stride = w->row_elements,
         .bias = w->act_bias != NULL,
-        .addend = args->channel_add && fuses            ? ATEDM_CUDA_DNN_CHANNEL
-                  : args->channel_add || args->residual ? ATEDM_CUDA_DNN_WHOLE
-                                                        : ATEDM_CUDA_DNN_NOTHING,
+        .addend = args->channel_add || args->residual,
     };
-    atedm_cuda_dnn_plans *plans = get_plans(s, &shape);
-    if (plans && !plans->levels[0].plan && shape.addend == ATEDM_CUDA_DNN_CHANNEL) {
-        shape.addend = ATEDM_CUDA_DNN_WHOLE;
-        plans = get_plans(s, &shape);
-    }
-    if (plans && !plans->levels[0].plan)
-        return false;
-    if (plans)
-        convolve(s, args, plans);
-    return true;
+    return convolve(s, args, &shape);
 }

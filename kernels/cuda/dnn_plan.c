@@ -1,16 +1,9 @@
 // Plans of convolutions in cuDNN's graph API: the convolution with what is added to it as one graph
-// of operations, sums in F32 on the way, and an engine for it.
+// of operations, sums in F32 on the way, and engines for it.
 //
-// Which engine is for cuDNN's heuristics to say, but not everything that it proposes will do: the
+// Which engines is for cuDNN's heuristics to say, but not everything that it proposes will do: the
 // same call has to give the same bits, products of act are to be summed in F32, and nobody waits
 // for a compiler.
-//
-// The heuristics are told of one sample. Plans for more take the same engine with the same
-// settings: that is the same kernel with the same tiles, in which one thread block sums all
-// products of an element in the tiles' order, so that what else is in the batch does not matter.
-// cuDNN promises nothing of the kind. It rests on what is checked here, that no setting and no
-// workspace is there for cutting a sum into parts, and tests/parity with --full-size compares the
-// bits on a device.
 #include "kernels/cuda/dnn.h"
 
 #include <stdlib.h>
@@ -18,16 +11,10 @@
 
 // Proposals that are looked at, of each kind of heuristics.
 #define MOST_CONFIGS 24
-// Workspace without room for sums of parts: those of a tile of 64 x 64 in F32 are 16 KiB. On Hopper
-// cuDNN 9.19 asks for 131 bytes, or for up to 2 MiB with the same settings for some numbers of
-// tiles, as it would to cut the sums of the last ones, which leave multiprocessors without work.
-#define MOST_WITHOUT_PARTS ((int64_t)4096)
 
 // A plan that is being made. After a failure the other calls do nothing.
 typedef struct builder {
     const atedm_cuda_dnn *dnn;
-    const atedm_cuda_dnn_shape *shape;
-    int64_t n; // samples
     atedm_cuda_dnn_plan *plan;
     cudnnStatus_t status;
 } builder;
@@ -91,11 +78,11 @@ static cudnnBackendDescriptor_t make_tensor(builder *b, int64_t uid, atedm_dtype
     return t;
 }
 
-// Values [n, ho, wo, out]: sums number `step` on the way, or y after the last step.
+// Values [1, ho, wo, out]: sums number `step` on the way, or y after the last step.
 static cudnnBackendDescriptor_t make_result(builder *b, int step, int last)
 {
-    const atedm_cuda_dnn_shape *shape = b->shape;
-    const int64_t dimensions[4] = {b->n, shape->out, shape->ho, shape->wo};
+    const atedm_cuda_dnn_shape *shape = &b->plan->shape;
+    const int64_t dimensions[4] = {shape->n, shape->out, shape->ho, shape->wo};
     bool is_y = step == last;
     return make_tensor(b, is_y ? ATEDM_CUDA_DNN_Y : ATEDM_CUDA_DNN_SUMS + step,
                        is_y ? b->dnn->act : ATEDM_F32, dimensions,
@@ -104,8 +91,8 @@ static cudnnBackendDescriptor_t make_result(builder *b, int step, int last)
 
 static cudnnBackendDescriptor_t make_convolution(builder *b, cudnnBackendDescriptor_t y)
 {
-    const atedm_cuda_dnn_shape *shape = b->shape;
-    const int64_t x_dimensions[4] = {b->n, shape->in, shape->h, shape->w};
+    const atedm_cuda_dnn_shape *shape = &b->plan->shape;
+    const int64_t x_dimensions[4] = {shape->n, shape->in, shape->h, shape->w};
     const int64_t w_dimensions[4] = {shape->out, shape->in, shape->kernel, shape->kernel};
     const int64_t two = 2, pad = (shape->kernel - 1) / 2, padding[2] = {pad, pad};
     const int64_t strides[2] = {shape->stride, shape->stride}, dilations[2] = {1, 1};
@@ -158,9 +145,9 @@ static cudnnBackendDescriptor_t make_sum(builder *b, cudnnBackendDescriptor_t x,
 
 static cudnnBackendDescriptor_t make_graph(builder *b)
 {
-    const atedm_cuda_dnn_shape *shape = b->shape;
-    const int64_t whole[4] = {b->n, shape->out, shape->ho, shape->wo};
-    const int64_t channels[4] = {b->n, shape->out, 1, 1}, vector[4] = {1, shape->out, 1, 1};
+    const atedm_cuda_dnn_shape *shape = &b->plan->shape;
+    const int64_t whole[4] = {shape->n, shape->out, shape->ho, shape->wo};
+    const int64_t vector[4] = {1, shape->out, 1, 1};
     // In the order that engines are ready for; with the two exchanged, all have to be compiled.
     const struct {
         bool wanted;
@@ -168,13 +155,11 @@ static cudnnBackendDescriptor_t make_graph(builder *b)
         const int64_t *dimensions;
         int64_t row;
     } terms[] = {
-        {shape->addend == ATEDM_CUDA_DNN_WHOLE, ATEDM_CUDA_DNN_ADDEND, whole,
-         shape->ho * shape->wo * shape->out},
-        {shape->addend == ATEDM_CUDA_DNN_CHANNEL, ATEDM_CUDA_DNN_ADDEND, channels, shape->out},
+        {shape->addend, ATEDM_CUDA_DNN_ADDEND, whole, shape->ho * shape->wo * shape->out},
         {shape->bias, ATEDM_CUDA_DNN_BIAS, vector, shape->out},
     };
     cudnnBackendDescriptor_t ops[3];
-    int last = (shape->addend != ATEDM_CUDA_DNN_NOTHING) + shape->bias, n = 0;
+    int last = shape->addend + shape->bias, n = 0;
     cudnnBackendDescriptor_t sums = make_result(b, 0, last);
     ops[n++] = make_convolution(b, sums);
     for (size_t i = 0; i < sizeof terms / sizeof *terms; i++) {
@@ -225,171 +210,54 @@ static bool is_ready(const cudnnBackendBehaviorNote_t *notes, int64_t n)
     return true;
 }
 
-static void get(builder *b, cudnnBackendDescriptor_t of, cudnnBackendAttributeName_t name,
-                cudnnBackendAttributeType_t type, int64_t most, int64_t *ret_count,
-                void *ret_values)
-{
-    if (!b->status)
-        b->status = b->dnn->library->get(of, name, type, most, ret_count, ret_values);
-}
-
-static cudnnBackendDescriptor_t engine_of(builder *b, cudnnBackendDescriptor_t config)
-{
-    int64_t n = 0;
-    cudnnBackendDescriptor_t engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    get(b, config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n,
-        (void *)&engine);
-    return engine;
-}
-
 // What the notes of a configuration's engine come to.
-static bool will_do(builder *b, cudnnBackendDescriptor_t engine)
+static bool will_do(builder *b, cudnnBackendDescriptor_t config)
 {
+    const atedm_cuda_dnn_library *library = b->dnn->library;
     cudnnBackendNumericalNote_t numerical[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
-    int64_t n_numerical = 0, n_behavior = 0;
-    bool may_compile = b->shape->addend == ATEDM_CUDA_DNN_CHANNEL &&
-                       b->dnn->library->fuse == ATEDM_CUDA_DNN_FUSE_CHANNEL;
-    get(b, engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-        CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n_numerical, numerical);
-    get(b, engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
-        CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &n_behavior, behavior);
+    int64_t n = 0, n_numerical = 0, n_behavior = 0;
+    cudnnBackendDescriptor_t engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    if (!b->status)
+        b->status = library->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                 1, &n, (void *)&engine);
+    if (!b->status)
+        b->status =
+            library->get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                         CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n_numerical, numerical);
+    if (!b->status)
+        b->status = library->get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
+                                 CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &n_behavior, behavior);
     // A later version may know more notes than fit; those are not known to be harmless.
     return !b->status && n_numerical <= CUDNN_NUMERICAL_NOTE_TYPE_COUNT &&
            n_behavior <= CUDNN_BEHAVIOR_NOTE_TYPE_COUNT && is_right(numerical, n_numerical) &&
-           (may_compile || is_ready(behavior, n_behavior));
+           is_ready(behavior, n_behavior);
 }
 
-// Makes the plan with a configuration; false where that is not to be had with so much workspace.
-static bool make_plan(builder *b, cudnnBackendDescriptor_t config, int64_t most_workspace,
-                      int64_t *ret_workspace)
+// Makes a candidate of a proposed configuration, if it is one.
+static void try_config(const builder *b, cudnnBackendDescriptor_t config)
 {
-    int64_t n = 0;
-    cudnnBackendDescriptor_t plan = make(b, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    set(b, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &b->dnn->handle);
-    set_descriptor(b, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-    finalize(b, plan); // where cuDNN says whether it can
-    get(b, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, ret_workspace);
-    if (b->status || *ret_workspace > most_workspace)
-        return false;
-    b->plan->plan = plan;
-    return true;
+    builder own = {b->dnn, b->plan, CUDNN_STATUS_SUCCESS}; // what fails here concerns only this one
+    const atedm_cuda_dnn_library *library = b->dnn->library;
+    int64_t n = 0, workspace = 0;
+    if (!will_do(&own, config))
+        return;
+    cudnnBackendDescriptor_t plan = make(&own, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &b->dnn->handle);
+    set_descriptor(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
+    finalize(&own, plan); // where cuDNN says whether it can
+    if (!own.status)
+        own.status = library->get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64,
+                                  1, &n, &workspace);
+    if (own.status || workspace > (int64_t)ATEDM_CUDA_DNN_WORKSPACE)
+        return;
+    b->plan->candidates[b->plan->n_candidates++] = plan;
 }
 
-// ---- batches
-
-// Whether each element's sum is cut as it is in a batch of one. Types of settings that are not
-// listed, old ones or those of a later version, are not known to leave it whole; nor are engines
-// without settings, which choose by themselves.
-static bool is_whole(const atedm_cuda_dnn_config *config)
+// Those of the heuristics' proposals that will do.
+static void propose(const builder *b, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode)
 {
-    static const struct {
-        cudnnBackendKnobType_t type;
-        int64_t most;
-    } known[] = {
-        {CUDNN_KNOB_TYPE_SPLIT_K_SLC, 1}, // slices of a sum, and how those are added
-        {CUDNN_KNOB_TYPE_SPLIT_K_BUF, 0},        {CUDNN_KNOB_TYPE_REDUCTION_MODE, 0},
-        {CUDNN_KNOB_TYPE_SWIZZLE, INT64_MAX}, // of tiles, and the order that they come in
-        {CUDNN_KNOB_TYPE_TILE_SIZE, INT64_MAX},  {CUDNN_KNOB_TYPE_EDGE, INT64_MAX},
-        {CUDNN_KNOB_TYPE_TILEK, INT64_MAX},      {CUDNN_KNOB_TYPE_STAGES, INT64_MAX},
-        {CUDNN_KNOB_TYPE_IDX_MODE, INT64_MAX},   {CUDNN_KNOB_TYPE_SPECFILT, INT64_MAX},
-        {CUDNN_KNOB_TYPE_KERNEL_CFG, INT64_MAX}, {CUDNN_KNOB_TYPE_WORKSPACE, INT64_MAX},
-        {CUDNN_KNOB_TYPE_TILE_CGA_M, INT64_MAX}, {CUDNN_KNOB_TYPE_TILE_CGA_N, INT64_MAX},
-    };
-    for (int64_t i = 0; i < config->n_knobs; i++) {
-        size_t j = 0, n = sizeof known / sizeof *known;
-        while (j < n && known[j].type != config->knobs[i].type)
-            j++;
-        if (j == n || config->knobs[i].value > known[j].most)
-            return false;
-    }
-    return config->n_knobs > 0;
-}
-
-static bool read_config(builder *b, cudnnBackendDescriptor_t config,
-                        cudnnBackendDescriptor_t engine, atedm_cuda_dnn_config *ret_config)
-{
-    cudnnBackendDescriptor_t knobs[CUDNN_KNOB_TYPE_COUNTS];
-    int64_t n = 0;
-    for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; i++)
-        knobs[i] = make(b, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-    get(b, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n, &ret_config->engine);
-    get(b, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-        CUDNN_KNOB_TYPE_COUNTS, &ret_config->n_knobs, (void *)knobs);
-    if (b->status || ret_config->n_knobs > CUDNN_KNOB_TYPE_COUNTS)
-        return false;
-    for (int64_t i = 0; i < ret_config->n_knobs; i++) {
-        get(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &n,
-            &ret_config->knobs[i].type);
-        get(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &n,
-            &ret_config->knobs[i].value);
-    }
-    return !b->status;
-}
-
-// The same kernel for another graph.
-static cudnnBackendDescriptor_t make_config(builder *b, const atedm_cuda_dnn_config *same,
-                                            cudnnBackendDescriptor_t graph)
-{
-    cudnnBackendDescriptor_t knobs[CUDNN_KNOB_TYPE_COUNTS];
-    cudnnBackendDescriptor_t engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    set_descriptor(b, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph);
-    set(b, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &same->engine);
-    finalize(b, engine);
-    for (int64_t i = 0; i < same->n_knobs; i++) {
-        knobs[i] = make(b, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-        set(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
-            &same->knobs[i].type);
-        set(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
-            &same->knobs[i].value);
-        finalize(b, knobs[i]);
-    }
-    cudnnBackendDescriptor_t config = make(b, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    set_descriptor(b, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
-    set(b, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, same->n_knobs,
-        (const void *)knobs);
-    finalize(b, config);
-    return config;
-}
-
-const atedm_cuda_dnn_plan *atedm_cuda_dnn_plan_of(const atedm_cuda_dnn *dnn,
-                                                  atedm_cuda_dnn_plans *plans, int level)
-{
-    atedm_cuda_dnn_plan *plan = &plans->levels[level];
-    int64_t workspace = 0;
-    if (!plan->asked && plans->has_batches) {
-        builder b = {dnn, &plans->shape, (int64_t)1 << level, plan, CUDNN_STATUS_SUCCESS};
-        cudnnBackendDescriptor_t config = make_config(&b, &plans->config, make_graph(&b));
-        if (will_do(&b, engine_of(&b, config)))
-            (void)make_plan(&b, config, MOST_WITHOUT_PARTS, &workspace);
-        plan->asked = true;
-    }
-    return plan->plan ? plan : NULL;
-}
-
-// ---- the choice
-
-// Makes the plan of one sample with a proposed configuration. False where that is not to be had.
-static bool try_config(const builder *b, cudnnBackendDescriptor_t config,
-                       atedm_cuda_dnn_plans *plans)
-{
-    builder own = *b; // what fails here concerns only this one
-    int64_t workspace = 0;
-    cudnnBackendDescriptor_t engine = engine_of(&own, config);
-    if (!will_do(&own, engine) ||
-        !make_plan(&own, config, (int64_t)ATEDM_CUDA_DNN_WORKSPACE, &workspace))
-        return false;
-    plans->has_batches = workspace <= MOST_WITHOUT_PARTS &&
-                         read_config(&own, config, engine, &plans->config) &&
-                         is_whole(&plans->config);
-    return true;
-}
-
-// The first of the heuristics' proposals that will do, if there is one.
-static void choose(const builder *b, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode,
-                   atedm_cuda_dnn_plans *plans)
-{
-    builder own = *b;
+    builder own = {b->dnn, b->plan, CUDNN_STATUS_SUCCESS};
     cudnnBackendDescriptor_t configs[MOST_CONFIGS];
     int64_t n = 0;
     cudnnBackendDescriptor_t heuristics = make(&own, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
@@ -398,38 +266,34 @@ static void choose(const builder *b, cudnnBackendDescriptor_t graph, cudnnBacken
     finalize(&own, heuristics);
     for (int i = 0; i < MOST_CONFIGS; i++)
         configs[i] = make(&own, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    get(&own, heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-        MOST_CONFIGS, &n, (void *)configs);
+    if (!own.status)
+        own.status =
+            b->dnn->library->get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_CONFIGS, &n, (void *)configs);
     for (int64_t i = 0; !own.status && i < n && i < MOST_CONFIGS; i++)
-        if (try_config(b, configs[i], plans))
-            return;
+        if (b->plan->n_candidates < ATEDM_CUDA_DNN_CANDIDATES)
+            try_config(b, configs[i]);
 }
 
-void atedm_cuda_dnn_plans_destroy(const atedm_cuda_dnn *dnn, atedm_cuda_dnn_plans *plans)
+void atedm_cuda_dnn_plan_destroy(const atedm_cuda_dnn *dnn, atedm_cuda_dnn_plan *plan)
 {
-    for (int i = 0; i < ATEDM_CUDA_DNN_LEVELS; i++) {
-        atedm_cuda_dnn_plan *plan = &plans->levels[i];
-        while (plan->n_made) // what refers to others first
-            (void)dnn->library->unmake(plan->made[--plan->n_made]);
-    }
-    free(plans);
+    while (plan->n_made) // what refers to others first
+        (void)dnn->library->unmake(plan->made[--plan->n_made]);
+    free(plan);
 }
 
-atedm_cuda_dnn_plans *atedm_cuda_dnn_plans_create(const atedm_cuda_dnn *dnn,
-                                                  const atedm_cuda_dnn_shape *shape)
+atedm_cuda_dnn_plan *atedm_cuda_dnn_plan_create(const atedm_cuda_dnn *dnn,
+                                                const atedm_cuda_dnn_shape *shape)
 {
-    atedm_cuda_dnn_plans *plans = calloc(1, sizeof *plans);
-    if (!plans)
+    atedm_cuda_dnn_plan *plan = calloc(1, sizeof *plan);
+    if (!plan)
         return NULL;
-    plans->shape = *shape;
-    atedm_cuda_dnn_plan *plan = &plans->levels[0];
-    plan->asked = true;
-    builder b = {dnn, &plans->shape, 1, plan, CUDNN_STATUS_SUCCESS};
+    plan->shape = *shape;
+    builder b = {dnn, plan, CUDNN_STATUS_SUCCESS};
     cudnnBackendDescriptor_t graph = make_graph(&b);
     if (!b.status)
-        choose(&b, graph, CUDNN_HEUR_MODE_A, plans);
-    // What the fallback knows for values of channels is slower than to repeat them.
-    if (!b.status && !plan->plan && shape->addend != ATEDM_CUDA_DNN_CHANNEL)
-        choose(&b, graph, CUDNN_HEUR_MODE_FALLBACK, plans);
-    return plans;
+        propose(&b, graph, CUDNN_HEUR_MODE_A);
+    if (!b.status && !plan->n_candidates)
+        propose(&b, graph, CUDNN_HEUR_MODE_FALLBACK);
+    return plan;
 }

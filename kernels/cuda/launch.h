@@ -59,10 +59,6 @@ typedef struct atedm_cuda_numbers {
 } atedm_cuda_numbers;
 cudaError_t atedm_cuda_launch_sinusoid(atedm_dtype act, const atedm_cuda_numbers *values,
                                        int64_t dim, void *y, cudaStream_t stream);
-// y [rows, columns]: the same values each time, from [-16, 16). A row that cancels, times one that
-// does not, sums to 0, but for rounding.
-cudaError_t atedm_cuda_launch_noise(atedm_dtype act, void *y, int64_t rows, int64_t columns,
-                                    int64_t stride, bool cancels, cudaStream_t stream);
 
 // ---- move.cu: whole rows, as bytes
 
@@ -161,6 +157,23 @@ cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_at
                                                  const atedm_cuda_spans *spans,
                                                  const atedm_cuda_hopper_maps *maps,
                                                  int multiprocessors, cudaStream_t stream);
+
+// ---- trial.cu
+
+// Values from [-16, 16), the same each time. A row that cancels, times one of another kind, sums to
+// 0 but for rounding, which depends on the order.
+typedef enum atedm_cuda_noise {
+    ATEDM_CUDA_NOISE_CANCELS,
+    ATEDM_CUDA_NOISE_ROWS,
+    ATEDM_CUDA_NOISE_ONE_ROW, // all of them alike
+} atedm_cuda_noise;
+// y [rows, columns]
+cudaError_t atedm_cuda_launch_noise(atedm_dtype act, atedm_cuda_noise kind, void *y, int64_t rows,
+                                    int64_t columns, int64_t stride, cudaStream_t stream);
+// How many words of 32 bits differ: the sum of counts [ATEDM_CUDA_DIFFERENCES].
+#define ATEDM_CUDA_DIFFERENCES 256
+cudaError_t atedm_cuda_launch_differences(const void *a, const void *b, int64_t words,
+                                          float *counts, cudaStream_t stream);
 
 // ---- rank.cu, rank64.cu, rank64_hopper.cu
 

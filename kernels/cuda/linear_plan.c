@@ -187,11 +187,11 @@ static bool place_operands(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
     char *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, 1, ATEDM_CUDA_SUMS_BYTES);
     if (!memory)
         return false;
-    cudaError_t error = atedm_cuda_launch_noise(act, memory, key->out, key->in, key->weight_stride,
-                                                false, s->stream);
+    cudaError_t error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_ROWS, memory, key->out,
+                                                key->in, key->weight_stride, s->stream);
     if (!error)
-        error = atedm_cuda_launch_noise(act, memory + weight, TRIAL_ROWS, key->in, key->in, true,
-                                        s->stream);
+        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_CANCELS, memory + weight, TRIAL_ROWS,
+                                        key->in, key->in, s->stream);
     if (!error)
         error = cudaMemsetAsync(memory + weight + x, 0, zeros, s->stream);
     atedm_cuda_check(&s->head, error, "linear");

@@ -1,7 +1,7 @@
 // A fake cuDNN 9, a library of its own: the calls of its graph API that kernels/cuda makes. It
 // takes attributes as strictly as the real one documents them, ends the program where a caller is
-// wrong, and proposes engines that a careful caller does not take, which are dnn_engines.cpp's.
-// Operations are checked and computed in dnn_graph.cpp. C++.
+// wrong, and proposes engines that a careful caller does not take. Operations are checked and
+// computed in dnn_graph.cpp. C++.
 //
 // ATEDM_EMULATED_DNN_VERSION=N: what cudnnGetVersion says. ATEDM_EMULATED_DNN_FAILS=create|execute:
 // that call fails.
@@ -48,7 +48,6 @@ struct rule {
     cudnnBackendAttributeName_t name;
     cudnnBackendAttributeType_t type;
     int64_t least, most; // elements
-    bool optional = false;
 };
 static const rule rules[] = {
     {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, 1},
@@ -102,17 +101,6 @@ static const rule rules[] = {
     {CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
      CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, 1},
     {CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, 1},
-    {CUDNN_BACKEND_ENGINE_DESCRIPTOR, CUDNN_ATTR_ENGINE_OPERATION_GRAPH,
-     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, 1},
-    {CUDNN_BACKEND_ENGINE_DESCRIPTOR, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, 1},
-    {CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE,
-     1, 1},
-    {CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
-     1},
-    {CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-     1, 1},
-    {CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
-     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, CUDNN_KNOB_TYPE_COUNTS, true},
     {CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE,
      1, 1},
     {CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
@@ -156,41 +144,61 @@ static const descriptor *finalized(const void *p, cudnnBackendDescriptorType_t t
     return d;
 }
 
-// A descriptor that is not finalized yet: what is asked for goes into it.
-static descriptor *filled(void *p, cudnnBackendDescriptorType_t type)
+// ---- heuristics
+
+// Whether there is a kernel, as the real one has them: it adds one tensor as large as y, then one
+// vector of channels, both of x's type.
+static bool is_ready(const std::vector<operation> &operations)
 {
-    descriptor *d = known(p);
-    if (d->type != type || d->finalized)
-        misuse("descriptors of type %d go into new ones, not of type %d", type, d->type);
-    d->finalized = true;
-    return d;
+    size_t n = operations.size();
+    for (size_t i = 1; i < n; i++) {
+        const tensor &term = operations[i].w, &y = operations[i].y;
+        bool is_vector = term.dimensions[2] * term.dimensions[3] == 1;
+        bool is_whole =
+            term.dimensions[2] == y.dimensions[2] && term.dimensions[3] == y.dimensions[3];
+        if (term.type != operations[0].x.type || !(i == n - 1 ? is_vector : is_whole))
+            return false;
+    }
+    return n <= 3;
 }
 
-static void fill_knob(descriptor *d, const knob &k)
+static std::vector<engine> proposals(const descriptor &heuristics)
 {
-    auto *type = (const char *)&k.type, *value = (const char *)&k.value;
-    d->attributes[CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE] = {1, {type, type + sizeof k.type}};
-    d->attributes[CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE] = {1, {value, value + sizeof k.value}};
+    std::vector<operation> operations = check_graph(*heuristics.graph);
+    const tensor &x = operations[0].x, &w = operations[0].w;
+    // Like the real one it has shapes that it does not take, and some for which it has only
+    // something slow.
+    if (w.strides[0] != w.dimensions[1] * w.dimensions[2] * w.dimensions[3])
+        return {};
+    if (!is_ready(operations))
+        return {COMPILES};
+    if (*heuristics.values<cudnnBackendHeurMode_t>(CUDNN_ATTR_ENGINEHEUR_MODE) ==
+        CUDNN_HEUR_MODE_FALLBACK)
+        return {x.dimensions[0] == 1 ? RIGHT : OF_LARGER_BATCHES};
+    if (w.dimensions[0] % 16)
+        return {};
+    return {DIFFERS_EACH_TIME,
+            SUMS_IN_16_BITS,
+            WINOGRAD,
+            COMPILES,
+            REFUSES_WHEN_PLANNED,
+            WANTS_TOO_MUCH,
+            x.dimensions[0] == 1 ? RIGHT : OF_LARGER_BATCHES,
+            RIGHT};
 }
 
-// ---- finalizing
-
-static std::vector<configuration> results(const descriptor &heuristics)
+static std::vector<cudnnBackendNumericalNote_t> notes_of(engine e)
 {
-    return proposals(check_graph(*heuristics.graph),
-                     *heuristics.values<cudnnBackendHeurMode_t>(CUDNN_ATTR_ENGINEHEUR_MODE));
-}
-
-// A configuration's engine, with its own knobs.
-static configuration kernel_of(const descriptor &config)
-{
-    configuration kernel = config.part(CUDNN_ATTR_ENGINECFG_ENGINE)->kernel;
-    if (config.attributes.count(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES))
-        for (const descriptor *d : config.parts(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES))
-            kernel.knobs.push_back(
-                {*d->values<cudnnBackendKnobType_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE),
-                 *d->values<int64_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE)});
-    return kernel;
+    switch (e) {
+    case DIFFERS_EACH_TIME:
+        return {CUDNN_NUMERICAL_NOTE_TENSOR_CORE, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC};
+    case SUMS_IN_16_BITS:
+        return {CUDNN_NUMERICAL_NOTE_TENSOR_CORE, CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION};
+    case WINOGRAD:
+        return {CUDNN_NUMERICAL_NOTE_WINOGRAD, CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4};
+    default:
+        return {CUDNN_NUMERICAL_NOTE_TENSOR_CORE};
+    }
 }
 
 // What finalizing means beyond that all attributes are there.
@@ -206,24 +214,15 @@ static cudnnStatus_t finish(descriptor *d)
         return CUDNN_STATUS_SUCCESS;
     case CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR:
         d->graph = d->part(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
-        return results(*d).empty() ? CUDNN_STATUS_NOT_SUPPORTED : CUDNN_STATUS_SUCCESS;
-    case CUDNN_BACKEND_ENGINE_DESCRIPTOR:
-        d->graph = d->part(CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
-        d->kernel = {engine_at(*d->values<int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX)), {}};
-        return has_engine(check_graph(*d->graph),
-                          *d->values<int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX))
-                   ? CUDNN_STATUS_SUCCESS
-                   : CUDNN_STATUS_NOT_SUPPORTED;
-    case CUDNN_BACKEND_ENGINECFG_DESCRIPTOR:
-        d->graph = d->part(CUDNN_ATTR_ENGINECFG_ENGINE)->graph;
-        d->kernel = kernel_of(*d);
-        return CUDNN_STATUS_SUCCESS;
+        return proposals(*d).empty() ? CUDNN_STATUS_NOT_SUPPORTED : CUDNN_STATUS_SUCCESS;
     case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR:
         plans++;
-        d->kernel = d->part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG)->kernel;
+        d->chosen = d->part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG)->chosen;
         d->graph = d->part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG)->graph;
-        return can_plan(check_graph(*d->graph), d->kernel) ? CUDNN_STATUS_SUCCESS
-                                                           : CUDNN_STATUS_NOT_SUPPORTED;
+        if (d->chosen == COMPILES)
+            misuse("a plan that waits for a compiler");
+        return d->chosen == REFUSES_WHEN_PLANNED ? CUDNN_STATUS_NOT_SUPPORTED
+                                                 : CUDNN_STATUS_SUCCESS;
     case CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR:
         if (d->attributes.at(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS).count !=
             d->attributes.at(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS).count)
@@ -264,7 +263,7 @@ static void take_operands(const descriptor &pack, run *r)
             misuse("operand %lld is also a result", (long long)uid);
     }
     r->workspace = *pack.values<void *>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
-    if (!is_device(r->workspace, (size_t)workspace_of(r->operations, r->kernel)))
+    if (!is_device(r->workspace, (size_t)workspace_of(r->chosen)))
         misuse("the workspace is too small");
 }
 
@@ -350,7 +349,8 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t p, cudnnBackendA
             misuse("attribute %d: type %d with %lld elements", name, type, (long long)count);
         auto *bytes = (const char *)values;
         for (int64_t i = 0; type == CUDNN_TYPE_BACKEND_DESCRIPTOR && i < count; i++)
-            if (!known(((void *const *)values)[i])->finalized)
+            if (descriptor *part = known(((void *const *)values)[i]);
+                !part->finalized && part->type != CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)
                 misuse("attribute %d: the descriptor is not finalized", name);
         d->attributes[name] = {count, {bytes, bytes + (size_t)count * element_size(type)}};
         return CUDNN_STATUS_SUCCESS;
@@ -362,7 +362,7 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t p)
 {
     descriptor *d = known(p);
     for (const rule &r : rules)
-        if (r.of == d->type && !r.optional && !d->attributes.count(r.name))
+        if (r.of == d->type && !d->attributes.count(r.name))
             misuse("descriptor of type %d: no attribute %d", d->type, r.name);
     cudnnStatus_t status = finish(d);
     d->finalized = !status;
@@ -374,53 +374,40 @@ cudnnStatus_t cudnnBackendGetAttribute(const cudnnBackendDescriptor_t p,
                                        cudnnBackendAttributeType_t type, int64_t most,
                                        int64_t *ret_count, void *ret_values)
 {
-    auto *parts = type == CUDNN_TYPE_BACKEND_DESCRIPTOR ? (void **)ret_values : nullptr;
-    if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS && parts) {
-        const descriptor *d = finalized(p, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-        std::vector<configuration> list = results(*d);
+    const descriptor *d = known(p);
+    if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS && type == CUDNN_TYPE_BACKEND_DESCRIPTOR) {
+        std::vector<engine> list = proposals(*finalized(p, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR));
         *ret_count = (int64_t)list.size();
         for (int64_t i = 0; i < *ret_count && i < most; i++) {
-            descriptor *config = filled(parts[i], CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-            config->kernel = list[(size_t)i];
+            descriptor *config = known(((void **)ret_values)[i]);
+            if (config->type != CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)
+                misuse("results go into configurations");
+            config->chosen = list[(size_t)i];
             config->graph = d->graph;
         }
-    } else if (name == CUDNN_ATTR_ENGINECFG_ENGINE && parts) {
-        const descriptor *d = finalized(p, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-        descriptor *of = filled(parts[0], CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-        of->kernel = {d->kernel.chosen, {}};
-        of->graph = d->graph;
-        *ret_count = 1;
-    } else if (name == CUDNN_ATTR_ENGINECFG_KNOB_CHOICES && parts) {
-        const descriptor *d = finalized(p, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-        *ret_count = (int64_t)d->kernel.knobs.size();
-        for (int64_t i = 0; i < *ret_count && i < most; i++)
-            fill_knob(filled(parts[i], CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR),
-                      d->kernel.knobs[(size_t)i]);
-    } else if (name == CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE && type == CUDNN_TYPE_KNOB_TYPE) {
-        *(cudnnBackendKnobType_t *)ret_values = *finalized(p, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR)
-                                                     ->values<cudnnBackendKnobType_t>(name);
-        *ret_count = 1;
-    } else if (name == CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE && type == CUDNN_TYPE_INT64) {
-        *(int64_t *)ret_values =
-            *finalized(p, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR)->values<int64_t>(name);
-        *ret_count = 1;
-    } else if (name == CUDNN_ATTR_ENGINE_GLOBAL_INDEX && type == CUDNN_TYPE_INT64) {
-        *(int64_t *)ret_values =
-            global_index(finalized(p, CUDNN_BACKEND_ENGINE_DESCRIPTOR)->kernel.chosen);
+    } else if (name == CUDNN_ATTR_ENGINECFG_ENGINE && type == CUDNN_TYPE_BACKEND_DESCRIPTOR) {
+        descriptor *of = known(*(void **)ret_values);
+        if (d->type != CUDNN_BACKEND_ENGINECFG_DESCRIPTOR || d->chosen == NO_ENGINE ||
+            of->type != CUDNN_BACKEND_ENGINE_DESCRIPTOR)
+            misuse("the engine of a configuration goes into an engine");
+        of->chosen = d->chosen;
         *ret_count = 1;
     } else if (name == CUDNN_ATTR_ENGINE_NUMERICAL_NOTE && type == CUDNN_TYPE_NUMERICAL_NOTE) {
-        std::vector<cudnnBackendNumericalNote_t> list =
-            notes_of(finalized(p, CUDNN_BACKEND_ENGINE_DESCRIPTOR)->kernel.chosen);
+        if (d->type != CUDNN_BACKEND_ENGINE_DESCRIPTOR || d->chosen == NO_ENGINE)
+            misuse("notes are an engine's");
+        std::vector<cudnnBackendNumericalNote_t> list = notes_of(d->chosen);
         *ret_count = (int64_t)list.size();
         for (int64_t i = 0; i < *ret_count && i < most; i++)
             ((cudnnBackendNumericalNote_t *)ret_values)[i] = list[(size_t)i];
     } else if (name == CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE && type == CUDNN_TYPE_BEHAVIOR_NOTE) {
-        *ret_count = finalized(p, CUDNN_BACKEND_ENGINE_DESCRIPTOR)->kernel.chosen == COMPILES;
+        if (d->type != CUDNN_BACKEND_ENGINE_DESCRIPTOR || d->chosen == NO_ENGINE)
+            misuse("notes are an engine's");
+        *ret_count = d->chosen == COMPILES;
         if (*ret_count && most > 0)
             *(cudnnBackendBehaviorNote_t *)ret_values = CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
     } else if (name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE && type == CUDNN_TYPE_INT64) {
-        const descriptor *d = finalized(p, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-        *(int64_t *)ret_values = workspace_of(check_graph(*d->graph), d->kernel);
+        *(int64_t *)ret_values =
+            workspace_of(finalized(p, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)->chosen);
         *ret_count = 1;
     } else {
         misuse("attribute %d of type %d is asked for", name, type);
@@ -436,7 +423,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
         misuse("a plan of another handle");
     if (fails("execute"))
         return CUDNN_STATUS_EXECUTION_FAILED;
-    auto *r = new run{check_graph(*p->graph), {}, nullptr, p->kernel, runs++};
+    auto *r = new run{check_graph(*p->graph), {}, nullptr, p->chosen, runs++};
     take_operands(*finalized(pack, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR), r);
     auto *enqueue = (enqueue_fn)backend_symbol("atedm_emulated_enqueue");
     cudaError_t error = enqueue(

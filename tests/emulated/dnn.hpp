@@ -31,22 +31,13 @@ enum engine {
     OF_LARGER_BATCHES, // takes the place of RIGHT: adds in another order
     NO_ENGINE,
 };
-
-struct knob {
-    cudnnBackendKnobType_t type;
-    int64_t value;
-};
-// A kernel: what is proposed, and planned.
-struct configuration {
-    engine chosen = NO_ENGINE;
-    std::vector<knob> knobs;
-};
+int64_t workspace_of(engine e);
 
 struct descriptor {
     cudnnBackendDescriptorType_t type{};
     bool finalized = false;
     std::map<int, attribute> attributes;
-    configuration kernel;              // of configurations, plans; of engines, without knobs
+    engine chosen = NO_ENGINE;         // of configurations, engines, plans
     const descriptor *graph = nullptr; // of heuristics, configurations, engines, plans
 
     template <class T> const T *values(int name) const
@@ -89,26 +80,12 @@ struct operation {
 void check(const operation &o);
 std::vector<operation> check_graph(const descriptor &graph);
 
-// ---- dnn_engines.cpp
-
-std::vector<configuration> proposals(const std::vector<operation> &operations,
-                                     cudnnBackendHeurMode_t mode);
-std::vector<cudnnBackendNumericalNote_t> notes_of(engine e);
-// Whether there is such an engine for the graph; whether a configuration of it can be planned.
-bool has_engine(const std::vector<operation> &operations, int64_t global_index);
-bool can_plan(const std::vector<operation> &operations, const configuration &kernel);
-int64_t global_index(engine e);
-engine engine_at(int64_t global_index);
-int64_t workspace_of(const std::vector<operation> &operations, const configuration &kernel);
-// Whether it adds an element's products in another order than what is right for one sample.
-bool is_another(const std::vector<operation> &operations, const configuration &kernel);
-
 // A plan with its operands, by unique id.
 struct run {
     std::vector<operation> operations;
     std::map<int64_t, void *> operands;
     void *workspace;
-    configuration kernel;
+    engine chosen;
     int number; // of this run, among all
     void compute() const;
 };

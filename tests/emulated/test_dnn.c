@@ -150,7 +150,7 @@ Test(cudnn, auto_takes_it)
     unsetenv("ATEDM_CUDA_CONV");
     setup t = begin();
     expect_convolved(&t, 32, 64, 3, 1, 0);
-    cr_assert_eq(count_runs(), 1);
+    cr_assert_gt(count_runs(), 0);
     finish(&t);
 }
 
@@ -239,18 +239,14 @@ Test(cudnn, plans_once)
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
     setup t = begin();
     expect_convolved(&t, 32, 64, 3, 1, 0);
-    int plans = count_plans();
+    int plans = count_plans(), runs = count_runs();
     cr_assert_gt(plans, 0);
-    cr_assert_eq(count_runs(), 1);
-    expect_convolved(&t, 32, 64, 3, 2, 0);
-    cr_assert_eq(count_plans(), plans + 1);
+    cr_assert_gt(runs, 1); // trials, and the call
     expect_convolved(&t, 32, 64, 3, 1, 0);
-    expect_convolved(&t, 32, 64, 3, 2, 0);
-    cr_assert_eq(count_plans(), plans + 1);
-    cr_assert_eq(count_runs(), 4);
+    cr_assert_eq(count_plans(), plans);
+    cr_assert_eq(count_runs(), runs + 1);
     expect_convolved(&t, 32, 64, 1, 1, 0);
-    cr_assert_gt(count_plans(), plans + 1);
-    cr_assert_eq(count_runs(), 5);
+    cr_assert_gt(count_plans(), plans);
     finish(&t);
 }
 
@@ -260,7 +256,7 @@ Test(cudnn, fallback_heuristics)
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
     setup t = begin();
     expect_convolved(&t, 32, 24, 3, 1, 0);
-    cr_assert_eq(count_runs(), 1);
+    cr_assert_gt(count_runs(), 0);
     finish(&t);
 }
 
@@ -284,7 +280,7 @@ Test(cudnn, refused_shape)
     expect_convolved(&t, 8, 16, 3, 1, 0);
     cr_assert_eq(count_runs(), 0);
     expect_convolved(&t, 32, 16, 3, 1, 0);
-    cr_assert_eq(count_runs(), 1);
+    cr_assert_gt(count_runs(), 0);
     finish(&t);
 }
 
@@ -380,7 +376,9 @@ static int calls_for(setup *t, int64_t out, addend what, int64_t n)
     for (int64_t i = 0; i < n; i++)
         enqueue(t, weight, what, added, i, 1);
     atedm_download(t->s, t->y, alone, bytes);
+    enqueue(t, weight, what, added, 0, n); // plans are tried
     atedm_upload(t->s, values, t->y, bytes);
+    cr_assert_eq(atedm_stream_sync(t->s, &err), ATEDM_OK, "%s", err.message);
     int before = count_runs();
     enqueue(t, weight, what, added, 0, n);
     atedm_download(t->s, t->y, together, bytes);
@@ -396,108 +394,27 @@ Test(cudnn, batches)
 {
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
     setup t = begin();
-    cr_assert_eq(calls_for(&t, 64, NOTHING, 1), 1);
-    int plans = count_plans();
-    cr_assert_eq(calls_for(&t, 64, NOTHING, 21), 3);
-    cr_assert_eq(count_plans(), plans + 2);
-    cr_assert_eq(calls_for(&t, 64, NOTHING, 31), 5);
-    cr_assert_eq(calls_for(&t, 64, NOTHING, 40), 3);
-    for (int n = 1; n <= MOST_N; n++)
-        (void)calls_for(&t, 64, NOTHING, n);
-    cr_assert_eq(count_plans(), plans + 4);
-    finish(&t);
-}
-
-// The fake's engines differ by the number of channels: see dnn_engines.cpp.
-Test(cudnn, batches_that_are_not_taken)
-{
-    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
-    static const struct {
-        int64_t out;
-        int calls;
-    } cases[] = {
-        {8, 11},  // a setting that nobody knows
-        {24, 3},  // all is well: 8, 2 and 1
-        {32, 11}, // room for sums of parts in the workspace
-        {40, 11}, // no engine
-        {48, 11}, // a setting that splits sums
-        {56, 6},  // no plan for 4 and more
-    };
-    setup t = begin();
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        cr_assert_eq(calls_for(&t, cases[i].out, NOTHING, 11), cases[i].calls, "%d channels",
-                     (int)cases[i].out);
-        int plans = count_plans(); // what is refused is not asked for again
-        cr_assert_eq(calls_for(&t, cases[i].out, NOTHING, 11), cases[i].calls);
+    for (int what = NOTHING; what <= IN_PLACE; what++) {
+        cr_assert_eq(calls_for(&t, 64, (addend)what, 1), 1);
+        cr_assert_eq(calls_for(&t, 64, (addend)what, 21), 3);
+        cr_assert_eq(calls_for(&t, 64, (addend)what, 31), 5);
+        cr_assert_eq(calls_for(&t, 64, (addend)what, 40), 3);
+        int plans = count_plans();
+        for (int n = 1; n <= MOST_N; n++)
+            (void)calls_for(&t, 64, (addend)what, n);
         cr_assert_eq(count_plans(), plans);
     }
     finish(&t);
 }
 
-static void expect_calls(const char *batch, int calls)
-{
-    setenv("ATEDM_CUDA_CONV_BATCH", batch, 1);
-    setup t = begin();
-    cr_assert_eq(calls_for(&t, 64, NOTHING, 11), calls);
-    finish(&t);
-}
-
-Test(cudnn, smaller_batches)
-{
-    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
-    expect_calls("1", 11);
-    expect_calls("4", 4);
-    expect_calls("7", 4);
-    expect_calls("16", 3);
-}
-
-Test(cudnn, unknown_batch)
-{
-    static const char *const wrong[] = {"0", "17", "-1", "4x", ""};
-    unsetenv("ATEDM_CUDA_CONV");
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        setenv("ATEDM_CUDA_CONV_BATCH", wrong[i], 1);
-        expect_refused(": a number from 1 to 16");
-    }
-}
-
-// The copies of up to 14 samples fit: then it is 8 and 8, not 16.
-Test(cudnn, values_of_channels)
+// For 24 channels the fake has only a kernel that gives other bits in batches.
+Test(cudnn, batches_with_other_bits_are_not_taken)
 {
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
     setup t = begin();
-    cr_assert_eq(calls_for(&t, 64, RESIDUAL, 16), 1);
-    cr_assert_eq(calls_for(&t, 64, IN_PLACE, 16), 2);
-    cr_assert_eq(calls_for(&t, 64, CHANNELS, 16), 1);
-    cr_assert_eq(calls_for(&t, 80, CHANNELS, 16), 2); // has to be compiled
-    int plans = count_plans();
-    cr_assert_eq(calls_for(&t, 80, CHANNELS, 16), 2);
+    cr_assert_eq(calls_for(&t, 24, NOTHING, 11), 11);
+    int plans = count_plans(); // what is refused is not asked for again
+    cr_assert_eq(calls_for(&t, 24, NOTHING, 11), 11);
     cr_assert_eq(count_plans(), plans);
     finish(&t);
-}
-
-Test(cudnn, values_of_channels_repeated)
-{
-    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
-    setenv("ATEDM_CUDA_CONV_FUSE", "repeat", 1);
-    setup t = begin();
-    cr_assert_eq(calls_for(&t, 64, CHANNELS, 16), 2);
-    finish(&t);
-}
-
-Test(cudnn, values_of_channels_compiled)
-{
-    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
-    setenv("ATEDM_CUDA_CONV_FUSE", "channel", 1);
-    setup t = begin();
-    cr_assert_eq(calls_for(&t, 64, CHANNELS, 16), 1);
-    cr_assert_eq(calls_for(&t, 80, CHANNELS, 16), 1);
-    finish(&t);
-}
-
-Test(cudnn, unknown_fuse)
-{
-    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
-    setenv("ATEDM_CUDA_CONV_FUSE", "bias", 1);
-    expect_refused("\"bias\": auto, channel or repeat");
 }

@@ -1,0 +1,64 @@
+// What trials of the libraries' algorithms need: operands whose products sum to nothing but
+// rounding, and a comparison of results. See linear_plan.c and dnn_trial.c.
+#include "kernels/cuda/gpu.cuh"
+
+namespace
+{
+
+constexpr int THREADS = 128;
+
+// Block: a row. A hash (the finalizer of MurmurHash3) as a value from [-16, 16), for a column and
+// the one as far from the end, `second` times; 0 in the middle.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    noise_kernel(T *y, int64_t columns, int64_t stride, float second, bool repeats)
+{
+    int64_t row = repeats ? 0 : blockIdx.x;
+    for (int64_t j = threadIdx.x; j < columns; j += THREADS) {
+        int64_t other = columns - 1 - j;
+        uint32_t h = (uint32_t)(row * columns + (j < other ? j : other));
+        h = (h ^ h >> 16) * 0x85ebca6bu;
+        h = (h ^ h >> 13) * 0xc2b2ae35u;
+        float value = (float)(h ^ h >> 16) * 0x1p-27f - 16.0f;
+        gpu_store(&y[blockIdx.x * stride + j], j < other ? value : j > other ? value * second : 0);
+    }
+}
+
+template <class T>
+cudaError_t noise(atedm_cuda_noise kind, void *y, int64_t rows, int64_t columns, int64_t stride,
+                  cudaStream_t stream)
+{
+    return GPU_LAUNCH((noise_kernel<T>), dim3((unsigned)rows), dim3(THREADS), 0, stream,
+                      static_cast<T *>(y), columns, stride,
+                      kind == ATEDM_CUDA_NOISE_CANCELS ? -1.0f : 1.0f,
+                      kind == ATEDM_CUDA_NOISE_ONE_ROW);
+}
+
+// counts [blocks]: of words that differ, each block's.
+__global__ void __launch_bounds__(THREADS)
+    differences_kernel(const uint32_t *a, const uint32_t *b, int64_t words, float *counts)
+{
+    float count = 0;
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < words;
+         i += (int64_t)gridDim.x * THREADS)
+        count += a[i] != b[i];
+    count = gpu_block_sum(count, gpu_shared<float>());
+    if (threadIdx.x == 0)
+        counts[blockIdx.x] = count;
+}
+
+} // namespace
+
+cudaError_t atedm_cuda_launch_noise(atedm_dtype act, atedm_cuda_noise kind, void *y, int64_t rows,
+                                    int64_t columns, int64_t stride, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, noise, kind, y, rows, columns, stride, stream);
+}
+
+cudaError_t atedm_cuda_launch_differences(const void *a, const void *b, int64_t words,
+                                          float *counts, cudaStream_t stream)
+{
+    return GPU_LAUNCH(differences_kernel, dim3(ATEDM_CUDA_DIFFERENCES), dim3(THREADS),
+                      THREADS / 32 * sizeof(float), stream, static_cast<const uint32_t *>(a),
+                      static_cast<const uint32_t *>(b), words, counts);
+}
