@@ -5,140 +5,107 @@
 // nothing. So all candidates are tried: the fastest of those that give the bits of the first one
 // for a sample alone, which are kernels that add in the same order, in tiles of another size. The
 // device suite checks the outcome: samples alone and in batches, at full size.
-#include "core/base/clock.h"
 #include "kernels/cuda/dnn.h"
+#include "kernels/cuda/trial.h"
 
 #include <math.h>
 
-// Memory of a trial, which is given back: where a shape needs more, there is none.
-#define MOST_BYTES ((size_t)1 << 30)
-#define TIMED_RUNS 3
-#define ALIGN ((size_t)256)
-
-// Operands, all of whose sums are 0 but for their rounding, which depends on the order, where a
-// window is whole; and results.
-typedef struct trial {
-    char *x, *weight, *zeros, *expected, *y; // [device]
-    float *counts;                           // [device] of differences
-    size_t x_bytes, y_bytes;                 // of all samples
+// A candidate with operands all of whose sums are 0 but for their rounding, which depends on the
+// order, where a window is whole.
+typedef struct call {
+    const atedm_cuda_stream *s;
+    const atedm_cuda_dnn_shape *shape;
+    cudnnBackendDescriptor_t candidate;
+    const char *x, *weight, *zeros; // [device]
+    size_t sample_bytes;            // of x
     void *workspace;
-} trial;
+} call;
 
-static size_t whole(size_t bytes)
+static bool run(const void *user, char *y)
 {
-    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    const call *c = user;
+    const void *const operands[ATEDM_CUDA_DNN_Y + 1] = {
+        [ATEDM_CUDA_DNN_X] = c->x,
+        [ATEDM_CUDA_DNN_WEIGHT] = c->weight,
+        [ATEDM_CUDA_DNN_ADDEND] = c->shape->addend ? c->zeros : NULL,
+        [ATEDM_CUDA_DNN_BIAS] = c->shape->bias ? c->zeros : NULL,
+        [ATEDM_CUDA_DNN_Y] = y,
+    };
+    return !atedm_cuda_dnn_execute(c->s->dnn, c->candidate, operands, c->workspace);
 }
 
-// Memory of the device for all of it, and its contents. NULL where there is none, or after failing
-// the stream.
-static void *prepare(atedm_cuda_stream *s, const atedm_cuda_dnn_shape *shape, trial *t)
+// Memory and operands. False where there is none, or after failing the stream.
+static bool begin(atedm_cuda_stream *s, const atedm_cuda_dnn_shape *shape, atedm_cuda_trial *trial,
+                  call *ret_call)
 {
     atedm_dtype act = s->head.act;
     size_t element = atedm_dtype_size(act);
-    int64_t filter = shape->kernel * shape->kernel * shape->in, pixels = shape->n * shape->h;
-    pixels *= shape->w;
-    t->x_bytes = (size_t)(pixels * shape->in) * element;
-    t->y_bytes = (size_t)(shape->n * shape->ho * shape->wo * shape->out) * element;
-    size_t weight = whole((size_t)(shape->out * shape->weight_stride) * element);
-    size_t x = whole(t->x_bytes), y = whole(t->y_bytes);
-    size_t counts = ATEDM_CUDA_DIFFERENCES * sizeof *t->counts;
-    void *memory = NULL;
-    atedm_error err;
-    t->workspace =
+    int64_t filter = shape->kernel * shape->kernel * shape->in;
+    size_t sample = (size_t)(shape->h * shape->w * shape->in) * element;
+    size_t x = atedm_cuda_trial_whole((size_t)shape->n * sample);
+    size_t weight = atedm_cuda_trial_whole((size_t)(shape->out * filter) * element);
+    size_t y = (size_t)(shape->n * shape->ho * shape->wo * shape->out) * element;
+    void *workspace =
         atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1, ATEDM_CUDA_DNN_WORKSPACE);
-    if (!t->workspace || filter != shape->weight_stride ||
-        x + weight + 3 * y + counts > MOST_BYTES ||
-        atedm_cuda_alloc(s->head.device, x + weight + 3 * y + counts, &memory, &err))
-        return NULL;
-    t->x = memory;
-    t->weight = t->x + x;
-    t->zeros = t->weight + weight;
-    t->expected = t->zeros + y;
-    t->y = t->expected + y;
-    t->counts = (float *)(void *)(t->y + y);
-    cudaError_t error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_ONE_ROW, t->x, pixels,
-                                                shape->in, shape->in, s->stream);
+    if (!workspace || filter != shape->weight_stride ||
+        !atedm_cuda_trial_begin(s, x + weight + y, y, trial))
+        return false;
+    *ret_call = (call){.s = s,
+                       .shape = shape,
+                       .x = trial->operands,
+                       .weight = trial->operands + x,
+                       .zeros = trial->operands + x + weight,
+                       .sample_bytes = sample,
+                       .workspace = workspace};
+    cudaError_t error =
+        atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_ONE_ROW, trial->operands,
+                                shape->n * shape->h * shape->w, shape->in, shape->in, s->stream);
     if (!error)
-        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_CANCELS, t->weight, shape->out,
-                                        filter, filter, s->stream);
+        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_CANCELS, trial->operands + x,
+                                        shape->out, filter, filter, s->stream);
     if (!error)
-        error = cudaMemsetAsync(t->zeros, 0, t->y_bytes, s->stream);
+        error = cudaMemsetAsync(trial->operands + x + weight, 0, y, s->stream);
     atedm_cuda_check(&s->head, error, "conv");
-    return memory;
-}
-
-// Of the samples from `first` on, which go to `y`.
-static bool run(const atedm_cuda_stream *s, const atedm_cuda_dnn_shape *shape, const trial *t,
-                cudnnBackendDescriptor_t candidate, int64_t first, char *y)
-{
-    const void *const operands[ATEDM_CUDA_DNN_Y + 1] = {
-        [ATEDM_CUDA_DNN_X] = t->x + (size_t)first * (t->x_bytes / (size_t)shape->n),
-        [ATEDM_CUDA_DNN_WEIGHT] = t->weight,
-        [ATEDM_CUDA_DNN_ADDEND] = shape->addend ? t->zeros : NULL,
-        [ATEDM_CUDA_DNN_BIAS] = shape->bias ? t->zeros : NULL,
-        [ATEDM_CUDA_DNN_Y] = y + (size_t)first * (t->y_bytes / (size_t)shape->n),
-    };
-    return !atedm_cuda_dnn_execute(s->dnn, candidate, operands, t->workspace);
+    return true;
 }
 
 // What `alone` gives, sample by sample.
-static bool expect(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alone,
-                   const atedm_cuda_dnn_shape *shape, const trial *t)
+static bool expect(const atedm_cuda_trial *trial, const atedm_cuda_dnn_plan *alone, const call *c)
 {
+    call one = *c;
     bool good = true;
-    for (int64_t i = 0; good && i < shape->n; i++)
-        good = run(s, shape, t, alone->candidates[0], i, t->expected);
+    one.candidate = alone->candidates[0];
+    for (int64_t i = 0; good && i < c->shape->n; i++, one.x += c->sample_bytes)
+        good = run(&one, trial->expected + (size_t)i * (trial->y_bytes / (size_t)c->shape->n));
     return good;
 }
 
-// Whether the results are what is expected. Elements are two bytes, and whole vectors of them.
-static bool is_expected(atedm_cuda_stream *s, const trial *t)
+static void try_candidates(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alone,
+                           atedm_cuda_dnn_plan *plan)
 {
-    float counts[ATEDM_CUDA_DIFFERENCES], all = 0;
-    atedm_cuda_check(&s->head,
-                     atedm_cuda_launch_differences(t->expected, t->y, (int64_t)(t->y_bytes / 4),
-                                                   t->counts, s->stream),
-                     "conv");
-    atedm_cuda_download(&s->head, t->counts, counts, sizeof counts);
-    atedm_cuda_sync(&s->head);
-    for (int i = 0; !s->head.status && i < ATEDM_CUDA_DIFFERENCES; i++)
-        all += counts[i];
-    return !s->head.status && all == 0;
-}
-
-// Seconds of a candidate; infinite where it does not give what is expected.
-static double try(atedm_cuda_stream *s, const atedm_cuda_dnn_shape *shape, const trial *t,
-                  cudnnBackendDescriptor_t candidate)
-{
-    // NaN, so that what is not written is seen.
-    atedm_cuda_check(&s->head, cudaMemsetAsync(t->y, 0xff, t->y_bytes, s->stream), "conv");
-    if (s->head.status || !run(s, shape, t, candidate, 0, t->y) || !is_expected(s, t))
-        return INFINITY;
-    double start = atedm_clock_monotonic();
-    for (int i = 0; i < TIMED_RUNS; i++)
-        if (!run(s, shape, t, candidate, 0, t->y))
-            return INFINITY;
-    atedm_cuda_sync(&s->head);
-    return atedm_clock_monotonic() - start;
+    atedm_cuda_trial trial;
+    call c;
+    double least = INFINITY;
+    if (!begin(s, &plan->shape, &trial, &c))
+        return;
+    bool ready = !s->head.status && expect(&trial, alone, &c);
+    for (int i = 0; ready && i < plan->n_candidates; i++) {
+        c.candidate = plan->candidates[i];
+        double seconds = atedm_cuda_trial_time(s, &trial, run, &c);
+        if (seconds < least) {
+            least = seconds;
+            plan->plan = c.candidate;
+        }
+    }
+    atedm_cuda_trial_end(s, &trial);
 }
 
 void atedm_cuda_dnn_choose(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alone,
                            atedm_cuda_dnn_plan *plan)
 {
-    const atedm_cuda_dnn_shape *shape = &plan->shape;
-    trial t;
-    void *memory = plan->n_candidates > 0 && alone->n_candidates > 0 ? prepare(s, shape, &t) : NULL;
-    double least = INFINITY;
-    if (memory && !s->head.status && expect(s, alone, shape, &t))
-        for (int i = 0; i < plan->n_candidates; i++) {
-            double seconds = try(s, shape, &t, plan->candidates[i]);
-            if (seconds < least) {
-                least = seconds;
-                plan->plan = plan->candidates[i];
-            }
-        }
-    if (memory)
-        atedm_cuda_free(s->head.device, memory);
-    if (!plan->plan && shape->n == 1 && plan->n_candidates > 0)
+    if (!plan->n_candidates || !alone->n_candidates)
+        return;
+    try_candidates(s, alone, plan);
+    if (!plan->plan && plan->shape.n == 1)
         plan->plan = plan->candidates[0];
 }

@@ -160,8 +160,8 @@ cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_at
 
 // ---- trial.cu
 
-// Values from [-16, 16), the same each time. A row that cancels, times one of another kind, sums to
-// 0 but for rounding, which depends on the order.
+// Values from 2^-8 to 2^7, and negative ones, the same each time. A row that cancels, times one of
+// another kind, sums to 0 but for rounding, which depends on the order.
 typedef enum atedm_cuda_noise {
     ATEDM_CUDA_NOISE_CANCELS,
     ATEDM_CUDA_NOISE_ROWS,

@@ -4,22 +4,20 @@
 // long as they have to, and so do 65536. But a row's bits may not depend on how many rows there
 // are. So the heuristic is asked for PLAN_ROWS rows first, without reductions across blocks. What
 // it says for other numbers is taken where it gives the same bits in a trial (a kernel that adds
-// along a row in the same order, in tiles of another size); and where none does, the first one is.
+// along a row in the same order, in tiles of another size), the fastest of these.
 // The device suite checks the outcome: samples alone and in batches, at full size.
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/trial.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define PLAN_ROWS 1024
 // Plans are for numbers of rows in steps of a quarter of the power of two below, from 16 on.
 #define LEAST_ROWS 16
 #define ROW_STEPS 4
 #define MOST_ROWS 65536
-// The heuristic's proposals that are tried, and rows of a trial: whole tiles and a part of one.
+// The heuristic's proposals that are tried.
 #define CANDIDATES 8
-#define TRIAL_ROWS 160
-#define TRIAL_ALIGN ((size_t)256)
 
 // One product: descriptors for a number of rows.
 typedef struct product {
@@ -158,86 +156,77 @@ static int propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, i
 
 // ---- trials
 
-// Operands of a trial in scratch memory, and what came of it. Each sum is 0 but for its rounding,
-// which is all that remains: other orders of adding, which would hardly ever change a result that
-// is rounded to 16 bits, change nearly every one of these.
-typedef struct trial {
+// An algorithm with operands all of whose sums are 0 but for their rounding, which depends on the
+// order: other orders of adding, which would hardly ever change a result that is rounded to 16
+// bits, change nearly every one of these.
+typedef struct call {
+    atedm_cuda_stream *s;
+    const atedm_cuda_plan_key *key;
+    const cublasLtMatmulAlgo_t *algo;
     atedm_cuda_operands operands;
-    size_t y_bytes;
-    char *expected, *got; // [host] y_bytes each
-} trial;
+} call;
 
-static size_t whole(size_t bytes)
+static bool run(const void *user, char *y)
 {
-    return (bytes + TRIAL_ALIGN - 1) / TRIAL_ALIGN * TRIAL_ALIGN;
+    const call *c = user;
+    atedm_cuda_operands operands = c->operands;
+    operands.y = y;
+    return !atedm_cuda_multiply(c->s, c->key, c->algo, &operands);
 }
 
-// Places the operands; false where scratch memory, as large as it is from the start, has no room
-// for them, or after failing the stream.
-static bool place_operands(atedm_cuda_stream *s, const atedm_cuda_plan_key *key, trial *t)
+// Memory and operands. False where there is none, or after failing the stream.
+static bool begin(atedm_cuda_stream *s, const atedm_cuda_plan_key *key, atedm_cuda_trial *trial,
+                  call *ret_call)
 {
     atedm_dtype act = s->head.act;
-    size_t element = atedm_dtype_size(act), y_elements = (size_t)(TRIAL_ROWS * key->out);
-    size_t weight = whole((size_t)(key->out * key->weight_stride) * element);
-    size_t x = whole((size_t)(TRIAL_ROWS * key->in) * element);
-    size_t zeros = whole(y_elements * element); // bias and residual
-    t->y_bytes = y_elements * (key->sums ? sizeof(float) : element);
-    if (weight + x + zeros + t->y_bytes > ATEDM_CUDA_SUMS_BYTES)
+    size_t element = atedm_dtype_size(act), results = (size_t)(key->rows * key->out);
+    size_t weight = atedm_cuda_trial_whole((size_t)(key->out * key->weight_stride) * element);
+    size_t x = atedm_cuda_trial_whole((size_t)(key->rows * key->in) * element);
+    size_t zeros = results * element; // bias and residual
+    if (!atedm_cuda_trial_begin(s, weight + x + zeros,
+                                results * (key->sums ? sizeof(float) : element), trial))
         return false;
-    char *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, 1, ATEDM_CUDA_SUMS_BYTES);
-    if (!memory)
-        return false;
+    char *memory = trial->operands;
     cudaError_t error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_ROWS, memory, key->out,
                                                 key->in, key->weight_stride, s->stream);
     if (!error)
-        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_CANCELS, memory + weight, TRIAL_ROWS,
+        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_CANCELS, memory + weight, key->rows,
                                         key->in, key->in, s->stream);
     if (!error)
         error = cudaMemsetAsync(memory + weight + x, 0, zeros, s->stream);
     atedm_cuda_check(&s->head, error, "linear");
-    t->operands = (atedm_cuda_operands){.weight = memory,
-                                        .x = memory + weight,
-                                        .bias = memory + weight + x,
-                                        .residual = memory + weight + x,
-                                        .y = memory + weight + x + zeros,
-                                        .rows = TRIAL_ROWS};
-    return !s->head.status;
+    *ret_call = (call){.s = s,
+                       .key = key,
+                       .operands = {.weight = memory,
+                                    .x = memory + weight,
+                                    .bias = memory + weight + x,
+                                    .residual = memory + weight + x,
+                                    .rows = key->rows}};
+    return true;
 }
 
-// Whether the algorithm can do it; the result goes to `to`.
-static bool run_trial(atedm_cuda_stream *s, const atedm_cuda_plan_key *key, const trial *t,
-                      const cublasLtMatmulAlgo_t *algo, char *to)
-{
-    // NaN, so that what is not written is seen.
-    atedm_cuda_check(&s->head, cudaMemsetAsync(t->operands.y, 0xff, t->y_bytes, s->stream),
-                     "linear");
-    if (s->head.status || atedm_cuda_multiply(s, key, algo, &t->operands))
-        return false;
-    atedm_cuda_download(&s->head, t->operands.y, to, t->y_bytes);
-    atedm_cuda_sync(&s->head);
-    return !s->head.status;
-}
-
-// The first of the algorithms that gives the same bits as `known`, else that one.
+// The fastest of the algorithms that give the same bits as `known`, which is one of them.
 static cublasLtMatmulAlgo_t pick_equal(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                        const cublasLtMatmulHeuristicResult_t *candidates, int n,
                                        const cublasLtMatmulAlgo_t *known)
 {
     cublasLtMatmulAlgo_t picked = *known;
-    trial t = {0};
-    if (!place_operands(s, key, &t))
+    atedm_cuda_trial trial;
+    call c;
+    if (!begin(s, key, &trial, &c))
         return picked;
-    t.expected = malloc(t.y_bytes);
-    t.got = malloc(t.y_bytes);
-    bool ready = t.expected && t.got && run_trial(s, key, &t, known, t.expected);
-    for (int i = 0; ready && i < n; i++)
-        if (run_trial(s, key, &t, &candidates[i].algo, t.got) &&
-            memcmp(t.expected, t.got, t.y_bytes) == 0) {
-            picked = candidates[i].algo;
-            break;
+    c.algo = known;
+    double least =
+        !s->head.status && run(&c, trial.expected) ? atedm_cuda_trial_time(s, &trial, run, &c) : 0;
+    for (int i = 0; !s->head.status && i < n; i++) {
+        c.algo = &candidates[i].algo;
+        double seconds = atedm_cuda_trial_time(s, &trial, run, &c);
+        if (seconds < least) {
+            least = seconds;
+            picked = *c.algo;
         }
-    free(t.expected);
-    free(t.got);
+    }
+    atedm_cuda_trial_end(s, &trial);
     return picked;
 }
 

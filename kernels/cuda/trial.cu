@@ -7,8 +7,16 @@ namespace
 
 constexpr int THREADS = 128;
 
-// Block: a row. A hash (the finalizer of MurmurHash3) as a value from [-16, 16), for a column and
-// the one as far from the end, `second` times; 0 in the middle.
+// From hash bits, +-2^-8 to 2^7: so far apart that every addition of products rounds, where sums of
+// alike ones of 16 bits would be exact in f32.
+GPU_FN float noise_value(uint32_t h)
+{
+    uint32_t sign = h << 31, exponent = 127 - 8 + (h >> 8) % 15, mantissa = h >> 1 & 127;
+    return __uint_as_float(sign | exponent << 23 | mantissa << 16);
+}
+
+// Block: a row. A hash (the finalizer of MurmurHash3) for a column and the one as far from the end,
+// whose value comes `second` times; 0 in the middle.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     noise_kernel(T *y, int64_t columns, int64_t stride, float second, bool repeats)
@@ -16,10 +24,10 @@ __global__ void __launch_bounds__(THREADS)
     int64_t row = repeats ? 0 : blockIdx.x;
     for (int64_t j = threadIdx.x; j < columns; j += THREADS) {
         int64_t other = columns - 1 - j;
-        uint32_t h = (uint32_t)(row * columns + (j < other ? j : other));
+        uint32_t h = (uint32_t)(row * columns + (j < other ? j : other)) + 1;
         h = (h ^ h >> 16) * 0x85ebca6bu;
         h = (h ^ h >> 13) * 0xc2b2ae35u;
-        float value = (float)(h ^ h >> 16) * 0x1p-27f - 16.0f;
+        float value = noise_value(h ^ h >> 16);
         gpu_store(&y[blockIdx.x * stride + j], j < other ? value : j > other ? value * second : 0);
     }
 }

@@ -177,14 +177,18 @@ static float window(const operation &o, const float *x, const float *w, int64_t 
             continue;
         const float *from = x + (y * o.x.dimensions[3] + column) * c;
         float lanes[4] = {};
-        for (int64_t j = 0; j < c; j++)
+        for (int64_t j = 0; j < c; j++) {
+            // Another order alone would seldom be seen in 16 bits.
+            if (chosen == OF_LARGER_BATCHES && j == c / 2)
+                for (float &lane : lanes)
+                    lane = __bfloat162float(__float2bfloat16_rn(lane));
             lanes[j % 4] += from[j] * w[tap * c + j];
+        }
         sum += lanes[0] + lanes[1] + (lanes[2] + lanes[3]);
         if (chosen == SUMS_IN_16_BITS)
             sum = __bfloat162float(__float2bfloat16_rn(sum));
     }
-    // Another order alone would seldom be seen in 16 bits.
-    return chosen == OF_LARGER_BATCHES ? sum * (1 + 0x1p-10f) : sum;
+    return sum;
 }
 
 static std::vector<float> convolve(const operation &o, const std::vector<float> &x,
