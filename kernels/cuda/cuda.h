@@ -23,7 +23,7 @@ typedef CUresult(CUDAAPI *atedm_cuda_encode_fn)(CUtensorMap *, CUtensorMapDataTy
 // What the kernels for compute capability 9.0 need of a device.
 typedef struct atedm_cuda_hopper {
     atedm_cuda_encode_fn encode; // NULL: attention and ranking are the portable kernels'
-    int multiprocessors;
+    int multiprocessors;         // of any device
 } atedm_cuda_hopper;
 
 typedef struct atedm_cuda_device {

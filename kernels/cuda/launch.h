@@ -120,7 +120,7 @@ typedef struct atedm_cuda_conv_call {
 cudaError_t atedm_cuda_launch_conv(atedm_dtype act, const atedm_cuda_conv_call *conv,
                                    cudaStream_t stream);
 
-// ---- attention.cu, attention64.cu, attention512.cu
+// ---- attention.cu, attention64.cu, attention64_short.cu, attention512.cu
 
 typedef struct atedm_cuda_spans {
     int32_t n;
@@ -136,6 +136,12 @@ bool atedm_cuda_is_head64(atedm_dtype act, int head_dim, const void *const *rows
                           const int64_t *strides, int n);
 cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention_args *args,
                                           const atedm_cuda_spans *spans, cudaStream_t stream);
+// attention64's, neither causal nor biased, of spans with at most ATEDM_CUDA_SHORT_KEYS keys.
+// `multiprocessors`: of the device.
+#define ATEDM_CUDA_SHORT_KEYS 80
+cudaError_t atedm_cuda_launch_attention64_short(atedm_dtype act, const atedm_attention_args *args,
+                                                const atedm_cuda_spans *spans, int multiprocessors,
+                                                cudaStream_t stream);
 // And with a head_dim that is a multiple of 8, ATEDM_CUDA_HEAD512 at most.
 #define ATEDM_CUDA_HEAD512 512
 bool atedm_cuda_is_head512(atedm_dtype act, int head_dim, const void *const *rows,

@@ -32,6 +32,28 @@ static attention_fn choose_attention(atedm_dtype act, const atedm_attention_args
     return atedm_cuda_launch_attention;
 }
 
+// Whether spans with few keys are attention64_short.cu's.
+static bool is_short_apart(attention_fn launch, const atedm_attention_args *args)
+{
+    return launch == atedm_cuda_launch_attention64 && !args->key_bias && !args->causal;
+}
+
+// Some of the spans from *first on, as many as a launch takes: those with at most `most` keys, and
+// more than `fewer`. False where none are left.
+static bool next_attention(const atedm_attention_args *args, int64_t fewer, int64_t most,
+                           int64_t *first, atedm_cuda_spans *some)
+{
+    some->n = 0;
+    for (; *first < args->n_spans && some->n < ATEDM_CUDA_SPANS; ++*first) {
+        const atedm_span *span = &args->spans[*first];
+        if (span->nk > fewer && span->nk <= most)
+            some->span[some->n++] = *span;
+    }
+    return some->n > 0;
+}
+
+// Which kernel a span goes to follows from its own keys and from what is the same for every sample,
+// so that it gets the same bits beside any others.
 void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
 {
     attention_fn launch = choose_attention(s->act, args);
@@ -42,16 +64,19 @@ void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
     }
     const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->device)->hopper;
     bool is_hopper = launch == atedm_cuda_launch_attention64 && hopper->encode;
+    int64_t few = is_short_apart(launch, args) ? ATEDM_CUDA_SHORT_KEYS : 0;
     atedm_cuda_spans some = {0};
-    for (int64_t first = 0; first < args->n_spans && !s->status; first += some.n) {
-        some.n = take(args->n_spans, first);
-        memcpy(some.span, args->spans + first, (size_t)some.n * sizeof *some.span);
+    for (int64_t first = 0; !s->status && next_attention(args, 0, few, &first, &some);)
+        atedm_cuda_check(s,
+                         atedm_cuda_launch_attention64_short(s->act, args, &some,
+                                                             hopper->multiprocessors, queue(s)),
+                         "attention");
+    for (int64_t first = 0; !s->status && next_attention(args, few, INT64_MAX, &first, &some);)
         atedm_cuda_check(s,
                          is_hopper
                              ? atedm_cuda_hopper_attention(hopper, s->act, args, &some, queue(s))
                              : launch(s->act, args, &some, queue(s)),
                          "attention");
-    }
 }
 
 // ---- ranking
