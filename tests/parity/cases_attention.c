@@ -60,13 +60,16 @@ void parity_build_attention(parity_case *c)
     static const int64_t bench[][5] = {// spans, queries, keys, heads, their size
                                        {2, 1024, 1024, 20, 64}, {2, 4096, 4096, 10, 64},
                                        {2, 307, 307, 20, 64},   {2, 1024, 77, 20, 64},
-                                       {2, 4096, 77, 10, 64},   {2, 4096, 4096, 1, 512}};
+                                       {2, 4096, 77, 10, 64},   {2, 4096, 4096, 1, 512},
+                                       {2, 307, 77, 20, 64},    {16, 307, 77, 20, 64}};
     attention_params *p = c->params = parity_alloc(c, 1, sizeof *p);
     parity_tokens_wish wish = {.self = parity_chance(&c->rng, 60),
                                .values = true,
                                .most_nq = 120,
                                .biased = true,
                                .wide = true};
+    if (c->bench == PARITY_RANDOM && parity_chance(&c->rng, 25))
+        wish = (parity_tokens_wish){.text = true, .values = true};
     if (c->bench >= 0) {
         const int64_t *size = bench[c->bench];
         wish = (parity_tokens_wish){.self = size[1] == size[2],

@@ -25,7 +25,7 @@ const parity_op parity_ops[] = {
     {OP(to_f32), .exact = true, .n_bench = 1},
     {OP(from_f32), .check = parity_check_from_f32, .n_bench = 1},
     {OP(copy), .exact = true, .n_bench = 1},
-    {OP(attention), .bound = {1.01, 8, 1}, .n_bench = 6},
+    {OP(attention), .bound = {1.01, 8, 1}, .n_bench = 8},
     {OP(rank_tokens), .bound = {1.01, 8, 0.125}, .check = parity_check_rank_tokens, .n_bench = 3},
     {OP(random_scores), .bound = {1.01, 4, 0}, .n_bench = 1},
     {OP(select_tokens), .exact = true, .n_bench = 1},

@@ -19,13 +19,19 @@ static void random_heads(parity_case *c, parity_tokens *t, bool large, bool wide
                                                  : dims[parity_range(&c->rng, 0, 10)];
 }
 
-// Backends work in tiles of some hundred rows and keys: a large case has several of them.
+// Backends work in tiles of some hundred rows and keys: a large case has several of them. One of a
+// text has few keys, in most spans, and some tiles of queries.
 static void random_size(parity_case *c, const parity_tokens_wish *wish, bool large, bool small,
                         atedm_span *span)
 {
     if (c->bench >= 0) {
         span->nq = wish->bench_nq;
         span->nk = wish->bench_nk;
+    } else if (wish->text) {
+        span->nq = parity_range(&c->rng, 1, 300);
+        span->nk = parity_chance(&c->rng, 50)   ? parity_range(&c->rng, 70, 80)
+                   : parity_chance(&c->rng, 60) ? parity_range(&c->rng, 1, 80)
+                                                : parity_range(&c->rng, 81, 140);
     } else if (large) {
         span->nq = parity_range(&c->rng, 90, 800);
         span->nk = parity_range(&c->rng, 200, 1200);
@@ -80,14 +86,14 @@ static size_t add_matrix(parity_case *c, const char *name, int64_t rows, int64_t
 
 // Queries, keys and values in one matrix, as a fused projection leaves them; or each alone; or (for
 // cross-attention) queries alone and the others together.
-static void add_operands(parity_case *c, parity_tokens *t, bool values)
+static void add_operands(parity_case *c, parity_tokens *t, const parity_tokens_wish *wish)
 {
     int64_t width = (int64_t)t->heads * t->head_dim;
     int64_t pad = c->bench < 0 && parity_chance(&c->rng, 30) ? parity_range(&c->rng, 1, 9) : 0;
-    pad *= c->bench == PARITY_LARGE ? 8 : 1;
+    pad *= c->bench == PARITY_LARGE || wish->text ? 8 : 1;
     bool fused = c->bench >= 0 || parity_chance(&c->rng, 60);
     if (fused && t->self) {
-        int64_t stride = (values ? 3 : 2) * width + pad;
+        int64_t stride = (wish->values ? 3 : 2) * width + pad;
         size_t array = add_matrix(c, "qkv", t->q_rows, stride);
         t->q = (parity_operand){array, 0, stride};
         t->k = (parity_operand){array, width, stride};
@@ -95,7 +101,7 @@ static void add_operands(parity_case *c, parity_tokens *t, bool values)
         return;
     }
     t->q = (parity_operand){add_matrix(c, "q", t->q_rows, width + pad), 0, width + pad};
-    if (fused && values) {
+    if (fused && wish->values) {
         int64_t stride = 2 * width + pad;
         size_t array = add_matrix(c, "kv", t->k_rows, stride);
         t->k = (parity_operand){array, 0, stride};
@@ -103,7 +109,7 @@ static void add_operands(parity_case *c, parity_tokens *t, bool values)
         return;
     }
     t->k = (parity_operand){add_matrix(c, "k", t->k_rows, width), 0, width};
-    if (values)
+    if (wish->values)
         t->v = (parity_operand){add_matrix(c, "v", t->k_rows, width + pad), 0, width + pad};
 }
 
@@ -134,15 +140,18 @@ void parity_tokens_build(parity_case *c, parity_tokens *t, const parity_tokens_w
 {
     static const float sharpness[] = {0.3f, 1, 1, 1, 3, 12};
     t->self = wish->self;
-    bool large = c->bench == PARITY_LARGE || (c->bench < 0 && parity_chance(&c->rng, 12));
+    bool large =
+        c->bench == PARITY_LARGE || (c->bench < 0 && !wish->text && parity_chance(&c->rng, 12));
     bool wide = wish->wide && !large && parity_chance(&c->rng, 20);
     random_heads(c, t, large, wide);
+    if (wish->text)
+        t->head_dim = 64;
     if (c->bench >= 0) {
         t->heads = wish->bench_heads;
         t->head_dim = wish->bench_head_dim;
     }
     random_spans(c, t, wish, large);
-    add_operands(c, t, wish->values);
+    add_operands(c, t, wish);
     int64_t width = (int64_t)t->heads * t->head_dim;
     float sharp = c->bench < 0 ? sharpness[parity_range(&c->rng, 0, 5)] : 1;
     for (int64_t i = 0; i < t->n_spans; i++) {

@@ -29,6 +29,7 @@ typedef struct parity_tokens_wish {
     int bench_heads, bench_head_dim;
     bool biased; // sometimes, proportional attention
     bool wide;   // sometimes heads of up to 512, as the VAE's is
+    bool text;   // few keys, as a text's, with aligned heads of 64
 } parity_tokens_wish;
 
 // Adds the arrays. Rows outside of the spans and columns that belong to nobody are NaN: reading
