@@ -3,8 +3,9 @@
 
 On SDXL base's architecture with random weights: the device's ceilings, each operation against its floor, UNet evaluations
 by batch and pruning, what pruning costs, whole denoising loops, text encoders and VAE, whole requests over HTTP, and PyTorch
-beside them. Writes JSON, and the same as tables in markdown, to bench/results. --toy runs all of it at sizes that a
-processor does in seconds, to test it; its figures mean nothing.
+beside them. Writes JSON, and the same as tables in markdown, to bench/results. Where a machine is there for minutes only,
+--parts and --add do it piece by piece. --toy runs all of it at sizes that a processor does in seconds, to test it; its
+figures mean nothing.
 """
 import json
 import os
@@ -20,13 +21,14 @@ import markdown
 PRESETS = ("off", "at-edm-a", "at-edm-b", "at-edm-c", "at-edm-d", "at-edm-dagger")
 COST = ("at-edm-c", figures.RANDOM, figures.ZERO, figures.ALL_ITERATIONS)
 LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger")
+PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytorch")
 
 FULL = {
     "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
     "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 3,
     "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"), "hopper": ("--op", "attention"),
     "latency": {"steps": 30, "clients": 1, "requests": 6}, "throughput": {"steps": 20, "clients": 16, "requests": 64},
-    "served": LOOP_PRUNINGS,
+    "served": LOOP_PRUNINGS, "pytorch": (2, 16),  # a minute's compilation each
 }
 TOY = {
     "backend": "cpu", "dtype": "f32", "arch": str(device.ROOT / "config/arch-tiny.json"), "size": "64x64", "guidance": 8,
@@ -35,7 +37,7 @@ TOY = {
     "ceilings": ("--matrix", 128, "--copy", 1),
     "kernels": (("sampler_step", 0), ("attention", 2)), "own_conv": (), "hopper": (),
     "latency": {"steps": 4, "clients": 1, "requests": 2}, "throughput": {"steps": 2, "clients": 2, "requests": 4},
-    "served": ("off", "at-edm-c"),
+    "served": ("off", "at-edm-c"), "pytorch": (1, 2),
 }
 
 
@@ -175,7 +177,7 @@ class Bench:
             return {"skipped": self.steps.results[-1]["last_line"]}
         where = ("--device", "cpu", "--repeat", 2) if self.options.toy else ()
         text = self.steps.run("pytorch", (python, device.ROOT / "tests/device/pytorch_unet.py", "--config",
-                                          model / "unet/config.json", "--size", s["size"].split("x")[0], "--batch", *s["batches"],
+                                          model / "unet/config.json", "--size", s["size"].split("x")[0], "--batch", *s["pytorch"],
                                           *where), 3600, self.others)
         if not self.steps.passed("pytorch"):
             return {"skipped": self.steps.results[-1]["last_line"]}
@@ -186,41 +188,71 @@ class NoReport(Exception):
     """A step that the figures cannot do without failed."""
 
 
-def measure(bench):
-    """All figures; steps that fail leave theirs out, but for the ceilings, which everything is held against."""
-    report = bench.evaluations()
-    ceilings = figures.ceilings_of(report)
-    result = {"ceilings": ceilings, "evaluations": figures.evaluations(report, ceilings),
-              "stages": [{"stage": row["stage"], "batch": row["batch"], "seconds": row["median_s"],
-                          "operations": figures.operations([{**row, "steps": 1}], ceilings)}
-                         for row in report["stages"] if row["stage"] in ("text", "vae")],
-              "pruning_cost": [], "loops": []}
+def measure(bench, parts, result):
+    """Adds the parts' figures to the result; steps that fail leave theirs out, but for the ceilings, which everything is
+    held against."""
+    if "evaluations" in parts:
+        report = bench.evaluations()
+        ceilings = figures.ceilings_of(report)
+        result.update(ceilings=ceilings, evaluations=figures.evaluations(report, ceilings),
+                      stages=[{"stage": row["stage"], "batch": row["batch"], "seconds": row["median_s"],
+                               "operations": figures.operations([{**row, "steps": 1}], ceilings)}
+                              for row in report["stages"] if row["stage"] in ("text", "vae")])
+    elif "ceilings" not in result:
+        raise NoReport("evaluations, which have the ceilings")
+    if "cost" in parts:
+        result["pruning_cost"] = measure_cost(bench)
+    if "loops" in parts:
+        try:
+            result["loops"] = figures.loops(bench.loops())
+        except NoReport:
+            pass
+    if "kernels" in parts:
+        result["kernels"] = figures.kernels(bench.kernels(), result["ceilings"])
+    if "hopper" in parts:
+        result["hopper"] = bench.hopper(result["ceilings"])
+    model = bench.model() if {"requests", "pytorch"} & set(parts) else None
+    if "requests" in parts:
+        result["requests"] = measure_requests(bench, model)
+    if "pytorch" in parts:
+        result["pytorch"] = bench.pytorch(model)
+    result["bars"] = figures.bars(result)
+
+
+def measure_cost(bench):
     try:
         cost = bench.pruning_cost()
-        evaluated = figures.evaluations(cost, figures.ceilings_of(cost))
-        costs = [figures.pruning_cost(evaluated, batch) for batch in bench.settings["cost_batches"]]
-        result["pruning_cost"] = [entry for entry in costs if entry]
     except NoReport:
-        pass
+        return []
+    evaluated = figures.evaluations(cost, figures.ceilings_of(cost))
+    costs = [figures.pruning_cost(evaluated, batch) for batch in bench.settings["cost_batches"]]
+    return [entry for entry in costs if entry]
+
+
+def measure_requests(bench, model):
     try:
-        result["loops"] = figures.loops(bench.loops())
-    except NoReport:
-        pass
-    result["kernels"] = figures.kernels(bench.kernels(), ceilings)
-    result["hopper"] = bench.hopper(ceilings)
-    model = bench.model()
-    try:
-        result["requests"] = bench.requests(model) if model else []
+        return bench.requests(model) if model else []
     except (AssertionError, OSError) as error:  # the daemon does not start, or does not end
         bench.steps.note("requests", [], "failed", time.monotonic(), str(error), "")
-        result["requests"] = []
-    result["pytorch"] = bench.pytorch(model)
-    result["bars"] = figures.bars(result)
-    return result
+        return []
+
+
+def opened(options, output, head):
+    """What figures are added to: nothing yet, or with --add what stands there of the same device and commit."""
+    empty = {"pruning_cost": [], "loops": [], "kernels": [], "hopper": None, "requests": [],
+             "pytorch": {"skipped": "not measured"}, "steps": []}
+    if not options.add or not output.exists():
+        return {**head, **empty}
+    before = json.loads(output.read_text(encoding="utf-8"))
+    if (before["device"]["name"], before["commit"]) != (head["device"]["name"], head["commit"]):
+        sys.exit(f"bench_gpu.py: {output} is of another device or commit")
+    return {**before, "command": f"{before['command']}; {head['command']}"}
 
 
 def parse():
     parser = device.parser(__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default all")
+    parser.add_argument("--add", action="store_true", help="to the figures that stand in the output")
     parser.add_argument("--toy", action="store_true", help="a tiny model on the processor: a test, no figures")
     parser.add_argument("--emulated", action="store_true", help="--toy on the emulated backend of the build folder")
     parser.add_argument("--pytorch", metavar="PYTHON", help="a Python that has torch and diffusers; default this one; with --toy none")
@@ -247,17 +279,17 @@ def main():
         if not device.may_be_hopper(found):
             settings["hopper"] = ()
     bench = Bench(options, settings)
-    result = {**device.heading(found, "tests/device/bench_gpu.py"), "toy": options.toy, "settings": settings}
+    output = options.output or device.result_path(found, "bench", ".json")
+    result = opened(options, output, {**device.heading(found, "tests/device/bench_gpu.py"), "toy": options.toy, "settings": settings})
     status = 1
     if options.no_build or device.build_steps(bench.steps, options.build):
         try:
-            result.update(measure(bench))
+            measure(bench, options.parts, result)
             status = 0 if bench.steps.all_good() else 1
         except NoReport as name:
             print(f"there are no figures without: {name}")
-    result["steps"] = bench.steps.results
+    result["steps"] = result["steps"] + bench.steps.results
     print("\n" + bench.steps.table())
-    output = options.output or device.result_path(found, "bench", ".json")
     device.write_json(output, result)
     if "bars" in result:
         text = markdown.text(result)

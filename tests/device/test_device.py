@@ -280,6 +280,21 @@ echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch":
         self.assertIn("not measured", text)  # the bars of at-edm-dagger
         self.check_pytorch(result, text)
 
+    def test_piece_by_piece(self):
+        command = ("bench_gpu.py", "--toy", "--build", BUILD, "--no-build", "-o", self.output, "--parts")
+        self.assertEqual(run(*command, "loops").returncode, 1)  # nothing to hold them against
+        self.assertEqual(run(*command, "evaluations").returncode, 0)
+        first = self.results()
+        self.assertEqual((first["loops"], first["requests"]), ([], []))
+        self.assertEqual(run(*command, "loops", "--add").returncode, 0)
+        both = self.results()
+        self.assertEqual(both["evaluations"], first["evaluations"])
+        self.assertEqual([(e["images"], e["pruning"]) for e in both["loops"]], [(1, "off"), (1, "at-edm-c")])
+        self.assertEqual([step["name"] for step in both["steps"]], ["evaluations", "loops"])
+        self.output.write_text(json.dumps({**both, "commit": "another"}), encoding="utf-8")
+        done = run(*command, "loops", "--add")
+        self.assertIn("is of another device or commit", done.stderr)
+
     def check_evaluations(self, result):
         for value in result["ceilings"].values():
             self.assertGreater(value, 0)
