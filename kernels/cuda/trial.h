@@ -5,7 +5,8 @@
 
 #include "kernels/cuda/cuda.h"
 
-// Memory of a trial, which is given back: whoever needs more gets none.
+// Device memory of a trial, which is given back: whoever needs more gets none, nor who does where
+// the device has no room.
 #define ATEDM_CUDA_TRIAL_BYTES ((size_t)1 << 30)
 
 typedef struct atedm_cuda_trial {

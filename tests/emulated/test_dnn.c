@@ -407,6 +407,15 @@ Test(cudnn, batches)
     finish(&t);
 }
 
+Test(cudnn, no_trials)
+{
+    setenv("ATEDM_CUDA_CONV", "cudnn", 1);
+    setenv("ATEDM_CUDA_TRIALS", "0", 1);
+    setup t = begin();
+    cr_assert_eq(calls_for(&t, 64, NOTHING, 11), 11);
+    finish(&t);
+}
+
 // For 24 channels the fake has only a kernel that gives other bits in batches.
 Test(cudnn, batches_with_other_bits_are_not_taken)
 {
