@@ -98,7 +98,7 @@ bool atedm_cuda_hopper_rank_maps(const atedm_cuda_hopper *hopper, atedm_dtype ac
         k_rows = span->k0 + span->nk > k_rows ? span->k0 + span->nk : k_rows;
     }
     const matrix q = {rank->q, q_rows, columns, rank->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
-    const matrix k = {rank->k, k_rows, columns, rank->k_stride, ATEDM_CUDA_HOPPER_RANK_KEYS};
+    const matrix k = {rank->k, k_rows, columns, rank->k_stride, ATEDM_CUDA_HOPPER_KEYS};
     return q_rows <= MOST_ROWS && k_rows <= MOST_ROWS &&
            encode(hopper->encode, act, &q, &ret_maps->q) &&
            encode(hopper->encode, act, &k, &ret_maps->k);

@@ -183,8 +183,6 @@ cudaError_t atedm_cuda_launch_differences(const void *a, const void *b, int64_t 
 
 // ---- rank.cu, rank64.cu, rank64_hopper.cu
 
-// Keys of a block of rank64_hopper.cu, and rows of its box of k.
-#define ATEDM_CUDA_HOPPER_RANK_KEYS 64
 // Scores of every head while they are iterated. Rows stand compactly, the spans one after the
 // other: row i of span s at span_at[s] + i, of `rows` in all; keys likewise.
 typedef struct atedm_cuda_rank {

@@ -107,7 +107,7 @@ static int64_t count_change_blocks(const atedm_cuda_rank *rank, bool is_hopper)
     int64_t most = 1;
     for (int32_t i = 0; is_hopper && !rank->cross && i < rank->n; i++)
         most = rank->span[i].nk > most ? rank->span[i].nk : most;
-    return (most + ATEDM_CUDA_HOPPER_RANK_KEYS - 1) / ATEDM_CUDA_HOPPER_RANK_KEYS;
+    return (most + ATEDM_CUDA_HOPPER_KEYS - 1) / ATEDM_CUDA_HOPPER_KEYS;
 }
 
 // Points the rank's buffers into scratch memory; false after failing the stream.

@@ -155,8 +155,7 @@ __global__ void __launch_bounds__(THREADS)
     int span = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     if (has_ended(a, span))
         return;
-    int64_t blocks =
-        (a.span[span].nk + ATEDM_CUDA_HOPPER_RANK_KEYS - 1) / ATEDM_CUDA_HOPPER_RANK_KEYS;
+    int64_t blocks = (a.span[span].nk + ATEDM_CUDA_HOPPER_KEYS - 1) / ATEDM_CUDA_HOPPER_KEYS;
     float moving = 0; // heads that are
     for (int head = warp; head < a.heads; head += THREADS / 32) {
         const float *parts = a.changes + ((int64_t)span * a.heads + head) * a.change_blocks;

@@ -1,18 +1,21 @@
 // A^T s with heads of 64 for compute capability 9.0: what rank64.cu computes, see rank.cu. A block
-// has 64 keys of a head of a span; its warpgroups share the queries, 64 at a time, which each loads
-// for itself some tiles ahead. Three blocks stand on a multiprocessor, so that products of some
-// warpgroups go on while others make exponentials, which are what takes the time.
+// has 128 keys of a head of a span, 64 for each of its warpgroups, which walk over the queries
+// together, so that these are loaded once for all 128 (for 64, the L2 cache is the limit). Three
+// blocks stand on a multiprocessor: products of some warpgroups go on while others make
+// exponentials, which are what takes the time.
 #include "kernels/cuda/gpu_hopper.cuh"
 #include "kernels/cuda/tile64.cuh"
 
 namespace
 {
 
-constexpr int KEYS = ATEDM_CUDA_HOPPER_RANK_KEYS, GROUPS = 2, STAGES = 3;
-constexpr int THREADS = GROUPS * GPU_WARPGROUP, WARPS = THREADS / 32;
+constexpr int GROUPS = 2, STAGES = 6;
+constexpr int LAG = 2; // steps that warpgroups may be apart before one waits
+constexpr int THREADS = GROUPS * GPU_WARPGROUP, WARPS = THREADS / 32, GROUP_WARPS = WARPS / GROUPS;
+constexpr int KEYS = GROUPS * TILE;
 constexpr int BLOCKS = 3; // on a multiprocessor
 constexpr int MMA_K = 16; // columns of a product
-static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES && TILE == KEYS);
+static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES && KEYS == ATEDM_CUDA_HOPPER_KEYS);
 
 struct call {
     CUtensorMap q, k;
@@ -20,34 +23,32 @@ struct call {
     int t;
 };
 
-// Each tile is a swizzled one, as its tensor map leaves it. A stage is free when every warp of its
-// warpgroup has arrived there.
+// Each tile is a swizzled one, as its tensor map leaves it. A stage is free when every warp has
+// arrived there.
 template <class T> struct alignas(GPU_TILE_ALIGN) tiles {
-    T k[KEYS * TILE], q[GROUPS][STAGES][TILE_ELEMENTS];
-    float sums[WARPS][KEYS], changes[KEYS / 32];
-    gpu_mbarrier k_there, q_there[GROUPS][STAGES], q_free[GROUPS][STAGES];
+    T k[GROUPS][TILE_ELEMENTS], q[STAGES][TILE_ELEMENTS];
+    float sums[WARPS][TILE], changes[KEYS / 32];
+    gpu_mbarrier k_there, q_there[STAGES], q_free[STAGES];
 };
 
 template <class T> GPU_FN void init_barriers(tiles<T> &t)
 {
     gpu_mbarrier_init(t.k_there, 1);
-    for (int group = 0; group < GROUPS; group++)
-        for (int stage = 0; stage < STAGES; stage++) {
-            gpu_mbarrier_init(t.q_there[group][stage], 1);
-            gpu_mbarrier_init(t.q_free[group][stage], GPU_WARPGROUP / 32);
-        }
+    for (int stage = 0; stage < STAGES; stage++) {
+        gpu_mbarrier_init(t.q_there[stage], 1);
+        gpu_mbarrier_init(t.q_free[stage], WARPS);
+    }
     gpu_mbarrier_fence();
 }
 
-// Starts to load the warpgroup's tile of that number.
+// Starts to load the queries' tile of that number.
 template <class T>
-GPU_FN void load_queries(const call &a, tiles<T> &t, const atedm_span &span, int group, int number)
+GPU_FN void load_queries(const call &a, tiles<T> &t, const atedm_span &span, int number)
 {
     int stage = number % STAGES;
-    gpu_mbarrier &there = t.q_there[group][stage];
-    gpu_mbarrier_expect(there, sizeof t.q[group][stage]);
-    gpu_tensor_load(t.q[group][stage], a.q, (int)blockIdx.y * TILE,
-                    (int)span.q0 + (group + number * GROUPS) * TILE, there);
+    gpu_mbarrier_expect(t.q_there[stage], sizeof t.q[stage]);
+    gpu_tensor_load(t.q[stage], a.q, (int)blockIdx.y * TILE, (int)span.q0 + number * TILE,
+                    t.q_there[stage]);
 }
 
 // s = q k^T.
@@ -88,13 +89,13 @@ GPU_FN void add_columns(float (&total)[8][2], float (&s)[8][4], const float (&of
 {
     if (!whole) {
 #pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
+        for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 s[n][i] = offset[i / 2] == -INFINITY ? 0.0f : s[n][i];
     }
 #pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
+    for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float x = fmaf(s[n][i], TILE_SCALE2, offset[i / 2]), &sum = total[n][i % 2];
@@ -107,7 +108,7 @@ GPU_FN void store_warp(float (&total)[8][2], float *sums)
 {
     int lane = threadIdx.x & 31;
 #pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
+    for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float sum = total[n][i];
@@ -136,38 +137,35 @@ GPU_FN row_values load_rows(const float *lse, const float *from, int row, int nq
     return v;
 }
 
-// The warpgroup's share of the queries.
+// The warpgroup's keys, over all queries.
 template <class T>
 GPU_FN void work(const call &a, tiles<T> &t, const atedm_span &span, const float *from)
 {
     int group = (int)threadIdx.x / GPU_WARPGROUP, lane = threadIdx.x & 31, nq = (int)span.nq;
-    int end = ((nq + TILE - 1) / TILE - group + GROUPS - 1) / GROUPS;
-    int row = group * TILE + (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 + lane / 4;
+    int end = (nq + TILE - 1) / TILE;
+    int row = (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 + lane / 4;
     const float *lse = a.rank.lse + blockIdx.y * a.rank.lse_stride + span.q0;
-    bool leads = threadIdx.x % GPU_WARPGROUP == 0;
     float total[8][2] = {}, s[8][4];
-    for (int i = 0; leads && i < STAGES && i < end; i++)
-        load_queries(a, t, span, group, i);
     row_values next = load_rows(lse, from, row, nq);
     gpu_mbarrier_wait(t.k_there, 0);
-    for (int i = 0; i < end; i++, row += GROUPS * TILE) {
-        int stage = i % STAGES, last = i - 1;
+    for (int i = 0; i < end; i++, row += TILE) {
+        int stage = i % STAGES, last = i - LAG;
         float offset[2];
 #pragma unroll
         for (int half = 0; half < 2; half++)
             offset[half] = row + half * 8 < nq
                                ? fmaf(next.lse[half], -TILE_LOG2E, gpu_log2(next.score[half]))
                                : -INFINITY;
-        next = load_rows(lse, from, row + GROUPS * TILE, nq); // meanwhile
-        gpu_mbarrier_wait(t.q_there[group][stage], i / STAGES & 1);
-        make_scores(s, t.q[group][stage], t.k);
+        next = load_rows(lse, from, row + TILE, nq); // meanwhile
+        gpu_mbarrier_wait(t.q_there[stage], i / STAGES & 1);
+        make_scores(s, t.q[stage], t.k[group]);
         if (lane == 0)
-            gpu_mbarrier_arrive(t.q_free[group][stage]);
-        if (leads && last >= 0 && last + STAGES < end) {
-            gpu_mbarrier_wait(t.q_free[group][last % STAGES], last / STAGES & 1);
-            load_queries(a, t, span, group, last + STAGES);
+            gpu_mbarrier_arrive(t.q_free[stage]);
+        if (threadIdx.x == 0 && last >= 0 && last + STAGES < end) {
+            gpu_mbarrier_wait(t.q_free[last % STAGES], last / STAGES & 1);
+            load_queries(a, t, span, last + STAGES);
         }
-        add_columns(total, s, offset, (group + i * GROUPS + 1) * TILE <= nq);
+        add_columns(total, s, offset, (i + 1) * TILE <= nq);
     }
     store_warp(total, t.sums[threadIdx.x / 32]);
 }
@@ -184,8 +182,8 @@ GPU_FN void store_columns(const call &a, tiles<T> &t, const float *from, int64_t
     if (c < KEYS && key0 + c < nk) {
         float sum = 0;
 #pragma unroll
-        for (int warp = 0; warp < WARPS; warp++)
-            sum += t.sums[warp][c];
+        for (int warp = 0; warp < GROUP_WARPS; warp++)
+            sum += t.sums[c / TILE * GROUP_WARPS + warp][c % TILE];
         to[key0 + c] = sum;
         change = rank.cross ? 0.0f : fabsf(sum - from[key0 + c]);
     }
@@ -195,7 +193,7 @@ GPU_FN void store_columns(const call &a, tiles<T> &t, const float *from, int64_t
     __syncthreads();
     if (c == 0 && !rank.cross)
         rank.changes[((int64_t)number * rank.heads + blockIdx.y) * rank.change_blocks +
-                     blockIdx.x] = t.changes[0] + t.changes[1];
+                     blockIdx.x] = (t.changes[0] + t.changes[1]) + (t.changes[2] + t.changes[3]);
 }
 
 template <class T>
@@ -214,6 +212,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
         init_barriers(t);
         gpu_mbarrier_expect(t.k_there, sizeof t.k);
         gpu_tensor_load(t.k, a.k, (int)blockIdx.y * TILE, (int)(span.k0 + key0), t.k_there);
+        for (int i = 0; i < STAGES && i * TILE < span.nq; i++)
+            load_queries(a, t, span, i);
     }
     __syncthreads();
     work(a, t, span, from);
