@@ -148,7 +148,8 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
         {2, 64, 64, 640, 640, 3, 2},    {2, 64, 64, 960, 640, 1, 1},
         {1, 256, 256, 256, 256, 3, 1},  {1, 512, 512, 128, 128, 3, 1},
         {16, 32, 32, 1280, 1280, 3, 1}, {8, 64, 64, 640, 640, 3, 1},
-        {7, 56, 72, 640, 640, 3, 1}};
+        {7, 56, 72, 640, 640, 3, 1},    {2, 128, 128, 4, 320, 3, 1},
+        {2, 128, 128, 320, 4, 3, 1}};
     if (c->bench >= 0) {
         const int64_t *size = bench[c->bench];
         *p = (conv_params){.n = size[0], .h = size[1], .w = size[2], .in = size[3], .out = size[4]};
@@ -170,6 +171,15 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
                            .vectors = true};
         *ret_stride = 1;
         return kernel;
+    }
+    // And kernels of their own for few channels on one side, as images have.
+    if (!p->vectors && parity_chance(&c->rng, 20)) {
+        p->in = parity_range(&c->rng, 1, 8);
+    } else if (!p->vectors && parity_chance(&c->rng, 30)) {
+        kernel = 3;
+        p->vectors = true;
+        p->in = 8 * parity_range(&c->rng, 1, 20);
+        p->out = parity_range(&c->rng, 1, 5);
     }
     int64_t pixels = at_most(MOST_WORK / (p->in * p->out * kernel * kernel), 600);
     p->n = at_most(parity_range(&c->rng, 1, 3), pixels);

@@ -12,7 +12,7 @@
 // eighth of its units), used in each iteration; nowhere else.
 const parity_op parity_ops[] = {
     {OP(linear), .bound = {1.01, 16, 0}, .n_bench = 10},
-    {OP(conv), .bound = {1.01, 16, 0}, .n_bench = 11},
+    {OP(conv), .bound = {1.01, 16, 0}, .n_bench = 13},
     {OP(group_norm), .bound = {1.01, 8, 0}, .n_bench = 4},
     {OP(layer_norm), .bound = {1.01, 8, 0}, .n_bench = 2},
     {OP(geglu), .bound = {1.01, 4, 0}, .n_bench = 2},
