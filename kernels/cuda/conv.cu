@@ -1,52 +1,17 @@
 // Convolutions as implicit matrix products: [pixels, window] times [window, out], windows gathered
 // on the way into shared memory. On tensor cores for 16-bit types with channels in whole vectors; a
-// plain one for F32 and the rest. Each sum runs over the window in order, in F32, whatever the
-// number of pixels.
-#include "kernels/cuda/gpu.cuh"
+// plain one for F32 and the rest. Those with few channels on one side are conv_thin.cu's. Each sum
+// runs over the window in order, in F32, whatever the number of pixels.
+#include "kernels/cuda/conv.cuh"
 
 namespace
 {
 
-// Where row r of y stands, and the upper left corner of its window in x.
-struct pixel {
-    int64_t sample; // -1: there is no such row
-    int64_t y, x;
-};
-
-GPU_FN pixel pixel_of(const atedm_cuda_conv_call &p, int64_t row)
-{
-    if (row >= p.n * p.ho * p.wo)
-        return {-1, 0, 0};
-    int pad = (p.kernel - 1) / 2;
-    int64_t in_sample = row % (p.ho * p.wo);
-    return {row / (p.ho * p.wo), in_sample / p.wo * p.stride - pad,
-            in_sample % p.wo * p.stride - pad};
-}
-
 // First element of x that the pixel's window has at `tap`, or -1 in the padding.
-GPU_FN int64_t tap_offset(const atedm_cuda_conv_call &p, const pixel &at, int tap)
+GPU_FN int64_t tap_offset(const atedm_cuda_conv_call &p, const conv_pixel &at, int tap)
 {
-    int64_t y = at.y + tap / p.kernel, x = at.x + tap % p.kernel;
-    bool inside =
-        at.sample >= 0 && tap < p.kernel * p.kernel && y >= 0 && y < p.h && x >= 0 && x < p.w;
-    return inside ? ((at.sample * p.h + y) * p.w + x) * p.in : -1;
-}
-
-// What is left to do to the sum of [row, column].
-template <class T>
-GPU_FN void finish(const atedm_cuda_conv_call &p, int64_t row, int64_t column, float sum)
-{
-    if (row >= p.n * p.ho * p.wo || column >= p.out)
-        return;
-    if (p.bias)
-        sum += p.bias[column];
-    sum = gpu_activate(p.activation, sum);
-    if (p.channel_add)
-        sum +=
-            gpu_load(static_cast<const T *>(p.channel_add)[row / (p.ho * p.wo) * p.out + column]);
-    if (p.residual)
-        sum += gpu_load(static_cast<const T *>(p.residual)[row * p.out + column]);
-    gpu_store(static_cast<T *>(p.y) + row * p.out + column, sum);
+    int64_t offset = conv_offset(p, at.sample, at.y + tap / p.kernel, at.x + tap % p.kernel);
+    return tap < p.kernel * p.kernel ? offset : -1;
 }
 
 // ---- any type, any number of channels
@@ -69,7 +34,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
         int k = k0 + lane, tap = k / p.in;
         __syncthreads();
         for (int i = warp; i < PLAIN_TILE; i += PLAIN_THREADS / 32) {
-            int64_t at = k < window ? tap_offset(p, pixel_of(p, row0 + i), tap) : -1;
+            int64_t at = k < window ? tap_offset(p, conv_pixel_of(p, row0 + i), tap) : -1;
             xs[i * PLAIN_STRIDE + lane] = at < 0 ? 0.0f : gpu_load(x[at + k % p.in]);
             // Weights have zeros up to the next PLAIN_STEP.
             ws[i * PLAIN_STRIDE + lane] =
@@ -88,7 +53,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
     for (int a = 0; a < 2; a++)
 #pragma unroll
         for (int b = 0; b < 4; b++)
-            finish<T>(p, row0 + r + 16 * a, column0 + c + 8 * b, sums[a][b]);
+            conv_finish<T>(p, row0 + r + 16 * a, column0 + c + 8 * b, sums[a][b]);
 }
 
 template <class T> cudaError_t plain(const atedm_cuda_conv_call *p, cudaStream_t stream)
@@ -102,16 +67,7 @@ template <class T> cudaError_t plain(const atedm_cuda_conv_call *p, cudaStream_t
 
 // ---- tensor cores
 
-constexpr int STEP = ATEDM_CUDA_WEIGHT_STEP; // elements of the window a step: four vectors a row
-constexpr int STAGES = 3;                    // steps whose tiles are in shared memory or on the way
-constexpr int VECTOR = 8;                    // elements of 16 bytes
-
-// A tile has rows of STEP elements; vectors are exchanged so that the eight rows that ldmatrix
-// reads at a time lie in different banks.
-GPU_FN int tile_at(int row, int vector)
-{
-    return row * STEP + ((vector ^ (row >> 1 & 3)) * VECTOR);
-}
+constexpr int STAGES = 3; // steps whose tiles are in shared memory or on the way
 
 // A block computes ROWS pixels x COLUMNS outputs; each of its warps 32 x 32 of them or 64 x 32.
 template <int ROWS, int COLUMNS, int WARP_ROWS> struct tiling {
@@ -119,29 +75,30 @@ template <int ROWS, int COLUMNS, int WARP_ROWS> struct tiling {
     static constexpr int warps_down = ROWS / WARP_ROWS, warps_across = COLUMNS / 32;
     static constexpr int threads = warps_down * warps_across * 32;
     static constexpr int loads = threads / 4; // rows that all threads load in one go
-    static constexpr size_t shared = (size_t)STAGES * (ROWS + COLUMNS) * STEP * 2;
+    static constexpr size_t shared = (size_t)STAGES * (ROWS + COLUMNS) * CONV_STEP * 2;
 };
 typedef tiling<128, 128, 64> large;
 typedef tiling<64, 64, 32> small;
 
-// Loads the tiles of one step: x [rows, STEP] and w [columns, STEP].
+// Loads the tiles of one step: x [rows, CONV_STEP] and w [columns, CONV_STEP].
 template <class T, class S>
-GPU_FN void load_step(const atedm_cuda_conv_call &p, const pixel (&at)[S::rows / S::loads], T *xs,
-                      T *ws, int step, int64_t column0)
+GPU_FN void load_step(const atedm_cuda_conv_call &p, const conv_pixel (&at)[S::rows / S::loads],
+                      T *xs, T *ws, int step, int64_t column0)
 {
-    int vector = threadIdx.x % 4, row = threadIdx.x / 4, k = step * STEP + vector * VECTOR;
+    int vector = threadIdx.x % 4, row = threadIdx.x / 4,
+        k = step * CONV_STEP + vector * CONV_VECTOR;
     int tap = k / p.in, channel = k % p.in;
 #pragma unroll
     for (int i = 0; i < S::rows / S::loads; i++) {
         int64_t from = tap_offset(p, at[i], tap);
-        gpu_copy_16(xs + tile_at(row + i * S::loads, vector),
+        gpu_copy_16(xs + conv_tile_at(row + i * S::loads, vector),
                     static_cast<const T *>(p.x) + (from < 0 ? 0 : from + channel), from >= 0);
     }
 #pragma unroll
     for (int i = 0; i < S::columns / S::loads; i++) {
         int64_t column = column0 + row + i * S::loads;
         bool valid = column < p.out;
-        gpu_copy_16(ws + tile_at(row + i * S::loads, vector),
+        gpu_copy_16(ws + conv_tile_at(row + i * S::loads, vector),
                     static_cast<const T *>(p.weight) + (valid ? column * p.weight_stride + k : 0),
                     valid);
     }
@@ -153,16 +110,18 @@ GPU_FN void multiply_step(const T *xs, const T *ws, int warp_row, int warp_colum
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int k = 0; k < STEP / 16; k++) {
+    for (int k = 0; k < CONV_STEP / 16; k++) {
         uint32_t b[2][4];
 #pragma unroll
         for (int j = 0; j < 2; j++)
-            gpu_ldmatrix(b[j], ws + tile_at(warp_column + j * 16 + (lane & 7) + (lane >> 4 << 3),
-                                            k * 2 + (lane >> 3 & 1)));
+            gpu_ldmatrix(b[j],
+                         ws + conv_tile_at(warp_column + j * 16 + (lane & 7) + (lane >> 4 << 3),
+                                           k * 2 + (lane >> 3 & 1)));
 #pragma unroll
         for (int i = 0; i < S::warp_rows / 16; i++) {
             uint32_t a[4];
-            gpu_ldmatrix(a, xs + tile_at(warp_row + i * 16 + (lane & 15), k * 2 + (lane >> 4)));
+            gpu_ldmatrix(a,
+                         xs + conv_tile_at(warp_row + i * 16 + (lane & 15), k * 2 + (lane >> 4)));
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 gpu_mma(T(), sums[i][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
@@ -174,19 +133,20 @@ template <class T, class S>
 __global__ void __launch_bounds__(S::threads)
     tensor_kernel(const __grid_constant__ atedm_cuda_conv_call p)
 {
-    T *xs = gpu_shared<T>(), *ws = xs + STAGES * S::rows * STEP;
+    T *xs = gpu_shared<T>(), *ws = xs + STAGES * S::rows * CONV_STEP;
     int64_t row0 = (int64_t)blockIdx.x * S::rows, column0 = (int64_t)blockIdx.y * S::columns;
-    int steps = (p.kernel * p.kernel * p.in + STEP - 1) / STEP, lane = threadIdx.x % 32;
+    int steps = (p.kernel * p.kernel * p.in + CONV_STEP - 1) / CONV_STEP, lane = threadIdx.x % 32;
     int warp_row = threadIdx.x / 32 / S::warps_across * S::warp_rows;
     int warp_column = threadIdx.x / 32 % S::warps_across * 32;
-    pixel at[S::rows / S::loads];
+    conv_pixel at[S::rows / S::loads];
 #pragma unroll
     for (int i = 0; i < S::rows / S::loads; i++)
-        at[i] = pixel_of(p, row0 + threadIdx.x / 4 + i * S::loads);
+        at[i] = conv_pixel_of(p, row0 + threadIdx.x / 4 + i * S::loads);
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         if (i < steps)
-            load_step<T, S>(p, at, xs + i * S::rows * STEP, ws + i * S::columns * STEP, i, column0);
+            load_step<T, S>(p, at, xs + i * S::rows * CONV_STEP, ws + i * S::columns * CONV_STEP, i,
+                            column0);
         gpu_copy_commit();
     }
     float sums[S::warp_rows / 16][4][4] = {};
@@ -195,11 +155,12 @@ __global__ void __launch_bounds__(S::threads)
         __syncthreads(); // this step's tiles are there, and nobody reads the last step's any more
         int next = step + STAGES - 1;
         if (next < steps)
-            load_step<T, S>(p, at, xs + next % STAGES * S::rows * STEP,
-                            ws + next % STAGES * S::columns * STEP, next, column0);
+            load_step<T, S>(p, at, xs + next % STAGES * S::rows * CONV_STEP,
+                            ws + next % STAGES * S::columns * CONV_STEP, next, column0);
         gpu_copy_commit();
-        multiply_step<T, S>(xs + step % STAGES * S::rows * STEP,
-                            ws + step % STAGES * S::columns * STEP, warp_row, warp_column, sums);
+        multiply_step<T, S>(xs + step % STAGES * S::rows * CONV_STEP,
+                            ws + step % STAGES * S::columns * CONV_STEP, warp_row, warp_column,
+                            sums);
     }
     gpu_copy_wait<0>();
 #pragma unroll
@@ -208,8 +169,8 @@ __global__ void __launch_bounds__(S::threads)
         for (int j = 0; j < 4; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                finish<T>(p, row0 + warp_row + i * 16 + lane / 4 + e / 2 * 8,
-                          column0 + warp_column + j * 8 + lane % 4 * 2 + e % 2, sums[i][j][e]);
+                conv_finish<T>(p, row0 + warp_row + i * 16 + lane / 4 + e / 2 * 8,
+                               column0 + warp_column + j * 8 + lane % 4 * 2 + e % 2, sums[i][j][e]);
 }
 
 template <class T, class S> cudaError_t tensor(const atedm_cuda_conv_call *p, cudaStream_t stream)
@@ -223,7 +184,7 @@ template <class T, class S> cudaError_t tensor(const atedm_cuda_conv_call *p, cu
 // Sums are the same in both tilings, so that the number of pixels may decide.
 template <class T> cudaError_t choose(const atedm_cuda_conv_call *p, cudaStream_t stream)
 {
-    if (p->in % VECTOR || (uintptr_t)p->x % 16)
+    if (p->in % CONV_VECTOR || (uintptr_t)p->x % 16)
         return plain<T>(p, stream);
     if (p->n * p->ho * p->wo >= 2 * large::rows && p->out >= large::columns)
         return tensor<T, large>(p, stream);
@@ -237,5 +198,7 @@ cudaError_t atedm_cuda_launch_conv(atedm_dtype act, const atedm_cuda_conv_call *
 {
     if (act == ATEDM_F32)
         return plain<float>(conv, stream);
+    if (atedm_cuda_conv_is_thin(conv))
+        return atedm_cuda_launch_conv_thin(act, conv, stream);
     return act == ATEDM_BF16 ? choose<gpu_bf16>(conv, stream) : choose<gpu_f16>(conv, stream);
 }

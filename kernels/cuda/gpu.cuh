@@ -93,6 +93,14 @@ GPU_FN void gpu_copy_16(void *to, const void *from, bool valid)
                  "l"(from), "r"(valid ? 16 : 0)
                  : "memory");
 }
+// 16 bytes to global memory in one store, also where nvcc would make four of it, as it does of some
+// whose offset it knows nothing of.
+GPU_FN void gpu_store_16(void *to, const uint4 &words)
+{
+    asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(to)),
+                 "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+                 : "memory");
+}
 GPU_FN void gpu_copy_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -131,6 +139,10 @@ inline void gpu_mma(__half, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, 
 inline void gpu_copy_16(void *to, const void *from, bool valid, ATEDM_PLACE)
 {
     emulated::copy_async(to, from, valid ? 16 : 0, at);
+}
+inline void gpu_store_16(void *to, const uint4 &words)
+{
+    *static_cast<uint4 *>(to) = words;
 }
 inline void gpu_copy_commit()
 {

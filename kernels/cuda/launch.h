@@ -120,6 +120,12 @@ typedef struct atedm_cuda_conv_call {
 cudaError_t atedm_cuda_launch_conv(atedm_dtype act, const atedm_cuda_conv_call *conv,
                                    cudaStream_t stream);
 
+// ---- conv_thin.cu: for conv.cu, convolutions of 16-bit types with few channels on one side
+
+bool atedm_cuda_conv_is_thin(const atedm_cuda_conv_call *conv);
+cudaError_t atedm_cuda_launch_conv_thin(atedm_dtype act, const atedm_cuda_conv_call *conv,
+                                        cudaStream_t stream);
+
 // ---- attention.cu, attention64.cu, attention64_short.cu, attention512.cu
 
 typedef struct atedm_cuda_spans {
