@@ -8,104 +8,101 @@
 #include "kernels/cuda/dnn.h"
 #include "kernels/cuda/trial.h"
 
-#include <math.h>
+_Static_assert(ATEDM_CUDA_DNN_CANDIDATES <= ATEDM_CUDA_TRIAL_CANDIDATES, "all are tried");
 
-// A candidate with operands all of whose sums are 0 but for their rounding, which depends on the
-// order, where a window is whole.
 typedef struct call {
-    const atedm_cuda_stream *s;
-    const atedm_cuda_dnn_shape *shape;
-    cudnnBackendDescriptor_t candidate;
-    const char *x, *weight, *zeros; // [device]
-    size_t sample_bytes;            // of x
+    atedm_cuda_stream *s;
+    const atedm_cuda_dnn_plan *alone, *plan;
+    size_t weight_at, addends_at; // in operands: x, weight, then bias and addend in one
+    size_t x_bytes, y_bytes;      // of a sample
     void *workspace;
 } call;
 
-static bool run(const void *user, char *y)
+// Sums of even rounds are 0 but for their rounding where a window is whole: pixels are alike.
+static cudaError_t prepare(const void *user, char *operands, int round)
 {
     const call *c = user;
-    const void *const operands[ATEDM_CUDA_DNN_Y + 1] = {
-        [ATEDM_CUDA_DNN_X] = c->x,
-        [ATEDM_CUDA_DNN_WEIGHT] = c->weight,
-        [ATEDM_CUDA_DNN_ADDEND] = c->shape->addend ? c->zeros : NULL,
-        [ATEDM_CUDA_DNN_BIAS] = c->shape->bias ? c->zeros : NULL,
-        [ATEDM_CUDA_DNN_Y] = y,
+    const atedm_cuda_dnn_shape *shape = &c->plan->shape;
+    atedm_dtype act = c->s->head.act;
+    cudaStream_t stream = c->s->stream;
+    bool plain = round % 2;
+    uint32_t seed = (uint32_t)round << 20;
+    cudaError_t error = atedm_cuda_launch_noise(
+        act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_ONE_ROW, seed, operands,
+        shape->n * shape->h * shape->w, shape->in, shape->in, stream);
+    if (!error)
+        error =
+            atedm_cuda_launch_noise(act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_CANCELS,
+                                    seed + 1, operands + c->weight_at, shape->out,
+                                    shape->weight_stride, shape->weight_stride, stream);
+    if (!error && plain)
+        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_PLAIN, seed + 2,
+                                        operands + c->addends_at, shape->n * shape->ho * shape->wo,
+                                        shape->out, shape->out, stream);
+    if (!error && !plain)
+        error = cudaMemsetAsync(operands + c->addends_at, 0, (size_t)shape->n * c->y_bytes, stream);
+    return error;
+}
+
+// A candidate for all samples from `first` on that it is for.
+static bool convolve(const call *c, const char *operands, cudnnBackendDescriptor_t candidate,
+                     int64_t first, char *y)
+{
+    const atedm_cuda_dnn_shape *shape = &c->plan->shape;
+    const char *addends = operands + c->addends_at;
+    const void *const all[ATEDM_CUDA_DNN_Y + 1] = {
+        [ATEDM_CUDA_DNN_X] = operands + (size_t)first * c->x_bytes,
+        [ATEDM_CUDA_DNN_WEIGHT] = operands + c->weight_at,
+        [ATEDM_CUDA_DNN_ADDEND] = shape->addend ? addends + (size_t)first * c->y_bytes : NULL,
+        [ATEDM_CUDA_DNN_BIAS] = shape->bias ? addends : NULL,
+        [ATEDM_CUDA_DNN_Y] = y + (size_t)first * c->y_bytes,
     };
-    return !atedm_cuda_dnn_execute(c->s->dnn, c->candidate, operands, c->workspace);
+    return !atedm_cuda_dnn_execute(c->s->dnn, candidate, all, c->workspace);
 }
 
-// Memory and operands. False where there is none, or after failing the stream.
-static bool begin(atedm_cuda_stream *s, const atedm_cuda_dnn_shape *shape, atedm_cuda_trial *trial,
-                  call *ret_call)
+static bool run(const void *user, const char *operands, int candidate, char *y)
 {
-    atedm_dtype act = s->head.act;
-    size_t element = atedm_dtype_size(act);
-    int64_t filter = shape->kernel * shape->kernel * shape->in;
-    size_t sample = (size_t)(shape->h * shape->w * shape->in) * element;
-    size_t x = atedm_cuda_trial_whole((size_t)shape->n * sample);
-    size_t weight = atedm_cuda_trial_whole((size_t)(shape->out * filter) * element);
-    size_t y = (size_t)(shape->n * shape->ho * shape->wo * shape->out) * element;
-    void *workspace =
-        atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1, ATEDM_CUDA_DNN_WORKSPACE);
-    if (!workspace || filter != shape->weight_stride ||
-        !atedm_cuda_trial_begin(s, x + weight + y, y, trial))
-        return false;
-    *ret_call = (call){.s = s,
-                       .shape = shape,
-                       .x = trial->operands,
-                       .weight = trial->operands + x,
-                       .zeros = trial->operands + x + weight,
-                       .sample_bytes = sample,
-                       .workspace = workspace};
-    cudaError_t error =
-        atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_ONE_ROW, trial->operands,
-                                shape->n * shape->h * shape->w, shape->in, shape->in, s->stream);
-    if (!error)
-        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_CANCELS, trial->operands + x,
-                                        shape->out, filter, filter, s->stream);
-    if (!error)
-        error = cudaMemsetAsync(trial->operands + x + weight, 0, y, s->stream);
-    atedm_cuda_check(&s->head, error, "conv");
-    return true;
-}
-
-// What `alone` gives, sample by sample.
-static bool expect(const atedm_cuda_trial *trial, const atedm_cuda_dnn_plan *alone, const call *c)
-{
-    call one = *c;
+    const call *c = user;
     bool good = true;
-    one.candidate = alone->candidates[0];
-    for (int64_t i = 0; good && i < c->shape->n; i++, one.x += c->sample_bytes)
-        good = run(&one, trial->expected + (size_t)i * (trial->y_bytes / (size_t)c->shape->n));
+    if (candidate != ATEDM_CUDA_TRIAL_KNOWN)
+        return convolve(c, operands, c->plan->candidates[candidate], 0, y);
+    for (int64_t i = 0; good && i < c->plan->shape.n; i++)
+        good = convolve(c, operands, c->alone->candidates[0], i, y);
     return good;
-}
-
-static void try_candidates(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alone,
-                           atedm_cuda_dnn_plan *plan)
-{
-    atedm_cuda_trial trial;
-    call c;
-    double least = INFINITY;
-    if (!begin(s, &plan->shape, &trial, &c))
-        return;
-    bool ready = !s->head.status && expect(&trial, alone, &c);
-    for (int i = 0; ready && i < plan->n_candidates; i++) {
-        c.candidate = plan->candidates[i];
-        double seconds = atedm_cuda_trial_time(s, &trial, run, &c);
-        if (seconds < least) {
-            least = seconds;
-            plan->plan = c.candidate;
-        }
-    }
-    atedm_cuda_trial_end(s, &trial);
 }
 
 void atedm_cuda_dnn_choose(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alone,
                            atedm_cuda_dnn_plan *plan)
 {
-    if (!plan->n_candidates || !alone->n_candidates)
+    const atedm_cuda_dnn_shape *shape = &plan->shape;
+    size_t element = atedm_dtype_size(s->head.act);
+    int64_t results = shape->ho * shape->wo * shape->out;
+    call c = {
+        .s = s,
+        .alone = alone,
+        .plan = plan,
+        .x_bytes = (size_t)(shape->h * shape->w * shape->in) * element,
+        .y_bytes = (size_t)results * element,
+        .workspace =
+            atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_WORKSPACE, 1, ATEDM_CUDA_DNN_WORKSPACE),
+    };
+    if (!c.workspace || !plan->n_candidates || !alone->n_candidates)
         return;
-    try_candidates(s, alone, plan);
-    if (!plan->plan && plan->shape.n == 1)
+    c.weight_at = atedm_cuda_trial_whole((size_t)shape->n * c.x_bytes);
+    c.addends_at =
+        c.weight_at + atedm_cuda_trial_whole((size_t)(shape->out * shape->weight_stride) * element);
+    const atedm_cuda_trial trial = {
+        .operand_bytes = c.addends_at + (size_t)shape->n * c.y_bytes,
+        .y_bytes = (size_t)shape->n * c.y_bytes,
+        .results = shape->n * results,
+        .candidates = plan->n_candidates,
+        .prepare = prepare,
+        .run = run,
+        .user = &c,
+    };
+    int picked = atedm_cuda_trial_pick(s, &trial);
+    if (picked != ATEDM_CUDA_TRIAL_KNOWN)
+        plan->plan = plan->candidates[picked];
+    else if (shape->n == 1)
         plan->plan = plan->candidates[0];
 }

@@ -172,16 +172,19 @@ cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_at
 
 // ---- trial.cu
 
-// Values from 2^-8 to 2^7, and negative ones, the same each time. A row that cancels, times one of
-// another kind, sums to 0 but for rounding, which depends on the order.
+// Random values, the same each time for a seed. All but plain ones are from 2^-8 to 2^7, and
+// negative ones: a row that cancels, times one of the others, sums to 0 but for rounding, which
+// depends on the order.
 typedef enum atedm_cuda_noise {
+    ATEDM_CUDA_NOISE_PLAIN, // from [-1, 1]
     ATEDM_CUDA_NOISE_CANCELS,
     ATEDM_CUDA_NOISE_ROWS,
     ATEDM_CUDA_NOISE_ONE_ROW, // all of them alike
 } atedm_cuda_noise;
 // y [rows, columns]
-cudaError_t atedm_cuda_launch_noise(atedm_dtype act, atedm_cuda_noise kind, void *y, int64_t rows,
-                                    int64_t columns, int64_t stride, cudaStream_t stream);
+cudaError_t atedm_cuda_launch_noise(atedm_dtype act, atedm_cuda_noise kind, uint32_t seed, void *y,
+                                    int64_t rows, int64_t columns, int64_t stride,
+                                    cudaStream_t stream);
 // How many words of 32 bits differ: the sum of counts [ATEDM_CUDA_DIFFERENCES].
 #define ATEDM_CUDA_DIFFERENCES 256
 cudaError_t atedm_cuda_launch_differences(const void *a, const void *b, int64_t words,

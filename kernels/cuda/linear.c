@@ -25,6 +25,11 @@ static void multiply(atedm_cuda_stream *s, const atedm_cuda_weight *w, const ate
                                           .y = y,
                                           .rows = args->rows};
     cublasStatus_t status = atedm_cuda_multiply(s, &plan->key, &plan->algo, &operands);
+    // Some are for certain numbers of rows only.
+    const atedm_cuda_plan *first = plan;
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED && plan->key.rows != ATEDM_CUDA_PLAN_ROWS &&
+        (first = atedm_cuda_plan_get(s, &plan->key, ATEDM_CUDA_PLAN_ROWS)))
+        status = atedm_cuda_multiply(s, &first->key, &first->algo, &operands);
     if (status) // where the device is lost, CUDA's own words are better
         atedm_cuda_check(&s->head, cudaGetLastError(), "linear");
     if (status)

@@ -5,6 +5,9 @@
 
 #include "kernels/cuda/cuda.h"
 
+// The number of rows whose first algorithm is everybody's in bits.
+#define ATEDM_CUDA_PLAN_ROWS 1024
+
 // What an algorithm is chosen by. Alignments are those of every row of the operand, in bytes.
 typedef struct atedm_cuda_plan_key {
     int64_t in, out, weight_stride; // elements

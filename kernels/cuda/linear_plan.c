@@ -2,22 +2,19 @@
 //
 // Another number of rows wants another algorithm: with the one for 1024 rows, 600 take 1.4 times as
 // long as they have to, and so do 65536. But a row's bits may not depend on how many rows there
-// are. So the heuristic is asked for PLAN_ROWS rows first, without reductions across blocks. What
-// it says for other numbers is taken where it gives the same bits in a trial (a kernel that adds
-// along a row in the same order, in tiles of another size), the fastest of these.
-// The device suite checks the outcome: samples alone and in batches, at full size.
+// are. So the heuristic is asked for ATEDM_CUDA_PLAN_ROWS rows first, without reductions across
+// blocks. What it says for other numbers is taken where it gives the same bits in a trial (a kernel
+// that adds along a row in the same order, in tiles of another size), the fastest of these. The
+// device suite checks the outcome: samples alone and in batches, at full size.
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/trial.h"
 
 #include <stdlib.h>
 
-#define PLAN_ROWS 1024
 // Plans are for numbers of rows in steps of a quarter of the power of two below, from 16 on.
 #define LEAST_ROWS 16
 #define ROW_STEPS 4
 #define MOST_ROWS 65536
-// The heuristic's proposals that are tried.
-#define CANDIDATES 8
 
 // One product: descriptors for a number of rows.
 typedef struct product {
@@ -156,78 +153,73 @@ static int propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, i
 
 // ---- trials
 
-// An algorithm with operands all of whose sums are 0 but for their rounding, which depends on the
-// order: other orders of adding, which would hardly ever change a result that is rounded to 16
-// bits, change nearly every one of these.
 typedef struct call {
     atedm_cuda_stream *s;
     const atedm_cuda_plan_key *key;
-    const cublasLtMatmulAlgo_t *algo;
-    atedm_cuda_operands operands;
+    const cublasLtMatmulAlgo_t *known;
+    const cublasLtMatmulHeuristicResult_t *candidates;
+    size_t x_at, addends_at; // in operands: weight, x, then bias and residual in one
 } call;
 
-static bool run(const void *user, char *y)
+static cudaError_t prepare(const void *user, char *operands, int round)
 {
     const call *c = user;
-    atedm_cuda_operands operands = c->operands;
-    operands.y = y;
-    return !atedm_cuda_multiply(c->s, c->key, c->algo, &operands);
+    const atedm_cuda_plan_key *key = c->key;
+    atedm_dtype act = c->s->head.act;
+    cudaStream_t stream = c->s->stream;
+    bool plain = round % 2;
+    uint32_t seed = (uint32_t)round << 20;
+    cudaError_t error =
+        atedm_cuda_launch_noise(act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_ROWS, seed,
+                                operands, key->out, key->in, key->weight_stride, stream);
+    if (!error)
+        error = atedm_cuda_launch_noise(
+            act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_CANCELS, seed + 1,
+            operands + c->x_at, key->rows, key->in, key->in, stream);
+    if (!error && plain)
+        error =
+            atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_PLAIN, seed + 2, operands + c->addends_at,
+                                    key->rows, key->out, key->out, stream);
+    if (!error && !plain)
+        error = cudaMemsetAsync(operands + c->addends_at, 0,
+                                (size_t)(key->rows * key->out) * atedm_dtype_size(act), stream);
+    return error;
 }
 
-// Memory and operands. False where there is none, or after failing the stream.
-static bool begin(atedm_cuda_stream *s, const atedm_cuda_plan_key *key, atedm_cuda_trial *trial,
-                  call *ret_call)
+static bool run(const void *user, const char *operands, int candidate, char *y)
 {
-    atedm_dtype act = s->head.act;
-    size_t element = atedm_dtype_size(act), results = (size_t)(key->rows * key->out);
-    size_t weight = atedm_cuda_trial_whole((size_t)(key->out * key->weight_stride) * element);
-    size_t x = atedm_cuda_trial_whole((size_t)(key->rows * key->in) * element);
-    size_t zeros = results * element; // bias and residual
-    if (!atedm_cuda_trial_begin(s, weight + x + zeros,
-                                results * (key->sums ? sizeof(float) : element), trial))
-        return false;
-    char *memory = trial->operands;
-    cudaError_t error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_ROWS, memory, key->out,
-                                                key->in, key->weight_stride, s->stream);
-    if (!error)
-        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_CANCELS, memory + weight, key->rows,
-                                        key->in, key->in, s->stream);
-    if (!error)
-        error = cudaMemsetAsync(memory + weight + x, 0, zeros, s->stream);
-    atedm_cuda_check(&s->head, error, "linear");
-    *ret_call = (call){.s = s,
-                       .key = key,
-                       .operands = {.weight = memory,
-                                    .x = memory + weight,
-                                    .bias = memory + weight + x,
-                                    .residual = memory + weight + x,
-                                    .rows = key->rows}};
-    return true;
+    const call *c = user;
+    const atedm_cuda_operands all = {.weight = operands,
+                                     .x = operands + c->x_at,
+                                     .bias = operands + c->addends_at,
+                                     .residual = operands + c->addends_at,
+                                     .y = y,
+                                     .rows = c->key->rows};
+    return !atedm_cuda_multiply(
+        c->s, c->key,
+        candidate == ATEDM_CUDA_TRIAL_KNOWN ? c->known : &c->candidates[candidate].algo, &all);
 }
 
 // The fastest of the algorithms that give the same bits as `known`, which is one of them.
-static cublasLtMatmulAlgo_t pick_equal(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
-                                       const cublasLtMatmulHeuristicResult_t *candidates, int n,
-                                       const cublasLtMatmulAlgo_t *known)
+static cublasLtMatmulAlgo_t pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                 const cublasLtMatmulHeuristicResult_t *candidates, int n,
+                                 const cublasLtMatmulAlgo_t *known)
 {
-    cublasLtMatmulAlgo_t picked = *known;
-    atedm_cuda_trial trial;
-    call c;
-    if (!begin(s, key, &trial, &c))
-        return picked;
-    c.algo = known;
-    double least =
-        !s->head.status && run(&c, trial.expected) ? atedm_cuda_trial_time(s, &trial, run, &c) : 0;
-    for (int i = 0; !s->head.status && i < n; i++) {
-        c.algo = &candidates[i].algo;
-        double seconds = atedm_cuda_trial_time(s, &trial, run, &c);
-        if (seconds < least) {
-            least = seconds;
-            picked = *c.algo;
-        }
-    }
-    atedm_cuda_trial_end(s, &trial);
-    return picked;
+    size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
+    call c = {.s = s, .key = key, .known = known, .candidates = candidates};
+    c.x_at = atedm_cuda_trial_whole((size_t)(key->out * key->weight_stride) * element);
+    c.addends_at = c.x_at + atedm_cuda_trial_whole((size_t)(key->rows * key->in) * element);
+    const atedm_cuda_trial trial = {
+        .operand_bytes = c.addends_at + results * element,
+        .y_bytes = results * (key->sums ? sizeof(float) : element),
+        .results = (int64_t)results,
+        .candidates = n,
+        .prepare = prepare,
+        .run = run,
+        .user = &c,
+    };
+    int picked = atedm_cuda_trial_pick(s, &trial);
+    return picked == ATEDM_CUDA_TRIAL_KNOWN ? *known : candidates[picked].algo;
 }
 
 // ---- plans
@@ -261,7 +253,7 @@ static atedm_cuda_plan *add(atedm_cuda_stream *s, const atedm_cuda_plan_key *key
     return plan;
 }
 
-// The plan for PLAN_ROWS rows, whose bits are everybody's.
+// The plan for ATEDM_CUDA_PLAN_ROWS rows, whose bits are everybody's.
 static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
 {
     atedm_cuda_plan *plan = find(s, key);
@@ -290,19 +282,19 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
                                            int64_t rows)
 {
     atedm_cuda_plan_key wanted = *key;
-    wanted.rows = PLAN_ROWS;
+    wanted.rows = ATEDM_CUDA_PLAN_ROWS;
     const atedm_cuda_plan *first = get_first(s, &wanted);
     wanted.rows = round_rows(rows);
-    if (!first || !first->found || wanted.rows == PLAN_ROWS)
+    if (!first || !first->found || rows < LEAST_ROWS || wanted.rows == ATEDM_CUDA_PLAN_ROWS)
         return first;
     atedm_cuda_plan *plan = find(s, &wanted);
     if (plan || s->graphs.capturing) // a trial waits, which a capture cannot
         return plan ? plan : first;
     if (!(plan = add(s, &wanted)))
         return NULL;
-    cublasLtMatmulHeuristicResult_t candidates[CANDIDATES];
-    int n = propose(s, &wanted, CANDIDATES, candidates);
-    plan->algo = pick_equal(s, &wanted, candidates, n, &first->algo);
+    cublasLtMatmulHeuristicResult_t candidates[ATEDM_CUDA_TRIAL_CANDIDATES];
+    int n = propose(s, &wanted, ATEDM_CUDA_TRIAL_CANDIDATES, candidates);
+    plan->algo = pick(s, &wanted, candidates, n, &first->algo);
     plan->found = true;
     return s->head.status ? NULL : plan;
 }

@@ -10,65 +10,124 @@
 // "0" turns trials off: linear layers have one algorithm for all numbers of rows, convolutions by
 // cuDNN are a call for each sample.
 #define SWITCH "ATEDM_CUDA_TRIALS"
+// Results that are compared, in so many rounds at most. Two algorithms that only add up in another
+// order give a sum that ends as another one of 16 bits in one of some ten thousand ordinary
+// results.
+#ifndef ATEDM_CUDA_TRIAL_RESULTS
+#define ATEDM_CUDA_TRIAL_RESULTS ((int64_t)1 << 20)
+#endif
+#define LEAST_ROUNDS 2 // one of each kind of operands
+#define MOST_ROUNDS 256
 #define TIMED_RUNS 3
 #define ALIGN ((size_t)256)
+
+// [device] memory of a trial, and which candidates are still in it.
+typedef struct course {
+    atedm_cuda_stream *s;
+    const atedm_cuda_trial *trial;
+    char *operands, *expected, *y;
+    float *counts; // of differences
+    bool is_in[ATEDM_CUDA_TRIAL_CANDIDATES];
+} course;
 
 size_t atedm_cuda_trial_whole(size_t bytes)
 {
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-bool atedm_cuda_trial_begin(atedm_cuda_stream *s, size_t operand_bytes, size_t y_bytes,
-                            atedm_cuda_trial *ret_trial)
+// False where there is no memory for it.
+static bool begin(atedm_cuda_stream *s, const atedm_cuda_trial *trial, course *ret_course)
 {
-    size_t operands = atedm_cuda_trial_whole(operand_bytes), y = atedm_cuda_trial_whole(y_bytes);
-    size_t all = operands + 2 * y + ATEDM_CUDA_DIFFERENCES * sizeof *ret_trial->counts;
-    const char *value = getenv(SWITCH);
-    bool off = value && strcmp(value, "0") == 0;
+    size_t operands = atedm_cuda_trial_whole(trial->operand_bytes);
+    size_t y = atedm_cuda_trial_whole(trial->y_bytes);
+    size_t all = operands + 2 * y + ATEDM_CUDA_DIFFERENCES * sizeof *ret_course->counts;
     void *memory = NULL;
     atedm_error err;
-    if (off || s->head.status || all > ATEDM_CUDA_TRIAL_BYTES ||
-        atedm_cuda_alloc(s->head.device, all, &memory, &err))
+    if (all > ATEDM_CUDA_TRIAL_BYTES || atedm_cuda_alloc(s->head.device, all, &memory, &err))
         return false;
-    ret_trial->operands = memory;
-    ret_trial->expected = ret_trial->operands + operands;
-    ret_trial->y = ret_trial->expected + y;
-    ret_trial->counts = (float *)(void *)(ret_trial->y + y);
-    ret_trial->y_bytes = y_bytes;
+    *ret_course = (course){.s = s, .trial = trial, .operands = memory};
+    ret_course->expected = ret_course->operands + operands;
+    ret_course->y = ret_course->expected + y;
+    ret_course->counts = (float *)(void *)(ret_course->y + y);
+    for (int i = 0; i < trial->candidates; i++)
+        ret_course->is_in[i] = true;
     return true;
 }
 
-void atedm_cuda_trial_end(atedm_cuda_stream *s, atedm_cuda_trial *trial)
+// Whether the candidate gives what is expected.
+static bool is_equal(const course *c, int candidate)
 {
-    atedm_cuda_free(s->head.device, trial->operands); // which waits for what uses it
-}
-
-static bool is_expected(atedm_cuda_stream *s, const atedm_cuda_trial *trial)
-{
+    const atedm_cuda_trial *trial = c->trial;
+    atedm_stream *s = &c->s->head;
     float counts[ATEDM_CUDA_DIFFERENCES], all = 0;
-    atedm_cuda_check(&s->head,
-                     atedm_cuda_launch_differences(trial->expected, trial->y,
+    // NaN, so that what is not written is seen.
+    atedm_cuda_check(s, cudaMemsetAsync(c->y, 0xff, trial->y_bytes, c->s->stream), "trial");
+    if (s->status || !trial->run(trial->user, c->operands, candidate, c->y))
+        return false;
+    atedm_cuda_check(s,
+                     atedm_cuda_launch_differences(c->expected, c->y,
                                                    (int64_t)(trial->y_bytes / sizeof(uint32_t)),
-                                                   trial->counts, s->stream),
+                                                   c->counts, c->s->stream),
                      "trial");
-    atedm_cuda_download(&s->head, trial->counts, counts, sizeof counts);
-    atedm_cuda_sync(&s->head);
-    for (int i = 0; !s->head.status && i < ATEDM_CUDA_DIFFERENCES; i++)
+    atedm_cuda_download(s, c->counts, counts, sizeof counts);
+    atedm_cuda_sync(s);
+    for (int i = 0; !s->status && i < ATEDM_CUDA_DIFFERENCES; i++)
         all += counts[i];
-    return !s->head.status && all == 0;
+    return !s->status && all == 0;
 }
 
-double atedm_cuda_trial_time(atedm_cuda_stream *s, const atedm_cuda_trial *trial,
-                             atedm_cuda_trial_fn run, const void *user)
+// Who does not give what the known algorithm does is out. False where that one cannot.
+static bool go_round(course *c, int round)
 {
-    // NaN, so that what is not written is seen.
-    atedm_cuda_check(&s->head, cudaMemsetAsync(trial->y, 0xff, trial->y_bytes, s->stream), "trial");
-    if (s->head.status || !run(user, trial->y) || !is_expected(s, trial))
-        return INFINITY;
+    const atedm_cuda_trial *trial = c->trial;
+    atedm_cuda_check(&c->s->head, trial->prepare(trial->user, c->operands, round), "trial");
+    if (c->s->head.status ||
+        !trial->run(trial->user, c->operands, ATEDM_CUDA_TRIAL_KNOWN, c->expected))
+        return false;
+    for (int i = 0; i < trial->candidates; i++)
+        c->is_in[i] = c->is_in[i] && is_equal(c, i);
+    return !c->s->head.status;
+}
+
+static double seconds_of(const course *c, int candidate)
+{
+    const atedm_cuda_trial *trial = c->trial;
+    atedm_cuda_sync(&c->s->head);
     double start = atedm_clock_monotonic();
     for (int i = 0; i < TIMED_RUNS; i++)
-        if (!run(user, trial->y))
+        if (!trial->run(trial->user, c->operands, candidate, c->y))
             return INFINITY;
-    atedm_cuda_sync(&s->head);
-    return s->head.status ? INFINITY : atedm_clock_monotonic() - start;
+    atedm_cuda_sync(&c->s->head);
+    return c->s->head.status ? INFINITY : atedm_clock_monotonic() - start;
+}
+
+static int find_fastest(const course *c)
+{
+    int fastest = ATEDM_CUDA_TRIAL_KNOWN;
+    double least = seconds_of(c, ATEDM_CUDA_TRIAL_KNOWN);
+    for (int i = 0; i < c->trial->candidates; i++) {
+        double seconds = c->is_in[i] ? seconds_of(c, i) : INFINITY;
+        if (seconds < least) {
+            least = seconds;
+            fastest = i;
+        }
+    }
+    return fastest;
+}
+
+int atedm_cuda_trial_pick(atedm_cuda_stream *s, const atedm_cuda_trial *trial)
+{
+    const char *value = getenv(SWITCH);
+    bool off = value && strcmp(value, "0") == 0;
+    int64_t rounds = (ATEDM_CUDA_TRIAL_RESULTS + trial->results - 1) / trial->results;
+    rounds = rounds > LEAST_ROUNDS ? rounds : LEAST_ROUNDS;
+    course c;
+    if (off || s->head.status || rounds > MOST_ROUNDS || !begin(s, trial, &c))
+        return ATEDM_CUDA_TRIAL_KNOWN;
+    bool good = true;
+    for (int round = 0; good && round < rounds; round++)
+        good = go_round(&c, round);
+    int fastest = good ? find_fastest(&c) : ATEDM_CUDA_TRIAL_KNOWN;
+    atedm_cuda_free(s->head.device, c.operands); // which waits for what uses it
+    return fastest;
 }

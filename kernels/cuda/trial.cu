@@ -15,31 +15,40 @@ GPU_FN float noise_value(uint32_t h)
     return __uint_as_float(sign | exponent << 23 | mantissa << 16);
 }
 
-// Block: a row. A hash (the finalizer of MurmurHash3) for a column and the one as far from the end,
-// whose value comes `second` times; 0 in the middle.
+// The finalizer of MurmurHash3.
+GPU_FN uint32_t hash(uint32_t h)
+{
+    h = (h ^ h >> 16) * 0x85ebca6bu;
+    h = (h ^ h >> 13) * 0xc2b2ae35u;
+    return h ^ h >> 16;
+}
+
+// Block: a row. But for plain noise, a value for a column and the one as far from the end, and 0 in
+// the middle.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    noise_kernel(T *y, int64_t columns, int64_t stride, float second, bool repeats)
+    noise_kernel(T *y, int64_t columns, int64_t stride, atedm_cuda_noise kind, uint32_t seed)
 {
-    int64_t row = repeats ? 0 : blockIdx.x;
+    uint32_t row = kind == ATEDM_CUDA_NOISE_ONE_ROW ? 0 : blockIdx.x;
     for (int64_t j = threadIdx.x; j < columns; j += THREADS) {
-        int64_t other = columns - 1 - j;
-        uint32_t h = (uint32_t)(row * columns + (j < other ? j : other)) + 1;
-        h = (h ^ h >> 16) * 0x85ebca6bu;
-        h = (h ^ h >> 13) * 0xc2b2ae35u;
-        float value = noise_value(h ^ h >> 16);
-        gpu_store(&y[blockIdx.x * stride + j], j < other ? value : j > other ? value * second : 0);
+        int64_t other = columns - 1 - j, at = j < other ? j : other;
+        bool plain = kind == ATEDM_CUDA_NOISE_PLAIN;
+        uint32_t h = hash(hash(seed + row) + (uint32_t)(plain ? j : at));
+        float value = plain ? (float)h * 0x1p-31f - 1.0f : noise_value(h);
+        if (!plain && j == other)
+            value = 0;
+        if (kind == ATEDM_CUDA_NOISE_CANCELS && j > other)
+            value = -value;
+        gpu_store(&y[blockIdx.x * stride + j], value);
     }
 }
 
 template <class T>
-cudaError_t noise(atedm_cuda_noise kind, void *y, int64_t rows, int64_t columns, int64_t stride,
-                  cudaStream_t stream)
+cudaError_t noise(atedm_cuda_noise kind, uint32_t seed, void *y, int64_t rows, int64_t columns,
+                  int64_t stride, cudaStream_t stream)
 {
     return GPU_LAUNCH((noise_kernel<T>), dim3((unsigned)rows), dim3(THREADS), 0, stream,
-                      static_cast<T *>(y), columns, stride,
-                      kind == ATEDM_CUDA_NOISE_CANCELS ? -1.0f : 1.0f,
-                      kind == ATEDM_CUDA_NOISE_ONE_ROW);
+                      static_cast<T *>(y), columns, stride, kind, seed);
 }
 
 // counts [blocks]: of words that differ, each block's.
@@ -57,10 +66,11 @@ __global__ void __launch_bounds__(THREADS)
 
 } // namespace
 
-cudaError_t atedm_cuda_launch_noise(atedm_dtype act, atedm_cuda_noise kind, void *y, int64_t rows,
-                                    int64_t columns, int64_t stride, cudaStream_t stream)
+cudaError_t atedm_cuda_launch_noise(atedm_dtype act, atedm_cuda_noise kind, uint32_t seed, void *y,
+                                    int64_t rows, int64_t columns, int64_t stride,
+                                    cudaStream_t stream)
 {
-    return GPU_FOR_ACT(act, noise, kind, y, rows, columns, stride, stream);
+    return GPU_FOR_ACT(act, noise, kind, seed, y, rows, columns, stride, stream);
 }
 
 cudaError_t atedm_cuda_launch_differences(const void *a, const void *b, int64_t words,

@@ -185,10 +185,7 @@ MISTAKES = (
     ("cudnn: channel_add is the first sample's", "dnn.c", "conv",
      [("launch_repeat(at(args->channel_add, first + i, shape->out, s->act),", "launch_repeat(args->channel_add,")]),
     ("cudnn: one sample's residual is copied", "dnn.c", "conv", [("scratch, (size_t)n * image);", "scratch, image);")]),
-    ("cudnn: batches are compared with another kernel", "dnn_trial.c", "conv",
-     [("one.candidate = alone->candidates[0];", "one.candidate = first;"),
-      ("static bool expect(const", "static cudnnBackendDescriptor_t first;\nstatic bool expect(const"),
-      ("    atedm_cuda_trial trial;\n    call c;\n    double", "    first = plan->candidates[0];\n    atedm_cuda_trial trial;\n    call c;\n    double")]),
+    ("cudnn: batches without a trial", "trial.c", "conv", [("return !s->status && all == 0;", "return !s->status;")]),
     ("cudnn: one plan for all shapes", "dnn.c", "conv",
      [("a->h == b->h && a->w == b->w && a->in == b->in && a->out == b->out &&\n"
        "           a->kernel == b->kernel && a->stride == b->stride &&\n"
@@ -198,9 +195,9 @@ MISTAKES = (
     ("weights: taps and channels exchanged", "weights.c", "conv",
      [("from + (i * taps + t) * element", "from + (t * in + i) * element")]),
     ("linear: algorithms are taken without a trial", "trial.c", "linear",
-     [("return !s->head.status && all == 0;", "return !s->head.status;")]),
+     [("return !s->status && all == 0;", "return !s->status;")]),
     ("linear: plans are not told apart by rows", "linear_plan.c", "linear",
-     [("wanted.rows = PLAN_ROWS;", "wanted.rows = round_rows(rows);")]),
+     [("wanted.rows = ATEDM_CUDA_PLAN_ROWS;", "wanted.rows = round_rows(rows);")]),
     ("linear: more alignment promised than there is", "linear.c", "linear",
      [("return bits & -bits;", "return bits ? WHOLE_ALIGN : 0;")]),
     ("linear: the residual is forgotten", "linear_plan.c", "linear",
@@ -309,7 +306,7 @@ def main(build_dir, names):
     unseen = 0
     mistakes = [m for m in MISTAKES if not names or any(name in m[0] for name in names)]
     for name, file, operation, replacements in mistakes:
-        chosen = {"ATEDM_CUDA_CONV": "cudnn"} if file.startswith("dnn") else HOPPER if "hopper" in file else {}
+        chosen = {"ATEDM_CUDA_CONV": "cudnn"} if name.startswith("cudnn") else HOPPER if "hopper" in file else {}
         with tempfile.TemporaryDirectory() as folder:
             shared = build(build_dir, pathlib.Path(folder), file, replacements)
             seen = next((way for way, dtype, more in (HOPPER_WAYS if chosen is HOPPER else WAYS)
