@@ -85,8 +85,8 @@ void atedm_cuda_dnn_plan_destroy(const atedm_cuda_dnn *dnn, atedm_cuda_dnn_plan 
 // ---- dnn_trial.c
 
 // Chooses the fastest of the candidates that give each sample the bits that `alone`'s first one
-// does, where `alone` is the plan for one sample. Where it is that one, or there is no trial, one
-// sample gets it and larger batches have no plan. Waits for the device. May fail the stream.
+// does, where `alone` is the plan for one sample. Where none does, or there is no trial, one sample
+// gets that one and larger batches have no plan. Waits for the device. May fail the stream.
 void atedm_cuda_dnn_choose(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alone,
                            atedm_cuda_dnn_plan *plan);
 

@@ -104,7 +104,7 @@ static double seconds_of(const course *c, int candidate)
 static int find_fastest(const course *c)
 {
     int fastest = ATEDM_CUDA_TRIAL_KNOWN;
-    double least = seconds_of(c, ATEDM_CUDA_TRIAL_KNOWN);
+    double least = INFINITY;
     for (int i = 0; i < c->trial->candidates; i++) {
         double seconds = c->is_in[i] ? seconds_of(c, i) : INFINITY;
         if (seconds < least) {

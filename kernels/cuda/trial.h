@@ -25,8 +25,9 @@ typedef struct atedm_cuda_trial {
 
 // Bytes of an operand, up to where the next one can begin.
 size_t atedm_cuda_trial_whole(size_t bytes);
-// The number of the fastest candidate; ATEDM_CUDA_TRIAL_KNOWN where none is faster, or there is no
-// trial: memory is out, or results are too few. May fail the stream. Waits for the device.
+// The number of the fastest candidate that gives the known one's bits; ATEDM_CUDA_TRIAL_KNOWN where
+// none does, or there is no trial: memory is out, or results are too few. May fail the stream.
+// Waits for the device.
 int atedm_cuda_trial_pick(atedm_cuda_stream *s, const atedm_cuda_trial *trial);
 
 #endif

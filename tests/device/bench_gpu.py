@@ -25,9 +25,9 @@ PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytor
 
 FULL = {
     "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
-    "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 3,
+    "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 2,
     "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"), "hopper": ("--op", "attention"),
-    "latency": {"steps": 30, "clients": 1, "requests": 6}, "throughput": {"steps": 20, "clients": 16, "requests": 64},
+    "latency": {"steps": 30, "clients": 1, "requests": 5}, "throughput": {"steps": 20, "clients": 16, "requests": 48},
     "served": LOOP_PRUNINGS, "pytorch": (2, 16),  # a minute's compilation each
 }
 TOY = {

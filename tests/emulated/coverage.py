@@ -52,9 +52,9 @@ def commands_of(build):
     for dtype, iterations in ITERATIONS.items():
         yield (*parity, "--dtype", dtype, "--iterations", iterations), "own"
     yield (*parity, "--dtype", "bf16", "--op", "conv", "--iterations", ITERATIONS["bf16"]), "cudnn"
-    attention = (*parity, "--op", "attention")
-    yield (*attention, "--dtype", "bf16", "--iterations", ITERATIONS["bf16"]), "hopper"
-    yield (*attention, "--dtype", "f16", "--large", "--iterations", 6), "hopper"
+    for op in ("attention", "rank_tokens"):
+        yield (*parity, "--op", op, "--dtype", "bf16", "--iterations", ITERATIONS["bf16"]), "hopper"
+        yield (*parity, "--op", op, "--dtype", "f16", "--large", "--iterations", 6), "hopper"
     yield (build / "tests/golden/stages", "--data", ROOT / "tests/golden/data", "--backend", "cuda"), "own"
     yield (emulated / "test_cuda",), "own"
     yield (emulated / "test_devices",), "own"
