@@ -1,17 +1,16 @@
 // Linear layers of the cuda backend, by cuBLASLt. Where act can hold the bias and there is no
 // activation, cuBLASLt does all; else it leaves sums in F32 and an own kernel goes on, since its
-// GELU is the tanh approximation and its bias has act's dtype. So it does where rows stand at
-// addresses for which its kernels round once more before they add the residual. Shapes for which it
-// has nothing (rows at odd addresses) are a 1 x 1 convolution.
+// GELU is the tanh approximation and its bias has act's dtype. So it does where cuBLASLt's kernel
+// would round once more before it adds the bias. Shapes for which it has nothing (rows at odd
+// addresses) are a 1 x 1 convolution.
 #include "kernels/cuda/linear.h"
 
-// What vectors want; rows that stand so are added in one rounding.
-#define WHOLE_ALIGN ((size_t)16)
+#define MOST_ALIGN ((size_t)16) // that any algorithm can use
 
 // The alignment of rows of `row_bytes` bytes from p on: the same whichever row comes first.
 static size_t row_align(const void *p, size_t row_bytes)
 {
-    size_t bits = (size_t)(uintptr_t)p | row_bytes | WHOLE_ALIGN;
+    size_t bits = (size_t)(uintptr_t)p | row_bytes | MOST_ALIGN;
     return bits & -bits;
 }
 
@@ -94,11 +93,11 @@ static void convolve(atedm_cuda_stream *s, const atedm_cuda_weight *w,
     atedm_cuda_check(&s->head, atedm_cuda_launch_conv(s->head.act, &conv, s->stream), "linear");
 }
 
-void atedm_cuda_linear(atedm_stream *head, const atedm_linear_args *args)
+// The plan for the call, by cuBLASLt's epilogue or by way of sums. NULL after failing the stream.
+static const atedm_cuda_plan *get_plan(atedm_cuda_stream *s, const atedm_cuda_weight *w,
+                                       const atedm_linear_args *args, bool sums)
 {
-    atedm_cuda_stream *s = atedm_cuda_stream_of(head);
-    const atedm_cuda_weight *w = atedm_cuda_weight_of(args->weight);
-    size_t element = atedm_dtype_size(head->act);
+    size_t element = atedm_dtype_size(s->head.act);
     size_t in_bytes = (size_t)w->head.in * element, out_bytes = (size_t)w->head.out * element;
     atedm_cuda_plan_key key = {
         .in = w->head.in,
@@ -106,28 +105,33 @@ void atedm_cuda_linear(atedm_stream *head, const atedm_linear_args *args)
         .weight_stride = w->row_elements,
         .weight_align = row_align(w->values, (size_t)w->row_elements * element),
         .x_align = row_align(args->x, in_bytes),
-        .sums = args->activation != ATEDM_ACT_NONE || (w->bias && !w->act_bias),
+        .sums = sums,
+        .bias = w->bias && !sums,
+        .residual = args->residual && !sums,
     };
-    bool is_whole = key.weight_align == WHOLE_ALIGN && key.x_align == WHOLE_ALIGN &&
-                    row_align(args->y, out_bytes) == WHOLE_ALIGN &&
-                    row_align(args->residual, out_bytes) == WHOLE_ALIGN;
-    key.sums = key.sums || (w->bias && args->residual && !is_whole);
-    key.bias = w->bias && !key.sums;
-    key.residual = args->residual && !key.sums;
     // Sums stand at the start of scratch memory, whichever rows they are of.
     key.y_align = key.sums ? row_align(NULL, (size_t)w->head.out * sizeof(float))
                            : row_align(args->y, out_bytes);
     key.residual_align = key.residual ? row_align(args->residual, out_bytes) : key.y_align;
-    const atedm_cuda_plan *plan = atedm_cuda_plan_get(s, &key, args->rows);
+    return atedm_cuda_plan_get(s, &key, args->rows);
+}
+
+void atedm_cuda_linear(atedm_stream *head, const atedm_linear_args *args)
+{
+    atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    const atedm_cuda_weight *w = atedm_cuda_weight_of(args->weight);
+    bool sums = args->activation != ATEDM_ACT_NONE || (w->bias && !w->act_bias);
+    const atedm_cuda_plan *plan = get_plan(s, w, args, sums);
+    if (plan && plan->rounds_twice) {
+        sums = true;
+        plan = get_plan(s, w, args, sums);
+    }
     if (!plan)
         return;
-    if (!plan->found) {
+    if (!plan->found)
         convolve(s, w, args);
-        return;
-    }
-    if (!key.sums) {
+    else if (sums)
+        multiply_in_pieces(s, w, plan, args);
+    else
         multiply(s, w, plan, args, args->y);
-        return;
-    }
-    multiply_in_pieces(s, w, plan, args);
 }

@@ -19,6 +19,7 @@ typedef struct atedm_cuda_plan_key {
 typedef struct atedm_cuda_plan {
     atedm_cuda_plan_key key;
     bool found;
+    bool rounds_twice; // with bias and residual: then the key for sums has to do
     cublasLtMatmulAlgo_t algo;
     struct atedm_cuda_plan *next;
 } atedm_cuda_plan;

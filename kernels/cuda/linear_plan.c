@@ -15,6 +15,7 @@
 #define LEAST_ROWS 16
 #define ROW_STEPS 4
 #define MOST_ROWS 65536
+#define MOST_ALIGN ((size_t)16) // that any algorithm can use
 
 // One product: descriptors for a number of rows.
 typedef struct product {
@@ -200,6 +201,16 @@ static bool run(const void *user, const char *operands, int candidate, char *y)
         candidate == ATEDM_CUDA_TRIAL_KNOWN ? c->known : &c->candidates[candidate].algo, &all);
 }
 
+// Where the operands are that `prepare` makes; returns their bytes, but for the addends'.
+static size_t place_operands(call *c)
+{
+    size_t element = atedm_dtype_size(c->s->head.act);
+    const atedm_cuda_plan_key *key = c->key;
+    c->x_at = atedm_cuda_trial_whole((size_t)(key->out * key->weight_stride) * element);
+    c->addends_at = c->x_at + atedm_cuda_trial_whole((size_t)(key->rows * key->in) * element);
+    return c->addends_at;
+}
+
 // The fastest of the algorithms that give the same bits as `known`, which is one of them.
 static cublasLtMatmulAlgo_t pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                  const cublasLtMatmulHeuristicResult_t *candidates, int n,
@@ -207,10 +218,8 @@ static cublasLtMatmulAlgo_t pick(atedm_cuda_stream *s, const atedm_cuda_plan_key
 {
     size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
     call c = {.s = s, .key = key, .known = known, .candidates = candidates};
-    c.x_at = atedm_cuda_trial_whole((size_t)(key->out * key->weight_stride) * element);
-    c.addends_at = c.x_at + atedm_cuda_trial_whole((size_t)(key->rows * key->in) * element);
     const atedm_cuda_trial trial = {
-        .operand_bytes = c.addends_at + results * element,
+        .operand_bytes = place_operands(&c) + results * element,
         .y_bytes = results * (key->sums ? sizeof(float) : element),
         .results = (int64_t)results,
         .candidates = n,
@@ -253,6 +262,94 @@ static atedm_cuda_plan *add(atedm_cuda_stream *s, const atedm_cuda_plan_key *key
     return plan;
 }
 
+// Of results that differ: algorithms that add up in another order differ in some of ten thousand,
+// those that round before the bias is added in a tenth.
+#define MOST_SHARE 0.01F
+
+// Places in scratch memory, behind a trial's operands.
+typedef struct comparison {
+    void *y, *other;
+    float *sums, *bias, *counts;
+} comparison;
+
+// False where scratch memory, as large as it is from the start, has no room.
+static bool place(atedm_cuda_stream *s, call *c, char **ret_operands, comparison *ret_places)
+{
+    const atedm_cuda_plan_key *key = c->key;
+    size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
+    size_t y = atedm_cuda_trial_whole(results * element);
+    size_t sums = atedm_cuda_trial_whole(results * sizeof(float));
+    size_t bias = atedm_cuda_trial_whole((size_t)key->out * sizeof(float));
+    size_t counts = ATEDM_CUDA_DIFFERENCES * sizeof(float), operands = place_operands(c) + y;
+    if (operands + 2 * y + sums + bias + counts > ATEDM_CUDA_SUMS_BYTES)
+        return false;
+    char *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, 1, ATEDM_CUDA_SUMS_BYTES);
+    if (!memory)
+        return false;
+    *ret_operands = memory;
+    memory += operands;
+    *ret_places = (comparison){.y = memory, .other = memory + y};
+    memory += 2 * y;
+    ret_places->sums = (float *)(void *)memory;
+    ret_places->bias = (float *)(void *)(memory + sums);
+    ret_places->counts = (float *)(void *)(memory + sums + bias);
+    return true;
+}
+
+// The same by an own kernel: sums in F32, then bias and residual.
+static bool add_by_own(atedm_cuda_stream *s, const call *c, const char *operands,
+                       const comparison *at)
+{
+    atedm_cuda_plan_key key = *c->key;
+    cublasLtMatmulHeuristicResult_t for_sums;
+    key.sums = true;
+    key.bias = key.residual = false;
+    key.y_align = key.residual_align = MOST_ALIGN;
+    call own = *c;
+    own.key = &key;
+    own.known = &for_sums.algo;
+    if (propose(s, &key, 1, &for_sums) < 1 ||
+        !run(&own, operands, ATEDM_CUDA_TRIAL_KNOWN, (char *)at->sums))
+        return false;
+    const char *addends = operands + c->addends_at;
+    cudaError_t error =
+        atedm_cuda_launch_to_f32(s->head.act, addends, at->bias, key.out, s->stream);
+    if (!error)
+        error = atedm_cuda_launch_epilogue(s->head.act, ATEDM_ACT_NONE, at->sums, at->bias, addends,
+                                           at->other, key.rows, key.out, s->stream);
+    atedm_cuda_check(&s->head, error, "linear");
+    return !s->head.status;
+}
+
+// Whether bias and residual are added in one rounding: some of cuBLASLt's kernels, for short rows
+// or such as are at odd addresses, round to act in between. Where that cannot be tried it counts as
+// not.
+static bool rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan)
+{
+    atedm_cuda_plan_key key = plan->key;
+    call c = {.s = s, .key = &key, .known = &plan->algo};
+    comparison at;
+    char *operands = NULL;
+    float counts[ATEDM_CUDA_DIFFERENCES], differ = 0;
+    key.rows = LEAST_ROWS;
+    if (s->graphs.capturing || !place(s, &c, &operands, &at))
+        return false;
+    atedm_cuda_check(&s->head, prepare(&c, operands, 1), "linear");
+    if (s->head.status || !run(&c, operands, ATEDM_CUDA_TRIAL_KNOWN, at.y) ||
+        !add_by_own(s, &c, operands, &at))
+        return false;
+    size_t results = (size_t)(key.rows * key.out), words = results / 2; // of 16 bits
+    atedm_cuda_check(
+        &s->head,
+        atedm_cuda_launch_differences(at.y, at.other, (int64_t)words, at.counts, s->stream),
+        "linear");
+    atedm_cuda_download(&s->head, at.counts, counts, sizeof counts);
+    atedm_cuda_sync(&s->head);
+    for (int i = 0; !s->head.status && i < ATEDM_CUDA_DIFFERENCES; i++)
+        differ += counts[i];
+    return !s->head.status && differ < MOST_SHARE * (float)results;
+}
+
 // The plan for ATEDM_CUDA_PLAN_ROWS rows, whose bits are everybody's.
 static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
 {
@@ -263,7 +360,9 @@ static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_p
     plan->found = propose(s, key, 1, &result) > 0;
     if (plan->found)
         plan->algo = result.algo;
-    return plan;
+    if (plan->found && key->bias && key->residual && s->head.act != ATEDM_F32)
+        plan->rounds_twice = !rounds_once(s, plan);
+    return s->head.status ? NULL : plan;
 }
 
 // The number of rows that plans are made for, from `rows` up.
@@ -285,7 +384,8 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
     wanted.rows = ATEDM_CUDA_PLAN_ROWS;
     const atedm_cuda_plan *first = get_first(s, &wanted);
     wanted.rows = round_rows(rows);
-    if (!first || !first->found || rows < LEAST_ROWS || wanted.rows == ATEDM_CUDA_PLAN_ROWS)
+    if (!first || !first->found || first->rounds_twice || rows < LEAST_ROWS ||
+        wanted.rows == ATEDM_CUDA_PLAN_ROWS)
         return first;
     atedm_cuda_plan *plan = find(s, &wanted);
     if (plan || s->graphs.capturing) // a trial waits, which a capture cannot

@@ -28,7 +28,7 @@ FULL = {
     "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 2,
     "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"), "hopper": ("--op", "attention"),
     "latency": {"steps": 30, "clients": 1, "requests": 5}, "throughput": {"steps": 20, "clients": 16, "requests": 48},
-    "served": LOOP_PRUNINGS, "pytorch": (2, 16),  # a minute's compilation each
+    "served": ("off", "at-edm-c"), "pytorch": (2, 16),  # a minute's compilation each
 }
 TOY = {
     "backend": "cpu", "dtype": "f32", "arch": str(device.ROOT / "config/arch-tiny.json"), "size": "64x64", "guidance": 8,
@@ -252,6 +252,7 @@ def opened(options, output, head):
 def parse():
     parser = device.parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default all")
+    parser.add_argument("--batches", nargs="+", type=int, metavar="N", help="of evaluations; default 1, 2, 8 and 16")
     parser.add_argument("--add", action="store_true", help="to the figures that stand in the output")
     parser.add_argument("--toy", action="store_true", help="a tiny model on the processor: a test, no figures")
     parser.add_argument("--emulated", action="store_true", help="--toy on the emulated backend of the build folder")
@@ -272,6 +273,8 @@ def main():
     if options.emulated:
         settings.update(backend="cuda", dtype="bf16", kernels=(("sampler_step", 0),), hopper=("--op", "attention", "--size", 2))
         os.environ["ATEDM_EMULATED_SM"] = "90"
+    if options.batches:
+        settings["batches"] = options.batches
     if options.toy:
         found = {"name": "toy", "driver": None}
     else:

@@ -107,12 +107,12 @@ def linker_environment(build):
 
 
 def commit():
-    """Where this is a checkout of git; a machine that got the files alone says so by the variable ATEDM_COMMIT."""
-    if not shutil.which("git"):
+    """As the variable ATEDM_COMMIT has it, for a machine that got the files alone; else this checkout's."""
+    if "ATEDM_COMMIT" in os.environ or not shutil.which("git"):
         return os.environ.get("ATEDM_COMMIT")
     result = subprocess.run(("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"), capture_output=True,
                             text=True, check=False)
-    return result.stdout.strip() or os.environ.get("ATEDM_COMMIT")
+    return result.stdout.strip() or None
 
 
 # ---- steps

@@ -63,6 +63,7 @@ struct product {
     void *d;
     float beta;
     uint64_t order;
+    bool rounds_twice;
 
     static std::vector<float> read(const void *p, const cublasLtMatrixLayoutOpaque &l)
     {
@@ -103,6 +104,8 @@ struct product {
                 float value = sum(&x[(size_t)(i * la.rows)], &y[(size_t)(j * lb.rows)], la.rows);
                 if (beta != 0)
                     value += beta * load(c, j * lc.stride + i, lc.type);
+                if (rounds_twice)
+                    value = __bfloat162float(__float2bfloat16_rn(value));
                 if (desc.epilogue == CUBLASLT_EPILOGUE_BIAS)
                     value += load(desc.bias, i, ld.type);
                 store(d, j * ld.stride + i, ld.type, value);
@@ -250,8 +253,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     for (int i = 0; i < 4; i++)
         if ((uintptr_t)operands[i] % algo->data[WORD_ALIGN_A + i])
             return CUBLAS_STATUS_INVALID_VALUE;
-    product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)beta, 0};
+    product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)beta, 0, false};
     p.order = algo->data[WORD_ORDER];
+    // As the real one's kernels for rows that are no whole vectors do.
+    p.rounds_twice =
+        p.beta != 0 && desc->epilogue == CUBLASLT_EPILOGUE_BIAS && ld->type != CUDA_R_32F &&
+        std::min({algo->data[WORD_ALIGN_B], algo->data[WORD_ALIGN_C], algo->data[WORD_ALIGN_D]}) <
+            16;
     if (*(const float *)alpha != 1 || !desc->transposed_a || la->rows != lb->rows ||
         la->columns != ld->rows || lb->columns != ld->columns || lc->rows != ld->rows ||
         lc->columns != ld->columns || lc->type != ld->type || !fits(a, *la) || !fits(b, *lb) ||
