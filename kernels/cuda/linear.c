@@ -6,6 +6,9 @@
 #include "kernels/cuda/linear.h"
 
 #define MOST_ALIGN ((size_t)16) // that any algorithm can use
+// For fewer outputs cuBLASLt has kernels of matrix times vector, of which other orders of adding are
+// known: ADR 16.
+#define LEAST_OUT 8
 
 // The alignment of rows of `row_bytes` bytes from p on: the same whichever row comes first.
 static size_t row_align(const void *p, size_t row_bytes)
@@ -128,7 +131,7 @@ void atedm_cuda_linear(atedm_stream *head, const atedm_linear_args *args)
     }
     if (!plan)
         return;
-    if (!plan->found)
+    if (!plan->found || w->head.out < LEAST_OUT)
         convolve(s, w, args);
     else if (sums)
         multiply_in_pieces(s, w, plan, args);

@@ -19,7 +19,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SKIPPED = 77  # Meson's exit status for it
-TAIL_LINES = 30  # of a failed step's output that are shown
+TAIL_LINES = 30  # of a failed step's output that are shown ...
+FAILURES = re.compile("FAIL|replay")  # ... and these of the lines before, which are kept too
+MOST_FAILURES = 20
 LIBRARIES = "lib"  # folder in an archive of pack.py
 
 # Attributes of cuDeviceGetAttribute (cuda.h).
@@ -184,7 +186,9 @@ class Steps:
         self.results.append({"name": name, "result": result, "seconds": round(seconds, 3), "command": " ".join(shown),
                              "last_line": lines[-1] if lines else ""})
         if result != "passed":
-            print("\n".join(lines[-TAIL_LINES:]), flush=True)
+            failures = [line for line in lines if FAILURES.search(line)][:MOST_FAILURES]
+            self.results[-1]["failures"] = failures
+            print("\n".join(failures + lines[-TAIL_LINES:]), flush=True)
         return text
 
     def passed(self, name):

@@ -104,6 +104,13 @@ class Check(Folder):
         self.assertEqual([step["result"] for step in self.results()["steps"]], ["timed out", "timed out"])
         self.assertIn("not within 0.18 s", done.stdout)
 
+    def test_failures_are_kept(self):
+        steps = device.Steps()
+        many = "print('FAIL early'); print('     replay: early')\nfor i in range(50):\n    print('ok', i)\nexit(1)"
+        steps.run("one", (sys.executable, "-c", many), 60)
+        self.assertEqual(steps.results[0]["failures"], ["FAIL early", "     replay: early"])
+        self.assertEqual(steps.results[0]["last_line"], "ok 49")
+
     def test_skipped_steps(self):
         steps = device.Steps()
         steps.run("by status", (sys.executable, "-c", "exit(77)"), 60)
