@@ -120,6 +120,13 @@ def commit():
 # ---- steps
 
 
+def without_folders(path):
+    """As results name a file: from the project's root on, else without the machine's folders. Other text as it is."""
+    if path.startswith(str(ROOT) + "/"):
+        return os.path.relpath(path, ROOT)
+    return os.path.basename(path) if path.startswith("/") else path
+
+
 class Steps:
     """Runs programs one after the other, each with a time limit, and keeps what became of them."""
 
@@ -181,8 +188,8 @@ class Steps:
 
     def note(self, name, command, result, start, said, text):
         seconds = time.monotonic() - start
-        shown = [os.path.relpath(part, ROOT) if part.startswith(str(ROOT) + "/") else part for part in command]
-        lines = (text + "\n" + said).strip().splitlines()
+        shown = [without_folders(part) for part in command]
+        lines = (text + "\n" + said).replace(f"{ROOT}/", "").strip().splitlines()
         self.results.append({"name": name, "result": result, "seconds": round(seconds, 3), "command": " ".join(shown),
                              "last_line": lines[-1] if lines else ""})
         if result != "passed":
@@ -229,7 +236,7 @@ def result_path(device, kind, suffix):
 
 def heading(device, program):
     """What every file of results opens with."""
-    command = " ".join((program, *sys.argv[1:]))
+    command = " ".join((program, *map(without_folders, sys.argv[1:])))
     return {"date": datetime.date.today().isoformat(), "device": device, "commit": commit(), "command": command}
 
 

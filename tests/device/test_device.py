@@ -111,6 +111,14 @@ class Check(Folder):
         self.assertEqual(steps.results[0]["failures"], ["FAIL early", "     replay: early"])
         self.assertEqual(steps.results[0]["last_line"], "ok 49")
 
+    def test_results_name_no_folders_of_the_machine(self):
+        steps = device.Steps()
+        steps.run("one", (sys.executable, "-c", f"print('{device.ROOT}/some/file')"), 60)
+        self.assertTrue(steps.results[0]["command"].startswith(pathlib.Path(sys.executable).name + " -c "))
+        self.assertEqual(steps.results[0]["last_line"], "some/file")
+        self.assertEqual(device.without_folders("/somewhere/out.json"), "out.json")
+        self.assertEqual(device.without_folders(str(device.ROOT / "tests/e2e")), "tests/e2e")
+
     def test_skipped_steps(self):
         steps = device.Steps()
         steps.run("by status", (sys.executable, "-c", "exit(77)"), 60)
