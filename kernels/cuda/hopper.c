@@ -88,15 +88,22 @@ static bool encode(atedm_cuda_encode_fn function, atedm_dtype act, const matrix 
                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+// Where the matrices end that the spans are of.
+static void count_rows(const atedm_span *spans, int32_t n, int64_t *ret_q, int64_t *ret_k)
+{
+    *ret_q = *ret_k = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const atedm_span *span = &spans[i];
+        *ret_q = span->q0 + span->nq > *ret_q ? span->q0 + span->nq : *ret_q;
+        *ret_k = span->k0 + span->nk > *ret_k ? span->k0 + span->nk : *ret_k;
+    }
+}
+
 bool atedm_cuda_hopper_rank_maps(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                  const atedm_cuda_rank *rank, atedm_cuda_hopper_maps *ret_maps)
 {
-    int64_t q_rows = 0, k_rows = 0, columns = (int64_t)rank->heads * rank->head_dim;
-    for (int32_t i = 0; i < rank->n; i++) {
-        const atedm_span *span = &rank->span[i];
-        q_rows = span->q0 + span->nq > q_rows ? span->q0 + span->nq : q_rows;
-        k_rows = span->k0 + span->nk > k_rows ? span->k0 + span->nk : k_rows;
-    }
+    int64_t q_rows, k_rows, columns = (int64_t)rank->heads * rank->head_dim;
+    count_rows(rank->span, rank->n, &q_rows, &k_rows);
     const matrix q = {rank->q, q_rows, columns, rank->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
     const matrix k = {rank->k, k_rows, columns, rank->k_stride, ATEDM_CUDA_HOPPER_KEYS};
     return q_rows <= MOST_ROWS && k_rows <= MOST_ROWS &&
@@ -108,12 +115,8 @@ cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_d
                                         const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    int64_t q_rows = 0, k_rows = 0, columns = (int64_t)args->heads * args->head_dim;
-    for (int32_t i = 0; i < spans->n; i++) {
-        const atedm_span *span = &spans->span[i];
-        q_rows = span->q0 + span->nq > q_rows ? span->q0 + span->nq : q_rows;
-        k_rows = span->k0 + span->nk > k_rows ? span->k0 + span->nk : k_rows;
-    }
+    int64_t q_rows, k_rows, columns = (int64_t)args->heads * args->head_dim;
+    count_rows(spans->span, spans->n, &q_rows, &k_rows);
     const matrix q = {args->q, q_rows, columns, args->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
     const matrix k = {args->k, k_rows, columns, args->k_stride, ATEDM_CUDA_HOPPER_KEYS};
     const matrix v = {args->v, k_rows, columns, args->v_stride, ATEDM_CUDA_HOPPER_KEYS};

@@ -5,15 +5,14 @@
 // addresses) are a 1 x 1 convolution.
 #include "kernels/cuda/linear.h"
 
-#define MOST_ALIGN ((size_t)16) // that any algorithm can use
-// For fewer outputs cuBLASLt has kernels of matrix times vector, of which other orders of adding are
-// known: ADR 16.
+// For fewer outputs cuBLASLt has kernels of matrix times vector, of which other orders of adding
+// are known: ADR 16.
 #define LEAST_OUT 8
 
 // The alignment of rows of `row_bytes` bytes from p on: the same whichever row comes first.
 static size_t row_align(const void *p, size_t row_bytes)
 {
-    size_t bits = (size_t)(uintptr_t)p | row_bytes | MOST_ALIGN;
+    size_t bits = (size_t)(uintptr_t)p | row_bytes | ATEDM_CUDA_LINEAR_ALIGN;
     return bits & -bits;
 }
 

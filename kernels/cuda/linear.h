@@ -5,8 +5,12 @@
 
 #include "kernels/cuda/cuda.h"
 
+// Of rows, in bytes: what any algorithm can use.
+#define ATEDM_CUDA_LINEAR_ALIGN ((size_t)16)
 // The number of rows whose first algorithm is everybody's in bits.
 #define ATEDM_CUDA_PLAN_ROWS 1024
+#define ATEDM_CUDA_PLAN_LEAST_ROWS 16 // for which there is another plan
+#define ATEDM_CUDA_PLAN_CANDIDATES 8  // of the heuristic that are tried
 
 // What an algorithm is chosen by. Alignments are those of every row of the operand, in bytes.
 typedef struct atedm_cuda_plan_key {
@@ -38,9 +42,24 @@ ATEDM_MUST_CHECK cublasStatus_t atedm_cuda_multiply(atedm_cuda_stream *s,
                                                     const cublasLtMatmulAlgo_t *algo,
                                                     const atedm_cuda_operands *operands);
 
+// Asks cuBLASLt's heuristic for so many algorithms for the key's rows; returns how many there are.
+int atedm_cuda_propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
+                       cublasLtMatmulHeuristicResult_t *ret_results);
+
 // The plan for so many rows (the key's own `rows` do not count), made at its first use, which may
 // wait for the device. Not found: cuBLASLt has nothing. NULL after failing the stream.
 const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                            int64_t rows);
+
+// ---- linear_trial.c
+
+// The fastest of `n` algorithms that give the same bits as `known`, or that one.
+cublasLtMatmulAlgo_t atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                     const cublasLtMatmulHeuristicResult_t *candidates, int n,
+                                     const cublasLtMatmulAlgo_t *known);
+// Whether bias and residual are added in one rounding: some of cuBLASLt's kernels, for short rows
+// or such as are at odd addresses, round to act in between. Where that cannot be tried it counts as
+// not. For 16-bit types. May fail the stream.
+bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan);
 
 #endif

@@ -1,0 +1,169 @@
+// What cuBLASLt's algorithms for linear layers do, by trying them: which have the bits of a known
+// one, and whether one rounds twice.
+#include "kernels/cuda/linear.h"
+#include "kernels/cuda/trial.h"
+
+_Static_assert(ATEDM_CUDA_PLAN_CANDIDATES <= ATEDM_CUDA_TRIAL_CANDIDATES, "all are tried");
+
+typedef struct call {
+    atedm_cuda_stream *s;
+    const atedm_cuda_plan_key *key;
+    const cublasLtMatmulAlgo_t *known;
+    const cublasLtMatmulHeuristicResult_t *candidates;
+    size_t x_at, addends_at; // in operands: weight, x, then bias and residual in one
+} call;
+
+static cudaError_t prepare(const void *user, char *operands, int round)
+{
+    const call *c = user;
+    const atedm_cuda_plan_key *key = c->key;
+    atedm_dtype act = c->s->head.act;
+    cudaStream_t stream = c->s->stream;
+    bool plain = round % 2;
+    uint32_t seed = (uint32_t)round << 20;
+    cudaError_t error =
+        atedm_cuda_launch_noise(act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_ROWS, seed,
+                                operands, key->out, key->in, key->weight_stride, stream);
+    if (!error)
+        error = atedm_cuda_launch_noise(
+            act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_CANCELS, seed + 1,
+            operands + c->x_at, key->rows, key->in, key->in, stream);
+    if (!error && plain)
+        error =
+            atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_PLAIN, seed + 2, operands + c->addends_at,
+                                    key->rows, key->out, key->out, stream);
+    if (!error && !plain)
+        error = cudaMemsetAsync(operands + c->addends_at, 0,
+                                (size_t)(key->rows * key->out) * atedm_dtype_size(act), stream);
+    return error;
+}
+
+static bool run(const void *user, const char *operands, int candidate, char *y)
+{
+    const call *c = user;
+    const atedm_cuda_operands all = {.weight = operands,
+                                     .x = operands + c->x_at,
+                                     .bias = operands + c->addends_at,
+                                     .residual = operands + c->addends_at,
+                                     .y = y,
+                                     .rows = c->key->rows};
+    return !atedm_cuda_multiply(
+        c->s, c->key,
+        candidate == ATEDM_CUDA_TRIAL_KNOWN ? c->known : &c->candidates[candidate].algo, &all);
+}
+
+// Where the operands are that `prepare` makes; returns their bytes, but for the addends'.
+static size_t place_operands(call *c)
+{
+    size_t element = atedm_dtype_size(c->s->head.act);
+    const atedm_cuda_plan_key *key = c->key;
+    c->x_at = atedm_cuda_trial_whole((size_t)(key->out * key->weight_stride) * element);
+    c->addends_at = c->x_at + atedm_cuda_trial_whole((size_t)(key->rows * key->in) * element);
+    return c->addends_at;
+}
+
+cublasLtMatmulAlgo_t atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                     const cublasLtMatmulHeuristicResult_t *candidates, int n,
+                                     const cublasLtMatmulAlgo_t *known)
+{
+    size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
+    call c = {.s = s, .key = key, .known = known, .candidates = candidates};
+    const atedm_cuda_trial trial = {
+        .operand_bytes = place_operands(&c) + results * element,
+        .y_bytes = results * (key->sums ? sizeof(float) : element),
+        .results = (int64_t)results,
+        .candidates = n,
+        .prepare = prepare,
+        .run = run,
+        .user = &c,
+    };
+    int picked = atedm_cuda_trial_pick(s, &trial);
+    return picked == ATEDM_CUDA_TRIAL_KNOWN ? *known : candidates[picked].algo;
+}
+
+// ---- roundings
+
+// Of results that differ: algorithms that add up in another order differ in some of ten thousand,
+// those that round before the bias is added in a tenth.
+#define MOST_SHARE 0.01F
+
+// Places in scratch memory, behind a trial's operands.
+typedef struct comparison {
+    void *y, *other;
+    float *sums, *bias, *counts;
+} comparison;
+
+// False where scratch memory, as large as it is from the start, has no room.
+static bool place(atedm_cuda_stream *s, call *c, char **ret_operands, comparison *ret_places)
+{
+    const atedm_cuda_plan_key *key = c->key;
+    size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
+    size_t y = atedm_cuda_trial_whole(results * element);
+    size_t sums = atedm_cuda_trial_whole(results * sizeof(float));
+    size_t bias = atedm_cuda_trial_whole((size_t)key->out * sizeof(float));
+    size_t counts = ATEDM_CUDA_DIFFERENCES * sizeof(float), operands = place_operands(c) + y;
+    if (operands + 2 * y + sums + bias + counts > ATEDM_CUDA_SUMS_BYTES)
+        return false;
+    char *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, 1, ATEDM_CUDA_SUMS_BYTES);
+    if (!memory)
+        return false;
+    *ret_operands = memory;
+    memory += operands;
+    *ret_places = (comparison){.y = memory, .other = memory + y};
+    memory += 2 * y;
+    ret_places->sums = (float *)(void *)memory;
+    ret_places->bias = (float *)(void *)(memory + sums);
+    ret_places->counts = (float *)(void *)(memory + sums + bias);
+    return true;
+}
+
+// The same by an own kernel: sums in F32, then bias and residual.
+static bool add_by_own(atedm_cuda_stream *s, const call *c, const char *operands,
+                       const comparison *at)
+{
+    atedm_cuda_plan_key key = *c->key;
+    cublasLtMatmulHeuristicResult_t for_sums;
+    key.sums = true;
+    key.bias = key.residual = false;
+    key.y_align = key.residual_align = ATEDM_CUDA_LINEAR_ALIGN;
+    call own = *c;
+    own.key = &key;
+    own.known = &for_sums.algo;
+    if (atedm_cuda_propose(s, &key, 1, &for_sums) < 1 ||
+        !run(&own, operands, ATEDM_CUDA_TRIAL_KNOWN, (char *)at->sums))
+        return false;
+    const char *addends = operands + c->addends_at;
+    cudaError_t error =
+        atedm_cuda_launch_to_f32(s->head.act, addends, at->bias, key.out, s->stream);
+    if (!error)
+        error = atedm_cuda_launch_epilogue(s->head.act, ATEDM_ACT_NONE, at->sums, at->bias, addends,
+                                           at->other, key.rows, key.out, s->stream);
+    atedm_cuda_check(&s->head, error, "linear");
+    return !s->head.status;
+}
+
+bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan)
+{
+    atedm_cuda_plan_key key = plan->key;
+    call c = {.s = s, .key = &key, .known = &plan->algo};
+    comparison at;
+    char *operands = NULL;
+    float counts[ATEDM_CUDA_DIFFERENCES], differ = 0;
+    key.rows = ATEDM_CUDA_PLAN_LEAST_ROWS;
+    if (s->graphs.capturing || !place(s, &c, &operands, &at))
+        return false;
+    atedm_cuda_check(&s->head, prepare(&c, operands, 1), "linear");
+    if (s->head.status || !run(&c, operands, ATEDM_CUDA_TRIAL_KNOWN, at.y) ||
+        !add_by_own(s, &c, operands, &at))
+        return false;
+    size_t results = (size_t)(key.rows * key.out), words = results / 2; // of 16 bits
+    atedm_cuda_check(
+        &s->head,
+        atedm_cuda_launch_differences(at.y, at.other, (int64_t)words, at.counts, s->stream),
+        "linear");
+    atedm_cuda_download(&s->head, at.counts, counts, sizeof counts);
+    atedm_cuda_sync(&s->head);
+    for (int i = 0; !s->head.status && i < ATEDM_CUDA_DIFFERENCES; i++)
+        differ += counts[i];
+    return !s->head.status && differ < MOST_SHARE * (float)results;
+}
