@@ -231,8 +231,7 @@ GPU_FN void load_tile(const T *x, const shape &s, const place &p, tile<T> &t)
 // ---- group norm: the statistics
 
 // Sum of a part's channels in all rows, the same in each of its s.lanes threads; called by all of a
-// warp's. sums [THREADS,
-// GPU_VECTOR], by thread; `part` in the slice, or beyond it.
+// warp's. sums [THREADS, GPU_VECTOR], by thread; `part` in the slice, or beyond it.
 GPU_FN float sum_part(const float *sums, const shape &s, int part)
 {
     float sum = 0;
