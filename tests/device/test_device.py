@@ -254,13 +254,15 @@ class Arithmetic(unittest.TestCase):
 class Bench(Folder):
     # In place of a Python with torch and diffusers; notes what it is called with.
     PYTHON = """#!/bin/sh
-echo "$*" >"$(dirname "$0")/called"
+echo "$*" >>"$(dirname "$0")/called"
+case $* in *"--batch 1 --modes compiled") ;; *) exit 77;; esac
 echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch": 1, "seconds": 1000.0, "best_s": 999.0}]}'
 """
 
     def check_pytorch(self, result, text):
         called = (self.folder / "called").read_text(encoding="utf-8")
-        self.assertRegex(called, r"pytorch_unet\.py --config \S+/unet/config\.json --size 64 --batch 1 2 --device cpu ")
+        self.assertEqual(called.count("\n"), 4)
+        self.assertRegex(called, r"pytorch_unet\.py --config \S+/unet/config\.json --size 64 --device cpu --repeat 2 --batch 1 --modes eager\n")
         met = {bar["name"]: bar["met"] for bar in result["bars"]}
         self.assertTrue(met["unpruned evaluation of 1 against PyTorch compiled"])
         self.assertIsNone(met["unpruned evaluation of 2 against PyTorch compiled"])
