@@ -157,7 +157,8 @@ class Pack(Folder):
         done = run("check_gpu.py", "--build", build, "--no-build", "--emulated", "-o", self.output, "--only", "parity bf16",
                    "invariance bf16", "--iterations", 1, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")
         self.assertIn("2 passed, 0 failed, 0 skipped", done.stdout)
-        self.assertIn(str(build), self.results()["steps"][0]["command"])
+        # A program of the build folder would be named from the project's root on.
+        self.assertTrue(self.results()["steps"][0]["command"].startswith("parity --backend cuda"))
 
     def test_the_machine_brings_what_is_its_own(self):
         own = ("libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libcublasLt.so.13", "libcudart.so.13", "libcuda.so.1",
