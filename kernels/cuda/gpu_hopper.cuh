@@ -13,6 +13,7 @@
 
 // Threads of a warpgroup: four warps, the first one's number a multiple of four.
 constexpr int GPU_WARPGROUP = 128;
+constexpr int GPU_MMA_K = 16; // columns of a product's first operand
 // Where a tile starts: 128-byte swizzling repeats itself after so many bytes.
 constexpr int GPU_TILE_ALIGN = 1024;
 
@@ -311,5 +312,16 @@ inline float gpu_max_nan(float a, float b)
 }
 
 #endif
+
+// Starts s = q k^T, of matrices with rows of 64 elements: a head.
+template <class T, int N> GPU_FN void gpu_start_scores(float (&s)[N][4], uint64_t q, uint64_t k)
+{
+    constexpr int steps = 64 / GPU_MMA_K, bytes = GPU_MMA_K * (int)sizeof(T);
+    gpu_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < steps; i++)
+        gpu_wgmma_rows(T(), s, gpu_matrix_step(q, i * bytes), gpu_matrix_step(k, i * bytes), i > 0);
+    gpu_wgmma_commit();
+}
 
 #endif

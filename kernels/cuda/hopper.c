@@ -7,8 +7,9 @@
 
 // Whose attention and ranking with heads of 64: "portable", attention64.cu's and rank64.cu's;
 // "hopper", attention64_hopper.cu's and rank64_hopper.cu's, for which the device has to be of
-// compute capability 9.0; "auto", the default.
+// compute capability 9.0; "auto", the default: hopper where it can be, else portable.
 #define CHOICE_ENVIRONMENT "ATEDM_CUDA_ATTENTION"
+
 #define HOPPER_MAJOR 9
 // The CUDA version that the driver's function is of: the first that has it.
 #define ENCODE_VERSION 12000

@@ -123,6 +123,10 @@ void atedm_cuda_linear(atedm_stream *head, const atedm_linear_args *args)
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     const atedm_cuda_weight *w = atedm_cuda_weight_of(args->weight);
     bool sums = args->activation != ATEDM_ACT_NONE || (w->bias && !w->act_bias);
+    if (w->head.out < LEAST_OUT) {
+        convolve(s, w, args);
+        return;
+    }
     const atedm_cuda_plan *plan = get_plan(s, w, args, sums);
     if (plan && plan->rounds_twice) {
         sums = true;
@@ -130,7 +134,7 @@ void atedm_cuda_linear(atedm_stream *head, const atedm_linear_args *args)
     }
     if (!plan)
         return;
-    if (!plan->found || w->head.out < LEAST_OUT)
+    if (!plan->found)
         convolve(s, w, args);
     else if (sums)
         multiply_in_pieces(s, w, plan, args);

@@ -1,5 +1,6 @@
-// cuBLASLt's algorithms for linear layers: how they are chosen so that a row's result does not
-// depend on how many rows there are (linear_plan.c), and a product by one of them.
+// cuBLASLt's algorithms for linear layers, which linear.c goes by: how they are chosen so that a
+// row's result does not depend on how many rows there are, and a product by one of them
+// (linear_plan.c); what they do when they are tried (linear_trial.c).
 #ifndef ATEDM_KERNELS_CUDA_LINEAR_H
 #define ATEDM_KERNELS_CUDA_LINEAR_H
 

@@ -211,15 +211,16 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
                                            int64_t rows)
 {
     atedm_cuda_plan_key wanted = *key;
-    wanted.rows = ATEDM_CUDA_PLAN_ROWS;
-    const atedm_cuda_plan *first = get_first(s, &wanted);
-    wanted.rows = round_rows(rows);
-    if (!first || !first->found || first->rounds_twice || rows < ATEDM_CUDA_PLAN_LEAST_ROWS ||
-        wanted.rows == ATEDM_CUDA_PLAN_ROWS)
-        return first;
+    wanted.rows = rows < ATEDM_CUDA_PLAN_LEAST_ROWS ? ATEDM_CUDA_PLAN_ROWS : round_rows(rows);
     atedm_cuda_plan *plan = find(s, &wanted);
-    if (plan || s->graphs.capturing) // a trial waits, which a capture cannot
-        return plan ? plan : first;
+    if (plan)
+        return plan;
+    atedm_cuda_plan_key for_first = wanted;
+    for_first.rows = ATEDM_CUDA_PLAN_ROWS;
+    const atedm_cuda_plan *first = get_first(s, &for_first);
+    if (!first || !first->found || first->rounds_twice || wanted.rows == ATEDM_CUDA_PLAN_ROWS ||
+        s->graphs.capturing) // a trial waits, which a capture cannot
+        return first;
     if (!(plan = add(s, &wanted)))
         return NULL;
     cublasLtMatmulHeuristicResult_t candidates[ATEDM_CUDA_PLAN_CANDIDATES];

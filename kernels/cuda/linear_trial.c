@@ -148,7 +148,6 @@ bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan)
     call c = {.s = s, .key = &key, .known = &plan->algo};
     comparison at;
     char *operands = NULL;
-    float counts[ATEDM_CUDA_DIFFERENCES], differ = 0;
     key.rows = ATEDM_CUDA_PLAN_LEAST_ROWS;
     if (s->graphs.capturing || !place(s, &c, &operands, &at))
         return false;
@@ -156,14 +155,7 @@ bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan)
     if (s->head.status || !run(&c, operands, ATEDM_CUDA_TRIAL_KNOWN, at.y) ||
         !add_by_own(s, &c, operands, &at))
         return false;
-    size_t results = (size_t)(key.rows * key.out), words = results / 2; // of 16 bits
-    atedm_cuda_check(
-        &s->head,
-        atedm_cuda_launch_differences(at.y, at.other, (int64_t)words, at.counts, s->stream),
-        "linear");
-    atedm_cuda_download(&s->head, at.counts, counts, sizeof counts);
-    atedm_cuda_sync(&s->head);
-    for (int i = 0; !s->head.status && i < ATEDM_CUDA_DIFFERENCES; i++)
-        differ += counts[i];
-    return !s->head.status && differ < MOST_SHARE * (float)results;
+    size_t results = (size_t)(key.rows * key.out), bytes = results * sizeof(uint16_t);
+    return atedm_cuda_count_differences(s, at.y, at.other, bytes, at.counts) <
+           MOST_SHARE * (float)results;
 }

@@ -62,17 +62,7 @@ __global__ void __launch_bounds__(TILE_THREADS)
         add_columns(total, s, lse2, weight);
     }
     gpu_copy_wait<0>();
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            float sum = total[n][i];
-#pragma unroll
-            for (int with = 4; with < 32; with *= 2)
-                sum += __shfl_xor_sync(0xffffffffu, sum, with);
-            if (lane < 4)
-                tile.sums[warp][n * 8 + lane * 2 + i] = sum;
-        }
+    tile_store_columns(total, tile.sums[warp]);
     __syncthreads();
     float *to = a.cross ? a.keys + head * a.n_keys + a.key_at[number]
                         : a.scores[t % 2] + head * a.rows + a.span_at[number];

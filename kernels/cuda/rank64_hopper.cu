@@ -14,7 +14,6 @@ constexpr int LAG = 2; // steps that warpgroups may be apart before one waits
 constexpr int THREADS = GROUPS * GPU_WARPGROUP, WARPS = THREADS / 32, GROUP_WARPS = WARPS / GROUPS;
 constexpr int KEYS = GROUPS * TILE;
 constexpr int BLOCKS = 3; // on a multiprocessor
-constexpr int MMA_K = 16; // columns of a product
 static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES && KEYS == ATEDM_CUDA_HOPPER_KEYS);
 
 struct call {
@@ -49,19 +48,6 @@ GPU_FN void load_queries(const call &a, tiles<T> &t, const atedm_span &span, int
     gpu_mbarrier_expect(t.q_there[stage], sizeof t.q[stage]);
     gpu_tensor_load(t.q[stage], a.q, (int)blockIdx.y * TILE, (int)span.q0 + number * TILE,
                     t.q_there[stage]);
-}
-
-// s = q k^T.
-template <class T> GPU_FN void make_scores(float (&s)[8][4], const T *queries, const T *keys)
-{
-    uint64_t q = gpu_matrix(queries), k = gpu_matrix(keys);
-    gpu_wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < TILE / MMA_K; i++)
-        gpu_wgmma_rows(T(), s, gpu_matrix_step(q, i * MMA_K * 2), gpu_matrix_step(k, i * MMA_K * 2),
-                       i > 0);
-    gpu_wgmma_commit();
-    gpu_wgmma_wait<0>(s);
 }
 
 // sum + 2^x on the arithmetic units. Multiprocessors have eight times as many of these as of those
@@ -103,23 +89,6 @@ GPU_FN void add_columns(float (&total)[8][2], float (&s)[8][4], const float (&of
         }
 }
 
-// The warp's sums of its columns to shared memory.
-GPU_FN void store_warp(float (&total)[8][2], float *sums)
-{
-    int lane = threadIdx.x & 31;
-#pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            float sum = total[n][i];
-#pragma unroll
-            for (int with = 4; with < 32; with *= 2)
-                sum += __shfl_xor_sync(0xffffffffu, sum, with);
-            if (lane < 4)
-                sums[n * 8 + lane * 2 + i] = sum;
-        }
-}
-
 // What the offsets of two rows are made of; of the last row where there are fewer.
 struct row_values {
     float lse[2], score[2];
@@ -158,7 +127,8 @@ GPU_FN void work(const call &a, tiles<T> &t, const atedm_span &span, const float
                                : -INFINITY;
         next = load_rows(lse, from, row + TILE, nq); // meanwhile
         gpu_mbarrier_wait(t.q_there[stage], i / STAGES & 1);
-        make_scores(s, t.q[stage], t.k[group]);
+        gpu_start_scores<T>(s, gpu_matrix(t.q[stage]), gpu_matrix(t.k[group]));
+        gpu_wgmma_wait<0>(s);
         if (lane == 0)
             gpu_mbarrier_arrive(t.q_free[stage]);
         if (threadIdx.x == 0 && last >= 0 && last + STAGES < end) {
@@ -167,7 +137,7 @@ GPU_FN void work(const call &a, tiles<T> &t, const atedm_span &span, const float
         }
         add_columns(total, s, offset, (i + 1) * TILE <= nq);
     }
-    store_warp(total, t.sums[threadIdx.x / 32]);
+    tile_store_columns(total, t.sums[threadIdx.x / 32]);
 }
 
 // The block's columns, and how much they have changed where they are s^t.

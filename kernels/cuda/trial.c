@@ -54,26 +54,31 @@ static bool begin(atedm_cuda_stream *s, const atedm_cuda_trial *trial, course *r
     return true;
 }
 
+float atedm_cuda_count_differences(atedm_cuda_stream *s, const void *a, const void *b, size_t bytes,
+                                   float *counts)
+{
+    float parts[ATEDM_CUDA_DIFFERENCES], all = 0;
+    atedm_cuda_check(
+        &s->head,
+        atedm_cuda_launch_differences(a, b, (int64_t)(bytes / sizeof(uint32_t)), counts, s->stream),
+        "trial");
+    atedm_cuda_download(&s->head, counts, parts, sizeof parts);
+    atedm_cuda_sync(&s->head);
+    for (int i = 0; !s->head.status && i < ATEDM_CUDA_DIFFERENCES; i++)
+        all += parts[i];
+    return s->head.status ? INFINITY : all;
+}
+
 // Whether the candidate gives what is expected.
 static bool is_equal(const course *c, int candidate)
 {
     const atedm_cuda_trial *trial = c->trial;
     atedm_stream *s = &c->s->head;
-    float counts[ATEDM_CUDA_DIFFERENCES], all = 0;
     // NaN, so that what is not written is seen.
     atedm_cuda_check(s, cudaMemsetAsync(c->y, 0xff, trial->y_bytes, c->s->stream), "trial");
     if (s->status || !trial->run(trial->user, c->operands, candidate, c->y))
         return false;
-    atedm_cuda_check(s,
-                     atedm_cuda_launch_differences(c->expected, c->y,
-                                                   (int64_t)(trial->y_bytes / sizeof(uint32_t)),
-                                                   c->counts, c->s->stream),
-                     "trial");
-    atedm_cuda_download(s, c->counts, counts, sizeof counts);
-    atedm_cuda_sync(s);
-    for (int i = 0; !s->status && i < ATEDM_CUDA_DIFFERENCES; i++)
-        all += counts[i];
-    return !s->status && all == 0;
+    return atedm_cuda_count_differences(c->s, c->expected, c->y, trial->y_bytes, c->counts) == 0;
 }
 
 // Who does not give what the known algorithm does is out. False where that one cannot.

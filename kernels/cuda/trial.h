@@ -25,6 +25,10 @@ typedef struct atedm_cuda_trial {
 
 // Bytes of an operand, up to where the next one can begin.
 size_t atedm_cuda_trial_whole(size_t bytes);
+// How many words of 32 bits of a and b, [device] of `bytes` bytes, differ; INFINITY after failing
+// the stream. `counts`: [device] of ATEDM_CUDA_DIFFERENCES. Waits for the device.
+float atedm_cuda_count_differences(atedm_cuda_stream *s, const void *a, const void *b, size_t bytes,
+                                   float *counts);
 // The number of the fastest candidate that gives the known one's bits; ATEDM_CUDA_TRIAL_KNOWN where
 // none does, or there is no trial: memory is out, or results are too few. May fail the stream.
 // Waits for the device.
