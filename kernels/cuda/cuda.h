@@ -22,7 +22,8 @@ typedef CUresult(CUDAAPI *atedm_cuda_encode_fn)(CUtensorMap *, CUtensorMapDataTy
 
 // What the kernels for compute capability 9.0 need of a device.
 typedef struct atedm_cuda_hopper {
-    atedm_cuda_encode_fn encode; // NULL: attention and ranking are the portable kernels'
+    atedm_cuda_encode_fn encode; // where one of these is true
+    bool attention, conv;        // are those of these kernels: attention and ranking; convolutions
     int multiprocessors;         // of any device
 } atedm_cuda_hopper;
 
@@ -187,8 +188,8 @@ void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
 
 // ---- dnn.c; where cuDNN's headers were not there, dnn_missing.c
 
-// Loads the library, as ATEDM_CUDA_CONV says: "auto", "cudnn" or "own". NULL where all convolutions
-// are for conv.cu.
+// Loads the library, as ATEDM_CUDA_CONV says: "auto", "hopper", "cudnn" or "own". NULL where all
+// convolutions are for conv.cu.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_load(struct atedm_cuda_dnn_library **ret_library,
                                                   atedm_error *err);
 void atedm_cuda_dnn_unload(struct atedm_cuda_dnn_library *library); // NULL allowed
@@ -204,7 +205,7 @@ bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
 
 // ---- hopper.c
 
-// As ATEDM_CUDA_ATTENTION says for the device.
+// As ATEDM_CUDA_ATTENTION and ATEDM_CUDA_CONV say for the device.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper,
                                                        atedm_error *err);
 // For what atedm_cuda_is_head64 takes. Takes the spans from `spans`, not from args.
@@ -215,6 +216,9 @@ cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_d
 // The maps of q and k; false where they are beyond what a map can say.
 bool atedm_cuda_hopper_rank_maps(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                  const atedm_cuda_rank *rank, atedm_cuda_hopper_maps *ret_maps);
+
+// True: it is enqueued, or the stream has failed. False: it is for others.
+bool atedm_cuda_hopper_conv(atedm_stream *s, const atedm_cuda_conv_call *conv, cudaStream_t stream);
 
 // ---- stream.c
 

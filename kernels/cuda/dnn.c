@@ -10,8 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Which convolutions: "own" kernels; "cudnn", which has to be there; "auto", the default: cuDNN
-// where it is there. Of these, cuDNN has the shapes that it takes.
+// Which convolutions: "own" kernels, that is conv.cu's; "cudnn", which has to be there; "auto", the
+// default: cuDNN where it is there; "hopper": as auto, but for those that hopper.c takes. cuDNN has
+// the shapes that it takes.
 #define CHOICE_ENVIRONMENT "ATEDM_CUDA_CONV"
 // The library's file, where it is not ATEDM_CUDNN_FILE, which the build says.
 #define LIBRARY_ENVIRONMENT "ATEDM_CUDNN"
@@ -95,7 +96,7 @@ atedm_status atedm_cuda_dnn_load(atedm_cuda_dnn_library **ret_library, atedm_err
     const char *choice = getenv(CHOICE_ENVIRONMENT);
     atedm_error ignored;
     atedm_cuda_dnn_library *library = NULL;
-    if (!choice || strcmp(choice, "auto") == 0) {
+    if (!choice || strcmp(choice, "auto") == 0 || strcmp(choice, "hopper") == 0) {
         atedm_status status = open_library(false, &library, &ignored);
         if (status == ATEDM_ERR_NOMEM)
             return atedm_error_set(err, status, "%s", ignored.message);
@@ -105,7 +106,7 @@ atedm_status atedm_cuda_dnn_load(atedm_cuda_dnn_library **ret_library, atedm_err
             return status;
     } else if (strcmp(choice, "own") != 0) {
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "cuda: " CHOICE_ENVIRONMENT " is \"%s\": auto, cudnn or own",
+                               "cuda: " CHOICE_ENVIRONMENT " is \"%s\": auto, hopper, cudnn or own",
                                choice);
     }
     *ret_library = library;

@@ -8,11 +8,13 @@
 atedm_status atedm_cuda_dnn_load(struct atedm_cuda_dnn_library **ret_library, atedm_error *err)
 {
     const char *choice = getenv("ATEDM_CUDA_CONV");
-    if (choice && strcmp(choice, "auto") != 0 && strcmp(choice, "own") != 0)
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "cuda: ATEDM_CUDA_CONV is \"%s\": auto or own; this program was "
-                               "built without cuDNN's headers",
-                               choice);
+    if (choice && strcmp(choice, "auto") != 0 && strcmp(choice, "hopper") != 0 &&
+        strcmp(choice, "own") != 0)
+        return atedm_error_set(
+            err, ATEDM_ERR_UNSUPPORTED,
+            "cuda: ATEDM_CUDA_CONV is \"%s\": auto, hopper or own; this program was "
+            "built without cuDNN's headers",
+            choice);
     *ret_library = NULL;
     return ATEDM_OK;
 }

@@ -110,6 +110,16 @@ GPU_FN void gpu_tensor_load(void *to, const CUtensorMap &map, int column, int ro
                  "l"(&map), "r"(column), "r"(row), "r"(gpu_shared_address(&b))
                  : "memory");
 }
+// The same of a map of four dimensions, the first one's coordinate first; zeros outside on every
+// side.
+GPU_FN void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, int k, int l,
+                              gpu_mbarrier &b)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(gpu_shared_address(to)),
+                 "l"(&map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(gpu_shared_address(&b))
+                 : "memory");
+}
 // 16 bytes of a tile become 0. What stores wrote, products see behind the fence of the thread that
 // wrote it ("fence.proxy.async").
 GPU_FN void gpu_clear_16(void *to)
@@ -141,6 +151,7 @@ template <int N> GPU_FN void gpu_fewer_registers()
 #define GPU_64(d)                                                                                  \
     GPU_32(d), GPU_4(d[8]), GPU_4(d[9]), GPU_4(d[10]), GPU_4(d[11]), GPU_4(d[12]), GPU_4(d[13]),   \
         GPU_4(d[14]), GPU_4(d[15])
+#define GPU_80(d) GPU_64(d), GPU_4(d[16]), GPU_4(d[17]), GPU_4(d[18]), GPU_4(d[19])
 #define GPU_TEXT_32                                                                                \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"   \
     "%25,%26,%27,%28,%29,%30,%31"
@@ -149,12 +160,24 @@ template <int N> GPU_FN void gpu_fewer_registers()
     ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,"    \
     "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
-// d [64, 128] = a b^T (+ d where `add`): a [64, 16] and b [128, 16], rows in shared memory; d [64,
-// 64] likewise of b [64, 16].
+#define GPU_TEXT_80                                                                                \
+    GPU_TEXT_64                                                                                    \
+    ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+
+// d [64, N] = a b^T (+ d where `add`): a [64, 16] and b [N, 16], rows in shared memory; N 160, 128
+// or 64.
 // d [64, 64] += a b: a [64, 16] in registers, b [16, 64], rows in shared memory.
 // Thread l of a warpgroup has d[n][i] of row 16 (l / 32) + l % 32 / 4 + (i / 2) * 8, column 8 n + l
 // % 4 * 2 + i % 2, and a as mma.m16n8k16's, of the same rows.
 #define GPU_WGMMA(TYPE, NAME)                                                                      \
+    GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[20][4], uint64_t a, uint64_t b, bool add)           \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %82, 0;\n"                              \
+                     "wgmma.mma_async.sync.aligned.m64n160k16.f32." NAME "." NAME " {" GPU_TEXT_80 \
+                     "}, %80, %81, add, 1, 1, 0, 0;\n}"                                            \
+                     : GPU_80(d)                                                                   \
+                     : "l"(a), "l"(b), "r"((int)add));                                             \
+    }                                                                                              \
     GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[16][4], uint64_t a, uint64_t b, bool add)           \
     {                                                                                              \
         asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"                              \
@@ -191,16 +214,26 @@ GPU_FN void gpu_wgmma_commit()
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// Until all but N committed groups are done, `d` among those that are. The compiler, which does not
-// know that d changes here, may not move accesses to it over this.
-template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[16][4])
+// Until all but N committed groups are done.
+template <int N> GPU_FN void gpu_wgmma_wait_but()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+// The same, `d` among those that are. The compiler, which does not
+// know that d changes here, may not move accesses to it over this.
+template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[20][4])
+{
+    gpu_wgmma_wait_but<N>();
+    asm volatile("" : GPU_80(d)::"memory");
+}
+template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[16][4])
+{
+    gpu_wgmma_wait_but<N>();
     asm volatile("" : GPU_64(d)::"memory");
 }
 template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[8][4])
 {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+    gpu_wgmma_wait_but<N>();
     asm volatile("" : GPU_32(d)::"memory");
 }
 
@@ -261,7 +294,12 @@ inline void gpu_named_arrive(int id, int threads, ATEDM_PLACE)
 inline void gpu_tensor_load(void *to, const CUtensorMap &map, int column, int row, gpu_mbarrier &b,
                             ATEDM_PLACE)
 {
-    emulated::tensor_load(to, map, column, row, &b.bits, at);
+    emulated::tensor_load(to, map, {column, row, 0, 0}, 2, &b.bits, at);
+}
+inline void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, int k, int l,
+                              gpu_mbarrier &b, ATEDM_PLACE)
+{
+    emulated::tensor_load(to, map, {i, j, k, l}, 4, &b.bits, at);
 }
 inline void gpu_clear_16(void *to, ATEDM_PLACE)
 {
@@ -296,6 +334,10 @@ inline void gpu_wgmma_fence(ATEDM_PLACE)
 inline void gpu_wgmma_commit(ATEDM_PLACE)
 {
     emulated::product_commit(at);
+}
+template <int N> inline void gpu_wgmma_wait_but(ATEDM_PLACE)
+{
+    emulated::product_wait(N, at);
 }
 template <int N, class D> inline void gpu_wgmma_wait(D &, ATEDM_PLACE)
 {

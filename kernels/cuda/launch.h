@@ -126,6 +126,32 @@ bool atedm_cuda_conv_is_thin(const atedm_cuda_conv_call *conv);
 cudaError_t atedm_cuda_launch_conv_thin(atedm_dtype act, const atedm_cuda_conv_call *conv,
                                         cudaStream_t stream);
 
+// ---- conv_hopper.cu
+
+// conv.cu's with stride 1, for devices of compute capability 9.0, and what hopper.c decides of
+// them. `x`: a tensor map of [n, h, w, in], with boxes of ATEDM_CUDA_HOPPER_CHANNELS channels, a
+// part's width, and its height and kernel - 1 more; `weight`: of [out, kernel * kernel * in], with
+// boxes of as many channels and a part's outputs.
+//
+// A part is 2^log_width x (pixels / 2^log_width) pixels of a sample times some outputs. They are
+// numbered by sample, row, column and output, the last one first.
+typedef struct atedm_cuda_conv_hopper {
+    CUtensorMap x, weight;
+    const float *bias;       // [out] or NULL
+    const void *channel_add; // act [n, out] or NULL
+    const void *residual;    // act [n, h, w, out] or NULL; may be y
+    void *y;                 // act [n, h, w, out]
+    int32_t in, out, kernel, h, w;
+    int32_t log_width, pixels, outputs;   // of a part: pixels 128 or 256, outputs 128 or 160
+    int32_t down, across, columns, parts; // of a sample in y, in x, in outputs; in all
+} atedm_cuda_conv_hopper;
+#define ATEDM_CUDA_HOPPER_CHANNELS 64
+#define ATEDM_CUDA_HOPPER_WIDE 16 // most columns of a part, where the window is not a pixel
+#define ATEDM_CUDA_HOPPER_OUTPUTS 160
+#define ATEDM_CUDA_HOPPER_FEW_OUTPUTS 128
+cudaError_t atedm_cuda_launch_conv_hopper(atedm_dtype act, const atedm_cuda_conv_hopper *conv,
+                                          unsigned blocks, cudaStream_t stream);
+
 // ---- attention.cu, attention64.cu, attention64_short.cu, attention512.cu
 
 typedef struct atedm_cuda_spans {

@@ -32,7 +32,7 @@ void atedm_cuda_conv(atedm_stream *s, const atedm_conv_args *args)
         .activation = ATEDM_ACT_NONE,
         .weight_stride = w->row_elements,
     };
-    if (atedm_cuda_dnn_conv(s, args))
+    if (atedm_cuda_hopper_conv(s, &conv, queue(s)) || atedm_cuda_dnn_conv(s, args))
         return;
     atedm_cuda_check(s, atedm_cuda_launch_conv(s->act, &conv, queue(s)), "conv");
 }

@@ -63,7 +63,7 @@ void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
         return;
     }
     const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->device)->hopper;
-    bool is_hopper = launch == atedm_cuda_launch_attention64 && hopper->encode;
+    bool is_hopper = launch == atedm_cuda_launch_attention64 && hopper->attention;
     int64_t few = is_short_apart(launch, args) ? ATEDM_CUDA_SHORT_KEYS : 0;
     atedm_cuda_spans some = {0};
     for (int64_t first = 0; !s->status && next_attention(args, 0, few, &first, &some);)
@@ -148,7 +148,7 @@ void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
     for (int64_t first = 0; first < args->n_spans && !s->status; first += rank.n) {
         int iterations = pick_rank_spans(args, first, &rank);
         atedm_cuda_hopper_maps maps;
-        bool is_hopper = rank.is_head64 && hopper->encode &&
+        bool is_hopper = rank.is_head64 && hopper->attention &&
                          atedm_cuda_hopper_rank_maps(hopper, s->act, &rank, &maps);
         rank.change_blocks = count_change_blocks(&rank, is_hopper);
         if (!place_rank_buffers(atedm_cuda_stream_of(s), &rank))

@@ -27,7 +27,8 @@ PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytor
 FULL = {
     "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
     "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 2,
-    "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"), "hopper": ("--op", "attention"),
+    "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"),
+    "hopper": (("attention",), ("conv",)),
     "latency": {"steps": 30, "clients": 1, "requests": 5}, "throughput": {"steps": 20, "clients": 16, "requests": 48},
     "served": ("off", "at-edm-c"), "pytorch": (2, 16),  # a minute's compilation each
 }
@@ -42,9 +43,11 @@ TOY = {
 }
 
 
-# Attention with heads of 64 both ways.
-PORTABLE = {"ATEDM_CUDA_ATTENTION": "portable"}
-HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper"}
+# Each operation without and with the kernel for compute capability 9.0.
+WAYS = {
+    "attention": {"portable": {"ATEDM_CUDA_ATTENTION": "portable"}, "hopper": {"ATEDM_CUDA_ATTENTION": "hopper"}},
+    "conv": {"portable": {"ATEDM_CUDA_CONV": "auto"}, "hopper": {"ATEDM_CUDA_CONV": "hopper"}},
+}
 HOPPER_PRUNINGS = ("off", "at-edm-c")
 
 
@@ -84,24 +87,25 @@ class Bench:
                            *repeated("--batch", s["cost_batches"]), *repeated("--pruning", COST))
 
     def hopper(self, ceilings):
-        """Attention by the kernel for compute capability 9.0 beside the portable one: alone, and in evaluations; None where
-        the device is another."""
+        """Attention and convolutions by the kernels for compute capability 9.0 beside the others: alone, and in evaluations;
+        None where the device is another."""
         s = self.settings
         if not s["hopper"]:
             return None
         out = {"kernels": [], "evaluations": []}
-        for way, environment in (("portable", PORTABLE), ("hopper", HOPPER)):
-            lines = self.timed(f"attention, {way}", s["hopper"], environment)
-            out["kernels"] += [{**line, "way": way} for line in figures.kernels(lines, ceilings)]
-            prunings = [p for p in HOPPER_PRUNINGS if p in s["presets"]]
-            try:
-                report = self.report(f"evaluations, {way}", "--stages", "ceilings,unet", "--ops", "--repeat", s["repeat"],
-                                     *s["ceilings"], *repeated("--batch", s["batches"]), *repeated("--pruning", prunings),
-                                     environment=environment)
-                evaluated = figures.evaluations(report, figures.ceilings_of(report))
-                out["evaluations"] += [{**entry, "way": way} for entry in evaluated]
-            except NoReport:
-                pass
+        prunings = [p for p in HOPPER_PRUNINGS if p in s["presets"]]
+        for op, *more in s["hopper"]:
+            for way, environment in WAYS[op].items():
+                lines = self.timed(f"{op}, {way}", ("--op", op, *more), environment)
+                out["kernels"] += [{**line, "way": way} for line in figures.kernels(lines, ceilings)]
+                try:
+                    report = self.report(f"evaluations, {op} {way}", "--stages", "ceilings,unet", "--ops", "--repeat",
+                                         s["repeat"], *s["ceilings"], *repeated("--batch", s["batches"]),
+                                         *repeated("--pruning", prunings), environment=environment)
+                    evaluated = figures.evaluations(report, figures.ceilings_of(report))
+                    out["evaluations"] += [{**entry, "op": op, "way": way} for entry in evaluated]
+                except NoReport:
+                    pass
         return out
 
     def loops(self):
@@ -277,7 +281,7 @@ def main():
     options = parse()
     settings = dict(TOY if options.toy else FULL)
     if options.emulated:
-        settings.update(backend="cuda", dtype="bf16", kernels=(("sampler_step", 0),), hopper=("--op", "attention", "--size", 2))
+        settings.update(backend="cuda", dtype="bf16", kernels=(("sampler_step", 0),), hopper=(("attention", "--size", 2),))
         os.environ["ATEDM_EMULATED_SM"] = "90"
     if options.batches:
         settings["batches"] = options.batches

@@ -17,7 +17,12 @@ E2E = device.ROOT / "tests" / "e2e"
 DTYPES = ("f32", "bf16", "f16")
 # Libraries' kernels are not for us to test.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
-WAYS = {way: {"ATEDM_CUDA_ATTENTION": way} for way in ("portable", "hopper")}
+# Operations that have a kernel for compute capability 9.0 ("hopper"), and one for all others. Convolutions without are all
+# that does not say so.
+WAYS = {"portable": ({"ATEDM_CUDA_ATTENTION": "portable"}, ("attention", "rank_tokens")),
+        "hopper": ({"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper"}, ("attention", "rank_tokens", "conv"))}
+# Those that the kernel does not take are conv.cu's, not cuDNN's, under the sanitizers.
+NO_LIBRARY = {"ATEDM_CUDNN": "none"}
 # What has the machine to itself, last.
 ALONE = ("soak",)
 # Cases an operation under the sanitizers, which are some hundred times slower.
@@ -69,11 +74,11 @@ def sanitizer_steps(options):
             yield f"{tool} {dtype}", command if sanitizer else None, 3600, OWN_CONV
 
 
-def way_steps(options, way, environment):
-    """Attention and ranking by the kernels for compute capability 9.0 ("hopper"), or by those for all others ("portable")."""
+def way_steps(options, way, environment, ops):
+    """The operations by the kernels for compute capability 9.0 ("hopper"), or by those for all others ("portable")."""
     def parity(op, *more):
         return options.build / "tests/parity/parity", "--backend", "cuda", "--op", op, *more
-    for op in ("attention", "rank_tokens"):
+    for op in ops:
         for dtype in DTYPES[1:]:
             of, count = ("--dtype", dtype), ("--iterations", options.iterations)
             yield f"{way} {op} {dtype}", parity(op, *of, *count), 1800, environment
@@ -84,17 +89,17 @@ def way_steps(options, way, environment):
                                              "ATEDM_TEST_MODEL": str(device.ROOT / "models/demo")}
     sanitizer = find_sanitizer()
     for tool, more in SANITIZERS.items():
-        for op in ("attention", "rank_tokens"):
+        for op in ops:
             command = (sanitizer, "--tool", tool, "--error-exitcode", 9, *more,
                        *parity(op, "--dtype", "bf16", "--large", "--iterations", SANITIZED_ITERATIONS))
-            yield f"{way} {op} {tool}", command if sanitizer else None, 3600, environment
+            yield f"{way} {op} {tool}", command if sanitizer else None, 3600, {**environment, **NO_LIBRARY}
 
 
 def all_steps(options):
     for part in (parity_steps, golden_steps, server_steps, sanitizer_steps):
         yield from part(options)
-    for way, environment in WAYS.items():
-        yield from way_steps(options, way, environment)
+    for way, (environment, ops) in WAYS.items():
+        yield from way_steps(options, way, environment, ops)
 
 
 def parse():

@@ -167,7 +167,7 @@ def bars(result):
     attention = find(result["kernels"], op="attention", size=1)
     out.append(bar("attention, heads of 64, 4096 tokens", attention and attention["flops_per_s"] * 1e-12, "TFLOP/s", least=320))
     if result["hopper"]:
-        hopper = find(result["hopper"]["kernels"], way="hopper", size=1)
+        hopper = find(result["hopper"]["kernels"], op="attention", way="hopper", size=1)
         out.append(bar("the same by the Hopper path", hopper and hopper["flops_per_s"] * 1e-12, "TFLOP/s", least=320))
     for cost in result["pruning_cost"]:
         shares = [cost[key] for key in ("ranking_share", "ranking_by_difference_share") if cost[key] is not None]

@@ -54,7 +54,7 @@ def pytorch_text(result):
 
 
 def hopper_text(result):
-    """Attention both ways, and evaluations with it."""
+    """Attention and convolutions both ways, and evaluations with them."""
     if not result["hopper"]:
         return "Not measured: the device is not of compute capability 9.0.\n"
 
@@ -62,14 +62,14 @@ def hopper_text(result):
         values = [entry and entry[key] for entry in pair]
         return [number(value and value * unit) for value in values]
 
-    rows = [[(a or b)["case"], *cells((a, b), "seconds", 1e6), *cells((a, b), "flops_per_s", 1e-12),
+    rows = [[(a or b)["op"], (a or b)["case"], *cells((a, b), "seconds", 1e6), *cells((a, b), "flops_per_s", 1e-12),
              number(figures.ratio(a and a["seconds"], b and b["seconds"]))]
-            for a, b in figures.both_ways(result["hopper"]["kernels"], "case")]
-    text = table(("attention", "portable, us", "Hopper, us", "portable, TFLOP/s", "Hopper, TFLOP/s", "times as fast"), rows)
-    rows = [[(a or b)["batch"], label((a or b)["pruning"]), *cells((a, b), "seconds", 1e3),
+            for a, b in figures.both_ways(result["hopper"]["kernels"], "op", "case")]
+    text = table(("operation", "case", "without, us", "with, us", "without, TFLOP/s", "with, TFLOP/s", "times as fast"), rows)
+    rows = [[(a or b)["op"], (a or b)["batch"], label((a or b)["pruning"]), *cells((a, b), "seconds", 1e3),
              number(figures.ratio(a and a["seconds"], b and b["seconds"]))]
-            for a, b in figures.both_ways(result["hopper"]["evaluations"], "batch", "pruning")]
-    return text + "\n" + table(("batch of an evaluation", "pruning", "portable, ms", "Hopper, ms", "times as fast"), rows)
+            for a, b in figures.both_ways(result["hopper"]["evaluations"], "op", "batch", "pruning")]
+    return text + "\n" + table(("operation", "batch of an evaluation", "pruning", "without, ms", "with, ms", "times as fast"), rows)
 
 
 def requests_text(result):
@@ -107,7 +107,7 @@ def text(result):
         table(("images", "pruning", "steps", "s", "images/s", "against off"),
               [[e["images"], label(e["pruning"]), e["steps"], number(e["seconds"]), number(e["images_per_s"]),
                 number(e["against_off"])] for e in result["loops"]]),
-        "## Attention for compute capability 9.0, beside the portable one\n", hopper_text(result),
+        "## Kernels for compute capability 9.0, beside the others\n", hopper_text(result),
         "## PyTorch beside it\n", pytorch_text(result),
         "## Text encoders, VAE\n",
         table(("stage", "batch", "ms"), [[s["stage"], s["batch"], ms(s["seconds"])] for s in result["stages"]]),

@@ -55,17 +55,19 @@ class Check(Folder):
         for part in ("parity f32", "parity bf16", "parity f16", "full size bf16", "stages", "golden", "invariance f32",
                      "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak",
                      "hopper attention bf16", "hopper rank_tokens full size f16", "hopper invariance",
-                     "hopper attention memcheck", "hopper rank_tokens racecheck", "portable attention large bf16"):
+                     "hopper attention memcheck", "hopper rank_tokens racecheck", "portable attention large bf16",
+                     "hopper conv large f16", "hopper conv full size bf16", "hopper conv racecheck"):
             self.assertIn(part, names)
 
     def test_hopper(self):
-        only = ("--only", "hopper attention bf16", "hopper rank_tokens bf16", "parity f16", "--iterations", 1, "--jobs", 2)
+        only = ("--only", "hopper attention bf16", "hopper rank_tokens bf16", "hopper conv large bf16", "parity f16",
+                "--iterations", 1, "--jobs", 2)
         done = self.check(*only, ATEDM_EMULATED_SM="90")
-        self.assertIn("3 passed, 0 failed, 0 skipped", done.stdout)
+        self.assertIn("4 passed, 0 failed, 0 skipped", done.stdout)
         self.assertEqual([step["name"] for step in self.results()["steps"]],
-                         ["parity f16", "hopper attention bf16", "hopper rank_tokens bf16"])
+                         ["parity f16", "hopper attention bf16", "hopper rank_tokens bf16", "hopper conv large bf16"])
         done = self.check(*only)
-        self.assertIn("1 passed, 0 failed, 2 skipped", done.stdout)
+        self.assertIn("1 passed, 0 failed, 3 skipped", done.stdout)
         self.assertIn("the device is of compute capability 8, not 9", done.stdout)
 
     def test_side_by_side(self):
@@ -228,7 +230,8 @@ class Arithmetic(unittest.TestCase):
         result = {"loops": loops, "evaluations": evaluated, "pruning_cost": [figures.pruning_cost(evaluated, 2)],
                   "pytorch": {"evaluations": [{"mode": "compiled", "batch": 2, "seconds": 16.0}]},
                   "kernels": [{"op": "attention", "size": 1, "flops_per_s": 4e14}],
-                  "hopper": {"kernels": [{"way": "hopper", "size": 1, "flops_per_s": 3e14}]},
+                  "hopper": {"kernels": [{"op": "conv", "way": "hopper", "size": 1, "flops_per_s": 5e14},
+                                         {"op": "attention", "way": "hopper", "size": 1, "flops_per_s": 3e14}]},
                   "requests": [{"kind": "throughput", "pruning": "at-edm-c", "images_per_s": 2.5},
                                {"kind": "latency", "pruning": "at-edm-c", "p50_s": 1.2}]}
         values = {bar["name"]: (bar["value"], bar["met"]) for bar in figures.bars(result)}
@@ -242,13 +245,13 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual(values["G-WPR's share of an evaluation of 2"], (0.175, False))
 
     def test_both_ways(self):
-        entries = [{"way": way, "case": case, "seconds": seconds, "flops_per_s": 1e12, "batch": 2, "pruning": "off"}
+        entries = [{"op": "conv", "way": way, "case": case, "seconds": seconds, "flops_per_s": 1e12, "batch": 2, "pruning": "off"}
                    for way, case, seconds in (("portable", "a", 3.0), ("portable", "b", 1.0), ("hopper", "a", 2.0))]
         self.assertEqual(figures.both_ways(entries, "case"), [(entries[0], entries[2]), (entries[1], None)])
         text = markdown.hopper_text({"hopper": {"kernels": entries, "evaluations": [entries[0], entries[2]]}})
-        self.assertIn("| a | 3e+06 | 2e+06 | 1 | 1 | 1.5 |", text)
-        self.assertIn("| b | 1e+06 |  | 1 |  |  |", text)
-        self.assertIn("| 2 | `off` | 3000 | 2000 | 1.5 |", text)
+        self.assertIn("| conv | a | 3e+06 | 2e+06 | 1 | 1 | 1.5 |", text)
+        self.assertIn("| conv | b | 1e+06 |  | 1 |  |  |", text)
+        self.assertIn("| conv | 2 | `off` | 3000 | 2000 | 1.5 |", text)
         self.assertIn("Not measured", markdown.hopper_text({"hopper": None}))
 
 

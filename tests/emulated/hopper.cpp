@@ -134,27 +134,40 @@ void mbarrier_arrive(void *barrier, uint32_t more_bytes, place at)
 
 static size_t box_bytes(const tensor_map &map)
 {
-    return (size_t)map.box_columns * map.box_rows * map.element_bytes;
+    return (size_t)map.box[0] * map.box[1] * map.box[2] * map.box[3] * map.element_bytes;
+}
+
+// Element `i` of row `row` of the box, NULL where that is outside the tensor.
+static const char *element_of(const tensor_copy &c, uint32_t row, uint32_t i)
+{
+    const uint32_t in_box[MOST_RANK] = {i, row % c.map.box[1], row / c.map.box[1] % c.map.box[2],
+                                        row / c.map.box[1] / c.map.box[2]};
+    const char *at = c.map.address;
+    for (int d = 0; d < MOST_RANK; d++) {
+        int64_t place = (int64_t)c.from.at[d] + in_box[d];
+        if (place < 0 || place >= (int64_t)c.map.size[d])
+            return nullptr;
+        at += place * (int64_t)c.map.stride[d];
+    }
+    return at;
 }
 
 // Element for element, zeros outside the tensor.
 static void land(const tensor_copy &c)
 {
     uint32_t to = shared_address(c.to), bytes = c.map.element_bytes;
-    uint32_t row_bytes = c.map.box_columns * bytes;
+    uint32_t row_bytes = c.map.box[0] * bytes, rows = (uint32_t)(box_bytes(c.map) / row_bytes);
     TSAN(__tsan_acquire(&c.barrier->tsan);
          for (size_t i = 0; i < box_bytes(c.map); i += 16) __tsan_write16(c.to + i);)
     unseen books;
-    for (uint32_t r = 0; r < c.map.box_rows; r++)
-        for (uint32_t i = 0; i < c.map.box_columns; i++) {
-            int64_t row = (int64_t)c.row + r, column = (int64_t)c.column + i;
-            bool inside = row >= 0 && row < (int64_t)c.map.rows && column >= 0 &&
-                          column < (int64_t)c.map.columns;
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t i = 0; i < c.map.box[0]; i++) {
+            const char *from = element_of(c, r, i);
             uint32_t address = to + r * row_bytes + i * bytes;
             char *target = running->shared +
                            ((c.map.swizzled ? swizzle_128(address) : address) - SHARED_WINDOW);
-            if (inside)
-                memcpy(target, c.map.address + row * (int64_t)c.map.stride + column * bytes, bytes);
+            if (from)
+                memcpy(target, from, bytes);
             else
                 memset(target, 0, bytes);
         }
@@ -207,13 +220,17 @@ void mbarrier_wait(void *barrier, uint32_t parity, place at)
     TSAN(__tsan_acquire(&b.tsan);)
 }
 
-void tensor_load(void *to, const CUtensorMap &map, int column, int row, void *barrier, place at)
+void tensor_load(void *to, const CUtensorMap &map, coordinates from, int rank, void *barrier,
+                 place at)
 {
     need_hopper("cp.async.bulk.tensor", at);
-    tensor_copy c = {(char *)to, {}, column, row, &find_mbarrier(barrier, at)};
+    tensor_copy c = {(char *)to, {}, from, &find_mbarrier(barrier, at)};
     memcpy(&c.map, &map, sizeof c.map);
     if (c.map.magic != TENSOR_MAP_MAGIC)
         fail("cp.async.bulk.tensor: this is no tensor map (%s:%d)", at.file, at.line);
+    if (c.map.rank != rank)
+        fail("cp.async.bulk.tensor: %d coordinates, the map has %d dimensions (%s:%d)", rank,
+             c.map.rank, at.file, at.line);
     if ((uintptr_t)to % 128 || !in_shared_memory(to, box_bytes(c.map)))
         fail("cp.async.bulk.tensor: the target is misaligned or outside shared memory (%s:%d)",
              at.file, at.line);

@@ -25,11 +25,15 @@ inline uint32_t swizzle_128(uint32_t address)
 }
 
 // What the emulated driver keeps in a CUtensorMap.
+constexpr int MOST_RANK = 4;
 struct tensor_map {
     uint64_t magic;
     const char *address;
-    uint64_t columns, rows, stride; // elements, rows, bytes from a row to the next
-    uint32_t box_columns, box_rows, element_bytes;
+    // Dimensions from the dense one on, behind the rank's last as if of size 1; bytes from one to
+    // the next.
+    uint64_t size[MOST_RANK], stride[MOST_RANK];
+    uint32_t box[MOST_RANK];
+    uint16_t rank, element_bytes;
     bool swizzled;
 };
 constexpr uint64_t TENSOR_MAP_MAGIC = 0x70616d20726f736e;
@@ -47,7 +51,7 @@ struct mbarrier {
 struct tensor_copy {
     char *to;
     tensor_map map;
-    int32_t column, row;
+    coordinates from;
     mbarrier *barrier;
 };
 

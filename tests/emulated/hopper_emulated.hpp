@@ -18,9 +18,13 @@ void mbarrier_fence(place at);
 void mbarrier_arrive(void *barrier, uint32_t more_bytes, place at);
 void mbarrier_wait(void *barrier, uint32_t parity, place at);
 void named_barrier_arrive(int id, int threads, bool waits, place at);
-// Lands as late as the program allows: when somebody waits for it. Until then the target reads as
-// NaN.
-void tensor_load(void *to, const CUtensorMap &map, int column, int row, void *barrier, place at);
+// Of a map of `rank` dimensions. Lands as late as the program allows: when somebody waits for it.
+// Until then the target reads as NaN.
+struct coordinates {
+    int32_t at[4];
+};
+void tensor_load(void *to, const CUtensorMap &map, coordinates from, int rank, void *barrier,
+                 place at);
 void clear_16(void *to, place at);
 void async_fence(place at);
 void set_registers(int n, bool more, place at);

@@ -119,6 +119,36 @@ MISTAKES = (
     ("rank, hopper: a group's changes are those of its first keys", "rank64_hopper.cu", "rank_tokens",
      [("(t.changes[0] + t.changes[1]) + (t.changes[2] + t.changes[3])", "t.changes[0]")]),
     ("rank, hopper: the polynomial is of another degree", "rank64_hopper.cu", "rank_tokens", [("0.6931218f", "0.6951218f")]),
+    ("conv, hopper: weights are read before they are there", "conv_hopper.cu", "conv",
+     [("                gpu_mbarrier_wait(t.weight_there[weight.stage], weight.phase);\n", "")]),
+    ("conv, hopper: pixels are read before they are there", "conv_hopper.cu", "conv",
+     [("            gpu_mbarrier_wait(t.slab_there[slab.stage], slab.phase);\n", "")]),
+    ("conv, hopper: weights are overwritten while they are read", "conv_hopper.cu", "conv",
+     [("leave(t.weight_free[last_weight]);\n                if", "leave(t.weight_free[weight.stage]);\n                if"),
+      ("    leave(t.weight_free[last_weight]);\n    leave(", "    leave(")]),
+    ("conv, hopper: stages are left while a product goes on", "conv_hopper.cu", "conv",
+     [("gpu_wgmma_wait_but<1>();", "gpu_wgmma_wait_but<2>();")]),
+    ("conv, hopper: one warp leaves for all", "conv_hopper.cu", "conv",
+     [("gpu_mbarrier_init(t.slab_free[i], WARPS)", "gpu_mbarrier_init(t.slab_free[i], 1)")]),
+    ("conv, hopper: sums are stored before the product is done", "conv_hopper.cu", "conv",
+     [("        gpu_wgmma_wait<0>(r.d[i]);", "        gpu_wgmma_wait<1>(r.d[i]);")]),
+    ("conv, hopper: a part goes on with the last one's sums", "conv_hopper.cu", "conv",
+     [("                                     last_weight < 0);", "                                     false);")]),
+    ("conv, hopper: stages of the wrong phase", "conv_hopper.cu", "conv", [("    r.phase ^= r.stage == 0;\n", "")]),
+    ("conv, hopper: no window in y", "conv_hopper.cu", "conv", [("(row << a.log_width) + worker", "worker")]),
+    ("conv, hopper: no window in x", "conv_hopper.cu", "conv", [("p.x + column - pad", "p.x")]),
+    ("conv, hopper: weights of the window turned", "conv_hopper.cu", "conv",
+     [("(row * a.kernel + column) * a.in", "(column * a.kernel + row) * a.in")]),
+    ("conv, hopper: the second half's pixels are the first one's", "conv_hopper.cu", "conv",
+     [("worker * S::products * 64;", "0;")]),
+    ("conv, hopper: pixels outside the image are stored", "conv_hopper.cu", "conv", [("y < a.h && x < a.w ?", "y < a.h ?")]),
+    ("conv, hopper: outputs behind the last one are stored", "conv_hopper.cu", "conv",
+     [("            if (column >= a.out)\n                continue;\n", "")]),
+    ("conv, hopper: residuals of one pixel", "conv_hopper.cu", "conv", [("unpack<T>(residual[n][i]", "unpack<T>(residual[n][0]")]),
+    ("conv, hopper: the first sample's value for all", "conv_hopper.cu", "conv",
+     [("(int64_t)p.sample * a.out + column), added)", "column), added)")]),
+    ("conv, hopper: boxes without the window's rows", "hopper.c", "conv", [(" + conv->kernel - 1)", ")")]),
+    ("conv, hopper: images without a stride", "hopper.c", "conv", [("image = (cuuint64_t)conv->h * row", "image = row")]),
     ("rank: never ends early", "rank.cu", "rank_tokens", [("(moving == 0 || t >=", "(t >=")]),
     ("rank: heads stop each by itself", "rank.cu", "rank_tokens",
      [("moving += lane == 0 &&", "moving += lane == 0 && head == 0 &&")]),
@@ -229,7 +259,7 @@ C = ("cc", "-std=c17", *COMMON)
 # Ways to run parity: name, dtype, environment.
 LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
 # Small cases, and those with several tiles: what the kernels for compute capability 9.0 do from tile to tile.
-HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "own", "ATEDM_EMULATED_SM": "90"}
+HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_EMULATED_SM": "90"}
 WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
         ("reverse", "bf16", {"ATEDM_EMULATED_SCHEDULE": "reverse"}))
 HOPPER_WAYS = (("large", "bf16", {"LARGE": "1"}), ("large late", "f16", {"LARGE": "1", **LATE}), *WAYS)

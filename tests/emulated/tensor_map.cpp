@@ -6,7 +6,7 @@
 
 using namespace emulated;
 
-// What cuda.h of CUDA 13 says of cuTensorMapEncodeTiled's arguments, for matrices of 16-bit
+// What cuda.h of CUDA 13 says of cuTensorMapEncodeTiled's arguments, for tensors of 16-bit
 // elements.
 static const char *refusal(const CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank,
                            const void *address, const cuuint64_t *dims, const cuuint64_t *strides,
@@ -17,15 +17,17 @@ static const char *refusal(const CUtensorMap *map, CUtensorMapDataType type, cuu
         return "the map is not aligned to 64 bytes";
     if (type != CU_TENSOR_MAP_DATA_TYPE_FLOAT16 && type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16)
         return "no type that is emulated";
-    if (rank != 2 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE)
-        return "no matrix";
+    if (rank < 2 || rank > MOST_RANK || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE)
+        return "no number of dimensions that is emulated";
     if ((uintptr_t)address % 16)
         return "the tensor is not aligned to 16 bytes";
-    for (int i = 0; i < 2; i++)
+    for (cuuint32_t i = 0; i < rank; i++)
         if (!dims[i] || dims[i] > (uint64_t)1 << 32 || !box[i] || box[i] > 256 || steps[i] != 1)
             return "a dimension, a box's dimension or a step";
-    if (strides[0] % 16 || strides[0] >= (uint64_t)1 << 40 || strides[0] < dims[0] * 2)
-        return "the stride";
+    for (cuuint32_t i = 0; i + 1 < rank; i++)
+        if (strides[i] % 16 || strides[i] >= (uint64_t)1 << 40 ||
+            strides[i] < dims[i] * (i ? strides[i - 1] : 2))
+            return "a stride";
     if (box[0] * 2 % 16)
         return "rows of the box are no multiple of 16 bytes";
     if (swizzle != CU_TENSOR_MAP_SWIZZLE_NONE &&
@@ -48,15 +50,17 @@ static CUresult encode_tiled(CUtensorMap *map, CUtensorMapDataType type, cuuint3
         fprintf(stderr, "emulated cuda: cuTensorMapEncodeTiled: %s\n", why);
         return CUDA_ERROR_INVALID_VALUE;
     }
-    const tensor_map m = {TENSOR_MAP_MAGIC,
-                          (const char *)address,
-                          dims[0],
-                          dims[1],
-                          strides[0],
-                          box[0],
-                          box[1],
-                          2,
-                          swizzle == CU_TENSOR_MAP_SWIZZLE_128B};
+    tensor_map m = {};
+    m.magic = TENSOR_MAP_MAGIC;
+    m.address = (const char *)address;
+    for (cuuint32_t i = 0; i < MOST_RANK; i++) {
+        m.size[i] = i < rank ? dims[i] : 1;
+        m.stride[i] = i == 0 ? 2 : i < rank ? strides[i - 1] : 0;
+        m.box[i] = i < rank ? box[i] : 1;
+    }
+    m.rank = (uint16_t)rank;
+    m.element_bytes = 2;
+    m.swizzled = swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
     memcpy(map, &m, sizeof m);
     return CUDA_SUCCESS;
 }

@@ -372,13 +372,13 @@ Test(cuda, many_spans)
     cr_assert_arr_eq(right.gathered, value.gathered, sizeof right.gathered, "gather and add");
 }
 
-// ---- ATEDM_CUDA_ATTENTION
+// ---- ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV
 
-static void expect_choice(const char *choice, const char *sm, const char *message)
+static void expect_choice(const char *name, const char *choice, const char *sm, const char *message)
 {
     atedm_device *device = NULL;
     atedm_error err = {""};
-    setenv("ATEDM_CUDA_ATTENTION", choice, 1);
+    setenv(name, choice, 1);
     setenv("ATEDM_EMULATED_SM", sm, 1);
     atedm_status status = atedm_device_create("cuda", &device, &err);
     cr_assert_eq(status, message ? ATEDM_ERR_UNSUPPORTED : ATEDM_OK, "%s", err.message);
@@ -387,32 +387,61 @@ static void expect_choice(const char *choice, const char *sm, const char *messag
     atedm_device_destroy(device);
 }
 
+static void expect_attention(const char *choice, const char *sm, const char *message)
+{
+    expect_choice("ATEDM_CUDA_ATTENTION", choice, sm, message);
+}
+
+static void expect_conv(const char *choice, const char *sm, const char *message)
+{
+    expect_choice("ATEDM_CUDA_CONV", choice, sm, message);
+}
+
 Test(attention, no_such_choice)
 {
-    expect_choice("hoper", "90", "ATEDM_CUDA_ATTENTION is \"hoper\": auto, portable or hopper");
+    expect_attention("hoper", "90", "ATEDM_CUDA_ATTENTION is \"hoper\": auto, portable or hopper");
 }
 
 Test(attention, hopper_elsewhere)
 {
-    expect_choice("hopper", "80", "the device is of compute capability 8, not 9");
+    expect_attention("hopper", "80",
+                     "ATEDM_CUDA_ATTENTION is \"hopper\": the device is of compute capability 8");
 }
 
 Test(attention, hopper_after)
 {
-    expect_choice("hopper", "100", "the device is of compute capability 10, not 9");
+    expect_attention("hopper", "100", "the device is of compute capability 10, not 9");
 }
 
 Test(attention, hopper_there)
 {
-    expect_choice("hopper", "90", NULL);
+    expect_attention("hopper", "90", NULL);
 }
 
 Test(attention, auto_everywhere)
 {
-    expect_choice("auto", "80", NULL);
+    expect_attention("auto", "80", NULL);
 }
 
 Test(attention, portable_everywhere)
 {
-    expect_choice("portable", "90", NULL);
+    expect_attention("portable", "90", NULL);
+}
+
+Test(conv, hopper_elsewhere)
+{
+    expect_conv("hopper", "80",
+                "ATEDM_CUDA_CONV is \"hopper\": the device is of compute capability 8, not 9");
+}
+
+Test(conv, hopper_there)
+{
+    expect_conv("hopper", "90", NULL);
+}
+
+// Whichever way attention goes.
+Test(conv, hopper_beside_portable_attention)
+{
+    setenv("ATEDM_CUDA_ATTENTION", "portable", 1);
+    expect_conv("hopper", "90", NULL);
 }

@@ -166,7 +166,7 @@ Test(cudnn, own_does_not_load_it)
 Test(cudnn, unknown_choice)
 {
     setenv("ATEDM_CUDA_CONV", "cudann", 1);
-    expect_refused("\"cudann\": auto, cudnn or own");
+    expect_refused("\"cudann\": auto, hopper, cudnn or own");
 }
 
 Test(cudnn, missing)

@@ -157,6 +157,19 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
         return (int)size[5];
     }
     int kernel = parity_chance(&c->rng, 30) ? 1 : 3;
+    // Channels in steps of 64, and little less than one or several tiles of all else.
+    if (c->bench == PARITY_LARGE) {
+        *p = (conv_params){.n = parity_range(&c->rng, 1, 3),
+                           .h = 8 * parity_range(&c->rng, 1, 3) - parity_range(&c->rng, 0, 1),
+                           .w = 8 * parity_range(&c->rng, 1, 4) - parity_range(&c->rng, 0, 2),
+                           .in = 64 * parity_range(&c->rng, 1, 4),
+                           .out = 8 * parity_range(&c->rng, 16, 21),
+                           .vectors = true};
+        if (parity_chance(&c->rng, 30))
+            p->out = 160 * parity_range(&c->rng, 1, 2);
+        *ret_stride = 1;
+        return kernel;
+    }
     *ret_stride = parity_chance(&c->rng, 30) ? 2 : 1;
     p->vectors = parity_chance(&c->rng, 30);
     p->in = p->vectors ? 32 * parity_range(&c->rng, 1, 10) : random_channels(&c->rng);

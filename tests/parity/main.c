@@ -31,22 +31,22 @@ typedef struct tally {
 
 static void usage(void)
 {
-    printf(
-        "usage: parity [OPTION]...\n"
-        "Holds a backend's operations against the reference backend.\n"
-        "  --backend NAME     ref, cpu, or dry, which computes nothing (default ref)\n"
-        "  --dtype NAME       f32, bf16 or f16 (default f32)\n"
-        "  --op NAME          this operation only; or \"bad_calls\" or \"devices\"\n"
-        "  --seed N           first seed (default 1); case i uses seed N + i\n"
-        "  --iterations N     cases an operation (default 40)\n"
-        "  --bench            time the operations at the sizes of SDXL instead; percentages\n"
-        "                     are of the rate of a linear layer of 4096 x 1280 x 1280\n"
-        "  --size N           with --bench: the operation's benchmark N only, from 0 on\n"
-        "  --json             with --bench: an object a line, with FLOPs and bytes\n"
-        "  --full-size        instead, at these sizes: each sample gives the same bits alone\n"
-        "  --large            cases of attention have several tiles of aligned rows, heads of 64\n"
-        "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n"
-        "  --required         a backend or dtype that cannot run here is a failure\n");
+    printf("usage: parity [OPTION]...\n"
+           "Holds a backend's operations against the reference backend.\n"
+           "  --backend NAME     ref, cpu, or dry, which computes nothing (default ref)\n"
+           "  --dtype NAME       f32, bf16 or f16 (default f32)\n"
+           "  --op NAME          this operation only; or \"bad_calls\" or \"devices\"\n"
+           "  --seed N           first seed (default 1); case i uses seed N + i\n"
+           "  --iterations N     cases an operation (default 40)\n"
+           "  --bench            time the operations at the sizes of SDXL instead; percentages\n"
+           "                     are of the rate of a linear layer of 4096 x 1280 x 1280\n"
+           "  --size N           with --bench: the operation's benchmark N only, from 0 on\n"
+           "  --json             with --bench: an object a line, with FLOPs and bytes\n"
+           "  --full-size        instead, at these sizes: each sample gives the same bits alone\n"
+           "  --large            cases have several tiles: attention of aligned rows and heads of\n"
+           "                     64, convolutions of stride 1 and 64 channels or multiples\n"
+           "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n"
+           "  --required         a backend or dtype that cannot run here is a failure\n");
 }
 
 static const char *option_error(options *o, int argc, char **argv)

@@ -1,0 +1,290 @@
+// Convolutions of stride 1 for compute capability 9.0, as implicit matrix products by wgmma. A
+// block computes a rectangle of pixels times some outputs, and then the next one that is left. Its
+// first warpgroup loads; each of the others has half of the pixels.
+//
+// What a window's columns have of 64 channels lies in shared memory as one slab of pixels: the
+// rectangle, moved by the column, with as many rows more as the window is high. The window's rows
+// are the same slab, some rows of pixels further on. So x is loaded three times, not nine, for 3 x
+// 3; the copies fill in the padding.
+//
+// Each sum runs over channels by 64, then over the window's columns, then its rows, in F32,
+// whatever the number of pixels and the tiling.
+#include "kernels/cuda/gpu_hopper.cuh"
+
+namespace
+{
+
+constexpr int STEP = ATEDM_CUDA_HOPPER_CHANNELS; // of a tile's row: 128 bytes
+constexpr int ROW_BYTES = STEP * 2;
+constexpr int WORKERS = 2;
+constexpr int THREADS = (1 + WORKERS) * GPU_WARPGROUP, WARPS = WORKERS * GPU_WARPGROUP / 32;
+// All threads start with the same registers; what the first warpgroup does not need is for the
+// others.
+constexpr int LOADER_REGISTERS = 40, WORKER_REGISTERS = 232;
+constexpr int MOST_KERNEL = 3;
+
+// PRODUCTS x 64 pixels for each worker, times OUTPUTS. Small ones are for few pixels.
+template <int PRODUCTS, int OUTPUTS> struct tiling {
+    static constexpr int products = PRODUCTS, outputs = OUTPUTS;
+    static constexpr int pixels = PRODUCTS * 64 * WORKERS;
+    static constexpr int slab = pixels + (MOST_KERNEL - 1) * ATEDM_CUDA_HOPPER_WIDE; // at most
+    static constexpr int slabs = 3, weights = PRODUCTS == 1 ? 7 : 5;                 // stages
+};
+
+// Stages are free when every warp of the workers has arrived there.
+template <class T, class S> struct alignas(GPU_TILE_ALIGN) tiles {
+    T slab[S::slabs][S::slab * STEP], weight[S::weights][S::outputs * STEP];
+    gpu_mbarrier slab_there[S::slabs], slab_free[S::slabs];
+    gpu_mbarrier weight_there[S::weights], weight_free[S::weights];
+};
+
+// The next stage of N, in turn, and the parity of the phase in which it is used.
+template <int N> struct ring {
+    int stage = 0;
+    unsigned phase = 0;
+};
+template <int N> GPU_FN void advance(ring<N> &r)
+{
+    r.stage = r.stage + 1 < N ? r.stage + 1 : 0;
+    r.phase ^= r.stage == 0;
+}
+
+// What a block computes at a time: from pixel (y, x) of a sample and an output on.
+struct part {
+    int sample, y, x, output;
+};
+
+template <class S> GPU_FN part part_of(const atedm_cuda_conv_hopper &a, int number)
+{
+    int rest = number / a.columns, row = rest / a.across;
+    return {row / a.down, row % a.down * (S::pixels >> a.log_width), rest % a.across << a.log_width,
+            number % a.columns * S::outputs};
+}
+
+template <class T, class S> GPU_FN void init_barriers(tiles<T, S> &t)
+{
+    for (int i = 0; i < S::slabs; i++) {
+        gpu_mbarrier_init(t.slab_there[i], 1);
+        gpu_mbarrier_init(t.slab_free[i], WARPS);
+    }
+    for (int i = 0; i < S::weights; i++) {
+        gpu_mbarrier_init(t.weight_there[i], 1);
+        gpu_mbarrier_init(t.weight_free[i], WARPS);
+    }
+    gpu_mbarrier_fence();
+}
+
+// ---- loading: one thread
+
+template <class T, class S> GPU_FN void load(const atedm_cuda_conv_hopper &a, tiles<T, S> &t)
+{
+    const int pad = (a.kernel - 1) / 2;
+    const unsigned slab_bytes = (S::pixels + ((a.kernel - 1) << a.log_width)) * ROW_BYTES;
+    ring<S::slabs> slab;
+    ring<S::weights> weight;
+    for (int number = blockIdx.x; number < a.parts; number += (int)gridDim.x) {
+        const part p = part_of<S>(a, number);
+        for (int channel = 0; channel < a.in; channel += STEP)
+            for (int column = 0; column < a.kernel; column++, advance(slab)) {
+                gpu_mbarrier_wait(t.slab_free[slab.stage], slab.phase ^ 1);
+                gpu_mbarrier_expect(t.slab_there[slab.stage], slab_bytes);
+                gpu_tensor_load_4(t.slab[slab.stage], a.x, channel, p.x + column - pad, p.y - pad,
+                                  p.sample, t.slab_there[slab.stage]);
+                for (int row = 0; row < a.kernel; row++, advance(weight)) {
+                    gpu_mbarrier_wait(t.weight_free[weight.stage], weight.phase ^ 1);
+                    gpu_mbarrier_expect(t.weight_there[weight.stage], sizeof *t.weight);
+                    gpu_tensor_load(t.weight[weight.stage], a.weight,
+                                    (row * a.kernel + column) * a.in + channel, p.output,
+                                    t.weight_there[weight.stage]);
+                }
+            }
+    }
+}
+
+// ---- products
+
+template <class S> struct sums {
+    float d[S::products][S::outputs / 8][4];
+};
+
+// Starts sums += x w^T, or sums = that, of 64 channels. `x`: the worker's first pixel.
+template <class T, class S>
+GPU_FN void start_products(sums<S> &r, const T *x, const T *w, bool is_first)
+{
+    gpu_wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < STEP / GPU_MMA_K; k++)
+#pragma unroll
+        for (int i = 0; i < S::products; i++)
+            gpu_wgmma_rows(T(), r.d[i],
+                           gpu_matrix_step(gpu_matrix(x), i * 64 * ROW_BYTES + k * GPU_MMA_K * 2),
+                           gpu_matrix_step(gpu_matrix(w), k * GPU_MMA_K * 2), !is_first || k > 0);
+    gpu_wgmma_commit();
+}
+
+// The warp is done with a stage.
+GPU_FN void leave(gpu_mbarrier &free)
+{
+    if (threadIdx.x % 32 == 0)
+        gpu_mbarrier_arrive(free);
+}
+
+// A part's sums. Products of two steps go on at a time; stages are left one step later.
+template <class T, class S>
+GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker,
+                     ring<S::slabs> &slab, ring<S::weights> &weight, sums<S> &r)
+{
+    int last_slab = -1, last_weight = -1; // whose products may still go on
+    for (int channel = 0; channel < a.in; channel += STEP)
+        for (int column = 0; column < a.kernel; column++, advance(slab)) {
+            gpu_mbarrier_wait(t.slab_there[slab.stage], slab.phase);
+            for (int row = 0; row < a.kernel; row++, advance(weight)) {
+                gpu_mbarrier_wait(t.weight_there[weight.stage], weight.phase);
+                int pixel = (row << a.log_width) + worker * S::products * 64;
+                start_products<T, S>(r, t.slab[slab.stage] + pixel * STEP, t.weight[weight.stage],
+                                     last_weight < 0);
+                gpu_wgmma_wait_but<1>();
+                if (last_weight >= 0)
+                    leave(t.weight_free[last_weight]);
+                if (last_slab >= 0 && row == 0)
+                    leave(t.slab_free[last_slab]);
+                last_weight = weight.stage;
+            }
+            last_slab = slab.stage;
+        }
+#pragma unroll
+    for (int i = 0; i < S::products; i++)
+        gpu_wgmma_wait<0>(r.d[i]);
+    leave(t.weight_free[last_weight]);
+    leave(t.slab_free[last_slab]);
+}
+
+// ---- what is left to do to sums
+
+template <class T> GPU_FN void unpack(uint32_t bits, float (&to)[2])
+{
+    T pair[2];
+    memcpy(pair, &bits, sizeof bits);
+    to[0] = gpu_load(pair[0]);
+    to[1] = gpu_load(pair[1]);
+}
+template <class T> GPU_FN uint32_t load_pair(const void *from, int64_t at)
+{
+    return *reinterpret_cast<const uint32_t *>(static_cast<const T *>(from) + at);
+}
+
+// The thread's pixels: element 0 of each in y, -1 where there is none.
+template <class S>
+GPU_FN void find_pixels(const atedm_cuda_conv_hopper &a, const part &p, int worker,
+                        int64_t (&ret_at)[S::products * 2])
+{
+    int first = worker * S::products * 64 + (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 +
+                (int)threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int i = 0; i < S::products * 2; i++) {
+        int pixel = first + i / 2 * 64 + i % 2 * 8;
+        int y = p.y + (pixel >> a.log_width), x = p.x + (pixel & ((1 << a.log_width) - 1));
+        ret_at[i] = y < a.h && x < a.w ? (((int64_t)p.sample * a.h + y) * a.w + x) * a.out : -1;
+    }
+}
+
+// Residuals may be what y has, so that nvcc keeps the order of loads and stores: they are loaded
+// for several eights of outputs before these are stored.
+template <class T, class S>
+GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, const sums<S> &r)
+{
+    constexpr int eights = S::outputs / 8, some = eights / 4, rows = S::products * 2;
+    int64_t at[rows];
+    find_pixels<S>(a, p, worker, at);
+    int output = p.output + (int)threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int first = 0; first < eights; first += some) {
+        uint32_t residual[some][rows] = {};
+#pragma unroll
+        for (int n = 0; n < some; n++)
+#pragma unroll
+            for (int i = 0; i < rows; i++)
+                if (a.residual && at[i] >= 0 && output + (first + n) * 8 < a.out)
+                    residual[n][i] = load_pair<T>(a.residual, at[i] + output + (first + n) * 8);
+#pragma unroll
+        for (int n = 0; n < some; n++) {
+            int column = output + (first + n) * 8;
+            if (column >= a.out)
+                continue;
+            float bias[2] = {}, added[2] = {};
+            if (a.bias) {
+                bias[0] = a.bias[column];
+                bias[1] = a.bias[column + 1];
+            }
+            if (a.channel_add)
+                unpack<T>(load_pair<T>(a.channel_add, (int64_t)p.sample * a.out + column), added);
+#pragma unroll
+            for (int i = 0; i < rows; i++) {
+                float more[2], v[2];
+                unpack<T>(residual[n][i], more);
+#pragma unroll
+                for (int e = 0; e < 2; e++)
+                    v[e] = r.d[i / 2][first + n][i % 2 * 2 + e] + bias[e] + added[e] + more[e];
+                if (at[i] >= 0)
+                    *reinterpret_cast<uint32_t *>(static_cast<T *>(a.y) + at[i] + column) =
+                        gpu_pack(T(), v[0], v[1]);
+            }
+        }
+    }
+}
+
+template <class T, class S> GPU_FN void work(const atedm_cuda_conv_hopper &a, tiles<T, S> &t)
+{
+    int worker = (int)threadIdx.x / GPU_WARPGROUP - 1;
+    ring<S::slabs> slab;
+    ring<S::weights> weight;
+    for (int number = blockIdx.x; number < a.parts; number += (int)gridDim.x) {
+        sums<S> r;
+        multiply<T, S>(a, t, worker, slab, weight, r);
+        store<T, S>(a, part_of<S>(a, number), worker, r);
+    }
+}
+
+template <class T, class S>
+__global__ void __launch_bounds__(THREADS, 1)
+    conv_hopper_kernel(const __grid_constant__ atedm_cuda_conv_hopper a)
+{
+    tiles<T, S> &t = *gpu_shared_tiles<tiles<T, S>>();
+    if (threadIdx.x == 0)
+        init_barriers(t);
+    __syncthreads();
+    if (threadIdx.x < GPU_WARPGROUP) {
+        gpu_fewer_registers<LOADER_REGISTERS>();
+        if (threadIdx.x == 0)
+            load(a, t);
+    } else {
+        gpu_more_registers<WORKER_REGISTERS>();
+        work(a, t);
+    }
+}
+
+template <class T, class S>
+cudaError_t launch(const atedm_cuda_conv_hopper &a, unsigned blocks, cudaStream_t stream)
+{
+    return GPU_LAUNCH((conv_hopper_kernel<T, S>), dim3(blocks), dim3(THREADS), sizeof(tiles<T, S>),
+                      stream, a);
+}
+
+template <class T>
+cudaError_t choose(const atedm_cuda_conv_hopper &a, unsigned blocks, cudaStream_t stream)
+{
+    if (a.outputs == ATEDM_CUDA_HOPPER_OUTPUTS)
+        return a.pixels == 128 ? launch<T, tiling<1, 160>>(a, blocks, stream)
+                               : launch<T, tiling<2, 160>>(a, blocks, stream);
+    return a.pixels == 128 ? launch<T, tiling<1, 128>>(a, blocks, stream)
+                           : launch<T, tiling<2, 128>>(a, blocks, stream);
+}
+
+} // namespace
+
+cudaError_t atedm_cuda_launch_conv_hopper(atedm_dtype act, const atedm_cuda_conv_hopper *conv,
+                                          unsigned blocks, cudaStream_t stream)
+{
+    return act == ATEDM_BF16 ? choose<gpu_bf16>(*conv, blocks, stream)
+                             : choose<gpu_f16>(*conv, blocks, stream);
+}
