@@ -355,6 +355,13 @@ inline float gpu_max_nan(float a, float b)
 
 #endif
 
+// What is the same for all of a warp anyway: nvcc knows then, and keeps what is made of it, such as
+// descriptors, in uniform registers.
+GPU_FN int gpu_uniform(int x)
+{
+    return __shfl_sync(0xffffffffu, x, 0);
+}
+
 // Starts s = q k^T, of matrices with rows of 64 elements: a head.
 template <class T, int N> GPU_FN void gpu_start_scores(float (&s)[N][4], uint64_t q, uint64_t k)
 {

@@ -232,8 +232,10 @@ typedef struct atedm_cuda_rank {
     float *changes;   // [n, heads, change_blocks]: parts of |s^t - s^(t-1)|_1, the first ones of
                       // each head: as many as hopper's blocks have its keys, else one
     float *out;       // by row of q
-    int64_t rows, n_keys, change_blocks;
-    int64_t span_at[ATEDM_CUDA_SPANS], key_at[ATEDM_CUDA_SPANS];
+    // hopper's: [heads, offset_rows], row i of span s at offset_at[s] + i, where a tile begins
+    float *offsets[2]; // log2 s^t - lse log2 e in offsets[t % 2]; -inf behind the span's last row
+    int64_t rows, n_keys, change_blocks, offset_rows;
+    int64_t span_at[ATEDM_CUDA_SPANS], key_at[ATEDM_CUDA_SPANS], offset_at[ATEDM_CUDA_SPANS];
     atedm_span span[ATEDM_CUDA_SPANS];
     atedm_rank_params params[ATEDM_CUDA_SPANS];
 } atedm_cuda_rank;

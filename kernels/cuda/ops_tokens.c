@@ -81,19 +81,28 @@ void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
 
 // ---- ranking
 
+// Rows up to where hopper's next tile begins.
+static int64_t whole_tiles(int64_t rows)
+{
+    return (rows + ATEDM_CUDA_HOPPER_QUERIES - 1) / ATEDM_CUDA_HOPPER_QUERIES *
+           ATEDM_CUDA_HOPPER_QUERIES;
+}
+
 // The spans from `first` on, as many as fit, with their places in compact rows. Returns the most
 // iterations that one of them wants.
 static int pick_rank_spans(const atedm_rank_args *args, int64_t first, atedm_cuda_rank *ret_rank)
 {
     int most = 0;
     ret_rank->n = take(args->n_spans, first);
-    ret_rank->rows = ret_rank->n_keys = 0;
+    ret_rank->rows = ret_rank->n_keys = ret_rank->offset_rows = 0;
     for (int32_t i = 0; i < ret_rank->n; i++) {
         ret_rank->span[i] = args->spans[first + i];
         ret_rank->params[i] = args->params[first + i];
         ret_rank->span_at[i] = ret_rank->rows;
         ret_rank->key_at[i] = ret_rank->n_keys;
+        ret_rank->offset_at[i] = ret_rank->offset_rows;
         ret_rank->rows += ret_rank->span[i].nq;
+        ret_rank->offset_rows += whole_tiles(ret_rank->span[i].nq);
         ret_rank->n_keys += ret_rank->span[i].nk;
         if (ret_rank->params[i].max_iterations > most)
             most = ret_rank->params[i].max_iterations;
@@ -111,15 +120,19 @@ static int64_t count_change_blocks(const atedm_cuda_rank *rank, bool is_hopper)
 }
 
 // Points the rank's buffers into scratch memory; false after failing the stream.
-static bool place_rank_buffers(atedm_cuda_stream *s, atedm_cuda_rank *rank)
+static bool place_rank_buffers(atedm_cuda_stream *s, atedm_cuda_rank *rank, bool is_hopper)
 {
     int64_t scores = rank->heads * rank->rows, keys = rank->cross ? rank->heads * rank->n_keys : 0;
     int64_t changes = rank->n * rank->heads * rank->change_blocks;
+    int64_t offsets = is_hopper ? rank->heads * rank->offset_rows : 0;
     float *memory = atedm_cuda_scratch_get(
-        s, ATEDM_CUDA_SCRATCH_SUMS, 2 * scores + keys + changes + ATEDM_CUDA_SPANS, sizeof *memory);
+        s, ATEDM_CUDA_SCRATCH_SUMS, 2 * (scores + offsets) + keys + changes + ATEDM_CUDA_SPANS,
+        sizeof *memory);
     if (!memory)
         return false;
-    rank->changes = memory + ATEDM_CUDA_SPANS + 2 * scores + keys;
+    rank->offsets[0] = memory + ATEDM_CUDA_SPANS + 2 * scores + keys;
+    rank->offsets[1] = rank->offsets[0] + offsets;
+    rank->changes = rank->offsets[1] + offsets;
     rank->last = (int32_t *)(void *)memory;
     rank->scores[0] = memory + ATEDM_CUDA_SPANS;
     rank->scores[1] = rank->scores[0] + scores;
@@ -151,7 +164,7 @@ void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
         bool is_hopper = rank.is_head64 && hopper->attention &&
                          atedm_cuda_hopper_rank_maps(hopper, s->act, &rank, &maps);
         rank.change_blocks = count_change_blocks(&rank, is_hopper);
-        if (!place_rank_buffers(atedm_cuda_stream_of(s), &rank))
+        if (!place_rank_buffers(atedm_cuda_stream_of(s), &rank, is_hopper))
             return;
         atedm_cuda_check(s, atedm_cuda_launch_rank_begin(&rank, queue(s)), "rank_tokens");
         for (int t = 1; t <= iterations && !s->status; t++)
