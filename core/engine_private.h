@@ -32,7 +32,7 @@ typedef struct atedm_engine_evaluation {
     size_t n; // without images of jobs that have left meanwhile
     atedm_lane lanes[ATEDM_ENGINE_MAX_BATCH];
     atedm_engine_job *jobs[ATEDM_ENGINE_MAX_BATCH];
-    double since;
+    double since; // it was enqueued
 } atedm_engine_evaluation;
 
 struct atedm_engine {
