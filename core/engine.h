@@ -2,7 +2,7 @@
 // between two UNet evaluations; images of one size share an evaluation, whatever else their
 // requests ask for, and none of them notices. Sizes take turns so that each gets an equal share of
 // the device's work, counted in FLOPs. Texts and pixels are done one short piece at a time between
-// evaluations.
+// evaluations, or while one is under way where the device computes by itself.
 //
 // The engine belongs to one thread and waits for nothing but its device; whoever drives it calls
 // atedm_engine_turn while there is work.
@@ -35,7 +35,7 @@ typedef struct atedm_engine_report {
     size_t max_batch;          // most images that were in one
 } atedm_engine_report;
 
-// Called from atedm_engine_turn.
+// Called from atedm_engine_turn. They ask the engine for figures and do nothing else to it.
 typedef struct atedm_engine_hooks {
     void (*evaluated)(void *user, size_t images, double seconds); // one UNet evaluation
     // All images of the job have done `step` steps.
@@ -71,9 +71,9 @@ bool atedm_engine_cancel(atedm_engine *engine, uint64_t job);
 // previews there are none; watching again tries again.
 void atedm_engine_watch(atedm_engine *engine, uint64_t job, bool on);
 
-// A piece of text or pixels where some are to be done (more of them if they are short beside an
-// evaluation), then one evaluation where images have steps left. False where there was nothing to
-// do.
+// One evaluation where images have steps left, and a piece of text or pixels where some are to be
+// done (more of them if they are short beside an evaluation). When it returns nothing of an
+// evaluation is under way. False where there was nothing to do.
 bool atedm_engine_turn(atedm_engine *engine);
 
 // FLOPs of all that it did so far.

@@ -30,7 +30,7 @@ atedm_status atedm_pipeline_create(const atedm_model *model, atedm_pipeline **re
         atedm_pipeline_destroy(p);
         return status;
     }
-    p->decodes_beside =
+    p->overlaps =
         atedm_stream_set_background(p->vae_stream) && atedm_stream_set_background(p->text_stream);
     *ret_pipeline = p;
     return ATEDM_OK;
@@ -55,6 +55,11 @@ size_t atedm_pipeline_device_memory(const atedm_pipeline *p)
 {
     return p->model->weight_bytes + p->scratch.capacity + p->text_scratch.capacity +
            p->vae_scratch.capacity + atedm_pipeline_spare(p);
+}
+
+bool atedm_pipeline_overlaps(const atedm_pipeline *p)
+{
+    return p->overlaps;
 }
 
 size_t atedm_pipeline_spare(const atedm_pipeline *p)

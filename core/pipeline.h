@@ -76,6 +76,19 @@ typedef struct atedm_lane {
 // where they were; ATEDM_ERR_NOMEM: fewer at a time may do.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_step(atedm_pipeline *pipeline, const atedm_lane *lanes,
                                                   size_t n, atedm_error *err);
+// The same in two halves: enqueued by `begin`, waited for by `end`. One evaluation at a time.
+// Meanwhile texts and pictures may be begun, advanced and ended. `end` takes the lanes of `begin`;
+// those whose request ends before, behind `wait`, are left out. A `begin` that fails leaves nothing
+// to end.
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_step_begin(atedm_pipeline *pipeline,
+                                                        const atedm_lane *lanes, size_t n,
+                                                        atedm_error *err);
+void atedm_pipeline_step_wait(atedm_pipeline *pipeline);
+ATEDM_MUST_CHECK atedm_status atedm_pipeline_step_end(atedm_pipeline *pipeline,
+                                                      const atedm_lane *lanes, size_t n,
+                                                      atedm_error *err);
+// Whether there is something to gain by that: the device computes while the host does other things.
+bool atedm_pipeline_overlaps(const atedm_pipeline *pipeline);
 // A request's texts, as atedm_generation_encode: enqueued by `begin`, beside whatever else the
 // device does, and waited for by `end`. One request at a time; it must not end before: end, or
 // abort. A `begin` that fails leaves nothing to end.

@@ -53,7 +53,7 @@ atedm_status atedm_pipeline_decode_begin(atedm_pipeline *p, const atedm_lane *la
     };
     atedm_vae_decoding_init(&p->decoding.vae, m->vae, p->vae_stream, arena, latents, g->h, g->w);
     // The latents are there: steps end with a sync of their stream.
-    if (p->decodes_beside) {
+    if (p->overlaps) {
         while (!advance(p))
             ;
         p->decoding.enqueued = true;

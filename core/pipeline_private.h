@@ -26,7 +26,8 @@ typedef struct atedm_pipeline_encoding {
 struct atedm_pipeline {
     const atedm_model *model;
     atedm_stream *stream, *text_stream, *vae_stream; // of steps, and beside it where that can be
-    bool decodes_beside;                             // it can
+    bool overlaps;                                   // it can be
+    bool stepping;                                   // between the halves of a step
     atedm_arena scratch, text_scratch, vae_scratch;
     atedm_arena_spares spares; // of requests
     atedm_stream *dry_stream;  // of the model's dry twin

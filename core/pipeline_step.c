@@ -166,9 +166,11 @@ static atedm_status check_lanes(const atedm_lane *lanes, size_t n, atedm_error *
     return ATEDM_OK;
 }
 
-atedm_status atedm_pipeline_step(atedm_pipeline *p, const atedm_lane *lanes, size_t n,
-                                 atedm_error *err)
+atedm_status atedm_pipeline_step_begin(atedm_pipeline *p, const atedm_lane *lanes, size_t n,
+                                       atedm_error *err)
 {
+    if (p->stepping)
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "another evaluation is under way");
     size_t need = 0;
     atedm_status status = check_lanes(lanes, n, err);
     if (!status)
@@ -177,12 +179,25 @@ atedm_status atedm_pipeline_step(atedm_pipeline *p, const atedm_lane *lanes, siz
         status = atedm_pipeline_reserve(p, &p->scratch, need, err);
     if (status)
         return status;
+    p->stepping = true;
     atedm_stream_reset_counts(p->stream);
     atedm_pipeline_watch_before(p, lanes, n);
     atedm_lanes_step(p->model, p->stream, &p->scratch, lanes, n);
     atedm_pipeline_watch_after(p, lanes, n);
+    return ATEDM_OK;
+}
+
+void atedm_pipeline_step_wait(atedm_pipeline *p)
+{
+    (void)atedm_stream_wait(p->stream); // a failure is what `end` will find
+}
+
+atedm_status atedm_pipeline_step_end(atedm_pipeline *p, const atedm_lane *lanes, size_t n,
+                                     atedm_error *err)
+{
+    p->stepping = false;
     atedm_op_counts counted = atedm_stream_counts(p->stream);
-    status = atedm_stream_sync(p->stream, err);
+    atedm_status status = atedm_stream_sync(p->stream, err);
     if (status)
         return status;
     atedm_op_counts_add(&p->counts[1], &counted);
@@ -193,6 +208,13 @@ atedm_status atedm_pipeline_step(atedm_pipeline *p, const atedm_lane *lanes, siz
         ++*done;
     }
     return ATEDM_OK;
+}
+
+atedm_status atedm_pipeline_step(atedm_pipeline *p, const atedm_lane *lanes, size_t n,
+                                 atedm_error *err)
+{
+    atedm_status status = atedm_pipeline_step_begin(p, lanes, n, err);
+    return status ? status : atedm_pipeline_step_end(p, lanes, n, err);
 }
 
 atedm_status atedm_generation_step(atedm_generation *g, atedm_error *err)

@@ -196,6 +196,15 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return emulated::lost(stream->device);
 }
 
+cudaError_t cudaDeviceSynchronize(void)
+{
+    guard g(lock);
+    if (cudaError_t error = emulated::forbid_any())
+        return error;
+    drain_all();
+    return emulated::lost(emulated::device_of_thread());
+}
+
 // Whoever asks again and again sees the work go on.
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
@@ -229,6 +238,16 @@ const char *cudaGetErrorName(cudaError_t error)
 const char *cudaGetErrorString(cudaError_t error)
 {
     return error == cudaErrorMemoryAllocation ? "out of memory" : "an emulated error";
+}
+
+// For tests: how much is enqueued and has not run.
+__attribute__((visibility("default"))) size_t atedm_emulated_pending(void)
+{
+    guard g(lock);
+    size_t n = 0;
+    for (const CUstream_st *s : emulated::streams)
+        n += s->queue.size();
+    return n;
 }
 
 // For the fake cuDNN, which is a library of its own.

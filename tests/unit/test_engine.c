@@ -247,6 +247,25 @@ static atedm_request make_sized(int64_t side, int steps)
     return r;
 }
 
+// Where operations are done when they return, nobody waits an evaluation for the sake of overlap.
+Test(engine, texts_join_the_next_evaluation)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    outcome *o = calloc(1, sizeof *o);
+    atedm_engine *engine = open_engine(&b, o, 4, 4);
+    for (uint64_t job = 0; job < 3; job++) {
+        atedm_request request = make_sized(SIDE / 2, 4);
+        cr_assert_eq(atedm_engine_admit(engine, job, &request, NULL), ATEDM_OK);
+        cr_expect(atedm_engine_turn(engine));
+        cr_expect_eq(o->evaluations, job + 1);
+        cr_expect_eq(o->largest, job + 1);
+    }
+    drain(engine);
+    atedm_engine_destroy(engine);
+    free_outcome(o);
+    pipeline_bench_close(&b);
+}
+
 // A stream of small images beside a large one: the large one's steps cost about as many FLOPs as
 // those of the stream meanwhile.
 Test(engine, sizes_share_the_device)

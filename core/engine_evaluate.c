@@ -1,0 +1,163 @@
+// The engine's evaluations: whose it is next, from enqueuing it to what is told of it. See
+// engine.h.
+#include "core/base/clock.h"
+#include "core/engine_private.h"
+
+#include <stdlib.h>
+
+bool atedm_engine_is_drawn(const atedm_engine_job *j, int image)
+{
+    return atedm_generation_steps_done(j->generation, image) == j->request.steps;
+}
+
+// The images of the class that have steps left, of the first admitted requests: as many as go into
+// one evaluation.
+static void choose_lanes(const atedm_engine *e, const atedm_engine_size *c,
+                         atedm_engine_evaluation *v)
+{
+    v->n = 0;
+    for (atedm_engine_job *j = e->jobs; j; j = j->next) {
+        if (!j->encoded || j->size != c)
+            continue;
+        for (int i = 0; i < j->request.num_images && v->n < c->most; i++)
+            if (!atedm_engine_is_drawn(j, i)) {
+                v->jobs[v->n] = j;
+                v->lanes[v->n++] = (atedm_lane){j->generation, i};
+            }
+    }
+}
+
+static bool has_steps_left(const atedm_engine *e, const atedm_engine_size *c)
+{
+    for (const atedm_engine_job *j = e->jobs; j; j = j->next)
+        if (j->encoded && j->size == c && !atedm_engine_is_drawn(j, j->request.num_images - 1))
+            return true;
+    return false;
+}
+
+static atedm_engine_size *least_served(const atedm_engine *e)
+{
+    atedm_engine_size *least = NULL;
+    for (atedm_engine_size *c = e->classes; c; c = c->next)
+        if ((!least || c->served < least->served) && has_steps_left(e, c))
+            least = c;
+    return least;
+}
+
+// Notes what the evaluation was for the job of lanes first .. last - 1.
+static void account(atedm_engine *e, const atedm_engine_evaluation *v, size_t first, size_t last)
+{
+    atedm_engine_job *j = v->jobs[first];
+    atedm_engine_report *r = &j->report;
+    int step = -1;
+    for (size_t i = first; i < last; i++) {
+        int done = atedm_generation_steps_done(j->generation, v->lanes[i].image) - 1;
+        if (done != step) // images of a request that take turns may be at different steps
+            r->timing.steps_s[done] += e->evaluation_s;
+        step = done;
+    }
+    r->timing.denoise_s += e->evaluation_s;
+    r->evaluations++;
+    r->batch_images += v->n;
+    r->max_batch = v->n > r->max_batch ? v->n : r->max_batch;
+    // Images are chosen in order: none is behind the last.
+    int all = atedm_generation_steps_done(j->generation, j->request.num_images - 1);
+    while (j->stepped < all)
+        e->hooks.stepped(e->hooks.user, j->id, ++j->stepped);
+}
+
+// At the first preview, between two evaluations: what it takes on the device is given back.
+static bool fit_map(atedm_engine *e)
+{
+    size_t held = atedm_engine_memory(e), limit = e->options.memory_limit;
+    if (!e->fitted && !e->unfit)
+        e->fitted = !atedm_preview_fit(e->model, limit > held ? limit - held : 0, &e->map, NULL);
+    e->unfit = !e->fitted;
+    return e->fitted;
+}
+
+// Of image 0, where it took part and somebody watches it.
+static void preview(atedm_engine *e, const atedm_engine_job *j, const atedm_lane *first)
+{
+    const float *latents = first->image == 0 ? atedm_generation_clean(j->generation) : NULL;
+    if (!latents || !fit_map(e))
+        return;
+    int64_t h, w;
+    atedm_generation_latent_size(j->generation, &h, &w);
+    uint8_t *rgb = malloc(3 * (size_t)(h * w));
+    if (!rgb)
+        return;
+    atedm_preview_render(&e->map, latents, h, w, rgb);
+    e->hooks.preview(e->hooks.user, j->id, atedm_generation_steps_done(j->generation, 0), w, h,
+                     rgb);
+}
+
+// The device has no room for so many images at once: fewer from now on, or the request that does
+// not even fit alone ends.
+static void shrink(atedm_engine *e, const atedm_engine_evaluation *v, atedm_status status,
+                   const atedm_error *error)
+{
+    if (status == ATEDM_ERR_NOMEM && v->n > 1)
+        v->jobs[0]->size->most = v->n / 2;
+    else if (v->n)
+        atedm_engine_fail(e, v->jobs[0], status, error);
+}
+
+bool atedm_engine_evaluation_begin(atedm_engine *e)
+{
+    const atedm_engine_size *c = least_served(e);
+    if (!c)
+        return false;
+    atedm_engine_evaluation *v = &e->evaluation;
+    atedm_error error = {0};
+    choose_lanes(e, c, v);
+    v->since = atedm_clock_monotonic();
+    atedm_status status = atedm_pipeline_step_begin(e->pipeline, v->lanes, v->n, &error);
+    v->under_way = !status;
+    if (status)
+        shrink(e, v, status, &error);
+    return true;
+}
+
+void atedm_engine_evaluation_end(atedm_engine *e)
+{
+    if (!e->evaluation.under_way)
+        return;
+    e->evaluation.under_way = false;
+    const atedm_engine_evaluation *v = &e->evaluation;
+    atedm_error error = {0};
+    uint64_t before = atedm_engine_flops(e);
+    atedm_status status = atedm_pipeline_step_end(e->pipeline, v->lanes, v->n, &error);
+    if (status) {
+        shrink(e, v, status, &error);
+        return;
+    }
+    atedm_engine_limit_spare(e); // there may be a recording more
+    if (!v->n)
+        return;
+    v->jobs[0]->size->served += (double)(atedm_engine_flops(e) - before);
+    e->evaluation_s = atedm_clock_monotonic() - v->since;
+    e->hooks.evaluated(e->hooks.user, v->n, e->evaluation_s);
+    for (size_t first = 0, last; first < v->n; first = last) {
+        for (last = first + 1; last < v->n && v->jobs[last] == v->jobs[first]; last++)
+            ;
+        account(e, v, first, last);
+        preview(e, v->jobs[first], &v->lanes[first]);
+    }
+}
+
+void atedm_engine_evaluation_leave(atedm_engine *e, const atedm_engine_job *j)
+{
+    atedm_engine_evaluation *v = &e->evaluation;
+    size_t n = 0;
+    for (size_t i = 0; v->under_way && i < v->n; i++) {
+        if (v->jobs[i] == j)
+            continue;
+        v->lanes[n] = v->lanes[i];
+        v->jobs[n++] = v->jobs[i];
+    }
+    if (!v->under_way || n == v->n)
+        return;
+    v->n = n;
+    atedm_pipeline_step_wait(e->pipeline);
+}
