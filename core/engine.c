@@ -4,12 +4,15 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 _Static_assert(2 * ATEDM_ENGINE_MAX_BATCH <= ATEDM_UNET_MAX_SAMPLES, "batches fit into the UNet");
 
 // Time for texts and pixels between two evaluations, in terms of the last one's, unless a single
 // piece takes longer.
 #define PIECES_SHARE 0.25
+// How often the device is asked how far it is with an evaluation and with pieces beside it.
+#define NAP_NS 100000
 
 // Of the memory that is free at the start, what may be used where no limit is named: a driver and
 // libraries take some later, others on the device may, too.
@@ -434,6 +437,19 @@ static bool end_ready_texts(atedm_engine *e)
     return ready;
 }
 
+// While an evaluation is under way: pieces one after the other, as the device gets to their ends.
+static void do_pieces_meanwhile(atedm_engine *e)
+{
+    const struct timespec nap = {.tv_nsec = NAP_NS};
+    while (atedm_pipeline_step_busy(e->pipeline)) {
+        if (do_short_piece(e))
+            continue;
+        if (!e->encoding && !e->decoding)
+            return;
+        nanosleep(&nap, NULL);
+    }
+}
+
 // Where the device computes by itself it is not to stand still for pieces: they are done while an
 // evaluation is under way, and only texts that are ready go before it. Elsewhere all pieces do, so
 // that texts take part in it.
@@ -441,16 +457,21 @@ bool atedm_engine_turn(atedm_engine *e)
 {
     bool beside = atedm_pipeline_overlaps(e->pipeline);
     bool busy = beside ? end_ready_texts(e) : do_short_pieces(e);
-    bool evaluates = atedm_engine_evaluation_begin(e);
+    if (atedm_engine_evaluation_begin(e)) {
+        if (beside)
+            do_pieces_meanwhile(e);
+        atedm_engine_evaluation_end(e);
+        return true;
+    }
     if (beside && do_short_pieces(e))
         busy = true;
-    if (evaluates)
-        atedm_engine_evaluation_end(e);
-    else if (!busy && e->encoding) // nothing else to do meanwhile
+    if (busy)
+        return true;
+    if (e->encoding) // nothing else to do meanwhile
         end_encoding(e);
-    else if (!busy && e->decoding)
+    else if (e->decoding)
         decode(e, e->decoding);
     else
-        return busy;
+        return false;
     return true;
 }

@@ -79,10 +79,11 @@ ATEDM_MUST_CHECK atedm_status atedm_pipeline_step(atedm_pipeline *pipeline, cons
 // The same in two halves: enqueued by `begin`, waited for by `end`. One evaluation at a time.
 // Meanwhile texts and pictures may be begun, advanced and ended. `end` takes the lanes of `begin`;
 // those whose request ends before, behind `wait`, are left out. A `begin` that fails leaves nothing
-// to end.
+// to end. `busy`: one is under way, and the device not at its end.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_step_begin(atedm_pipeline *pipeline,
                                                         const atedm_lane *lanes, size_t n,
                                                         atedm_error *err);
+bool atedm_pipeline_step_busy(const atedm_pipeline *pipeline);
 void atedm_pipeline_step_wait(atedm_pipeline *pipeline);
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_step_end(atedm_pipeline *pipeline,
                                                       const atedm_lane *lanes, size_t n,

@@ -187,6 +187,11 @@ atedm_status atedm_pipeline_step_begin(atedm_pipeline *p, const atedm_lane *lane
     return ATEDM_OK;
 }
 
+bool atedm_pipeline_step_busy(const atedm_pipeline *p)
+{
+    return p->stepping && !atedm_stream_idle(p->stream);
+}
+
 void atedm_pipeline_step_wait(atedm_pipeline *p)
 {
     (void)atedm_stream_wait(p->stream); // a failure is what `end` will find
