@@ -18,6 +18,8 @@ DTYPES = ("f32", "bf16", "f16")
 # Libraries' kernels are not for us to test.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
 WAYS = {way: {"ATEDM_CUDA_ATTENTION": way} for way in ("portable", "hopper")}
+# What daemons get of the variables that choose a device's kernels.
+KEPT = ("ATEDM_CUDA_ATTENTION", "ATEDM_CUDA_BACKEND", "ATEDM_CUDNN", "ATEDM_EMULATED_SM")
 # What has the machine to itself, last.
 ALONE = ("soak",)
 # Cases an operation under the sanitizers, which are some hundred times slower.
@@ -114,7 +116,7 @@ def environment(options):
     return {"ATEDM_CUDA_BACKEND": str(device.backend_file(options.build, options.emulated)),
             "ATEDMD": str(options.build / "server/atedmd"), "ATEDM": str(options.build / "cli/atedm"),
             "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"), "OMP_WAIT_POLICY": "passive",
-            "PYTHONDONTWRITEBYTECODE": "1", **device.linker_environment(options.build)}
+            "ATEDM_TEST_KEEP": " ".join(KEPT), "PYTHONDONTWRITEBYTECODE": "1", **device.linker_environment(options.build)}
 
 
 def run_steps(options, found, steps):

@@ -15,6 +15,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "kernels/cuda"
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+import environment  # noqa: E402, F401  (what the shell exports is none of the tests')
 
 # Name, file, operation that parity is asked for, and what is replaced by what.
 MISTAKES = (
