@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MAX_FUSED 3
-
 void atedm_weight_list_finish(atedm_weight_list *list)
 {
     for (size_t i = 0; i < list->count; i++)
@@ -72,47 +70,68 @@ static const atedm_weight *keep(atedm_loader *l, const char *name, atedm_weight 
         va_end(args);                                                                              \
     } while (0)
 
-static const atedm_weight *load_linear(atedm_loader *l, int64_t out_each, int64_t in, bool bias,
-                                       char names[][ATEDM_PARAMETER_NAME_MAX], size_t n)
+static void add_part(atedm_loader *l, atedm_parts *parts, int64_t out, int64_t in, bool bias,
+                     const char *name)
 {
-    if (l->status || !reserve(l))
-        return NULL;
-    atedm_host_tensor parts[MAX_FUSED], biases[MAX_FUSED];
-    for (size_t i = 0; i < n && !l->status; i++) {
-        get(l, names[i], ".weight", 2, (int64_t[]){out_each, in}, &parts[i]);
-        if (bias && !l->status)
-            get(l, names[i], ".bias", 1, (int64_t[]){out_each}, &biases[i]);
-    }
+    size_t n = parts->n;
     if (l->status)
-        return NULL;
+        return;
+    if (n == ATEDM_LOADER_MAX_PARTS) {
+        l->status = atedm_error_set(l->err, ATEDM_ERR_INVALID, "%s: too many parts", name);
+        return;
+    }
+    if (n == 0)
+        snprintf(parts->name, sizeof parts->name, "%s", name);
+    parts->bias = bias;
+    get(l, name, ".weight", 2, (int64_t[]){out, in}, &parts->weights[n]);
+    if (!l->status) {
+        parts->n++;
+        if (bias)
+            get(l, name, ".bias", 1, (int64_t[]){out}, &parts->biases[n]);
+    }
+}
+
+const atedm_weight *atedm_load_parts(atedm_loader *l, const atedm_parts *parts)
+{
     atedm_weight *weight = NULL;
-    l->status = atedm_linear_weight_create(l->device, l->act, parts, bias ? biases : NULL, n,
-                                           &weight, l->err);
-    for (size_t i = 0; i < n; i++)
-        done(l, &parts[i]);
-    return keep(l, names[0], weight);
+    bool ready = !l->status && reserve(l);
+    if (ready)
+        l->status = atedm_linear_weight_create(l->device, l->act, parts->weights,
+                                               parts->bias ? parts->biases : NULL, parts->n,
+                                               &weight, l->err);
+    for (size_t i = 0; i < parts->n; i++)
+        done(l, &parts->weights[i]);
+    return ready ? keep(l, parts->name, weight) : NULL;
+}
+
+void atedm_load_part(atedm_loader *l, atedm_parts *parts, int64_t out, int64_t in,
+                     const char *format, ...)
+{
+    char name[ATEDM_PARAMETER_NAME_MAX];
+    FORMAT_NAME(name, format);
+    add_part(l, parts, out, in, false, name);
 }
 
 const atedm_weight *atedm_load_linear(atedm_loader *l, int64_t out, int64_t in, bool bias,
                                       const char *format, ...)
 {
+    atedm_parts parts = {0};
     char name[ATEDM_PARAMETER_NAME_MAX];
     FORMAT_NAME(name, format);
-    return load_linear(l, out, in, bias, &name, 1);
+    add_part(l, &parts, out, in, bias, name);
+    return atedm_load_parts(l, &parts);
 }
 
 const atedm_weight *atedm_load_fused(atedm_loader *l, int64_t out_each, int64_t in, bool bias,
                                      const char *prefix, const char *const *suffixes, size_t n)
 {
-    char names[MAX_FUSED][ATEDM_PARAMETER_NAME_MAX];
-    if (n > MAX_FUSED) {
-        l->status =
-            atedm_error_set(l->err, ATEDM_ERR_INVALID, "%s: %zu fused projections", prefix, n);
-        return NULL;
+    atedm_parts parts = {0};
+    for (size_t i = 0; i < n; i++) {
+        char name[ATEDM_PARAMETER_NAME_MAX];
+        snprintf(name, sizeof name, "%s%s", prefix, suffixes[i]);
+        add_part(l, &parts, out_each, in, bias, name);
     }
-    for (size_t i = 0; i < n; i++)
-        snprintf(names[i], sizeof names[i], "%s%s", prefix, suffixes[i]);
-    return load_linear(l, out_each, in, bias, names, n);
+    return atedm_load_parts(l, &parts);
 }
 
 const atedm_weight *atedm_load_conv(atedm_loader *l, int64_t out, int64_t in, int kernel,

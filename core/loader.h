@@ -10,6 +10,7 @@
 
 // Longest parameter name, terminator included.
 #define ATEDM_PARAMETER_NAME_MAX 160
+#define ATEDM_LOADER_MAX_PARTS 64
 
 // The weights that a module owns.
 typedef struct atedm_weight_list {
@@ -29,6 +30,15 @@ typedef struct atedm_loader {
     atedm_error *err;
 } atedm_loader;
 
+// Projections of one input that become one: its outputs are theirs, one after the other. Starts as
+// {0}.
+typedef struct atedm_parts {
+    size_t n;
+    bool bias;
+    char name[ATEDM_PARAMETER_NAME_MAX]; // of the first
+    atedm_host_tensor weights[ATEDM_LOADER_MAX_PARTS], biases[ATEDM_LOADER_MAX_PARTS];
+} atedm_parts;
+
 // Names are printf formats without ".weight" / ".bias". Returned weights belong to loader->list.
 const atedm_weight *atedm_load_linear(atedm_loader *l, int64_t out, int64_t in, bool bias,
                                       const char *name, ...) ATEDM_PRINTF(5, 6);
@@ -36,6 +46,10 @@ const atedm_weight *atedm_load_linear(atedm_loader *l, int64_t out, int64_t in, 
 // `suffixes`.
 const atedm_weight *atedm_load_fused(atedm_loader *l, int64_t out_each, int64_t in, bool bias,
                                      const char *prefix, const char *const *suffixes, size_t n);
+// The same where others are loaded between the parts, which have no bias.
+void atedm_load_part(atedm_loader *l, atedm_parts *parts, int64_t out, int64_t in, const char *name,
+                     ...) ATEDM_PRINTF(5, 6);
+const atedm_weight *atedm_load_parts(atedm_loader *l, const atedm_parts *parts);
 const atedm_weight *atedm_load_conv(atedm_loader *l, int64_t out, int64_t in, int kernel,
                                     int stride, const char *name, ...) ATEDM_PRINTF(6, 7);
 const atedm_weight *atedm_load_norm(atedm_loader *l, int64_t channels, const char *name, ...)

@@ -8,11 +8,14 @@
 #define GROUP_NORM_EPSILON 1e-6f // Transformer2DModel's own, whatever the config's norm_eps
 #define LAYER_NORM_EPSILON 1e-5f
 
-static void load_layer(atedm_loader *l, const atedm_transformer *block, const char *prefix, int i,
-                       atedm_transformer_layer *layer)
+_Static_assert(2 * ATEDM_UNET_MAX_LAYERS <= ATEDM_LOADER_MAX_PARTS,
+               "keys and values of each layer");
+
+static void load_layer(atedm_loader *l, atedm_transformer *block, const char *prefix, int i,
+                       atedm_parts *text_kv)
 {
     static const char *const qkv[] = {"attn1.to_q", "attn1.to_k", "attn1.to_v"};
-    static const char *const kv[] = {"attn2.to_k", "attn2.to_v"};
+    atedm_transformer_layer *layer = &block->layers[i];
     int64_t c = block->channels;
     char p[ATEDM_PARAMETER_NAME_MAX];
     snprintf(p, sizeof p, "%s.transformer_blocks.%d.", prefix, i);
@@ -21,7 +24,8 @@ static void load_layer(atedm_loader *l, const atedm_transformer *block, const ch
     layer->out1 = atedm_load_linear(l, c, c, true, "%sattn1.to_out.0", p);
     layer->norm2 = atedm_load_norm(l, c, "%snorm2", p);
     layer->q2 = atedm_load_linear(l, c, c, false, "%sattn2.to_q", p);
-    layer->kv2 = atedm_load_fused(l, c, block->context_dim, false, p, kv, 2);
+    atedm_load_part(l, text_kv, c, block->context_dim, "%sattn2.to_k", p);
+    atedm_load_part(l, text_kv, c, block->context_dim, "%sattn2.to_v", p);
     layer->out2 = atedm_load_linear(l, c, c, true, "%sattn2.to_out.0", p);
     layer->norm3 = atedm_load_norm(l, c, "%snorm3", p);
     layer->ff_in = atedm_load_linear(l, 8 * c, c, true, "%sff.net.0.proj", p);
@@ -36,8 +40,10 @@ void atedm_transformer_load(atedm_loader *l, atedm_transformer *block, const cha
         block->proj_in = atedm_load_linear(l, c, c, true, "%s.proj_in", prefix);
     else
         block->proj_in = atedm_load_conv(l, c, c, 1, 1, "%s.proj_in", prefix);
+    atedm_parts text_kv = {0};
     for (int i = 0; i < block->info.layers; i++)
-        load_layer(l, block, prefix, i, &block->layers[i]);
+        load_layer(l, block, prefix, i, &text_kv);
+    block->text_kv = atedm_load_parts(l, &text_kv);
     if (block->linear_projection)
         block->proj_out = atedm_load_linear(l, c, c, true, "%s.proj_out", prefix);
     else
@@ -51,6 +57,7 @@ typedef struct layer_run {
     const atedm_prune_state *pruning;
     const atedm_packing *packing; // of pruning
     int index;                    // of the layer
+    const char *text_kv;          // its own columns of the block's
     size_t element;
 } layer_run;
 
@@ -159,13 +166,11 @@ static void run_layer(const layer_run *r, void *t, atedm_prune_wants wants,
     add_linear(r, layer->out1, o, t);
 
     atedm_source_map cross = make_map(r, wants.cross);
-    const atedm_unet_args *args = r->run->args;
-    const char *kv = linear(r, layer->kv2, args->context, args->n * args->context_tokens);
     cross.q = linear(r, layer->q2, layer_norm(r, layer->norm2, t), rows);
-    cross.k = kv;
+    cross.k = r->text_kv;
     cross.q_stride = c;
-    cross.k_stride = 2 * c;
-    attend(r, &cross, kv + column, true, o);
+    cross.k_stride = atedm_weight_out(r->block->text_kv);
+    attend(r, &cross, r->text_kv + column, true, o);
     add_linear(r, layer->out2, o, t);
 
     size_t mark = atedm_arena_mark(r->run->arena);
@@ -205,14 +210,19 @@ static void *run_layers(const atedm_transformer *block, const atedm_transformer_
 {
     atedm_prune_state state;
     atedm_prune_begin(&state, block, run);
+    layer_run r = {.block = block,
+                   .run = run,
+                   .pruning = &state,
+                   .packing = &state.packing,
+                   .element = atedm_dtype_size(atedm_stream_dtype(run->s))};
+    // Once a block: the text is the same for all layers, and few rows keep a device busy only where
+    // there are many columns.
+    const char *text_kv =
+        linear(&r, block->text_kv, run->args->context, run->args->n * run->args->context_tokens);
     for (int i = 0; i < block->info.layers; i++) {
-        layer_run r = {.block = block,
-                       .layer = &block->layers[i],
-                       .run = run,
-                       .pruning = &state,
-                       .packing = &state.packing,
-                       .index = i,
-                       .element = atedm_dtype_size(atedm_stream_dtype(run->s))};
+        r.layer = &block->layers[i];
+        r.index = i;
+        r.text_kv = text_kv + (size_t)i * 2 * (size_t)block->channels * r.element;
         atedm_prune_wants wants = atedm_prune_layer_wants(&state, i);
         size_t mark = atedm_arena_mark(run->arena);
         atedm_layer_maps maps;

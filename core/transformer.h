@@ -8,9 +8,9 @@
 #include "core/unet.h"
 
 typedef struct atedm_transformer_layer {
-    const atedm_weight *norm1, *qkv, *out1;      // self-attention
-    const atedm_weight *norm2, *q2, *kv2, *out2; // cross-attention
-    const atedm_weight *norm3, *ff_in, *ff_out;  // GEGLU feed-forward
+    const atedm_weight *norm1, *qkv, *out1;     // self-attention
+    const atedm_weight *norm2, *q2, *out2;      // cross-attention
+    const atedm_weight *norm3, *ff_in, *ff_out; // GEGLU feed-forward
 } atedm_transformer_layer;
 
 typedef struct atedm_transformer {
@@ -19,6 +19,7 @@ typedef struct atedm_transformer {
     int heads, norm_groups;
     bool linear_projection;
     const atedm_weight *norm, *proj_in, *proj_out;
+    const atedm_weight *text_kv; // keys and values of the text for each layer, one after the other
     atedm_transformer_layer layers[ATEDM_UNET_MAX_LAYERS]; // info.layers of them
 } atedm_transformer;
 

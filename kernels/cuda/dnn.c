@@ -177,21 +177,16 @@ static bool same_shape(const atedm_cuda_dnn_shape *a, const atedm_cuda_dnn_shape
            a->weight_stride == b->weight_stride && a->bias == b->bias && a->addend == b->addend;
 }
 
-// The shape's plan, made at its first use. NULL where it cannot be made now, or after failing the
-// stream.
-static const atedm_cuda_dnn_plan *get_plan(atedm_stream *head, const atedm_cuda_dnn_shape *shape)
+// The shape's plan, made at its first use; `alone`: the one for a sample, NULL where it is to be
+// that. NULL where it cannot be made now, or after failing the stream.
+static const atedm_cuda_dnn_plan *get_plan(atedm_stream *head, const atedm_cuda_dnn_shape *shape,
+                                           const atedm_cuda_dnn_plan *alone)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     atedm_cuda_dnn *dnn = s->dnn;
     for (const atedm_cuda_dnn_plan *p = dnn->plans; p; p = p->next)
         if (same_shape(&p->shape, shape))
             return p;
-    const atedm_cuda_dnn_plan *alone = NULL;
-    if (shape->n > 1) {
-        atedm_cuda_dnn_shape one = *shape;
-        one.n = 1;
-        alone = get_plan(head, &one);
-    }
     if (head->status || s->graphs.capturing) // a trial waits, which a capture cannot
         return NULL;
     atedm_cuda_dnn_plan *plan = atedm_cuda_dnn_plan_create(dnn, shape);
@@ -205,17 +200,21 @@ static const atedm_cuda_dnn_plan *get_plan(atedm_stream *head, const atedm_cuda_
     return head->status ? NULL : plan;
 }
 
-// The plan for as many of `most` samples as there is one for; NULL where there is none for one.
+// The plan for as many of `most` samples as there is one for; NULL where there is none for one,
+// which `shape` is of.
 static const atedm_cuda_dnn_plan *get_largest_plan(atedm_stream *head,
                                                    const atedm_cuda_dnn_shape *shape, int64_t most)
 {
+    const atedm_cuda_dnn_plan *alone = get_plan(head, shape, NULL);
+    if (!alone || !alone->plan)
+        return NULL;
     atedm_cuda_dnn_shape some = *shape;
-    for (some.n = MOST_SAMPLES; some.n > 0; some.n /= 2) {
-        const atedm_cuda_dnn_plan *plan = some.n <= most ? get_plan(head, &some) : NULL;
+    for (some.n = MOST_SAMPLES; some.n > 1; some.n /= 2) {
+        const atedm_cuda_dnn_plan *plan = some.n <= most ? get_plan(head, &some, alone) : NULL;
         if (plan && plan->plan)
             return plan;
     }
-    return NULL;
+    return alone;
 }
 
 cudnnStatus_t atedm_cuda_dnn_execute(const atedm_cuda_dnn *dnn, cudnnBackendDescriptor_t candidate,

@@ -13,46 +13,20 @@ _Static_assert(ATEDM_CUDA_DNN_CANDIDATES <= ATEDM_CUDA_TRIAL_CANDIDATES, "all ar
 typedef struct call {
     atedm_cuda_stream *s;
     const atedm_cuda_dnn_plan *alone, *plan;
-    size_t weight_at, addends_at; // in operands: x, weight, then bias and addend in one
-    size_t x_bytes, y_bytes;      // of a sample
+    atedm_cuda_trial_operands operands;
+    size_t x_bytes, y_bytes; // of a sample
     void *workspace;
 } call;
-
-// Sums of even rounds are 0 but for their rounding where a window is whole: pixels are alike.
-static cudaError_t prepare(const void *user, char *operands, int round)
-{
-    const call *c = user;
-    const atedm_cuda_dnn_shape *shape = &c->plan->shape;
-    atedm_dtype act = c->s->head.act;
-    cudaStream_t stream = c->s->stream;
-    bool plain = round % 2;
-    uint32_t seed = (uint32_t)round << 20;
-    cudaError_t error = atedm_cuda_launch_noise(
-        act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_ONE_ROW, seed, operands,
-        shape->n * shape->h * shape->w, shape->in, shape->in, stream);
-    if (!error)
-        error =
-            atedm_cuda_launch_noise(act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_CANCELS,
-                                    seed + 1, operands + c->weight_at, shape->out,
-                                    shape->weight_stride, shape->weight_stride, stream);
-    if (!error && plain)
-        error = atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_PLAIN, seed + 2,
-                                        operands + c->addends_at, shape->n * shape->ho * shape->wo,
-                                        shape->out, shape->out, stream);
-    if (!error && !plain)
-        error = cudaMemsetAsync(operands + c->addends_at, 0, (size_t)shape->n * c->y_bytes, stream);
-    return error;
-}
 
 // A candidate for all samples from `first` on that it is for.
 static bool convolve(const call *c, const char *operands, cudnnBackendDescriptor_t candidate,
                      int64_t first, char *y)
 {
     const atedm_cuda_dnn_shape *shape = &c->plan->shape;
-    const char *addends = operands + c->addends_at;
+    const char *addends = operands + c->operands.addends_at;
     const void *const all[ATEDM_CUDA_DNN_Y + 1] = {
         [ATEDM_CUDA_DNN_X] = operands + (size_t)first * c->x_bytes,
-        [ATEDM_CUDA_DNN_WEIGHT] = operands + c->weight_at,
+        [ATEDM_CUDA_DNN_WEIGHT] = operands + c->operands.weight_at,
         [ATEDM_CUDA_DNN_ADDEND] = shape->addend ? addends + (size_t)first * c->y_bytes : NULL,
         [ATEDM_CUDA_DNN_BIAS] = shape->bias ? addends : NULL,
         [ATEDM_CUDA_DNN_Y] = y + (size_t)first * c->y_bytes,
@@ -88,15 +62,21 @@ void atedm_cuda_dnn_choose(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alon
     };
     if (!c.workspace || !plan->n_candidates || !alone->n_candidates)
         return;
-    c.weight_at = atedm_cuda_trial_whole((size_t)shape->n * c.x_bytes);
-    c.addends_at =
-        c.weight_at + atedm_cuda_trial_whole((size_t)(shape->out * shape->weight_stride) * element);
+    // Sums are 0 but for their rounding where a window is whole: pixels are alike.
+    c.operands = (atedm_cuda_trial_operands){
+        .x = {shape->n * shape->h * shape->w, shape->in, shape->in, ATEDM_CUDA_NOISE_ONE_ROW},
+        .weight = {shape->out, shape->weight_stride, shape->weight_stride,
+                   ATEDM_CUDA_NOISE_CANCELS},
+        .addends = {.rows = shape->n * shape->ho * shape->wo,
+                    .columns = shape->out,
+                    .stride = shape->out},
+    };
+    atedm_cuda_trial_place(s->head.act, &c.operands);
     const atedm_cuda_trial trial = {
-        .operand_bytes = c.addends_at + (size_t)shape->n * c.y_bytes,
+        .operands = &c.operands,
         .y_bytes = (size_t)shape->n * c.y_bytes,
         .results = shape->n * results,
         .candidates = plan->n_candidates,
-        .prepare = prepare,
         .run = run,
         .user = &c,
     };

@@ -10,56 +10,33 @@ typedef struct call {
     const atedm_cuda_plan_key *key;
     const cublasLtMatmulAlgo_t *known;
     const cublasLtMatmulHeuristicResult_t *candidates;
-    size_t x_at, addends_at; // in operands: weight, x, then bias and residual in one
+    atedm_cuda_trial_operands operands;
 } call;
 
-static cudaError_t prepare(const void *user, char *operands, int round)
+static void place_operands(call *c)
 {
-    const call *c = user;
     const atedm_cuda_plan_key *key = c->key;
-    atedm_dtype act = c->s->head.act;
-    cudaStream_t stream = c->s->stream;
-    bool plain = round % 2;
-    uint32_t seed = (uint32_t)round << 20;
-    cudaError_t error =
-        atedm_cuda_launch_noise(act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_ROWS, seed,
-                                operands, key->out, key->in, key->weight_stride, stream);
-    if (!error)
-        error = atedm_cuda_launch_noise(
-            act, plain ? ATEDM_CUDA_NOISE_PLAIN : ATEDM_CUDA_NOISE_CANCELS, seed + 1,
-            operands + c->x_at, key->rows, key->in, key->in, stream);
-    if (!error && plain)
-        error =
-            atedm_cuda_launch_noise(act, ATEDM_CUDA_NOISE_PLAIN, seed + 2, operands + c->addends_at,
-                                    key->rows, key->out, key->out, stream);
-    if (!error && !plain)
-        error = cudaMemsetAsync(operands + c->addends_at, 0,
-                                (size_t)(key->rows * key->out) * atedm_dtype_size(act), stream);
-    return error;
+    c->operands = (atedm_cuda_trial_operands){
+        .x = {key->rows, key->in, key->in, ATEDM_CUDA_NOISE_CANCELS},
+        .weight = {key->out, key->in, key->weight_stride, ATEDM_CUDA_NOISE_ROWS},
+        .addends = {.rows = key->rows, .columns = key->out, .stride = key->out},
+    };
+    atedm_cuda_trial_place(c->s->head.act, &c->operands);
 }
 
 static bool run(const void *user, const char *operands, int candidate, char *y)
 {
     const call *c = user;
-    const atedm_cuda_operands all = {.weight = operands,
-                                     .x = operands + c->x_at,
-                                     .bias = operands + c->addends_at,
-                                     .residual = operands + c->addends_at,
+    const char *addends = operands + c->operands.addends_at;
+    const atedm_cuda_operands all = {.weight = operands + c->operands.weight_at,
+                                     .x = operands,
+                                     .bias = addends,
+                                     .residual = addends,
                                      .y = y,
                                      .rows = c->key->rows};
     return !atedm_cuda_multiply(
         c->s, c->key,
         candidate == ATEDM_CUDA_TRIAL_KNOWN ? c->known : &c->candidates[candidate].algo, &all);
-}
-
-// Where the operands are that `prepare` makes; returns their bytes, but for the addends'.
-static size_t place_operands(call *c)
-{
-    size_t element = atedm_dtype_size(c->s->head.act);
-    const atedm_cuda_plan_key *key = c->key;
-    c->x_at = atedm_cuda_trial_whole((size_t)(key->out * key->weight_stride) * element);
-    c->addends_at = c->x_at + atedm_cuda_trial_whole((size_t)(key->rows * key->in) * element);
-    return c->addends_at;
 }
 
 cublasLtMatmulAlgo_t atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
@@ -68,12 +45,12 @@ cublasLtMatmulAlgo_t atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan
 {
     size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
     call c = {.s = s, .key = key, .known = known, .candidates = candidates};
+    place_operands(&c);
     const atedm_cuda_trial trial = {
-        .operand_bytes = place_operands(&c) + results * element,
+        .operands = &c.operands,
         .y_bytes = results * (key->sums ? sizeof(float) : element),
         .results = (int64_t)results,
         .candidates = n,
-        .prepare = prepare,
         .run = run,
         .user = &c,
     };
@@ -97,11 +74,12 @@ typedef struct comparison {
 static bool place(atedm_cuda_stream *s, call *c, char **ret_operands, comparison *ret_places)
 {
     const atedm_cuda_plan_key *key = c->key;
+    place_operands(c);
     size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
     size_t y = atedm_cuda_trial_whole(results * element);
     size_t sums = atedm_cuda_trial_whole(results * sizeof(float));
     size_t bias = atedm_cuda_trial_whole((size_t)key->out * sizeof(float));
-    size_t counts = ATEDM_CUDA_DIFFERENCES * sizeof(float), operands = place_operands(c) + y;
+    size_t counts = ATEDM_CUDA_DIFFERENCES * sizeof(float), operands = c->operands.bytes;
     if (operands + 2 * y + sums + bias + counts > ATEDM_CUDA_SUMS_BYTES)
         return false;
     char *memory = atedm_cuda_scratch_get(s, ATEDM_CUDA_SCRATCH_SUMS, 1, ATEDM_CUDA_SUMS_BYTES);
@@ -132,7 +110,7 @@ static bool add_by_own(atedm_cuda_stream *s, const call *c, const char *operands
     if (atedm_cuda_propose(s, &key, 1, &for_sums) < 1 ||
         !run(&own, operands, ATEDM_CUDA_TRIAL_KNOWN, (char *)at->sums))
         return false;
-    const char *addends = operands + c->addends_at;
+    const char *addends = operands + c->operands.addends_at;
     cudaError_t error =
         atedm_cuda_launch_to_f32(s->head.act, addends, at->bias, key.out, s->stream);
     if (!error)
@@ -151,7 +129,7 @@ bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan)
     key.rows = ATEDM_CUDA_PLAN_LEAST_ROWS;
     if (s->graphs.capturing || !place(s, &c, &operands, &at))
         return false;
-    atedm_cuda_check(&s->head, prepare(&c, operands, 1), "linear");
+    atedm_cuda_check(&s->head, atedm_cuda_trial_fill(s, &c.operands, operands, 1), "linear");
     if (s->head.status || !run(&c, operands, ATEDM_CUDA_TRIAL_KNOWN, at.y) ||
         !add_by_own(s, &c, operands, &at))
         return false;

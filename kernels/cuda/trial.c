@@ -35,10 +35,51 @@ size_t atedm_cuda_trial_whole(size_t bytes)
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+static size_t bytes_of(atedm_dtype act, const atedm_cuda_trial_operand *operand)
+{
+    return (size_t)(operand->rows * operand->stride) * atedm_dtype_size(act);
+}
+
+void atedm_cuda_trial_place(atedm_dtype act, atedm_cuda_trial_operands *operands)
+{
+    operands->weight_at = atedm_cuda_trial_whole(bytes_of(act, &operands->x));
+    operands->addends_at =
+        operands->weight_at + atedm_cuda_trial_whole(bytes_of(act, &operands->weight));
+    operands->bytes =
+        operands->addends_at + atedm_cuda_trial_whole(bytes_of(act, &operands->addends));
+}
+
+static cudaError_t fill(const atedm_cuda_stream *s, const atedm_cuda_trial_operand *operand,
+                        atedm_cuda_noise noise, uint32_t seed, void *memory)
+{
+    return atedm_cuda_launch_noise(s->head.act, noise, seed, memory, operand->rows,
+                                   operand->columns, operand->stride, s->stream);
+}
+
+cudaError_t atedm_cuda_trial_fill(const atedm_cuda_stream *s,
+                                  const atedm_cuda_trial_operands *operands, char *memory,
+                                  int round)
+{
+    const atedm_cuda_trial_operand *x = &operands->x, *weight = &operands->weight;
+    const atedm_cuda_noise plain = ATEDM_CUDA_NOISE_PLAIN;
+    uint32_t seed = (uint32_t)round << 20;
+    bool odd = round % 2;
+    char *addends = memory + operands->addends_at;
+    cudaError_t error = fill(s, x, odd ? plain : x->noise, seed, memory);
+    if (!error)
+        error =
+            fill(s, weight, odd ? plain : weight->noise, seed + 1, memory + operands->weight_at);
+    if (error)
+        return error;
+    if (odd)
+        return fill(s, &operands->addends, plain, seed + 2, addends);
+    return cudaMemsetAsync(addends, 0, bytes_of(s->head.act, &operands->addends), s->stream);
+}
+
 // False where there is no memory for it.
 static bool begin(atedm_cuda_stream *s, const atedm_cuda_trial *trial, course *ret_course)
 {
-    size_t operands = atedm_cuda_trial_whole(trial->operand_bytes);
+    size_t operands = trial->operands->bytes;
     size_t y = atedm_cuda_trial_whole(trial->y_bytes);
     size_t all = operands + 2 * y + ATEDM_CUDA_DIFFERENCES * sizeof *ret_course->counts;
     void *memory = NULL;
@@ -85,7 +126,8 @@ static bool is_equal(const course *c, int candidate)
 static bool go_round(course *c, int round)
 {
     const atedm_cuda_trial *trial = c->trial;
-    atedm_cuda_check(&c->s->head, trial->prepare(trial->user, c->operands, round), "trial");
+    atedm_cuda_check(&c->s->head, atedm_cuda_trial_fill(c->s, trial->operands, c->operands, round),
+                     "trial");
     if (c->s->head.status ||
         !trial->run(trial->user, c->operands, ATEDM_CUDA_TRIAL_KNOWN, c->expected))
         return false;

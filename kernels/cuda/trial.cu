@@ -1,5 +1,5 @@
 // What trials of the libraries' algorithms need: operands whose products sum to nothing but
-// rounding, and a comparison of results. See linear_plan.c and dnn_trial.c.
+// rounding, and a comparison of results. See trial.h.
 #include "kernels/cuda/gpu.cuh"
 
 namespace

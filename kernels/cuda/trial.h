@@ -11,13 +11,25 @@
 #define ATEDM_CUDA_TRIAL_CANDIDATES 8
 #define ATEDM_CUDA_TRIAL_KNOWN (-1) // in place of a candidate's number
 
+// A matrix of the stream's act.
+typedef struct atedm_cuda_trial_operand {
+    int64_t rows, columns, stride;
+    atedm_cuda_noise noise; // of even rounds
+} atedm_cuda_trial_operand;
+
+// One behind the other in memory, from x on. Noise of x and weight goes together, so that sums of
+// their products are 0 but for rounding. Addends, bias and all else that is added, have none: they
+// are 0 in even rounds.
+typedef struct atedm_cuda_trial_operands {
+    atedm_cuda_trial_operand x, weight, addends;
+    size_t weight_at, addends_at, bytes; // by atedm_cuda_trial_place
+} atedm_cuda_trial_operands;
+
 typedef struct atedm_cuda_trial {
-    size_t operand_bytes, y_bytes; // of results, a multiple of 4
-    int64_t results;               // elements of y
+    const atedm_cuda_trial_operands *operands;
+    size_t y_bytes;  // of results, a multiple of 4
+    int64_t results; // elements of y
     int candidates;
-    // Enqueues other operands each time, those of even rounds with sums that are 0 but for their
-    // rounding.
-    cudaError_t (*prepare)(const void *user, char *operands, int round);
     // Enqueues an algorithm with the operands, results to y; whether it could.
     bool (*run)(const void *user, const char *operands, int candidate, char *y);
     const void *user;
@@ -25,6 +37,12 @@ typedef struct atedm_cuda_trial {
 
 // Bytes of an operand, up to where the next one can begin.
 size_t atedm_cuda_trial_whole(size_t bytes);
+// Sets where each of the operands begins, and their bytes.
+void atedm_cuda_trial_place(atedm_dtype act, atedm_cuda_trial_operands *operands);
+// Enqueues their values of a round, others each time; those of odd rounds are ordinary.
+cudaError_t atedm_cuda_trial_fill(const atedm_cuda_stream *s,
+                                  const atedm_cuda_trial_operands *operands, char *memory,
+                                  int round);
 // How many words of 32 bits of a and b, [device] of `bytes` bytes, differ; INFINITY after failing
 // the stream. `counts`: [device] of ATEDM_CUDA_DIFFERENCES. Waits for the device.
 float atedm_cuda_count_differences(atedm_cuda_stream *s, const void *a, const void *b, size_t bytes,

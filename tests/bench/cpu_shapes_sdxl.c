@@ -86,7 +86,7 @@ static void transformer(bench_shapes *s, int64_t side, int64_t c, int layers)
     attention(s, rows, rows, heads, HEAD_DIM, layers);
     linear(s, rows, c, c, true, layers);
     linear(s, rows, c, c, false, layers);
-    linear(s, TEXT_TOKENS, TEXT_WIDTH, 2 * c, false, layers);
+    linear(s, TEXT_TOKENS, TEXT_WIDTH, 2 * c * layers, false, 1);
     attention(s, rows, TEXT_TOKENS, heads, HEAD_DIM, layers);
     linear(s, rows, c, c, true, layers);
     linear(s, rows, c, 8 * c, false, layers);

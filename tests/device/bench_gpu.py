@@ -151,6 +151,7 @@ class Bench:
         os.environ.setdefault("ATEDM_TEST_MODEL", str(model))
         os.environ.setdefault("ATEDM_TEST_PATIENCE", str(int(1800 * self.options.limits)))
         sys.path.insert(0, str(device.ROOT / "tests/e2e"))
+        os.environ["ATEDM_TEST_KEEP"] = " ".join(os.environ)  # a benchmark is of what the shell says
         import daemon  # reads the environment
         s, out = self.settings, []
         with daemon.Daemon(model=str(model), backend=s["backend"], dtype=s["dtype"], log_level="warning", queue_limit=10000) as d:

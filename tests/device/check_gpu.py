@@ -23,6 +23,8 @@ WAYS = {"portable": ({"ATEDM_CUDA_ATTENTION": "portable"}, ("attention", "rank_t
         "hopper": ({"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper"}, ("attention", "rank_tokens", "conv"))}
 # Those that the kernel does not take are conv.cu's, not cuDNN's, under the sanitizers.
 NO_LIBRARY = {"ATEDM_CUDNN": "none"}
+# What daemons get of the variables that choose a device's kernels.
+KEPT = ("ATEDM_CUDA_ATTENTION", "ATEDM_CUDA_BACKEND", "ATEDM_CUDA_CONV", "ATEDM_CUDNN", "ATEDM_EMULATED_SM")
 # What has the machine to itself, last.
 ALONE = ("soak",)
 # Cases an operation under the sanitizers, which are some hundred times slower.
@@ -119,7 +121,7 @@ def environment(options):
     return {"ATEDM_CUDA_BACKEND": str(device.backend_file(options.build, options.emulated)),
             "ATEDMD": str(options.build / "server/atedmd"), "ATEDM": str(options.build / "cli/atedm"),
             "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"), "OMP_WAIT_POLICY": "passive",
-            "PYTHONDONTWRITEBYTECODE": "1", **device.linker_environment(options.build)}
+            "ATEDM_TEST_KEEP": " ".join(KEPT), "PYTHONDONTWRITEBYTECODE": "1", **device.linker_environment(options.build)}
 
 
 def run_steps(options, found, steps):

@@ -18,6 +18,9 @@ import pack
 
 BUILD = pathlib.Path(os.environ["ATEDM_BUILD"])
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+import environment  # noqa: E402, F401  (what the shell exports is none of the tests')
+
 # So that a GPU of this machine is none of this test's.
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
 

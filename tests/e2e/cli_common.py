@@ -8,6 +8,8 @@ import tempfile
 import unittest
 import zlib
 
+import environment  # noqa: F401  (what the shell exports is none of the tests')
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ATEDM = os.environ.get("ATEDM", str(ROOT / "build/cli/atedm"))
 MODEL = ROOT / "tests/golden/data/models/a"

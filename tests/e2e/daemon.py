@@ -18,6 +18,8 @@ import threading
 import time
 import zlib
 
+import environment  # noqa: F401  (what the shell exports is none of the tests')
+
 PROGRAM = os.environ["ATEDMD"]
 MODEL = os.environ["ATEDM_TEST_MODEL"]
 
@@ -56,7 +58,7 @@ class Answer:
 
 class Daemon:
     """`with Daemon(queue_limit=1) as d:`; options are those of the command line, None for none. `environment` is added
-    to what is left of the own one."""
+    to the own one."""
 
     def __init__(self, wait=True, model=MODEL, environment=None, **options):
         self.wait = wait
@@ -72,11 +74,8 @@ class Daemon:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")
 
     def __enter__(self):
-        environment = {k: v for k, v in os.environ.items()
-                       if not k.startswith("ATEDM") or k == "ATEDM_CUDA_BACKEND"}
-        environment |= self.environment
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self.errors,
-                                        text=True, env=environment)
+                                        text=True, env={**os.environ, **self.environment})
         line = self.process.stdout.readline()
         match = re.fullmatch(r"atedmd listening on http://(127\.0\.0\.1):(\d+)\n", line)
         if not match:

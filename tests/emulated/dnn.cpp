@@ -33,7 +33,7 @@ static void *backend_symbol(const char *name)
 }
 
 static std::set<descriptor *> alive;
-static int handles, runs, plans;
+static int handles, questions, runs, plans;
 
 static bool fails(const char *what)
 {
@@ -213,6 +213,7 @@ static cudnnStatus_t finish(descriptor *d)
         (void)check_graph(*d);
         return CUDNN_STATUS_SUCCESS;
     case CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR:
+        questions++;
         d->graph = d->part(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
         return proposals(*d).empty() ? CUDNN_STATUS_NOT_SUPPORTED : CUDNN_STATUS_SUCCESS;
     case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR:
@@ -269,7 +270,11 @@ static void take_operands(const descriptor &pack, run *r)
 
 extern "C" {
 
-// For tests: executions, and plans that were asked for.
+// For tests: questions to heuristics, executions, and plans that were asked for.
+int atedm_emulated_dnn_questions(void)
+{
+    return questions;
+}
 int atedm_emulated_dnn_runs(void)
 {
     return runs;

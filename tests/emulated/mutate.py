@@ -15,6 +15,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "kernels/cuda"
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+import environment  # noqa: E402, F401  (what the shell exports is none of the tests')
 
 # Name, file, operation that parity is asked for, and what is replaced by what.
 MISTAKES = (
@@ -230,6 +232,10 @@ MISTAKES = (
      [(" &&\n           is_ready(behavior, n_behavior)", "")]),
     ("weights: taps and channels exchanged", "weights.c", "conv",
      [("from + (i * taps + t) * element", "from + (t * in + i) * element")]),
+    ("linear: trials of nothing but zeros", "trial.c", "linear",
+     [("fill(s, x, odd ? plain : x->noise, seed, memory)", "cudaMemsetAsync(memory, 0, operands->weight_at, s->stream)")]),
+    ("cudnn: trials of nothing but zeros", "trial.c", "conv",
+     [("fill(s, x, odd ? plain : x->noise, seed, memory)", "cudaMemsetAsync(memory, 0, operands->weight_at, s->stream)")]),
     ("linear: algorithms are taken without a trial", "trial.c", "linear",
      [(", c->counts) == 0;", ", c->counts) >= 0;")]),
     ("linear: plans are not told apart by rows", "linear_plan.c", "linear",
