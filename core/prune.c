@@ -51,6 +51,7 @@ static bool chooses(const atedm_prune_state *state, const atedm_prune_level *lev
 atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int index)
 {
     atedm_prune_wants wants = {0};
+    bool late = false;
     for (int64_t i = 0; i < state->packing.n; i++) {
         if (kept_after(state, i, index) == state->packing.count[i])
             continue;
@@ -59,7 +60,9 @@ atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int in
         wants.self |=
             spec->score_map == ATEDM_SCORE_SELF || spec->recovery == ATEDM_RECOVER_ATTENTION;
         wants.cross |= spec->score_map == ATEDM_SCORE_CROSS;
+        late |= spec->recovery == ATEDM_RECOVER_COSINE; // compares what the layer gives
     }
+    wants.aside = wants.any && !wants.cross && !late;
     return wants;
 }
 
@@ -68,6 +71,7 @@ static atedm_prune_level *begin_level(atedm_prune_state *state, int index)
 {
     const atedm_transformer_run *run = state->run;
     atedm_prune_level *level = &state->levels[state->n_levels++];
+    level->aside = false;
     level->before = state->packing;
     level->after.n = level->before.n;
     level->after.rows = 0;
@@ -362,7 +366,8 @@ static void add_sources(const atedm_prune_state *state, const atedm_prune_level 
                    spans, n);
 }
 
-void *atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps, void *x)
+void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
+                        const void *x)
 {
     atedm_prune_level *level = begin_level(state, index);
     rank_by_map(state, level, maps, ATEDM_SCORE_SELF);
@@ -372,6 +377,23 @@ void *atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_m
     find_places(state, level);
     find_sources(state, level, maps, x);
     weigh(state, level);
+}
+
+void atedm_prune_choose_aside(atedm_prune_state *state, int index, const atedm_source_map *self)
+{
+    atedm_stream *s = state->run->s;
+    atedm_stream_begin_aside(s);
+    atedm_prune_choose(state, index, &(atedm_layer_maps){.self = *self}, NULL);
+    atedm_stream_end_aside(s);
+    state->levels[state->n_levels - 1].aside = true;
+}
+
+void *atedm_prune_drop(atedm_prune_state *state, void *x)
+{
+    atedm_prune_level *level = &state->levels[state->n_levels - 1];
+    if (level->aside)
+        atedm_stream_join_aside(state->run->s);
+    level->aside = false;
     void *kept = atedm_arena_take(state->run->arena, state->run->s,
                                   (size_t)level->after.rows * token_bytes(state));
     gather_kept(state, level, x, kept, token_bytes(state));

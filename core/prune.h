@@ -29,6 +29,7 @@ typedef struct atedm_prune_level {
     int32_t *places; // [device] by row of `before`: place in the grid; NULL where nobody needs it
     float *weights; // [device] by row of `after`: logarithm of how many tokens of the grid the kept
                     // one stands for; NULL where nobody needs it
+    bool aside;     // chosen aside, and not joined yet
     // [device] act, rows of `before`: the tokens; of samples that copy updates less the kept token
     // that each is recovered from.
     void *tokens;
@@ -50,6 +51,7 @@ typedef struct atedm_prune_wants {
     bool any;   // some sample loses tokens after this layer
     bool self;  // some of them ranks or recovers by the self-attention map: its lse is needed
     bool cross; // some of them ranks by the cross-attention map: its lse too
+    bool aside; // the choice needs nothing that comes behind self-attention
 } atedm_prune_wants;
 atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int index);
 
@@ -64,10 +66,18 @@ typedef struct atedm_layer_maps {
     atedm_source_map cross; // q rows as self; k rows: sample i's text from i * context_tokens
 } atedm_layer_maps;
 
-// Prunes after layer `index`: returns the kept ones of the tokens x [rows, c], packed anew, and
-// updates the packing. Only to be called when atedm_prune_layer_wants says so. x stays with the
-// level until it is recovered.
-void *atedm_prune_layer(atedm_prune_state *state, int index, const atedm_layer_maps *maps, void *x);
+// Chooses which tokens layer `index` loses, and what they will be recovered from. Only to be called
+// when atedm_prune_layer_wants says so. Both take scratch memory that is needed until the block
+// ends.
+// Behind the layer: from its maps and the tokens x [rows, c].
+void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
+                        const void *x);
+// Behind its self-attention, beside the rest of it, where `aside` is wanted; the map's operands
+// stay as they are until the layer ends.
+void atedm_prune_choose_aside(atedm_prune_state *state, int index, const atedm_source_map *self);
+// Drops the others: returns the kept ones of the tokens x [rows, c], packed anew, and updates the
+// packing. x stays with the level until it is recovered.
+void *atedm_prune_drop(atedm_prune_state *state, void *x);
 
 // Recovers all levels, last first, from the tokens x; returns the buffer that holds the whole grid
 // of every sample, x where nothing was pruned. Reports to run->args->trace first.

@@ -54,7 +54,7 @@ typedef struct layer_run {
     const atedm_transformer *block;
     const atedm_transformer_layer *layer;
     const atedm_transformer_run *run;
-    const atedm_prune_state *pruning;
+    atedm_prune_state *pruning;
     const atedm_packing *packing; // of pruning
     int index;                    // of the layer
     const char *text_kv;          // its own columns of the block's
@@ -163,6 +163,8 @@ static void run_layer(const layer_run *r, void *t, atedm_prune_wants wants,
     self.k = qkv + column;
     self.q_stride = self.k_stride = 3 * c;
     attend(r, &self, qkv + 2 * column, false, o);
+    if (wants.aside)
+        atedm_prune_choose_aside(r->pruning, r->index, &self);
     add_linear(r, layer->out1, o, t);
 
     atedm_source_map cross = make_map(r, wants.cross);
@@ -203,9 +205,8 @@ static void project(const atedm_transformer *block, const atedm_transformer_run 
                                               .w = run->w});
 }
 
-// What a pruning layer remembers outlives the layer's own scratch, so a block's pruning memory is
-// taken by atedm_prune_layer after the layer's frame would end: that frame is kept where a layer
-// prunes.
+// What a pruning layer remembers outlives the layer's own scratch, and is taken within the layer's
+// frame or behind it: that frame is kept where a layer prunes.
 static void *run_layers(const atedm_transformer *block, const atedm_transformer_run *run, void *t)
 {
     atedm_prune_state state;
@@ -231,7 +232,9 @@ static void *run_layers(const atedm_transformer *block, const atedm_transformer_
             atedm_arena_release(run->arena, mark);
             continue;
         }
-        t = atedm_prune_layer(&state, i, &maps, t);
+        if (!wants.aside)
+            atedm_prune_choose(&state, i, &maps, t);
+        t = atedm_prune_drop(&state, t);
     }
     return atedm_prune_recover(&state, t);
 }

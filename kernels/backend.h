@@ -18,11 +18,19 @@ struct atedm_device {
     atedm_device_facts facts;
 };
 
+// Work aside of a stream.
+typedef enum atedm_aside {
+    ATEDM_ASIDE_NONE,  // there is none, or it has been joined
+    ATEDM_ASIDE_OPEN,  // operations are enqueued aside now
+    ATEDM_ASIDE_ENDED, // and are no more
+} atedm_aside;
+
 struct atedm_stream {
     atedm_device *device;
     atedm_dtype act;
     atedm_op_counts counts;
     atedm_repeat_figures repeats;
+    atedm_aside aside;
     atedm_status status; // first failure since the last sync
     atedm_error error;
 };
@@ -71,6 +79,12 @@ struct atedm_backend {
     // they return.
     bool (*stream_set_background)(atedm_stream *stream);
     bool (*stream_idle)(atedm_stream *stream);
+    // As atedm_stream_begin_aside and so on, in that order. NULL all: operations are done in order.
+    // The latter two are also called on a stream that has failed, and behind a begin_aside that was
+    // left out because it had.
+    void (*stream_begin_aside)(atedm_stream *stream);
+    void (*stream_end_aside)(atedm_stream *stream);
+    void (*stream_join_aside)(atedm_stream *stream);
     // As atedm_stream_repeat, with a key within the limit. NULL: `enqueue` is always called.
     void (*stream_repeat)(atedm_stream *s, const void *key, size_t key_bytes,
                           atedm_enqueue_fn enqueue, void *user);

@@ -15,6 +15,12 @@ bool atedm_check_fail(atedm_stream *s, atedm_status status, const char *op, cons
     return false;
 }
 
+bool atedm_check_ahead(atedm_stream *s, const char *op)
+{
+    return !s->status && (s->aside != ATEDM_ASIDE_OPEN ||
+                          atedm_check_fail(s, ATEDM_ERR_INVALID, op, "is not for work aside"));
+}
+
 bool atedm_check_size(atedm_stream *s, const char *op, const char *name, const int64_t *dims,
                       size_t n_dims, int64_t *ret_elements)
 {

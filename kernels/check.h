@@ -20,6 +20,9 @@ typedef struct atedm_region {
 bool atedm_check_fail(atedm_stream *s, atedm_status status, const char *op, const char *format, ...)
     ATEDM_PRINTF(4, 5);
 
+// The stream has not failed, and the operation is not called between begin_aside and end_aside.
+bool atedm_check_ahead(atedm_stream *s, const char *op);
+
 // Every dimension is at least 1 and the tensor has at most ATEDM_MAX_ELEMENTS of them.
 bool atedm_check_size(atedm_stream *s, const char *op, const char *name, const int64_t *dims,
                       size_t n_dims, int64_t *ret_elements);

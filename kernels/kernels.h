@@ -159,6 +159,21 @@ void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
+// ---- work aside
+
+// A stream has a second queue, for work that is needed only later: AT-EDM's operations below.
+// Operations that are called between begin_aside and end_aside see all that was enqueued before,
+// and may run beside what is enqueued behind end_aside; what is enqueued behind join_aside sees
+// them. The caller sees to it that nothing which is enqueued in between touches their results, or
+// changes what they read. Once at a time: begin_aside, end_aside, join_aside. These keep their
+// order when the stream fails, too. While there is work aside the stream is not waited for and no
+// sequence begins; between begin_aside and end_aside no other operations are called, and nothing is
+// copied.
+// Where a backend has no second queue all is done in order.
+void atedm_stream_begin_aside(atedm_stream *s);
+void atedm_stream_end_aside(atedm_stream *s);
+void atedm_stream_join_aside(atedm_stream *s);
+
 // ---- sequences that come again
 
 typedef void (*atedm_enqueue_fn)(void *user);
@@ -167,8 +182,8 @@ typedef void (*atedm_enqueue_fn)(void *user);
 // what it did when it last came with this key: a backend may record the device's work of a call and
 // launch it as a whole. Equal keys promise equal operations: the same weights, sizes, spans,
 // addresses and other values. `enqueue` may be called twice, the first time without effect on the
-// device; it neither uploads, downloads nor waits. Results and counts are as if it had been called
-// once. Longer keys than the limit are never recorded.
+// device; it neither uploads, downloads nor waits, and joins what it begins aside. Results and
+// counts are as if it had been called once. Longer keys than the limit are never recorded.
 #define ATEDM_REPEAT_KEY_MAX ((size_t)1 << 16)
 void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
                          atedm_enqueue_fn enqueue, void *user);

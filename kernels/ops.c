@@ -18,19 +18,20 @@ static bool check_copy(atedm_stream *s, const char *op, const void *from, const 
 
 void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes)
 {
-    if (!s->status && bytes && check_copy(s, "upload", from_host, to_device))
+    if (bytes && atedm_check_ahead(s, "upload") && check_copy(s, "upload", from_host, to_device))
         BACKEND(s)->upload(s, from_host, to_device, bytes);
 }
 
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes)
 {
-    if (!s->status && bytes && check_copy(s, "download", from_device, to_host))
+    if (bytes && atedm_check_ahead(s, "download") &&
+        check_copy(s, "download", from_device, to_host))
         BACKEND(s)->download(s, from_device, to_host, bytes);
 }
 
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes)
 {
-    if (s->status || !bytes || !check_copy(s, "copy", from_device, to_device))
+    if (!bytes || !atedm_check_ahead(s, "copy") || !check_copy(s, "copy", from_device, to_device))
         return;
     const atedm_region from = {"the source", from_device, bytes},
                        to = {"the target", to_device, bytes};
@@ -52,7 +53,7 @@ void atedm_linear(atedm_stream *s, const atedm_linear_args *args)
 {
     static const char op[] = "linear";
     atedm_region x, y;
-    if (s->status || args->rows == 0 ||
+    if (!atedm_check_ahead(s, op) || args->rows == 0 ||
         !atedm_check_weight(s, op, args->weight, ATEDM_WEIGHT_LINEAR) ||
         !atedm_check_activation(s, op, args->activation))
         return;
@@ -68,7 +69,8 @@ void atedm_conv(atedm_stream *s, const atedm_conv_args *args)
 {
     static const char op[] = "conv";
     atedm_region x, y, add;
-    if (s->status || args->n == 0 || !atedm_check_weight(s, op, args->weight, ATEDM_WEIGHT_CONV))
+    if (!atedm_check_ahead(s, op) || args->n == 0 ||
+        !atedm_check_weight(s, op, args->weight, ATEDM_WEIGHT_CONV))
         return;
     const atedm_weight *w = args->weight;
     if (!atedm_check_act(s, op, "x", args->x, ATEDM_DIMS(args->n, args->h, args->w, w->in), &x))
@@ -92,7 +94,8 @@ void atedm_group_norm(atedm_stream *s, const atedm_group_norm_args *args)
 {
     static const char op[] = "group_norm";
     atedm_region x, y;
-    if (s->status || args->n == 0 || !atedm_check_weight(s, op, args->weight, ATEDM_WEIGHT_NORM) ||
+    if (!atedm_check_ahead(s, op) || args->n == 0 ||
+        !atedm_check_weight(s, op, args->weight, ATEDM_WEIGHT_NORM) ||
         !atedm_check_epsilon(s, op, args->epsilon))
         return;
     int64_t c = args->weight->in;
@@ -111,7 +114,7 @@ void atedm_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args)
 {
     static const char op[] = "layer_norm";
     atedm_region x, y;
-    if (s->status || args->rows == 0 ||
+    if (!atedm_check_ahead(s, op) || args->rows == 0 ||
         !atedm_check_weight(s, op, args->weight, ATEDM_WEIGHT_NORM) ||
         !atedm_check_epsilon(s, op, args->epsilon))
         return;
@@ -128,7 +131,8 @@ void atedm_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t 
 {
     static const char op[] = "geglu";
     atedm_region in, out;
-    if (!s->status && rows != 0 && atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, f, 2), &in) &&
+    if (atedm_check_ahead(s, op) && rows != 0 &&
+        atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, f, 2), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(rows, f), &out) &&
         atedm_check_apart(s, op, &in, &out))
         BACKEND(s)->geglu(s, x, y, rows, f);
@@ -139,7 +143,7 @@ void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x,
 {
     static const char op[] = "activate";
     atedm_region in, out;
-    if (!s->status && count != 0 && atedm_check_activation(s, op, activation) &&
+    if (atedm_check_ahead(s, op) && count != 0 && atedm_check_activation(s, op, activation) &&
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_same_or_apart(s, op, &in, &out))
@@ -150,7 +154,8 @@ void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t c
 {
     static const char op[] = "add";
     atedm_region first, second, out;
-    if (!s->status && count != 0 && atedm_check_act(s, op, "a", a, ATEDM_DIMS(count), &first) &&
+    if (atedm_check_ahead(s, op) && count != 0 &&
+        atedm_check_act(s, op, "a", a, ATEDM_DIMS(count), &first) &&
         atedm_check_act(s, op, "b", b, ATEDM_DIMS(count), &second) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_same_or_apart(s, op, &first, &out) &&
@@ -163,7 +168,8 @@ void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t
 {
     static const char op[] = "upsample2";
     atedm_region in, out;
-    if (!s->status && n != 0 && atedm_check_act(s, op, "y", y, ATEDM_DIMS(n, h, w, c), &out) &&
+    if (atedm_check_ahead(s, op) && n != 0 &&
+        atedm_check_act(s, op, "y", y, ATEDM_DIMS(n, h, w, c), &out) &&
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(n, (h + 1) / 2, (w + 1) / 2, c), &in) &&
         atedm_check_apart(s, op, &in, &out))
         BACKEND(s)->upsample2(s, x, y, n, h, w, c);
@@ -174,7 +180,8 @@ void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int
 {
     static const char op[] = "concat";
     atedm_region left, right, out;
-    if (!s->status && rows != 0 && atedm_check_act(s, op, "a", a, ATEDM_DIMS(rows, ca), &left) &&
+    if (atedm_check_ahead(s, op) && rows != 0 &&
+        atedm_check_act(s, op, "a", a, ATEDM_DIMS(rows, ca), &left) &&
         atedm_check_act(s, op, "b", b, ATEDM_DIMS(rows, cb), &right) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(rows, ca + cb), &out) &&
         atedm_check_apart(s, op, &left, &out) && atedm_check_apart(s, op, &right, &out))
@@ -185,7 +192,8 @@ void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count)
 {
     static const char op[] = "to_f32";
     atedm_region in, out;
-    if (!s->status && count != 0 && atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
+    if (atedm_check_ahead(s, op) && count != 0 &&
+        atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_tensor(s, op, "y", y, sizeof *y, ATEDM_DIMS(count), &out) &&
         atedm_check_apart(s, op, &in, &out))
         BACKEND(s)->to_f32(s, x, y, count);
@@ -195,7 +203,7 @@ void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
 {
     static const char op[] = "from_f32";
     atedm_region in, out;
-    if (!s->status && count != 0 &&
+    if (atedm_check_ahead(s, op) && count != 0 &&
         atedm_check_tensor(s, op, "x", x, sizeof *x, ATEDM_DIMS(count), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_apart(s, op, &in, &out))
@@ -222,7 +230,8 @@ void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_
 {
     static const char op[] = "embed_tokens";
     atedm_region out;
-    if (s->status || rows == 0 || !atedm_check_weight(s, op, table, ATEDM_WEIGHT_TABLE) ||
+    if (!atedm_check_ahead(s, op) || rows == 0 ||
+        !atedm_check_weight(s, op, table, ATEDM_WEIGHT_TABLE) ||
         !atedm_check_weight(s, op, position, ATEDM_WEIGHT_TABLE) ||
         !atedm_check_act(s, op, "y", y, ATEDM_DIMS(rows, table->in), &out))
         return;
@@ -241,7 +250,8 @@ void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t di
 {
     static const char op[] = "sinusoid";
     atedm_region out;
-    if (s->status || n == 0 || !atedm_check_act(s, op, "y", y, ATEDM_DIMS(n, dim), &out))
+    if (!atedm_check_ahead(s, op) || n == 0 ||
+        !atedm_check_act(s, op, "y", y, ATEDM_DIMS(n, dim), &out))
         return;
     if (!values || dim % 2)
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "%s",
@@ -257,7 +267,7 @@ void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y
 {
     static const char op[] = "scale_input";
     atedm_region in, out;
-    if (s->status || n == 0 || count == 0 ||
+    if (!atedm_check_ahead(s, op) || n == 0 || count == 0 ||
         !atedm_check_tensor(s, op, "x", x, sizeof *x, ATEDM_DIMS(n, count), &in) ||
         !atedm_check_act(s, op, "y", y, ATEDM_DIMS(n, count), &out) ||
         !atedm_check_apart(s, op, &in, &out))
@@ -272,7 +282,7 @@ void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
 {
     static const char op[] = "sampler_step";
     atedm_region cond, uncond, x;
-    if (s->status || args->count == 0 ||
+    if (!atedm_check_ahead(s, op) || args->count == 0 ||
         !atedm_check_act(s, op, "cond", args->cond, ATEDM_DIMS(args->count), &cond) ||
         !atedm_check_tensor(s, op, "x", args->x, sizeof *args->x, ATEDM_DIMS(args->count), &x) ||
         !atedm_check_apart(s, op, &cond, &x))
@@ -292,7 +302,8 @@ void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t coun
 {
     static const char op[] = "image_finish";
     atedm_region in, out;
-    if (!s->status && count != 0 && atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
+    if (atedm_check_ahead(s, op) && count != 0 &&
+        atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_tensor(s, op, "y", y, sizeof *y, ATEDM_DIMS(count), &out) &&
         atedm_check_apart(s, op, &in, &out))
         BACKEND(s)->image_finish(s, x, y, count);

@@ -90,7 +90,7 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
     static const char op[] = "attention";
     int64_t q_rows, k_rows;
     atedm_region regions[3], o, lse, bias;
-    if (s->status || args->n_spans == 0 ||
+    if (!atedm_check_ahead(s, op) || args->n_spans == 0 ||
         !check_spans(s, op, args->spans, args->n_spans, args->causal, false, &q_rows, &k_rows))
         return;
     const operand operands[3] = {{"q", args->q, args->q_stride, q_rows},

@@ -145,7 +145,11 @@ atedm_status atedm_profile_start(atedm_device *device, const atedm_profile_rates
     if (rates)
         p->rates = *rates;
     p->table = *p->inner;
-    p->table.stream_repeat = NULL; // operations that wait cannot be recorded
+    // Operations that wait cannot be recorded, and nothing runs beside them.
+    p->table.stream_repeat = NULL;
+    p->table.stream_begin_aside = NULL;
+    p->table.stream_end_aside = NULL;
+    p->table.stream_join_aside = NULL;
 #define X(op, parameters, arguments, bytes)                                                        \
     p->table.op = timed_##op;                                                                      \
     p->ops[OP_##op].name = #op;

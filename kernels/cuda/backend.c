@@ -57,14 +57,18 @@ static atedm_dtype best_dtype(const atedm_device *device)
 static void stream_destroy(atedm_stream *head)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    // What is enqueued uses the scratch memory.
     if (s->stream)
-        (void)cudaStreamSynchronize(s->stream); // what is enqueued uses the scratch memory
+        (void)cudaStreamSynchronize(s->stream);
+    if (s->aside.stream)
+        (void)cudaStreamSynchronize(s->aside.stream);
     atedm_cuda_graphs_finish(s);
     for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++)
         atedm_cuda_free(head->device, s->scratch[i]);
     atedm_cuda_staging_finish(&s->staging);
     atedm_cuda_plans_destroy(s->plans);
     atedm_cuda_dnn_destroy(s->dnn);
+    atedm_cuda_aside_finish(&s->aside);
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
     free(s);
@@ -81,6 +85,8 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
     if (!status)
         status =
             atedm_cuda_status(atedm_cuda_stream_make(true, &s->stream), "making a stream", err);
+    if (!status)
+        status = atedm_cuda_aside_init(&s->aside, err);
     if (!status)
         status = atedm_cuda_staging_init(&s->staging, err);
     if (!status)
@@ -115,6 +121,9 @@ static const atedm_backend table = {
     .copy = atedm_cuda_copy,
     .stream_set_background = atedm_cuda_stream_set_background,
     .stream_idle = atedm_cuda_stream_idle,
+    .stream_begin_aside = atedm_cuda_stream_begin_aside,
+    .stream_end_aside = atedm_cuda_stream_end_aside,
+    .stream_join_aside = atedm_cuda_stream_join_aside,
     .stream_repeat = atedm_cuda_stream_repeat,
     .stream_forget = atedm_cuda_stream_forget,
     .linear_weight_create = atedm_cuda_linear_weight_create,

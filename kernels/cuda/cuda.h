@@ -2,7 +2,8 @@
 // with own kernels behind launch.h. The backend is a shared object that kernels/cuda_load.c loads
 // at run time; tests/emulated builds the same files against a runtime on the host.
 //
-// Work is enqueued on one CUDA stream for each atedm_stream. A result for a row does not depend on
+// Work is enqueued on one CUDA stream for each atedm_stream, and on a second one where it may run
+// beside that (aside.c). A result for a row does not depend on
 // how many rows there are: kernels sum in an order that follows from the sample alone, and
 // cuBLASLt's algorithm is chosen once a shape, for one number of rows (linear.c).
 #ifndef ATEDM_KERNELS_CUDA_CUDA_H
@@ -42,13 +43,16 @@ typedef struct atedm_cuda_device {
 typedef enum atedm_cuda_scratch {
     ATEDM_CUDA_SCRATCH_SUMS, // results in F32: products before their epilogue, statistics, scores
     ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's and cuDNN's
+    ATEDM_CUDA_SCRATCH_ASIDE,     // in place of sums, of operations aside
     ATEDM_CUDA_SCRATCH_COUNT,
 } atedm_cuda_scratch;
 
-// Bytes of each. The emulated backend has small ones, so that toy sizes come in pieces too.
+// Bytes of each. That aside is enough to rank 32 samples of 4096 tokens with 10 heads, and to look
+// for their sources. The emulated backend has small ones, so that toy sizes come in pieces too.
 #ifndef ATEDM_CUDA_SUMS_BYTES
 #define ATEDM_CUDA_SUMS_BYTES ((size_t)128 << 20)
 #define ATEDM_CUDA_WORKSPACE_BYTES ((size_t)32 << 20)
+#define ATEDM_CUDA_ASIDE_BYTES ((size_t)16 << 20)
 #define ATEDM_CUDA_STAGE_BYTES ((size_t)4 << 20)
 #endif
 
@@ -84,9 +88,18 @@ typedef struct atedm_cuda_graphs {
     bool off, capturing;
 } atedm_cuda_graphs;
 
+// A stream's second queue: aside.c.
+typedef struct atedm_cuda_aside {
+    cudaStream_t stream;     // NULL: there is none
+    cudaEvent_t begun, done; // what it waits for; what is waited for
+    bool open;               // operations go there now
+    bool unjoined;           // the main queue does not wait for it yet
+} atedm_cuda_aside;
+
 typedef struct atedm_cuda_stream {
     atedm_stream head;
-    cudaStream_t stream;
+    cudaStream_t stream; // the main queue
+    atedm_cuda_aside aside;
     void *scratch[ATEDM_CUDA_SCRATCH_COUNT];
     size_t scratch_bytes[ATEDM_CUDA_SCRATCH_COUNT];
     atedm_cuda_staging staging;
@@ -225,6 +238,15 @@ bool atedm_cuda_hopper_conv(atedm_stream *s, const atedm_cuda_conv_call *conv, c
 ATEDM_MUST_CHECK cudaError_t atedm_cuda_stream_make(bool urgent, cudaStream_t *ret_stream);
 bool atedm_cuda_stream_set_background(atedm_stream *s);
 bool atedm_cuda_stream_idle(atedm_stream *s);
+
+// ---- aside.c
+
+// On failure there may be something to finish.
+ATEDM_MUST_CHECK atedm_status atedm_cuda_aside_init(atedm_cuda_aside *aside, atedm_error *err);
+void atedm_cuda_aside_finish(atedm_cuda_aside *aside);
+void atedm_cuda_stream_begin_aside(atedm_stream *s);
+void atedm_cuda_stream_end_aside(atedm_stream *s);
+void atedm_cuda_stream_join_aside(atedm_stream *s);
 
 // ---- graph.c
 

@@ -29,9 +29,10 @@ void atedm_cuda_free(atedm_device *device, void *memory)
 
 atedm_status atedm_cuda_scratch_init(atedm_cuda_stream *s, atedm_error *err)
 {
-    static const size_t bytes[ATEDM_CUDA_SCRATCH_COUNT] = {
+    const size_t bytes[ATEDM_CUDA_SCRATCH_COUNT] = {
         [ATEDM_CUDA_SCRATCH_SUMS] = ATEDM_CUDA_SUMS_BYTES,
         [ATEDM_CUDA_SCRATCH_WORKSPACE] = ATEDM_CUDA_WORKSPACE_BYTES,
+        [ATEDM_CUDA_SCRATCH_ASIDE] = s->aside.stream ? ATEDM_CUDA_ASIDE_BYTES : 0,
     };
     for (int i = 0; i < ATEDM_CUDA_SCRATCH_COUNT; i++) {
         atedm_status status = atedm_cuda_alloc(s->head.device, bytes[i], &s->scratch[i], err);

@@ -4,10 +4,18 @@
 
 #include <string.h>
 
-// A stream's CUDA stream.
-static cudaStream_t queue(atedm_stream *s)
+// The CUDA stream that operations go to now.
+static cudaStream_t queue(atedm_stream *head)
 {
-    return atedm_cuda_stream_of(s)->stream;
+    const atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    return s->aside.open ? s->aside.stream : s->stream;
+}
+
+// Scratch memory that nothing in the other queue uses.
+static void *scratch_get(atedm_cuda_stream *s, int64_t elements, size_t element)
+{
+    return atedm_cuda_scratch_get(
+        s, s->aside.open ? ATEDM_CUDA_SCRATCH_ASIDE : ATEDM_CUDA_SCRATCH_SUMS, elements, element);
 }
 
 // How many of the spans from `first` on a launch takes.
@@ -125,9 +133,8 @@ static bool place_rank_buffers(atedm_cuda_stream *s, atedm_cuda_rank *rank, bool
     int64_t scores = rank->heads * rank->rows, keys = rank->cross ? rank->heads * rank->n_keys : 0;
     int64_t changes = rank->n * rank->heads * rank->change_blocks;
     int64_t offsets = is_hopper ? rank->heads * rank->offset_rows : 0;
-    float *memory = atedm_cuda_scratch_get(
-        s, ATEDM_CUDA_SCRATCH_SUMS, 2 * (scores + offsets) + keys + changes + ATEDM_CUDA_SPANS,
-        sizeof *memory);
+    float *memory =
+        scratch_get(s, 2 * (scores + offsets) + keys + changes + ATEDM_CUDA_SPANS, sizeof *memory);
     if (!memory)
         return false;
     rank->offsets[0] = memory + ATEDM_CUDA_SPANS + 2 * scores + keys;
@@ -222,8 +229,7 @@ static bool next_sources(atedm_stream *s, const atedm_source_args *args, int64_t
 static cudaError_t launch_source64(atedm_stream *s, const atedm_source_args *args,
                                    const atedm_source_map *map, const atedm_cuda_prune_spans *some)
 {
-    void *scratch = atedm_cuda_scratch_get(atedm_cuda_stream_of(s), ATEDM_CUDA_SCRATCH_SUMS,
-                                           atedm_cuda_source64_scratch(some), 1);
+    void *scratch = scratch_get(atedm_cuda_stream_of(s), atedm_cuda_source64_scratch(some), 1);
     if (!scratch)
         return cudaSuccess; // the stream has failed
     return atedm_cuda_launch_source_attention64(s->act, args->kept, args->source, map, scratch,
@@ -256,8 +262,7 @@ void atedm_cuda_source_cosine(atedm_stream *s, const atedm_source_args *args, co
             first_slot = span->kept_first < first_slot ? span->kept_first : first_slot;
             end = span->kept_first + span->keep > end ? span->kept_first + span->keep : end;
         }
-        float *norms = atedm_cuda_scratch_get(atedm_cuda_stream_of(s), ATEDM_CUDA_SCRATCH_SUMS,
-                                              end - first_slot, sizeof *norms);
+        float *norms = scratch_get(atedm_cuda_stream_of(s), end - first_slot, sizeof *norms);
         if (!norms)
             return;
         atedm_cuda_check(s,

@@ -119,6 +119,8 @@ void atedm_cuda_sync(atedm_stream *head)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     atedm_cuda_check(head, cudaStreamSynchronize(s->stream), "waiting");
+    if (s->aside.unjoined)
+        atedm_cuda_check(head, cudaStreamSynchronize(s->aside.stream), "waiting");
     // The oldest first: of two downloads to one place the later one counts.
     for (int i = 1; i <= ATEDM_CUDA_STAGES; i++)
         empty(s, &s->staging.stages[(s->staging.at + i) % ATEDM_CUDA_STAGES]);

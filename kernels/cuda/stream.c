@@ -13,29 +13,45 @@ cudaError_t atedm_cuda_stream_make(bool urgent, cudaStream_t *ret_stream)
                                         urgent ? greatest : least);
 }
 
-// Where there is no second stream the first one stays: it runs beside others too.
+static void swap(cudaStream_t *a, cudaStream_t *b)
+{
+    cudaStream_t was = *a;
+    *a = *b;
+    *b = was;
+}
+
+// Both queues. Where there are no further streams they stay: they run beside others too.
 bool atedm_cuda_stream_set_background(atedm_stream *head)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
-    cudaStream_t stream = NULL;
-    if (atedm_cuda_stream_make(false, &stream)) {
-        (void)cudaGetLastError();
-        return true;
+    cudaStream_t stream = NULL, aside = NULL;
+    bool good = !atedm_cuda_stream_make(false, &stream) &&
+                (!s->aside.stream || !atedm_cuda_stream_make(false, &aside)) &&
+                atedm_cuda_dnn_move(s->dnn, stream);
+    if (good) {
+        swap(&s->stream, &stream);
+        swap(&s->aside.stream, &aside);
+    } else {
+        (void)cudaGetLastError(); // is not for the next call to find
     }
-    if (!atedm_cuda_dnn_move(s->dnn, stream)) {
+    if (stream)
         (void)cudaStreamDestroy(stream);
-        return true;
-    }
-    (void)cudaStreamDestroy(s->stream);
-    s->stream = stream;
+    if (aside)
+        (void)cudaStreamDestroy(aside);
     return true;
 }
 
-bool atedm_cuda_stream_idle(atedm_stream *head)
+static bool is_idle(cudaStream_t stream)
 {
-    cudaError_t error = cudaStreamQuery(atedm_cuda_stream_of(head)->stream);
+    cudaError_t error = cudaStreamQuery(stream);
     if (error != cudaErrorNotReady)
         return true;          // errors are what waiting will find
     (void)cudaGetLastError(); // "not ready" is none, but may be kept like one
     return false;
+}
+
+bool atedm_cuda_stream_idle(atedm_stream *head)
+{
+    const atedm_cuda_stream *s = atedm_cuda_stream_of(head);
+    return is_idle(s->stream) && (!s->aside.unjoined || is_idle(s->aside.stream));
 }

@@ -61,6 +61,7 @@ def commands_of(build):
     yield (emulated / "test_steps", "--filter", "staging/*"), "own"
     yield (emulated / "test_dnn",), "auto"
     yield (emulated / "test_graphs",), "own"
+    yield (emulated / "test_aside", "--filter", "aside/*"), "own"
 
 
 def run_tests(build, shared):

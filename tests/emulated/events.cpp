@@ -1,12 +1,20 @@
-// Events of the fake runtime: a place in a stream that the host waits for. C++.
+// Events of the fake runtime: a place in a stream, or in a capture, that the host or another stream
+// waits for. C++.
 #include "tests/emulated/stream.hpp"
 
 using guard = std::lock_guard<std::recursive_mutex>;
 
 struct CUevent_st {
-    cudaStream_t stream = nullptr; // in which it was recorded last
-    long recorded = 0, passed = 0; // how often
+    emulated::mark_pointer mark;       // where it was recorded last, or
+    emulated::capture_pointer capture; // in which capture, and
+    std::vector<size_t> last;          // behind which nodes
 };
+
+static void run_to(const emulated::mark_pointer &mark)
+{
+    if (mark && mark->stream)
+        emulated::run_until(mark->stream, [=] { return !mark->stream; });
+}
 
 extern "C" {
 
@@ -21,8 +29,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ret_event, unsigned flags)
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     guard g(emulated::lock);
-    if (event->recorded != event->passed)
-        emulated::run_until(event->stream, [=] { return event->recorded == event->passed; });
+    run_to(event->mark);
     delete event;
     return cudaSuccess;
 }
@@ -30,32 +37,50 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard g(emulated::lock);
-    event->stream = stream;
-    long number = ++event->recorded;
-    struct mark {
-        cudaEvent_t event;
-        long number;
-    };
+    if (stream->capture) {
+        if (!stream->capture->valid)
+            return cudaErrorStreamCaptureInvalidated;
+        *event = {nullptr, stream->capture, stream->last};
+        return emulated::use(stream->device);
+    }
+    using closure = emulated::mark_pointer;
+    *event = {std::make_shared<emulated::mark>(emulated::mark{stream}), nullptr, {}};
     return emulated::enqueue(
-        stream,
-        [](void *p) {
-            auto *m = static_cast<mark *>(p);
-            m->event->passed = m->number;
-        },
-        new mark{event, number}, [](void *p) { delete static_cast<mark *>(p); });
+        stream, [](void *p) { (*(closure *)p)->stream = nullptr; }, new closure(event->mark),
+        [](void *p) { delete (closure *)p; });
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    guard g(emulated::lock);
+    if (flags != 0)
+        return cudaErrorInvalidValue;
+    if (cudaError_t error = emulated::use(emulated::device_of(stream)))
+        return error;
+    if (stream->capture || event->capture)
+        return emulated::wait_captured(stream, event->capture, event->last);
+    if (!event->mark || !event->mark->stream)
+        return cudaSuccess;
+    const void *family = stream->family;
+    for (CUstream_st *s : emulated::streams)
+        if (s->family == family)
+            s->family = event->mark->stream->family;
+    emulated::append(stream, {nullptr, event->mark});
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     guard g(emulated::lock);
-    if (event->stream) // what was captured does not come to pass
-        if (cudaError_t error = emulated::forbid(event->stream))
-            return error;
-    if (event->recorded == event->passed)
+    if (event->capture) // what was captured does not come to pass
+        return cudaErrorCapturedEvent;
+    if (!event->mark || !event->mark->stream)
         return cudaSuccess;
-    if (cudaError_t error = emulated::lost(emulated::device_of(event->stream)))
+    if (cudaError_t error = emulated::forbid(event->mark->stream))
         return error;
-    emulated::run_until(event->stream, [=] { return event->recorded == event->passed; });
+    if (cudaError_t error = emulated::lost(event->mark->stream->device))
+        return error;
+    run_to(event->mark);
     return cudaSuccess;
 }
 

@@ -1,15 +1,20 @@
 // Stream capture and graphs of the fake runtime, by the rules of the real one: what is enqueued on
 // a capturing stream does not run, kernels' arguments are those of the capture, host memory is read
-// at each launch, and waiting or allocating makes the capture invalid. C++.
+// at each launch, and waiting or allocating makes the capture invalid. Another stream comes in by
+// waiting for an event that was captured, and has to be waited for before the end; a launch keeps
+// the order of what was ordered, and no other. C++.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/stream.hpp"
 
+#include <algorithm>
 #include <cstdlib>
+#include <set>
 
+using emulated::capture_pointer;
 using emulated::lock;
 using emulated::task_pointer;
 using guard = std::lock_guard<std::recursive_mutex>;
-using nodes = std::vector<task_pointer>;
+using nodes = std::vector<emulated::node>;
 
 struct CUgraph_st {
     nodes list;
@@ -32,42 +37,97 @@ static bool is_refused(const char *call)
 namespace emulated
 {
 
-static void invalidate(CUstream_st *stream)
+static cudaError_t invalidate(const capture_pointer &c, cudaError_t error)
 {
-    stream->capture = cudaStreamCaptureStatusInvalidated;
-    stream->captured.clear();
+    if (c)
+        c->valid = false;
+    return error;
 }
 
 cudaError_t capture(CUstream_st *stream, const task_pointer &t)
 {
-    if (stream->capture == cudaStreamCaptureStatusInvalidated)
+    capturing &c = *stream->capture;
+    if (!c.valid)
         return cudaErrorStreamCaptureInvalidated;
-    stream->captured.push_back(t);
+    c.nodes.push_back({t, stream->last});
+    stream->last = {c.nodes.size() - 1};
+    return cudaSuccess;
+}
+
+cudaError_t wait_captured(CUstream_st *stream, const capture_pointer &captured,
+                          const std::vector<size_t> &last)
+{
+    if ((stream->capture && !stream->capture->valid) || (captured && !captured->valid))
+        return cudaErrorStreamCaptureInvalidated;
+    if (!captured)
+        return invalidate(stream->capture, cudaErrorStreamCaptureIsolation);
+    if (captured->over)
+        return invalidate(stream->capture, cudaErrorCapturedEvent);
+    if (stream->capture && stream->capture != captured) {
+        captured->valid = false;
+        return invalidate(stream->capture, cudaErrorStreamCaptureMerge);
+    }
+    stream->capture = captured;
+    stream->last.insert(stream->last.end(), last.begin(), last.end());
     return cudaSuccess;
 }
 
 cudaError_t forbid(CUstream_st *stream)
 {
-    if (stream->capture == cudaStreamCaptureStatusNone)
-        return cudaSuccess;
-    invalidate(stream);
-    return cudaErrorStreamCaptureUnsupported;
+    return stream->capture ? invalidate(stream->capture, cudaErrorStreamCaptureUnsupported)
+                           : cudaSuccess;
 }
 
 cudaError_t forbid_any()
 {
     cudaError_t error = cudaSuccess;
     for (CUstream_st *s : streams) {
-        bool ours = s->mode == cudaStreamCaptureModeGlobal ||
-                    (s->mode == cudaStreamCaptureModeThreadLocal &&
-                     s->capturer == std::this_thread::get_id());
-        if (ours && s->capture != cudaStreamCaptureStatusNone)
+        const capturing *c = s->capture.get();
+        if (c && (c->mode == cudaStreamCaptureModeGlobal ||
+                  (c->mode == cudaStreamCaptureModeThreadLocal &&
+                   c->capturer == std::this_thread::get_id())))
             error = forbid(s);
     }
     return error;
 }
 
 } // namespace emulated
+
+// Whether every node is one of `last` or comes before one.
+static bool is_joined(const nodes &list, const std::vector<size_t> &last)
+{
+    std::vector<bool> reached(list.size());
+    for (size_t i : last)
+        reached[i] = true;
+    for (size_t i = list.size(); i-- > 0;) // nodes come behind earlier ones
+        for (size_t before : list[i].after)
+            reached[before] = reached[before] || reached[i];
+    return std::find(reached.begin(), reached.end(), false) == reached.end();
+}
+
+// All nodes, each when those are done that it comes behind.
+static void run_nodes(const nodes &list)
+{
+    std::vector<std::vector<size_t>> behind(list.size());
+    std::vector<size_t> missing(list.size());
+    std::set<size_t> ready;
+    for (size_t i = 0; i < list.size(); i++) {
+        missing[i] = list[i].after.size();
+        for (size_t before : list[i].after)
+            behind[before].push_back(i);
+        if (!missing[i])
+            ready.insert(i);
+    }
+    while (!ready.empty()) {
+        auto next = std::next(ready.begin(), (long)emulated::pick(ready.size()));
+        size_t i = *next;
+        ready.erase(next);
+        list[i].task->run(list[i].task->closure);
+        for (size_t other : behind[i])
+            if (--missing[other] == 0)
+                ready.insert(other);
+    }
+}
 
 extern "C" {
 
@@ -76,11 +136,13 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     guard g(lock);
     if (is_refused("begin"))
         return cudaErrorStreamCaptureUnsupported;
-    if (!stream || stream->capture != cudaStreamCaptureStatusNone)
+    if (!stream || stream->capture)
         return cudaErrorIllegalState;
-    stream->capture = cudaStreamCaptureStatusActive;
-    stream->mode = mode;
-    stream->capturer = std::this_thread::get_id();
+    emulated::capturing c;
+    c.origin = stream;
+    c.mode = mode;
+    c.capturer = std::this_thread::get_id();
+    stream->capture = std::make_shared<emulated::capturing>(std::move(c));
     return cudaSuccess;
 }
 
@@ -88,18 +150,25 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *ret_graph)
 {
     guard g(lock);
     *ret_graph = nullptr;
-    if (stream->capture == cudaStreamCaptureStatusNone)
+    capture_pointer c = stream->capture;
+    if (!c)
         return cudaErrorIllegalState;
-    if (stream->mode != cudaStreamCaptureModeRelaxed &&
-        stream->capturer != std::this_thread::get_id())
+    if (c->origin != stream)
+        return emulated::invalidate(c, cudaErrorStreamCaptureUnmatched);
+    if (c->mode != cudaStreamCaptureModeRelaxed && c->capturer != std::this_thread::get_id())
         return cudaErrorStreamCaptureWrongThread;
-    bool valid = stream->capture == cudaStreamCaptureStatusActive && !is_refused("end");
-    stream->capture = cudaStreamCaptureStatusNone;
-    nodes list = std::move(stream->captured);
-    stream->captured.clear();
-    if (!valid)
+    bool joined = is_joined(c->nodes, stream->last);
+    c->over = true;
+    for (CUstream_st *s : emulated::streams)
+        if (s->capture == c) {
+            s->capture = nullptr;
+            s->last.clear();
+        }
+    if (!c->valid || is_refused("end"))
         return cudaErrorStreamCaptureInvalidated;
-    *ret_graph = new CUgraph_st{std::move(list)};
+    if (!joined)
+        return cudaErrorStreamCaptureUnjoined;
+    *ret_graph = new CUgraph_st{std::move(c->nodes)};
     return cudaSuccess;
 }
 
@@ -131,12 +200,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
         return error;
     using closure = std::shared_ptr<const nodes>;
     return emulated::enqueue(
-        stream,
-        [](void *p) {
-            for (const task_pointer &t : **(closure *)p)
-                t->run(t->closure);
-        },
-        new closure(exec->list), [](void *p) { delete (closure *)p; });
+        stream, [](void *p) { run_nodes(**(closure *)p); }, new closure(exec->list),
+        [](void *p) { delete (closure *)p; });
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)

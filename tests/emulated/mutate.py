@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Breaks the cuda backend on purpose, one mistake at a time, and succeeds only if the parity program on the
-emulated backend sees each of them: a test of the tests.
+emulated backend, or a test of tests/emulated, sees each of them: a test of the tests.
 
 usage: mutate.py BUILD_DIR [NAME...]     (NAME: only these mistakes)
        mutate.py --fit                   (only whether all of them still fit the sources, in no time)
@@ -18,7 +18,7 @@ SOURCES = ROOT / "kernels/cuda"
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 import environment  # noqa: E402, F401  (what the shell exports is none of the tests')
 
-# Name, file, operation that parity is asked for, and what is replaced by what.
+# Name, file, operation that parity is asked for or the program that is run, and what is replaced by what.
 MISTAKES = (
     ("attention64: no barrier before the keys are read", "attention64.cu", "attention",
      [("        __syncthreads();\n        if (key0 == 0)", "        if (key0 == 0)")]),
@@ -261,6 +261,18 @@ MISTAKES = (
     ("vectors: alignment is not looked at", "gpu.cuh", "add",
      [("return ((uintptr_t)p & 15) == 0;", "return p != nullptr;")]),
     ("vectors: one element too many", "gpu.cuh", "add", [("        if (i < n)\n", "        if (i <= n)\n")]),
+    ("aside: what was enqueued before is not waited for", "aside.c", "test_aside",
+     [("order(s, s->stream, s->aside.begun, s->aside.stream)", "true")]),
+    ("aside: the join does not wait", "aside.c", "test_aside",
+     [("!order(s, s->aside.stream, s->aside.done, s->stream)", "false")]),
+    ("aside: a join that nobody makes behind a failure", "aside.c", "test_aside",
+     [("if (s->aside.unjoined)", "if (s->aside.unjoined && !head->status)")]),
+    ("aside: nothing is ended", "aside.c", "test_aside", [("->aside.open = false;", ";")]),
+    ("aside: scratch memory is the main queue's", "ops_tokens.c", "test_aside",
+     [("s->aside.open ? ATEDM_CUDA_SCRATCH_ASIDE : ATEDM_CUDA_SCRATCH_SUMS", "ATEDM_CUDA_SCRATCH_SUMS")]),
+    ("aside: graphs outlive scratch memory", "graph.c", "test_aside",
+     [("    for (atedm_cuda_graph *g = s->graphs.latest; g; g = g->next)\n        drop(s, g);\n    return true;",
+       "    return true;")]),
     ("sync: does not wait", "staging.c", "copy",
      [("cudaStreamSynchronize(s->stream), \"waiting\")", "cudaSuccess, \"waiting\")")]),
 )
@@ -274,6 +286,7 @@ LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULAT
 HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_EMULATED_SM": "90"}
 WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
         ("reverse", "bf16", {"ATEDM_EMULATED_SCHEDULE": "reverse"}))
+PROGRAM_WAYS = (("once", "", {}),)  # which sets its own
 HOPPER_WAYS = (("large", "bf16", {"LARGE": "1"}), ("large late", "f16", {"LARGE": "1", **LATE}), *WAYS)
 
 
@@ -345,6 +358,26 @@ def run_parity(build_dir, shared, operation, dtype, more):
     return result.returncode == 0
 
 
+def run_program(build_dir, shared, name):
+    """Whether the program of tests/emulated passes, but for whole requests."""
+    result = subprocess.run((str(build_dir / "tests/emulated" / name), "--filter", f"{name.removeprefix('test_')}/*"),
+                            env={**os.environ, "ATEDM_CUDA_BACKEND": str(shared), "ATEDM_CUDA_CONV": "own"},
+                            capture_output=True, timeout=300, check=False)
+    return result.returncode == 0
+
+
+def run(build_dir, shared, operation, dtype, more):
+    """Whether nobody sees a mistake."""
+    if operation.startswith("test_"):
+        return run_program(build_dir, shared, operation)
+    return run_parity(build_dir, shared, operation, dtype, more)
+
+
+def ways_of(file, operation):
+    """How a mistake is looked for."""
+    return PROGRAM_WAYS if operation.startswith("test_") else HOPPER_WAYS if "hopper" in file else WAYS
+
+
 def main(build_dir, names):
     unseen = 0
     mistakes = [m for m in MISTAKES if not names or any(name in m[0] for name in names)]
@@ -352,8 +385,8 @@ def main(build_dir, names):
         chosen = {"ATEDM_CUDA_CONV": "cudnn"} if name.startswith("cudnn") else HOPPER if "hopper" in file else {}
         with tempfile.TemporaryDirectory() as folder:
             shared = build(build_dir, pathlib.Path(folder), file, replacements)
-            seen = next((way for way, dtype, more in (HOPPER_WAYS if chosen is HOPPER else WAYS)
-                         if not run_parity(build_dir, shared, operation, dtype, {**more, **chosen})), None)
+            seen = next((way for way, dtype, more in ways_of(file, operation)
+                         if not run(build_dir, shared, operation, dtype, {**more, **chosen})), None)
         print(f"ok   {name}: seen, {seen}" if seen else f"FAIL {name}: not seen", flush=True)
         unseen += not seen
     print(f"{len(mistakes) - unseen} passed, {unseen} failed")

@@ -1,6 +1,7 @@
 // The part of the CUDA runtime that kernels/cuda calls, on the host: streams, copies, memory.
 // Streams run their work when it is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits
-// for it. Devices are devices.cpp's, capture and graphs are graph.cpp's. C++.
+// for it: streams that wait for each other then by turns, as ATEDM_EMULATED_SCHEDULE has it.
+// Devices are devices.cpp's, capture and graphs are graph.cpp's. C++.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/stream.hpp"
 
@@ -14,18 +15,37 @@ using guard = std::lock_guard<std::recursive_mutex>;
 
 std::vector<CUstream_st *> emulated::streams;
 
+static bool is_ready(const CUstream_st *s)
+{
+    return !s->queue.empty() && (!s->queue.front().awaits || !s->queue.front().awaits->stream);
+}
+
 static void run_first(CUstream_st *s)
 {
-    emulated::task_pointer t = s->queue.front();
+    emulated::task_pointer t = s->queue.front().task;
     s->queue.pop_front();
     emulated::unlock opened(s->device);
-    t->run(t->closure);
+    if (t)
+        t->run(t->closure);
+}
+
+// The stream comes nearer to its end, or one to its own that waits for it or that it waits for.
+// Others stand still until somebody asks them.
+static void advance(CUstream_st *s)
+{
+    while (!is_ready(s))
+        s = s->queue.front().awaits->stream;
+    std::vector<CUstream_st *> ready = {s};
+    for (CUstream_st *other : emulated::streams)
+        if (other != s && other->family == s->family && is_ready(other))
+            ready.push_back(other);
+    run_first(ready[emulated::pick(ready.size())]);
 }
 
 static void drain(CUstream_st *s)
 {
     while (!s->queue.empty())
-        run_first(s);
+        advance(s);
 }
 
 static void drain_all()
@@ -37,6 +57,17 @@ static void drain_all()
 namespace emulated
 {
 
+size_t pick(size_t n)
+{
+    static uint64_t x = setting().seed * 0x9e3779b97f4a7c15u | 1; // Marsaglia's xorshift64
+    if (setting().schedule != settings::RANDOM)
+        return setting().schedule == settings::FORWARD ? 0 : n - 1;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return (size_t)((x >> 32) * n >> 32);
+}
+
 int device_of(cudaStream_t stream)
 {
     if (!stream)
@@ -47,7 +78,14 @@ int device_of(cudaStream_t stream)
 void run_until(cudaStream_t stream, const std::function<bool()> &passed)
 {
     while (!passed() && !stream->queue.empty())
-        run_first(stream);
+        advance(stream);
+}
+
+void append(CUstream_st *stream, const work &w)
+{
+    stream->queue.push_back(w);
+    if (!setting().late)
+        drain(stream);
 }
 
 cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, void (*drop)(void *))
@@ -56,11 +94,9 @@ cudaError_t enqueue(cudaStream_t stream, void (*run)(void *), void *closure, voi
     auto t = std::make_shared<task>(run, closure, drop);
     if (cudaError_t error = use(device_of(stream)))
         return error;
-    if (stream->capture != cudaStreamCaptureStatusNone)
+    if (stream->capture)
         return capture(stream, t);
-    stream->queue.push_back(t);
-    if (!setting().late)
-        drain(stream);
+    append(stream, {t, nullptr});
     return cudaSuccess;
 }
 
@@ -215,7 +251,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
         return error;
     if (stream->queue.empty())
         return cudaSuccess;
-    run_first(stream);
+    advance(stream);
     return cudaErrorNotReady;
 }
 
@@ -232,6 +268,8 @@ const char *cudaGetErrorName(cudaError_t error)
            : error == cudaErrorIllegalAddress           ? "cudaErrorIllegalAddress"
            : error == cudaErrorStreamCaptureUnsupported ? "cudaErrorStreamCaptureUnsupported"
            : error == cudaErrorStreamCaptureInvalidated ? "cudaErrorStreamCaptureInvalidated"
+           : error == cudaErrorStreamCaptureUnjoined    ? "cudaErrorStreamCaptureUnjoined"
+           : error == cudaErrorStreamCaptureIsolation   ? "cudaErrorStreamCaptureIsolation"
                                                         : "cudaError";
 }
 

@@ -1,4 +1,4 @@
-// Streams of the fake runtime, for runtime.cpp and graph.cpp. C++.
+// Streams of the fake runtime, for runtime.cpp, events.cpp and graph.cpp. C++.
 #ifndef ATEDM_TESTS_EMULATED_STREAM_HPP
 #define ATEDM_TESTS_EMULATED_STREAM_HPP
 
@@ -29,6 +29,33 @@ struct task {
 };
 using task_pointer = std::shared_ptr<task>;
 
+// A place in a stream.
+struct mark {
+    CUstream_st *stream; // NULL: passed
+};
+using mark_pointer = std::shared_ptr<mark>;
+
+// What stands in a stream: something to do, or to wait for.
+struct work {
+    task_pointer task;
+    mark_pointer awaits;
+};
+
+// What a capture has so far. Nodes come behind the earlier ones that they name, and are otherwise
+// without order.
+struct node {
+    task_pointer task;
+    std::vector<size_t> after;
+};
+struct capturing {
+    CUstream_st *origin;
+    cudaStreamCaptureMode mode;
+    std::thread::id capturer;
+    bool valid = true, over = false;
+    std::vector<node> nodes;
+};
+using capture_pointer = std::shared_ptr<capturing>;
+
 } // namespace emulated
 
 struct CUstream_st {
@@ -36,11 +63,10 @@ struct CUstream_st {
     {
     }
     int device;
-    std::deque<emulated::task_pointer> queue;
-    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
-    std::thread::id capturer;
-    std::vector<emulated::task_pointer> captured;
+    std::deque<emulated::work> queue;
+    const void *family = this;         // of streams that wait for each other
+    emulated::capture_pointer capture; // NULL: it captures nothing
+    std::vector<size_t> last;          // nodes that its next one comes behind
 };
 
 namespace emulated
@@ -48,9 +74,20 @@ namespace emulated
 
 extern std::vector<CUstream_st *> streams; // guarded by lock
 
-// Holds under lock: work for a stream that is capturing.
+// All of these hold under lock.
+
+// Which of `n` things that may happen now happens first, as the schedule has it: the first, the
+// last, or any.
+size_t pick(size_t n);
+// Work for a stream that does not capture.
+void append(CUstream_st *stream, const work &w);
+// Work for a stream that is capturing.
 cudaError_t capture(CUstream_st *stream, const task_pointer &t);
-// Holds under lock: a call that a capture does not allow, on its own stream or (`any`) at all.
+// The stream waits for an event, where it or the event's stream captures: `captured` and `last` are
+// where that was recorded, NULL: outside of captures.
+cudaError_t wait_captured(CUstream_st *stream, const capture_pointer &captured,
+                          const std::vector<size_t> &last);
+// A call that a capture does not allow, on its own stream or (`any`) at all.
 cudaError_t forbid(CUstream_st *stream);
 cudaError_t forbid_any();
 

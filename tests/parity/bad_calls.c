@@ -391,6 +391,41 @@ static void sampler_calls(fixture *f)
     ACCEPTED(atedm_image_finish(f->s, f->x, f->bytes, 0));
 }
 
+static void do_nothing(void *user)
+{
+}
+
+// Work aside begins, ends and is joined, in this order, and only some operations are done there.
+static void aside_calls(fixture *f)
+{
+    atedm_stream *s = f->s;
+    const atedm_prune_span p = {0, 4, 0, 2};
+    const atedm_linear_args linear = {.weight = f->linear, .x = f->x, .y = f->y, .rows = 2};
+    float value = 0;
+    ACCEPTED(atedm_stream_begin_aside(s), atedm_select_tokens(s, f->f, f->kept, &p, 1),
+             atedm_stream_end_aside(s), atedm_linear(s, &linear), atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_end_aside(s));
+    REFUSED(atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_begin_aside(s)); // and then waiting, as below
+    REFUSED(atedm_stream_begin_aside(s), atedm_stream_end_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_stream_begin_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_stream_end_aside(s), atedm_stream_begin_aside(s),
+            atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_linear(s, &linear), atedm_stream_end_aside(s),
+            atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_add(s, f->x, f->x, f->y, 4),
+            atedm_stream_end_aside(s), atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_copy(s, f->x, f->y, 4), atedm_stream_end_aside(s),
+            atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_download(s, f->f, &value, 4),
+            atedm_stream_end_aside(s), atedm_stream_join_aside(s));
+    REFUSED(atedm_stream_begin_aside(s), atedm_stream_end_aside(s),
+            atedm_stream_repeat(s, &value, sizeof value, do_nothing, NULL),
+            atedm_stream_join_aside(s));
+    ACCEPTED(atedm_stream_begin_aside(s), atedm_stream_end_aside(s), atedm_stream_join_aside(s));
+}
+
 // The first failure is kept, operations after it neither run nor count, and sync clears it.
 static void sticky_failure(fixture *f)
 {
@@ -530,6 +565,7 @@ int parity_bad_calls(atedm_stream *stream)
     random_calls(&f);
     prune_calls(&f);
     sampler_calls(&f);
+    aside_calls(&f);
     sticky_failure(&f);
     weight_calls(&f);
     fixture_finish(&f);
