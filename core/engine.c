@@ -438,9 +438,11 @@ static bool end_ready_texts(atedm_engine *e)
 }
 
 // While an evaluation is under way: pieces one after the other, as the device gets to their ends.
+// Where it is done at once there are some pieces all the same.
 static void do_pieces_meanwhile(atedm_engine *e)
 {
     const struct timespec nap = {.tv_nsec = NAP_NS};
+    (void)do_short_pieces(e);
     while (atedm_pipeline_step_busy(e->pipeline)) {
         if (do_short_piece(e))
             continue;
