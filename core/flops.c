@@ -125,6 +125,29 @@ atedm_op_counts atedm_unet_cost_block(const atedm_unet_cost *cost, int block,
     return counts;
 }
 
+// With several pruning layers every step ranks.
+uint64_t atedm_unet_cost_rank(const atedm_unet_cost *cost, int block, const atedm_prune_spec *spec)
+{
+    const atedm_block_info *info = &cost->blocks[block];
+    int64_t heads = cost->config.heads[info->level];
+    return rank_overhead(spec, heads, cost->config.channels[info->level] / heads,
+                         atedm_unet_cost_tokens(cost, block), cost->context_tokens);
+}
+
+atedm_op_counts atedm_unet_cost_step(const atedm_unet_cost *cost, const atedm_plan *plan, int k)
+{
+    const float *rho = atedm_plan_step(plan, k);
+    const bool *ranks = atedm_plan_ranks(plan, k);
+    atedm_op_counts counts = atedm_unet_cost_eval(cost, &plan->spec, rho);
+    for (int block = 0; block < cost->n_blocks; block++) {
+        int64_t tokens = atedm_unet_cost_tokens(cost, block);
+        int64_t kept = atedm_plan_kept(plan, k, block, cost->blocks[block].layers, tokens);
+        if (kept < tokens && !ranks[block])
+            counts.overhead -= atedm_unet_cost_rank(cost, block, &plan->spec);
+    }
+    return counts;
+}
+
 // ---- the rest of the UNet
 
 // A walk over the UNet's feature maps: the current one, and what has been counted.

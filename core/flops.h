@@ -31,6 +31,11 @@ atedm_op_counts atedm_unet_cost_eval(const atedm_unet_cost *cost, const atedm_pr
 // is the whole.
 atedm_op_counts atedm_unet_cost_block(const atedm_unet_cost *cost, int block,
                                       const atedm_prune_spec *spec, float rho);
+// The part of a pruned block's `overhead` that is ranking: what a step saves that takes the scores
+// of an earlier one.
+uint64_t atedm_unet_cost_rank(const atedm_unet_cost *cost, int block, const atedm_prune_spec *spec);
+// What step k of a plan costs a sample with a mask of its own.
+atedm_op_counts atedm_unet_cost_step(const atedm_unet_cost *cost, const atedm_plan *plan, int k);
 // Tokens of the block's grid; atedm_prune_keep of it stay behind its first pruning layer.
 int64_t atedm_unet_cost_tokens(const atedm_unet_cost *cost, int block);
 

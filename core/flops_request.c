@@ -26,7 +26,7 @@ static void plan_flops(const atedm_unet_cost *cost, const atedm_plan *plan, uint
     *ret_useful = 0;
     *ret_overhead = 0;
     for (int k = 0; k < plan->steps; k++) {
-        atedm_op_counts counts = atedm_unet_cost_eval(cost, &plan->spec, atedm_plan_step(plan, k));
+        atedm_op_counts counts = atedm_unet_cost_step(cost, plan, k);
         uint64_t overhead = overhead_flops(&counts);
         *ret_useful = add(*ret_useful, atedm_op_counts_flops(&counts) - overhead);
         *ret_overhead = add(*ret_overhead, overhead);

@@ -197,6 +197,10 @@ static void lay_out(atedm_generation *g, atedm_arena *arena)
     g->context = atedm_arena_take(arena, s, samples * context * element);
     g->condition =
         atedm_arena_take(arena, s, samples * (size_t)atedm_unet_embedding_dim(m->unet) * element);
+    size_t scores = (size_t)g->images * samples * (size_t)g->score_count;
+    g->scores = g->plan && g->plan->spec.score_interval > 1
+                    ? atedm_arena_take(arena, s, scores * sizeof *g->scores)
+                    : NULL;
 }
 
 static atedm_status allocate(atedm_generation *g, atedm_error *err)
@@ -229,8 +233,8 @@ static void cost_steps(atedm_generation *g)
     atedm_unet_cost_init(&cost, &g->p->model->config.parts.unet, g->h, g->w,
                          g->p->model->context_tokens);
     for (int k = 0; k < g->schedule.n; k++) {
-        atedm_op_counts counts = atedm_unet_cost_eval(&cost, g->plan ? &g->plan->spec : NULL,
-                                                      g->plan ? atedm_plan_step(g->plan, k) : NULL);
+        atedm_op_counts counts = g->plan ? atedm_unet_cost_step(&cost, g->plan, k)
+                                         : atedm_unet_cost_eval(&cost, NULL, NULL);
         for (int64_t i = 0; i < g->samples; i++) {
             atedm_op_counts_add(&g->step_counts[k], &counts);
             if (atedm_plan_shares_masks(g->plan))
@@ -248,6 +252,7 @@ static void init(atedm_generation *g, atedm_pipeline *p, const atedm_request *re
     g->h = request->height / scale;
     g->w = request->width / scale;
     g->channels = config->parts.vae.latent_channels;
+    g->score_count = atedm_unet_score_count(p->model->unet, g->h, g->w);
     g->images = request->num_images;
     g->samples = request->guidance_scale > 1 ? 2 : 1;
     g->zero_negative = !request->negative_prompt && config->force_zeros_for_empty_prompt;

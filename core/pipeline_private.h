@@ -59,6 +59,7 @@ struct atedm_generation {
     atedm_plan *plan; // NULL: off
     atedm_request_cost cost;
     int64_t h, w, channels; // of the latents
+    int64_t score_count;    // atedm_unet_score_count
     int64_t images;
     int64_t samples;    // an image: 2 with guidance (negative, positive), else 1
     bool zero_negative; // negative embeddings are zeros
@@ -75,7 +76,8 @@ struct atedm_generation {
     float *latents;     // [images, h, w, channels]
     void *context;      // act [samples * tokens, cross_attention_dim]
     void *condition;    // act [samples, embedding_dim]
-    float *staging;     // [host] [images, h, w, channels]: uploads stay valid until synced
+    float *scores;  // [images, samples, score_count], where rankings serve several steps; or NULL
+    float *staging; // [host] [images, h, w, channels]: uploads stay valid until synced
 };
 
 // One UNet evaluation and the sampler's step behind it, for lanes that go together, on the

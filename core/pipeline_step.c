@@ -12,6 +12,7 @@ typedef struct evaluation {
     int64_t samples;          // of all lanes
     atedm_generation *dumped; // NULL: none
     char *x, *y, *context, *condition;
+    float *scores; // NULL: no lane has rankings that serve several steps
 } evaluation;
 
 static size_t latent_elements(const atedm_generation *g)
@@ -46,6 +47,21 @@ static void gather(const evaluation *e)
     }
 }
 
+// The scores of lanes that have some, of the steps before, or for those behind.
+static void copy_scores(const evaluation *e, bool back)
+{
+    size_t at = 0;
+    for (size_t i = 0; e->scores && i < e->n; i++) {
+        const atedm_generation *g = e->lanes[i].generation;
+        size_t count = (size_t)(g->samples * g->score_count);
+        float *here = e->scores + at;
+        float *kept = g->scores ? g->scores + (size_t)e->lanes[i].image * count : NULL;
+        if (kept)
+            atedm_copy(e->s, back ? here : kept, back ? kept : here, count * sizeof *here);
+        at += count;
+    }
+}
+
 static bool is_dry(const evaluation *e)
 {
     return !e->model->dry;
@@ -64,6 +80,7 @@ static void evaluate(const evaluation *e)
                 .timestep = g->schedule.timesteps[step],
                 .prune = g->plan ? &g->plan->spec : NULL,
                 .rho = g->plan ? atedm_plan_step(g->plan, step) : NULL,
+                .ranks = g->scores ? atedm_plan_ranks(g->plan, step) : NULL,
                 // Of both halves of guidance: a random selection is to keep the same tokens of
                 // them.
                 .draw = atedm_splitmix(g->request->seed + (uint64_t)image, (uint64_t)step),
@@ -82,6 +99,7 @@ static void evaluate(const evaluation *e)
                            .h = first->h,
                            .w = first->w,
                            .y = e->y,
+                           .scores = e->scores,
                            .traced = e->dumped != NULL,
                            .trace = e->dumped && !is_dry(e) ? atedm_pipeline_dump_trace : NULL,
                            .trace_user = e->dumped,
@@ -126,9 +144,17 @@ void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *ar
     e.context = atedm_arena_take(arena, s, samples * context * element);
     e.condition = atedm_arena_take(
         arena, s, samples * (size_t)atedm_unet_embedding_dim(model->unet) * element);
+    bool scored = false;
+    for (size_t i = 0; i < n; i++)
+        scored |= lanes[i].generation->scores != NULL;
+    if (scored)
+        e.scores = atedm_arena_take(
+            arena, s, samples * (size_t)lanes[0].generation->score_count * sizeof *e.scores);
     if (!atedm_stream_failed(s)) {
         gather(&e);
+        copy_scores(&e, false);
         evaluate(&e);
+        copy_scores(&e, true);
         if (e.dumped && !is_dry(&e))
             atedm_pipeline_dump_noise(e.dumped, (int64_t)n, e.y);
         step_samplers(&e);

@@ -191,6 +191,29 @@ static atedm_status solve_budget(const resolver *r, int64_t *ret_ratio, atedm_er
     return ATEDM_OK;
 }
 
+// Where a block loses tokens, and has no scores that are recent enough.
+static void plan_rankings(atedm_plan *plan, const atedm_unet_cost *cost)
+{
+    for (int block = 0; block < plan->n_blocks; block++) {
+        int64_t tokens = atedm_unet_cost_tokens(cost, block);
+        int layers = cost->blocks[block].layers, last = -plan->spec.score_interval;
+        for (int k = 0; k < plan->steps; k++) {
+            if (atedm_plan_kept(plan, k, block, layers, tokens) == tokens ||
+                k - last < plan->spec.score_interval)
+                continue;
+            plan->ranks[(ptrdiff_t)k * plan->n_blocks + block] = true;
+            last = k;
+        }
+    }
+}
+
+static bool is_interval_valid(const atedm_prune_spec *spec)
+{
+    int interval = spec->score_interval;
+    return interval == 1 || (interval > 1 && interval <= ATEDM_MAX_SCORE_INTERVAL &&
+                             spec->n_prune_after == 1 && spec->score_map != ATEDM_SCORE_RANDOM);
+}
+
 atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps, const atedm_unet_cost *cost,
                                atedm_plan **ret_plan, atedm_error *err)
 {
@@ -201,6 +224,11 @@ atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps, const at
     if (isnan(spec->flops_budget) && !has_ratio)
         return atedm_error_set(err, ATEDM_ERR_INVALID, "ratio %g, not within 0..%g", spec->ratio,
                                ATEDM_RATIO_MAX);
+    if (!is_interval_valid(spec))
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "a ranking serves %d steps, not 1..%d, or more than 1 with the map "
+                               "\"random\" or several pruning layers",
+                               spec->score_interval, ATEDM_MAX_SCORE_INTERVAL);
     resolver r;
     resolver_init(&r, spec, steps, cost);
     atedm_status status = check_skips(r.phases, r.n_phases, cost, err);
@@ -223,7 +251,8 @@ atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps, const at
     plan->steps = steps;
     plan->n_blocks = cost->n_blocks;
     plan->rho = calloc((size_t)steps * (size_t)cost->n_blocks, sizeof *plan->rho);
-    if (!plan->rho) {
+    plan->ranks = calloc((size_t)steps * (size_t)cost->n_blocks, sizeof *plan->ranks);
+    if (!plan->rho || !plan->ranks) {
         atedm_plan_destroy(plan);
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a plan of %d steps", steps);
     }
@@ -232,6 +261,7 @@ atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps, const at
         for (; k < r.end[p]; k++)
             phase_rho(&r, p, plan->ratio, plan->rho + (ptrdiff_t)k * plan->n_blocks);
     }
+    plan_rankings(plan, cost);
     *ret_plan = plan;
     return ATEDM_OK;
 }
@@ -241,12 +271,18 @@ void atedm_plan_destroy(atedm_plan *plan)
     if (!plan)
         return;
     free(plan->rho);
+    free(plan->ranks);
     free(plan);
 }
 
 const float *atedm_plan_step(const atedm_plan *plan, int k)
 {
     return plan->rho + (ptrdiff_t)k * plan->n_blocks;
+}
+
+const bool *atedm_plan_ranks(const atedm_plan *plan, int k)
+{
+    return plan->ranks + (ptrdiff_t)k * plan->n_blocks;
 }
 
 int64_t atedm_plan_kept(const atedm_plan *plan, int k, int block, int layers, int64_t tokens)

@@ -18,6 +18,7 @@
 #define ATEDM_MAX_PRUNE_LAYERS 8 // entries of prune_after
 #define ATEDM_MAX_LEVELS 8       // feature levels of a UNet
 #define ATEDM_BLOCK_NAME_MAX 16  // "down.1.0", terminator included
+#define ATEDM_MAX_SCORE_INTERVAL 1000
 
 // Ratios and shares of the steps count in millionths: a ratio that passed through a float keeps the
 // same tokens, and products that are whole or half in decimal notation (0.7 * 1600, 0.3 * 15) are
@@ -103,7 +104,11 @@ typedef struct atedm_prune_spec {
                                              // it does not have
     size_t n_prune_after;
     atedm_score_map score_map;
-    atedm_rank_params rank;    // of no meaning with ATEDM_SCORE_RANDOM
+    atedm_rank_params rank; // of no meaning with ATEDM_SCORE_RANDOM
+    // Steps that a ranking serves, 1..ATEDM_MAX_SCORE_INTERVAL: a block's tokens are ranked anew
+    // where their scores are so many steps old. 1 with ATEDM_SCORE_RANDOM, and with several
+    // pruning layers, whose later ones rank the tokens that earlier ones leave.
+    int score_interval;
     atedm_selection selection; // of no meaning with ATEDM_SCORE_RANDOM
     atedm_recovery recovery;
     atedm_copy_kind copy;
@@ -140,7 +145,8 @@ typedef struct atedm_plan {
     double ratio; // the plan's ratio, in whole millionths, solved where a budget was given
     int steps;
     int n_blocks;
-    float *rho; // [steps][n_blocks]; 0 = not pruned
+    float *rho;  // [steps][n_blocks]; 0 = not pruned
+    bool *ranks; // [steps][n_blocks]: loses tokens, by scores of this step
 } atedm_plan;
 
 // Whether the halves of guidance follow one choice, which is made and costs once; NULL: nothing is
@@ -162,6 +168,7 @@ ATEDM_MUST_CHECK atedm_status atedm_plan_create(const atedm_prune_spec *spec, in
                                                 atedm_error *err);
 void atedm_plan_destroy(atedm_plan *plan);                   // NULL allowed
 const float *atedm_plan_step(const atedm_plan *plan, int k); // [n_blocks]
+const bool *atedm_plan_ranks(const atedm_plan *plan, int k); // [n_blocks]
 // Tokens of `tokens` that are alive at the end of attention block `block`, which has `layers`
 // layers, at step k.
 int64_t atedm_plan_kept(const atedm_plan *plan, int k, int block, int layers, int64_t tokens);

@@ -178,9 +178,10 @@ static json_t *score_json(const atedm_prune_spec *spec)
     const char *map = atedm_score_map_names[spec->score_map];
     if (spec->score_map == ATEDM_SCORE_RANDOM)
         return json_pack("{s:s}", "map", map);
-    return json_pack("{s:s, s:s, s:i, s:f}", "map", map, "heads",
+    return json_pack("{s:s, s:s, s:i, s:f, s:i}", "map", map, "heads",
                      spec->rank.heads == ATEDM_HEADS_MEAN ? "mean" : "rms", "max_iterations",
-                     spec->rank.max_iterations, "tolerance", plain_double(spec->rank.tolerance));
+                     spec->rank.max_iterations, "tolerance", plain_double(spec->rank.tolerance),
+                     "interval", spec->score_interval);
 }
 
 static json_t *pruning_json(const atedm_plan *plan)

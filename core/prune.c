@@ -66,6 +66,21 @@ atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int in
     return wants;
 }
 
+// The scores of sample i that are kept from step to step; NULL where each step has its own.
+static float *kept_scores(const atedm_prune_state *state, int64_t i)
+{
+    const atedm_transformer_run *run = state->run;
+    bool kept = run->scores && run->args->samples[i].prune->score_interval > 1;
+    return kept ? run->scores + i * run->score_stride : NULL;
+}
+
+// Whether sample i, which chooses here, takes the scores of an earlier step.
+static bool reuses_scores(const atedm_prune_state *state, int64_t i)
+{
+    const bool *ranks = state->run->args->samples[i].ranks;
+    return ranks && !ranks[state->run->block];
+}
+
 // Fills in the packing after the layer and takes memory for what has to be remembered.
 static atedm_prune_level *begin_level(atedm_prune_state *state, int index)
 {
@@ -98,7 +113,7 @@ static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level 
     int64_t n = 0;
     for (int64_t i = 0; i < level->before.n; i++) {
         const atedm_prune_spec *spec = run->args->samples[i].prune;
-        if (!chooses(state, level, i) || spec->score_map != which)
+        if (!chooses(state, level, i) || spec->score_map != which || reuses_scores(state, i))
             continue;
         int64_t first = level->before.first[i], count = level->before.count[i];
         int64_t text = run->args->context_tokens;
@@ -366,10 +381,23 @@ static void add_sources(const atedm_prune_state *state, const atedm_prune_level 
                    spans, n);
 }
 
-void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
-                        const void *x)
+// Scores from where they are kept to the level of those samples that reuse them, or `back` of those
+// that have ranked. Not aside.
+static void move_scores(const atedm_prune_state *state, const atedm_prune_level *level, bool back)
 {
-    atedm_prune_level *level = begin_level(state, index);
+    for (int64_t i = 0; i < level->before.n; i++) {
+        float *kept = chooses(state, level, i) ? kept_scores(state, i) : NULL;
+        if (!kept || back == reuses_scores(state, i))
+            continue;
+        float *here = level->scores + level->before.first[i];
+        atedm_copy(state->run->s, back ? here : kept, back ? kept : here,
+                   (size_t)level->before.count[i] * sizeof *here);
+    }
+}
+
+static void choose(const atedm_prune_state *state, atedm_prune_level *level, int index,
+                   const atedm_layer_maps *maps, const void *x)
+{
     rank_by_map(state, level, maps, ATEDM_SCORE_SELF);
     rank_by_map(state, level, maps, ATEDM_SCORE_CROSS);
     rank_at_random(state, level, index);
@@ -379,13 +407,23 @@ void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_m
     weigh(state, level);
 }
 
+void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
+                        const void *x)
+{
+    atedm_prune_level *level = begin_level(state, index);
+    move_scores(state, level, false);
+    choose(state, level, index, maps, x);
+}
+
 void atedm_prune_choose_aside(atedm_prune_state *state, int index, const atedm_source_map *self)
 {
     atedm_stream *s = state->run->s;
+    atedm_prune_level *level = begin_level(state, index);
+    move_scores(state, level, false);
     atedm_stream_begin_aside(s);
-    atedm_prune_choose(state, index, &(atedm_layer_maps){.self = *self}, NULL);
+    choose(state, level, index, &(atedm_layer_maps){.self = *self}, NULL);
     atedm_stream_end_aside(s);
-    state->levels[state->n_levels - 1].aside = true;
+    level->aside = true;
 }
 
 void *atedm_prune_drop(atedm_prune_state *state, void *x)
@@ -394,6 +432,7 @@ void *atedm_prune_drop(atedm_prune_state *state, void *x)
     if (level->aside)
         atedm_stream_join_aside(state->run->s);
     level->aside = false;
+    move_scores(state, level, true);
     void *kept = atedm_arena_take(state->run->arena, state->run->s,
                                   (size_t)level->after.rows * token_bytes(state));
     gather_kept(state, level, x, kept, token_bytes(state));

@@ -300,9 +300,21 @@ static void read_rank(const scope *s, atedm_rank_params *rank)
     rank->tolerance = (float)tolerance;
 }
 
+static void read_interval(const scope *s, atedm_prune_spec *spec)
+{
+    static const char key[] = "interval";
+    const json_t *item = json_object_get(s->object, key);
+    if (!item || !check_int(s, key, item, 1, ATEDM_MAX_SCORE_INTERVAL))
+        return;
+    spec->score_interval = (int)json_integer_value(item);
+    if (spec->score_interval > 1 && spec->n_prune_after > 1)
+        wrong(s, key, "is %d, but with several layers in \"prune_after\" has to be 1",
+              spec->score_interval);
+}
+
 static void read_score(const scope *outer, atedm_prune_spec *spec)
 {
-    static const char *const known[] = {"map", "heads", "max_iterations", "tolerance"};
+    static const char *const known[] = {"map", "heads", "max_iterations", "tolerance", "interval"};
     scope s = {.object = json_object_get(outer->object, "score"), .errors = outer->errors};
     if (!s.object)
         return;
@@ -317,6 +329,7 @@ static void read_score(const scope *outer, atedm_prune_spec *spec)
     spec->score_map = (atedm_score_map)place;
     if (spec->score_map != ATEDM_SCORE_RANDOM) {
         read_rank(&s, &spec->rank);
+        read_interval(&s, spec);
         return;
     }
     for (size_t i = 1; i < N_NAMES(known); i++)

@@ -34,6 +34,8 @@ typedef struct atedm_transformer_run {
     const uint64_t *draws; // [device] [n]: what chance in pruning starts from
     int64_t h, w;          // of the block's grid
     int block;             // index in execution order: column of a sample's rho
+    float *scores; // [device] of the block, sample i's at i * score_stride; as those of args
+    int64_t score_stride;
 } atedm_transformer_run;
 
 // y = x + block(x), both [device] act [n, h, w, channels]; y may be x.

@@ -254,6 +254,22 @@ static int64_t side(int64_t full, int level)
     return (full + ((int64_t)1 << level) - 1) >> level;
 }
 
+// Of the first `n_blocks` attention blocks.
+static int64_t count_tokens(const atedm_unet *unet, int n_blocks, int64_t h, int64_t w)
+{
+    int64_t count = 0;
+    for (int i = 0; i < n_blocks; i++) {
+        int level = unet->blocks[i].info.level;
+        count += side(h, level) * side(w, level);
+    }
+    return count;
+}
+
+int64_t atedm_unet_score_count(const atedm_unet *unet, int64_t h, int64_t w)
+{
+    return count_tokens(unet, unet->n_blocks, h, w);
+}
+
 // A feature map of `channels` at `level`.
 static void *take_map(unet_run *r, int level, int64_t channels)
 {
@@ -284,6 +300,10 @@ static void attention(unet_run *r, const unet_stage *stage, int i, void *x)
         .w = side(r->args->w, stage->level),
         .block = (int)(stage->attentions[i] - r->unet->blocks),
     };
+    if (r->args->scores) {
+        run.score_stride = atedm_unet_score_count(r->unet, r->args->h, r->args->w);
+        run.scores = r->args->scores + count_tokens(r->unet, run.block, r->args->h, r->args->w);
+    }
     atedm_transformer_forward(stage->attentions[i], &run, x, x);
 }
 

@@ -74,6 +74,8 @@ typedef struct atedm_unet_sample {
     double timestep;
     const atedm_prune_spec *prune; // NULL: off
     const float *rho;              // [n_blocks], with prune
+    const bool *ranks; // [n_blocks]: where it is pruned by scores of its own; elsewhere by those in
+                       // `scores`. NULL: everywhere
     uint64_t draw; // what chance in pruning starts from (atedm_random_scores): of image and step
     int mask_from; // 0: its own mask; d: keeps and copies the tokens that sample i + d does, which
                    // has the same rho and a mask of its own
@@ -86,11 +88,18 @@ typedef struct atedm_unet_args {
     const void *condition; // [device] act [n, embedding_dim], from atedm_unet_embed_condition
     const atedm_unet_sample *samples; // [host] [n], n <= ATEDM_UNET_MAX_SAMPLES
     int64_t n, h, w;
-    void *y;     // [device] act [n, h, w, out_channels]: the prediction
+    void *y; // [device] act [n, h, w, out_channels]: the prediction
+    // [device] F32 [n, atedm_unet_score_count]: for samples with an interval of scores over 1,
+    // their scores of each block in turn, of the last step that ranked there; replaced where this
+    // one ranks. NULL where there is no such sample.
+    float *scores;
     bool traced; // take the scratch memory that a trace needs, also where none is called
     atedm_prune_trace_fn trace; // NULL, or called for each pruned sample of each block (and syncs)
     void *trace_user;
 } atedm_unet_args;
+
+// Tokens of all attention blocks at a latent of h x w.
+int64_t atedm_unet_score_count(const atedm_unet *unet, int64_t h, int64_t w);
 
 // One evaluation. Enqueues on `s`; failures are the stream's.
 void atedm_unet_forward(const atedm_unet *unet, atedm_stream *s, atedm_arena *arena,

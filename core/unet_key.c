@@ -5,10 +5,12 @@
 #include <string.h>
 
 _Static_assert(sizeof(atedm_unet_key) <= ATEDM_REPEAT_KEY_MAX, "keys are within the limit");
-_Static_assert(sizeof(atedm_unet_key_head) == 12 * 8, "no padding");
+_Static_assert(sizeof(atedm_unet_key_head) == 13 * 8, "no padding");
 _Static_assert(sizeof(atedm_unet_key_sample) ==
-                   (12 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
+                   (14 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
                "no padding");
+_Static_assert(ATEDM_MAX_BLOCKS <= 64, "a bit for each block");
+
 static void set_sample(const atedm_unet_sample *sample, int n_blocks, atedm_unet_key_sample *key)
 {
     *key = (atedm_unet_key_sample){.mask_from = sample->mask_from};
@@ -28,6 +30,9 @@ static void set_sample(const atedm_unet_sample *sample, int n_blocks, atedm_unet
     key->heads = spec->rank.heads;
     key->max_iterations = spec->rank.max_iterations;
     key->tolerance = (double)spec->rank.tolerance;
+    key->score_interval = spec->score_interval;
+    for (int block = 0; sample->ranks && block < n_blocks; block++)
+        key->reuses |= (uint64_t)!sample->ranks[block] << block;
     if (spec->enabled)
         memcpy(key->rho, sample->rho, (size_t)n_blocks * sizeof *key->rho);
 }
@@ -42,6 +47,7 @@ size_t atedm_unet_key_make(const atedm_unet *unet, int n_blocks, const atedm_une
         .context = args->context,
         .embedding = embedding,
         .draws = draws,
+        .scores = args->scores,
         .y = args->y,
         .scratch = (const void *)((uintptr_t)arena->base + arena->used),
         .context_tokens = args->context_tokens,

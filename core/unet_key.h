@@ -9,7 +9,7 @@
 // Fields are 8 bytes each, so that there is no padding to compare.
 typedef struct atedm_unet_key_head {
     const atedm_unet *unet; // its weights
-    const void *x, *context, *embedding, *draws, *y, *scratch;
+    const void *x, *context, *embedding, *draws, *y, *scratch, *scores;
     int64_t context_tokens, n, h, w, traced;
 } atedm_unet_key_head;
 
@@ -18,8 +18,9 @@ typedef struct atedm_unet_key_sample {
     int64_t pruned; // 0: the following are 0 too
     int64_t enabled, score_map, selection, recovery, copy, proportional_attention;
     int64_t prune_after[ATEDM_MAX_PRUNE_LAYERS], n_prune_after;
-    int64_t heads, max_iterations;
+    int64_t heads, max_iterations, score_interval;
     double tolerance;
+    uint64_t reuses;             // bit b: block b takes scores of an earlier step
     float rho[ATEDM_MAX_BLOCKS]; // 0 behind the last block
 } atedm_unet_key_sample;
 

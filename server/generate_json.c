@@ -368,12 +368,13 @@ static json_t *score_json(const atedm_prune_spec *spec)
 {
     const char *map = atedm_score_map_names[spec->score_map];
     if (spec->score_map == ATEDM_SCORE_RANDOM)
-        return json_pack("{s:s, s:n, s:n, s:n}", "map", map, "heads", "max_iterations",
-                         "tolerance");
-    return json_pack("{s:s, s:s, s:i, s:f}", "map", map, "heads",
+        return json_pack("{s:s, s:n, s:n, s:n, s:n}", "map", map, "heads", "max_iterations",
+                         "tolerance", "interval");
+    return json_pack("{s:s, s:s, s:i, s:f, s:i}", "map", map, "heads",
                      spec->rank.heads == ATEDM_HEADS_RMS ? "rms" : "mean", "max_iterations",
                      spec->rank.max_iterations, "tolerance",
-                     round((double)spec->rank.tolerance * 1e9) / 1e9);
+                     round((double)spec->rank.tolerance * 1e9) / 1e9, "interval",
+                     spec->score_interval);
 }
 
 json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)

@@ -202,11 +202,12 @@ class BadInput(unittest.TestCase):
                 self.assertTrue(all(p.startswith("/pruning/" + name) for p in answer.pointers()),
                                 f"{name} {value}: {answer.body}")
         for name, value in (("map", "x"), ("heads", "x"), ("max_iterations", 0),
-                            ("max_iterations", 65), ("tolerance", -1), ("unknown", 1)):
+                            ("max_iterations", 65), ("tolerance", -1), ("interval", 0), ("interval", 1001), ("unknown", 1)):
             self.check_field({"pruning": {"score": {name: value}}}, "/pruning/score/" + name)
-        for name, value in (("heads", "rms"), ("max_iterations", 8), ("tolerance", 0)):
+        for name, value in (("heads", "rms"), ("max_iterations", 8), ("tolerance", 0), ("interval", 1)):
             self.check_field({"pruning": {"score": {"map": "random", name: value}}},
                              "/pruning/score/" + name)
+        self.check_field({"pruning": {"prune_after": [0, 1], "score": {"interval": 2}}}, "/pruning/score/interval")
         self.check_field({"pruning": {"phases": [{"until": 1, "ratio": 0.5, "skip": ["up.9.9"]}]}},
                          "/pruning/phases")
 

@@ -22,7 +22,8 @@ def crowd():
     for i in range(CROWD):
         pruning = rng.choice(["off", "at-edm-a", "at-edm-c", "at-edm-dagger",
                               {"ratio": rng.choice([0.3, 0.8]), "recovery": rng.choice(["cosine", "nearest", "zero"])},
-                              {"preset": "at-edm-b", "score": {"map": rng.choice(["cross", "random"])}}])
+                              {"preset": "at-edm-b", "score": {"map": rng.choice(["cross", "random"])}},
+                              {"preset": "at-edm-c", "score": {"interval": rng.choice([2, 3])}}])
         requests.append({
             "prompt": f"crowd {i}", "seed": i, "steps": rng.randint(1, 6), "num_images": rng.choice([1, 1, 2]),
             "width": rng.choice([32, 64]), "height": rng.choice([32, 64]), "pruning": pruning,

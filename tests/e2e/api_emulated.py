@@ -4,7 +4,8 @@ import unittest
 
 from daemon import Daemon, images_of, series, wait_until
 
-PRUNINGS = ("off", "at-edm-c", {"ratio": 0.5, "recovery": "cosine"}, {"preset": "at-edm-b", "score": {"map": "cross"}})
+PRUNINGS = ("off", "at-edm-c", {"ratio": 0.5, "recovery": "cosine"}, {"preset": "at-edm-b", "score": {"map": "cross"}},
+            {"preset": "at-edm-b", "score": {"interval": 2}})
 
 
 class Emulated(unittest.TestCase):

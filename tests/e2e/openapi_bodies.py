@@ -59,8 +59,10 @@ WRONG = [
     ({"pruning": {"prune_after": list(range(9))}}, ["/pruning/prune_after"]),
     ({"pruning": {"score": "self"}}, ["/pruning/score"]),
     ({"pruning": {"score": {"maps": "self"}}}, ["/pruning/score/maps"]),
-    ({"pruning": {"score": {"map": "random", "heads": "rms", "tolerance": 0}}},
-     ["/pruning/score/heads", "/pruning/score/tolerance"]),
+    ({"pruning": {"score": {"map": "random", "heads": "rms", "tolerance": 0, "interval": 1}}},
+     ["/pruning/score/heads", "/pruning/score/tolerance", "/pruning/score/interval"]),
+    ({"pruning": {"score": {"interval": 0}}}, ["/pruning/score/interval"]),
+    ({"pruning": {"score": {"interval": 1001}}}, ["/pruning/score/interval"]),
     ({"pruning": {"selection": "best"}}, ["/pruning/selection"]),
     ({"pruning": {"recovery": "zeros"}}, ["/pruning/recovery"]),
 ]
@@ -80,7 +82,7 @@ GOOD = [
     {"pruning": {"flops_budget": 0.99, "phases": [{"until": 0.5, "ratio": 0.1}, {"until": 1}]}},
     {"pruning": {"skip_levels": [1, 1], "prune_after": [0, 31], "recovery": "zero"}},
     {"pruning": {"score": {"map": "random"}, "selection": "top"}},
-    {"pruning": {"score": {"map": "cross", "heads": "mean", "max_iterations": 64, "tolerance": 2}}},
+    {"pruning": {"score": {"map": "cross", "heads": "mean", "max_iterations": 64, "tolerance": 2, "interval": 1000}}},
 ]
 
 # What only the daemon can know, or JSON Schema has no words for; the document says so in others.

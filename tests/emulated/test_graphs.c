@@ -446,18 +446,21 @@ Test(cuda_graphs, uploads_are_not_recorded)
 
 // ---- whole requests
 
+#define STEPS 8
+
 static atedm_request make_request(const char *preset, uint64_t seed)
 {
     atedm_request r = pipeline_bench_request(preset);
     r.seed = seed;
     r.width = r.height = SIDE / 2;
-    r.steps = 6;
+    r.steps = STEPS;
     return r;
 }
 
 #define REQUESTS 3
 
-// Unpruned; by a schedule that changes on the way, halves choosing for themselves; the default.
+// Unpruned; by a schedule that changes on the way, halves choosing for themselves; with rankings
+// that serve two steps.
 static void make_requests(atedm_request requests[REQUESTS])
 {
     static const char *const presets[REQUESTS] = {"off", "at-edm-b", "at-edm-c"};
@@ -466,6 +469,7 @@ static void make_requests(atedm_request requests[REQUESTS])
     requests[1].prune.score_map = ATEDM_SCORE_CROSS;
     requests[1].prune.recovery = ATEDM_RECOVER_NEAREST;
     requests[1].prune.masks = ATEDM_MASKS_OWN;
+    requests[2].prune.score_interval = 2;
 }
 
 static size_t picture_bytes(const atedm_request *r)
@@ -513,7 +517,7 @@ Test(cuda_graphs, pictures_are_those_of_direct_runs)
     for (int i = 0; i < REQUESTS; i++)
         alone[i] = pipeline_bench_generate(&b, &requests[i]);
     atedm_pipeline_counts(b.pipeline, direct);
-    cr_expect_eq(atedm_pipeline_repeats(b.pipeline)->direct, 6 * REQUESTS);
+    cr_expect_eq(atedm_pipeline_repeats(b.pipeline)->direct, STEPS * REQUESTS);
     pipeline_bench_close(&b);
     unsetenv("ATEDM_CUDA_GRAPHS");
     b = pipeline_bench_open("cuda", ATEDM_F32);

@@ -65,7 +65,7 @@ static bool run_pruning(void *user, fuzz_rng *rng)
     static const char *const good[] = {
         "{\"preset\": \"at-edm-d\", \"ratio\": 0.5, \"schedule\": \"dsap\", \"tau\": 0.25,"
         " \"skip_levels\": [2, 0], \"prune_after\": [0, 3], \"score\": {\"map\": \"cross\","
-        " \"heads\": \"mean\", \"max_iterations\": 64, \"tolerance\": 0},"
+        " \"heads\": \"mean\", \"max_iterations\": 64, \"tolerance\": 0, \"interval\": 2},"
         " \"recovery\": \"cosine\"}",
         "{\"flops_budget\": 0.6, \"schedule\": \"phases\", \"phases\": [{\"until\": 0.3,"
         " \"ratio\": 0.2, \"skip\": [\"down.1.0\", \"up.last\"]}, {\"until\": 1}]}",

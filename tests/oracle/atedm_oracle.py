@@ -35,6 +35,7 @@ class Method:
     heads: str = "rms"
     max_iterations: int = 8
     tolerance: float = 1e-3
+    interval: int = 1
     selection: str = "sampled"
     recovery: str = "attention"
     copy: str = "update"
@@ -230,9 +231,11 @@ def run_sample(
     margins: Margins,
     chance: tuple[int, int],
     follow: SampleTrace | None,
+    earlier: Tensor | None,
 ) -> tuple[Tensor, SampleTrace]:
     """All layers of a block over one sample's tokens [N, C], with pruning and recovery; what is kept and copied is
-    what `follow` says, if there is one. `chance`: what it starts from, and the block's place."""
+    what `follow` says, if there is one. `chance`: what it starts from, and the block's place. `earlier`: scores in
+    place of a ranking."""
     alive = torch.arange(tokens.shape[0])
     weights = torch.ones(len(alive), dtype=tokens.dtype)
     cuts: list[Cut] = []
@@ -253,7 +256,7 @@ def run_sample(
             self_map = attention_map(layer.attn1, seen["attn1"][0], seen["attn1"][0])
             is_cross = method.map == "cross"
             scored = attention_map(layer.attn2, seen["attn2"][0], context) if is_cross else self_map
-            scores = rank(scored, method, margins)
+            scores = rank(scored, method, margins) if earlier is None else earlier
             first_scores = scores if first_scores is None else first_scores
             if method.selection == "sampled":
                 start, place = chance
@@ -300,6 +303,9 @@ class Pruner:
         self.margins = Margins()
         self.ratios: dict[str, float] = {}
         self.draw = 0
+        self.step = -1
+        self.ranked: dict[str, int] = {}  # the step of the latest ranking, by block
+        self.scores: dict[tuple[str, int], Tensor] = {}  # of that, by block and sample
         self.traces: dict[str, list[SampleTrace]] = {}
         self.blocks = attention_blocks(unet.config)
         for block in self.blocks:
@@ -308,6 +314,7 @@ class Pruner:
     def start_step(self, ratios: list[float], draw: int) -> None:
         """Ratios by block in execution order, and what chance starts from; forgets the traces of the step before."""
         self.draw = draw
+        self.step += 1
         self.ratios = {block.name: ratio for block, ratio in zip(self.blocks, ratios, strict=True)}
         self.traces = {}
 
@@ -323,11 +330,18 @@ class Pruner:
 
             def pass_tokens(tokens: Tensor, context: Tensor) -> Tensor:
                 width, passed, first = hidden_states.shape[-1], [], None
+                loses = kept_count(tokens.shape[1], ratio) < tokens.shape[1]
+                anew = self.step - self.ranked.get(block.name, -self.method.interval) >= self.method.interval
+                if loses and anew:
+                    self.ranked[block.name] = self.step
                 for i in reversed(range(tokens.shape[0])):  # the conditional half is the last
                     follow = first if self.method.masks == "shared" else None
                     given = (this, tokens[i], context[i], width, ratio, self.method, self.margins)
-                    passed.append(run_sample(*given, (self.draw, place), follow))
+                    earlier = None if anew else self.scores[block.name, i]
+                    passed.append(run_sample(*given, (self.draw, place), follow, earlier))
                     first = passed[0][1]
+                    if loses and anew:
+                        self.scores[block.name, i] = passed[-1][1].scores
                 self.traces[block.name] = [trace for _, trace in reversed(passed)]
                 return torch.stack([out for out, _ in reversed(passed)])
 

@@ -100,6 +100,8 @@ def cases() -> dict[str, dict]:
         "a-preset": case("a", uniform(0.63, **PRESET)),
         "sampled": case("b", uniform(0.63, **sampled)),
         "sampled-cross-0-2": case("b", uniform(0.5, score=score(map="cross"), **both, **sampled)),
+        "interval-2": case("b", uniform(0.63, score=score(interval=2)), steps=3),
+        "interval-3-dsap": case("b", dsap | {"score": score(interval=3), **PRESET}, steps=6),
         "c-unguided": case("c", uniform(0.3), MIDDLE, guidance=1.0),
     }
 

@@ -269,6 +269,29 @@ Test(flops, pruned_block_by_hand)
     cr_assert_eq(counts.overhead, source);
 }
 
+Test(flops, a_step_that_takes_earlier_scores)
+{
+    atedm_unet_cost cost;
+    atedm_unet_cost_init(&cost, &tiny, 4, 5, 7);
+    atedm_prune_spec spec = preset("at-edm-a");
+    spec.ratio = 0.4;
+    spec.score_interval = 2;
+    atedm_plan *plan = NULL;
+    cr_assert_eq(atedm_plan_create(&spec, 3, &cost, &plan, NULL), ATEDM_OK);
+    uint64_t ranking = 0;
+    for (int b = 0; b < cost.n_blocks; b++)
+        ranking += atedm_unet_cost_rank(&cost, b, &spec);
+    atedm_op_counts all = atedm_unet_cost_eval(&cost, &spec, atedm_plan_step(plan, 0));
+    cr_assert_gt(ranking, 0);
+    cr_assert_gt(all.overhead, ranking); // sources are looked for at every step
+    for (int k = 0; k < 3; k++) {
+        atedm_op_counts counts = atedm_unet_cost_step(&cost, plan, k);
+        cr_assert_eq(counts.overhead, all.overhead - (k == 1 ? ranking : 0), "%d", k);
+        cr_assert_eq(counts.linear, all.linear);
+    }
+    atedm_plan_destroy(plan);
+}
+
 Test(flops, several_pruning_layers)
 {
     atedm_unet_cost cost;

@@ -372,10 +372,11 @@ static void expect_score(const char *body, const char *map, bool iterations)
     json_t *spec = atedm_prune_spec_json(&request.prune);
     json_t *score = json_object_get(spec, "score");
     cr_assert_str_eq(json_string_value(json_object_get(score, "map")), map);
-    cr_assert_eq(json_object_size(score), 4);
+    cr_assert_eq(json_object_size(score), 5);
     cr_assert_eq(json_is_string(json_object_get(score, "heads")), iterations);
     cr_assert_eq(json_is_integer(json_object_get(score, "max_iterations")), iterations);
     cr_assert_eq(json_is_real(json_object_get(score, "tolerance")), iterations);
+    cr_assert_eq(json_is_integer(json_object_get(score, "interval")), iterations);
     json_decref(spec);
     atedm_request_finish(&request);
 }

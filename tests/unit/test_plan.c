@@ -330,6 +330,68 @@ Test(plan, limits)
     atedm_plan_destroy(make_plan(&spec, ATEDM_MAX_STEPS));
 }
 
+// The blocks that rank at each step, as bits.
+static void expect_rankings(const atedm_plan *plan, const unsigned *expected)
+{
+    for (int k = 0; k < plan->steps; k++) {
+        unsigned ranks = 0;
+        for (int b = 0; b < plan->n_blocks; b++)
+            ranks |= (unsigned)atedm_plan_ranks(plan, k)[b] << b;
+        cr_expect_eq(ranks, expected[k], "step %d: %#x", k, ranks);
+    }
+}
+
+Test(plan, rankings_serve_some_steps)
+{
+    atedm_prune_spec spec = preset("at-edm-a");
+    spec.score_interval = 3;
+    atedm_plan *plan = make_plan(&spec, 8);
+    expect_rankings(plan, (unsigned[]){0x7ff, 0, 0, 0x7ff, 0, 0, 0x7ff, 0});
+    atedm_plan_destroy(plan);
+    spec.score_interval = 1;
+    plan = make_plan(&spec, 2);
+    expect_rankings(plan, (unsigned[]){0x7ff, 0x7ff});
+    atedm_plan_destroy(plan);
+    // Blocks that are pruned later rank then: down.1.0, down.2.0, up.0.2 and up.1.2.
+    spec = preset("at-edm-c");
+    spec.score_interval = 4;
+    plan = make_plan(&spec, 10);
+    expect_rankings(plan, (unsigned[]){0x37a, 0, 0, 0x485, 0x37a, 0, 0, 0x485, 0x37a, 0});
+    atedm_plan_destroy(plan);
+}
+
+// A ratio that takes no token ranks nothing, and does not count as recent.
+Test(plan, rankings_where_nothing_is_lost)
+{
+    atedm_prune_spec spec = preset("at-edm-a");
+    snprintf(spec.schedule, sizeof spec.schedule, "phases");
+    spec.n_phases = 2;
+    spec.phases[0] = (atedm_phase){.until = 0.5, .ratio = 0.01};
+    spec.phases[1] = (atedm_phase){.until = 1, .ratio = 0.5};
+    spec.score_interval = 8;
+    atedm_plan *plan = make_plan(&spec, 4);
+    // 0.01 of 192 tokens is 1, of 48 none: levels 1 and 2.
+    expect_rankings(plan, (unsigned[]){0x703, 0, 0x0fc, 0});
+    atedm_plan_destroy(plan);
+}
+
+Test(plan, rankings_of_several_layers_serve_one_step)
+{
+    atedm_prune_spec spec = preset("at-edm");
+    atedm_unet_cost cost = make_cost();
+    atedm_plan *plan = NULL;
+    atedm_error err;
+    spec.prune_after[spec.n_prune_after++] = 3;
+    spec.score_interval = 2;
+    cr_assert_eq(atedm_plan_create(&spec, 4, &cost, &plan, &err), ATEDM_ERR_INVALID);
+    spec.n_prune_after = 1;
+    static const int bad[] = {0, -1, ATEDM_MAX_SCORE_INTERVAL + 1};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        spec.score_interval = bad[i];
+        cr_assert_eq(atedm_plan_create(&spec, 4, &cost, &plan, &err), ATEDM_ERR_INVALID);
+    }
+}
+
 // Mean cost of a plan as a share of the unpruned UNet, counted step by step.
 static double share(const atedm_plan *plan, const atedm_unet_cost *cost)
 {

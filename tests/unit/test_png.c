@@ -294,6 +294,7 @@ static void expect_same_spec(const atedm_prune_spec *a, const atedm_prune_spec *
     cr_assert_eq(a->rank.heads, b->rank.heads);
     cr_assert_eq(a->rank.max_iterations, b->rank.max_iterations);
     cr_assert_eq(a->rank.tolerance, b->rank.tolerance);
+    cr_assert_eq(a->score_interval, b->score_interval);
     cr_assert_eq(a->selection, b->selection);
     cr_assert_eq(a->recovery, b->recovery);
     cr_assert_eq(a->copy, b->copy);

@@ -71,12 +71,13 @@ Test(prune_json, empty_object_is_at_edm_without_its_name)
 
 Test(prune_json, every_field)
 {
-    atedm_prune_spec spec = good(
-        "{\"preset\": \"at-edm-d\", \"ratio\": 0.5, \"schedule\": \"dsap\", \"tau\": 0.25,"
-        " \"skip_levels\": [2, 0], \"prune_after\": [0, 3],"
-        " \"score\": {\"map\": \"cross\", \"heads\": \"mean\", \"max_iterations\": 64,"
-        " \"tolerance\": 0}, \"selection\": \"top\", \"recovery\": \"cosine\", \"copy\": \"value\","
-        " \"proportional_attention\": false, \"masks\": \"own\"}");
+    atedm_prune_spec spec =
+        good("{\"preset\": \"at-edm-d\", \"ratio\": 0.5, \"schedule\": \"dsap\", \"tau\": 0.25,"
+             " \"skip_levels\": [2, 0], \"prune_after\": [0, 3],"
+             " \"score\": {\"map\": \"cross\", \"heads\": \"mean\", \"max_iterations\": 64,"
+             " \"tolerance\": 0, \"interval\": 1}, \"selection\": \"top\", \"recovery\": "
+             "\"cosine\", \"copy\": \"value\","
+             " \"proportional_attention\": false, \"masks\": \"own\"}");
     cr_assert_str_eq(spec.preset, "at-edm-d");
     cr_assert_eq(spec.ratio, 0.5);
     cr_assert(isnan(spec.flops_budget));
@@ -180,6 +181,13 @@ Test(prune_json, numbers_at_their_limits)
     bad("{\"score\": {\"tolerance\": 2.1}}", "/score/tolerance", "0..2");
     bad("{\"score\": {\"tolerance\": -1e-9}}", "/score/tolerance", "0..2");
     bad("{\"score\": {\"tolerance\": 1e300}}", "/score/tolerance", "0..2");
+    cr_assert_eq(good("{\"score\": {\"interval\": 1000}}").score_interval, 1000);
+    bad("{\"score\": {\"interval\": 0}}", "/score/interval", "1..1000");
+    bad("{\"score\": {\"interval\": 1001}}", "/score/interval", "1..1000");
+    bad("{\"score\": {\"interval\": 1.5}}", "/score/interval", "not an integer");
+    bad("{\"prune_after\": [0, 3], \"score\": {\"interval\": 2}}", "/score/interval",
+        "has to be 1");
+    bad("{\"score\": {\"map\": \"random\", \"interval\": 1}}", "/score/interval", "no meaning");
 }
 
 Test(prune_json, names_that_are_not_known)

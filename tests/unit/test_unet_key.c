@@ -46,6 +46,9 @@ static bool same_key(const evaluation *a, const evaluation *b)
     return bytes == make(b, &other) && !memcmp(&one, &other, bytes);
 }
 
+static float scores[1];
+static const bool none_rank[BLOCKS], all_rank[BLOCKS] = {true, true, true};
+
 Test(unet_key, everything_that_is_read)
 {
     evaluation plain, e;
@@ -66,6 +69,8 @@ Test(unet_key, everything_that_is_read)
     DIFFERS(e.args.w = 16);
     DIFFERS(e.args.n = 1);
     DIFFERS(e.args.traced = true);
+    DIFFERS(e.args.scores = scores);
+    DIFFERS(e.samples[1].ranks = none_rank);
     DIFFERS(e.samples[0].mask_from = 0);
     DIFFERS(e.samples[0].prune = &e.spec; e.samples[0].rho = e.rho);
     DIFFERS(e.samples[1].prune = NULL);
@@ -77,6 +82,7 @@ Test(unet_key, everything_that_is_read)
     DIFFERS(e.spec.rank.heads++);
     DIFFERS(e.spec.rank.max_iterations++);
     DIFFERS(e.spec.rank.tolerance *= 2);
+    DIFFERS(e.spec.score_interval++);
     DIFFERS(e.spec.selection = ATEDM_SELECT_TOP);
     DIFFERS(e.spec.recovery = ATEDM_RECOVER_ZERO);
     DIFFERS(e.spec.copy = e.spec.copy == ATEDM_COPY_VALUE ? ATEDM_COPY_UPDATE : ATEDM_COPY_VALUE);
@@ -96,6 +102,7 @@ Test(unet_key, nothing_else)
     SAME(e.samples[1].timestep = 8);
     SAME(e.samples[1].draw = 8);
     SAME(e.rho[BLOCKS] = 0.4F);
+    SAME(e.samples[1].ranks = all_rank);
     SAME(e.spec.ratio = 0.5);
     SAME(e.args.condition = memory + 4); // is in the embedding
 }
