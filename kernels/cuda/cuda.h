@@ -52,7 +52,7 @@ typedef enum atedm_cuda_scratch {
 #ifndef ATEDM_CUDA_SUMS_BYTES
 #define ATEDM_CUDA_SUMS_BYTES ((size_t)128 << 20)
 #define ATEDM_CUDA_WORKSPACE_BYTES ((size_t)32 << 20)
-#define ATEDM_CUDA_ASIDE_BYTES ((size_t)16 << 20)
+#define ATEDM_CUDA_ASIDE_BYTES ((size_t)24 << 20)
 #define ATEDM_CUDA_STAGE_BYTES ((size_t)4 << 20)
 #endif
 
