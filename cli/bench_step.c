@@ -49,6 +49,7 @@ void atedm_bench_enqueue_unet(const atedm_bench_case *c, atedm_stream *s, atedm_
             .timestep = 500,
             .prune = c->plan ? &c->plan->spec : NULL,
             .rho = c->plan ? atedm_plan_step(c->plan, c->step) : NULL,
+            .ranks = c->plan ? atedm_plan_ranks(c->plan, c->step) : NULL,
             .mask_from = shared && i >= images ? (int)-images : 0,
         };
     int64_t pixels = c->batch * c->h * c->w;
@@ -66,6 +67,10 @@ void atedm_bench_enqueue_unet(const atedm_bench_case *c, atedm_stream *s, atedm_
                   : atedm_arena_take(arena, s,
                                      (size_t)(pixels * config->out_channels) *
                                          atedm_dtype_size(m->dtype)),
+        // Whatever is there: ranking and selection take as long.
+        .scores = atedm_arena_take(
+            arena, s,
+            (size_t)(c->batch * atedm_unet_score_count(m->unet, c->h, c->w)) * sizeof(float)),
     };
     atedm_unet_forward(m->unet, s, arena, &args);
 }
@@ -151,16 +156,14 @@ static atedm_status time_text(atedm_bench *b, atedm_error *err)
     return status;
 }
 
-// A plan's steps fall into runs of equal ratios: one row for each.
+// A plan's steps fall into runs that prune alike: one row for each.
 static atedm_status time_plan(atedm_bench *b, atedm_bench_case *c, atedm_bench_row *row,
                               atedm_error *err)
 {
     int steps = b->report->options->steps;
     for (int k = 0; k < steps;) {
         int end = k + 1;
-        while (end < steps &&
-               (!c->plan || memcmp(atedm_plan_step(c->plan, k), atedm_plan_step(c->plan, end),
-                                   (size_t)c->plan->n_blocks * sizeof(float)) == 0))
+        while (end < steps && (!c->plan || atedm_plan_same_step(c->plan, k, end)))
             end++;
         c->step = k;
         row->first_step = k;

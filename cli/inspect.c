@@ -152,10 +152,10 @@ static atedm_status add_plan(atedm_inspect_report *report, const char *name,
                 (atedm_inspect_phase){.first_step = k,
                                       .rho = rho,
                                       .counts = atedm_unet_cost_eval(&report->unet, spec, rho)};
-        const atedm_op_counts *counts = &p->phases[p->n_phases - 1].counts;
+        const atedm_op_counts counts = atedm_unet_cost_step(&report->unet, p->plan, k);
         p->phases[p->n_phases - 1].steps++;
-        p->mean_flops += 2 * (double)atedm_inspect_macs(counts) / steps;
-        p->mean_overhead_flops += 2 * (double)counts->overhead / steps;
+        p->mean_flops += 2 * (double)atedm_inspect_macs(&counts) / steps;
+        p->mean_overhead_flops += 2 * (double)counts.overhead / steps;
     }
     p->share = p->mean_flops / (2 * (double)atedm_inspect_macs(&report->unpruned));
     return ATEDM_OK;

@@ -285,6 +285,14 @@ const bool *atedm_plan_ranks(const atedm_plan *plan, int k)
     return plan->ranks + (ptrdiff_t)k * plan->n_blocks;
 }
 
+bool atedm_plan_same_step(const atedm_plan *plan, int j, int k)
+{
+    size_t n = (size_t)plan->n_blocks;
+    return memcmp(atedm_plan_step(plan, j), atedm_plan_step(plan, k), n * sizeof *plan->rho) == 0 &&
+           memcmp(atedm_plan_ranks(plan, j), atedm_plan_ranks(plan, k), n * sizeof *plan->ranks) ==
+               0;
+}
+
 int64_t atedm_plan_kept(const atedm_plan *plan, int k, int block, int layers, int64_t tokens)
 {
     double rho = (double)atedm_plan_step(plan, k)[block];

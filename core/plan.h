@@ -169,6 +169,8 @@ ATEDM_MUST_CHECK atedm_status atedm_plan_create(const atedm_prune_spec *spec, in
 void atedm_plan_destroy(atedm_plan *plan);                   // NULL allowed
 const float *atedm_plan_step(const atedm_plan *plan, int k); // [n_blocks]
 const bool *atedm_plan_ranks(const atedm_plan *plan, int k); // [n_blocks]
+// Whether steps j and k prune and rank alike.
+bool atedm_plan_same_step(const atedm_plan *plan, int j, int k);
 // Tokens of `tokens` that are alive at the end of attention block `block`, which has `layers`
 // layers, at step k.
 int64_t atedm_plan_kept(const atedm_plan *plan, int k, int block, int layers, int64_t tokens);

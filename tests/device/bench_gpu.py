@@ -21,7 +21,8 @@ import markdown
 
 PRESETS = ("off", "at-edm-a", "at-edm-b", "at-edm-c", "at-edm-d", "at-edm-dagger")
 COST = ("at-edm-c", figures.RANDOM, figures.ZERO, figures.ALL_ITERATIONS)
-LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger")
+LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger", figures.INTERVAL)
+IN_ORDER = {"ATEDM_CUDA_ASIDE": "0"}
 PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytorch")
 
 FULL = {
@@ -81,10 +82,10 @@ class Bench:
         return self.report("evaluations", *s["ceilings"], "--stages", "ceilings,text,unet,vae", "--ops", "--repeat", s["repeat"],
                            *repeated("--batch", s["batches"]), *repeated("--pruning", s["presets"]))
 
-    def pruning_cost(self):
+    def pruning_cost(self, name, prunings, environment=None):
         s = self.settings
-        return self.report("pruning cost", *s["ceilings"], "--stages", "ceilings,unet", "--ops", "--repeat", s["repeat"],
-                           *repeated("--batch", s["cost_batches"]), *repeated("--pruning", COST))
+        return self.report(name, *s["ceilings"], "--stages", "ceilings,unet", "--ops", "--repeat", s["repeat"],
+                           *repeated("--batch", s["cost_batches"]), *repeated("--pruning", prunings), environment=environment)
 
     def hopper(self, ceilings):
         """Attention and convolutions by the kernels for compute capability 9.0 beside the others: alone, and in evaluations;
@@ -110,7 +111,7 @@ class Bench:
 
     def loops(self):
         s = self.settings
-        prunings = [p for p in LOOP_PRUNINGS if p in s["presets"]]
+        prunings = [p for p in LOOP_PRUNINGS if p in (*s["presets"], figures.INTERVAL)]
         return self.report("loops", "--stages", "loop", "--repeat", s["loop_repeat"], *repeated("--images", s["images"]),
                            *repeated("--pruning", prunings))
 
@@ -231,12 +232,15 @@ def measure(bench, parts, result):
 
 
 def measure_cost(bench):
-    try:
-        cost = bench.pruning_cost()
-    except NoReport:
-        return []
-    evaluated = figures.evaluations(cost, figures.ceilings_of(cost))
-    costs = [figures.pruning_cost(evaluated, batch) for batch in bench.settings["cost_batches"]]
+    def evaluated(*args):
+        try:
+            report = bench.pruning_cost(*args)
+            return figures.evaluations(report, figures.ceilings_of(report))
+        except NoReport:
+            return []
+
+    entries, in_order = evaluated("pruning cost", COST), evaluated("pruning cost in order", (figures.PLAIN,), IN_ORDER)
+    costs = [figures.pruning_cost(entries, in_order, batch) for batch in bench.settings["cost_batches"]]
     return [entry for entry in costs if entry]
 
 

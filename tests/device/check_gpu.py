@@ -23,8 +23,11 @@ WAYS = {"portable": ({"ATEDM_CUDA_ATTENTION": "portable"}, ("attention", "rank_t
         "hopper": ({"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper"}, ("attention", "rank_tokens", "conv"))}
 # Those that the kernel does not take are conv.cu's, not cuDNN's, under the sanitizers.
 NO_LIBRARY = {"ATEDM_CUDNN": "none"}
+# Nothing is done beside anything.
+IN_ORDER = {"ATEDM_CUDA_ASIDE": "0", "ATEDM_CUDA_GRAPHS": "0"}
 # What daemons get of the variables that choose a device's kernels.
-KEPT = ("ATEDM_CUDA_ATTENTION", "ATEDM_CUDA_BACKEND", "ATEDM_CUDA_CONV", "ATEDM_CUDNN", "ATEDM_EMULATED_SM")
+KEPT = ("ATEDM_CUDA_ASIDE", "ATEDM_CUDA_ATTENTION", "ATEDM_CUDA_BACKEND", "ATEDM_CUDA_CONV", "ATEDM_CUDA_GRAPHS", "ATEDM_CUDNN",
+        "ATEDM_EMULATED_SM")
 # What has the machine to itself, last.
 ALONE = ("soak",)
 # Cases an operation under the sanitizers, which are some hundred times slower.
@@ -63,7 +66,8 @@ def server_steps(options):
     crowd = (PYTHON, E2E / "api_batching.py", "Batching.test_pictures_do_not_depend_on_the_crowd")
     for dtype in ("f32", "bf16"):
         yield f"invariance {dtype}", crowd, 1800, {"ATEDM_TEST_BACKENDS": f"cuda:{dtype}"}
-    yield "invariance demo bf16", crowd, 1800, {"ATEDM_TEST_BACKENDS": "cuda:bf16", "ATEDM_TEST_MODEL": demo}
+    for name, more in {"invariance demo bf16": {}, "invariance demo bf16 in order": IN_ORDER}.items():
+        yield name, crowd, 1800, {"ATEDM_TEST_BACKENDS": "cuda:bf16", "ATEDM_TEST_MODEL": demo, **more}
     yield "soak", (PYTHON, E2E / "soak.py", options.soak), 3 * options.soak + 300, {"ATEDM_TEST_BACKEND": "cuda"}
 
 

@@ -213,12 +213,16 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual(off["operations"][0]["floor_share"], 0.5)
 
     def test_pruning_cost(self):
-        cost = figures.pruning_cost(figures.evaluations(self.REPORT, CEILINGS), 2)
+        evaluated = figures.evaluations(self.REPORT, CEILINGS)
+        in_order = [{**entry, "seconds": 2 * entry["seconds"]} for entry in evaluated]
+        cost = figures.pruning_cost(evaluated, in_order, 2)
+        self.assertEqual((cost["evaluation_s"], cost["in_order_s"]), (10, 20))
         self.assertEqual((cost["ranking_s"], cost["ranking_share"]), (1.75, 0.175))
         self.assertEqual((cost["ranking_by_difference_s"], cost["ranking_by_difference_share"]), (1, 0.1))
         self.assertEqual((cost["recovery_s"], cost["recovery_share"]), (1.5, 0.15))
         self.assertIsNone(cost["recovery_by_difference_s"])
-        self.assertIsNone(figures.pruning_cost([], 2))
+        self.assertIsNone(figures.pruning_cost(evaluated, [], 2)["in_order_s"])
+        self.assertIsNone(figures.pruning_cost([], [], 2))
 
     def test_kernels(self):
         line = {"op": "attention", "size": 1, "case": "x", "seconds": 2.0, "flops": 100, "bytes": 5}
@@ -230,7 +234,7 @@ class Arithmetic(unittest.TestCase):
         loops = figures.loops(self.REPORT)
         self.assertEqual((loops[1]["against_off"], loops[1]["images_per_s"]), (1.5, 0.4))
         evaluated = figures.evaluations(self.REPORT, CEILINGS)
-        result = {"loops": loops, "evaluations": evaluated, "pruning_cost": [figures.pruning_cost(evaluated, 2)],
+        result = {"loops": loops, "evaluations": evaluated, "pruning_cost": [figures.pruning_cost(evaluated, [], 2)],
                   "pytorch": {"evaluations": [{"mode": "compiled", "batch": 2, "seconds": 16.0}]},
                   "kernels": [{"op": "attention", "size": 1, "flops_per_s": 4e14}],
                   "hopper": {"kernels": [{"op": "conv", "way": "hopper", "size": 1, "flops_per_s": 5e14},
@@ -289,7 +293,7 @@ echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch":
         self.assertEqual([cost["batch"] for cost in result["pruning_cost"]], [2])
         self.assertGreater(result["pruning_cost"][0]["ranking_s"], 0)
         self.assertIsNotNone(result["pruning_cost"][0]["all_iterations_s"])
-        self.assertEqual([(e["images"], e["pruning"]) for e in result["loops"]], [(1, "off"), (1, "at-edm-c")])
+        self.assertEqual([(e["images"], e["pruning"]) for e in result["loops"]], [(1, "off"), (1, "at-edm-c"), (1, figures.INTERVAL)])
         self.assertEqual({e["op"] for e in result["kernels"]}, {"sampler_step", "attention"})
         for entry in result["kernels"] + result["loops"]:
             self.assertGreater(entry["seconds"], 0)
@@ -313,7 +317,7 @@ echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch":
         self.assertEqual(run(*command, "loops", "--add").returncode, 0)
         both = self.results()
         self.assertEqual(both["evaluations"], first["evaluations"])
-        self.assertEqual([(e["images"], e["pruning"]) for e in both["loops"]], [(1, "off"), (1, "at-edm-c")])
+        self.assertEqual([(e["images"], e["pruning"]) for e in both["loops"]], [(1, "off"), (1, "at-edm-c"), (1, figures.INTERVAL)])
         self.assertEqual([step["name"] for step in both["steps"]], ["evaluations", "loops"])
         self.output.write_text(json.dumps({**both, "commit": "another"}), encoding="utf-8")
         done = run(*command, "loops", "--add")

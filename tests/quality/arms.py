@@ -12,6 +12,9 @@ _VARIANTS = {
     "value": {"copy": "value"},
     "plain": {"proportional_attention": False},
     "top": {"selection": "top"},
+    "interval-2": {"score": {"interval": 2}},
+    "interval-4": {"score": {"interval": 4}},
+    "ranked-once": {"score": {"interval": 1000}},
     "paper": {"selection": "top", "copy": "value", "proportional_attention": False, "masks": "own"},
 }
 # At the settings of these: same ratio, same schedule, hence the same UNet FLOPs, overhead left out.
