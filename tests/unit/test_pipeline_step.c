@@ -33,6 +33,7 @@ static void make_party(const pipeline_bench *b, party *p)
         r->prune.score_map = i == 3   ? ATEDM_SCORE_RANDOM
                              : i == 5 ? ATEDM_SCORE_CROSS
                                       : ATEDM_SCORE_SELF;
+        r->prune.score_interval = i == 1 ? 2 : i == 5 ? 3 : 1;
         if (i % 2) {
             free(r->negative_prompt);
             r->negative_prompt = NULL;
