@@ -52,7 +52,7 @@ def commands_of(build):
     for dtype, iterations in ITERATIONS.items():
         yield (*parity, "--dtype", dtype, "--iterations", iterations), "own"
     yield (*parity, "--dtype", "bf16", "--op", "conv", "--iterations", ITERATIONS["bf16"]), "cudnn"
-    for op in ("attention", "rank_tokens"):
+    for op in ("attention", "rank_tokens", "conv"):
         yield (*parity, "--op", op, "--dtype", "bf16", "--iterations", ITERATIONS["bf16"]), "hopper"
         yield (*parity, "--op", op, "--dtype", "f16", "--large", "--iterations", 6), "hopper"
     yield (build / "tests/golden/stages", "--data", ROOT / "tests/golden/data", "--backend", "cuda"), "own"
