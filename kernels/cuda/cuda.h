@@ -226,10 +226,12 @@ cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_d
                                         const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream);
 
-// The maps of q and k; false where they are beyond what a map can say.
-bool atedm_cuda_hopper_rank_maps(const atedm_cuda_hopper *hopper, atedm_dtype act,
-                                 const atedm_cuda_rank *rank, atedm_cuda_hopper_maps *ret_maps);
-
+// Whether ranking of these spans, with heads of 64, is these kernels'.
+bool atedm_cuda_hopper_takes_rank(const atedm_cuda_hopper *hopper, const atedm_cuda_rank *rank);
+// The maps of q, k and offsets; false: the driver refuses.
+bool atedm_cuda_hopper_rank_maps_make(const atedm_cuda_hopper *hopper, atedm_dtype act,
+                                      const atedm_cuda_rank *rank,
+                                      atedm_cuda_hopper_rank_maps *ret_maps);
 // True: it is enqueued, or the stream has failed. False: it is for others.
 bool atedm_cuda_hopper_conv(atedm_stream *s, const atedm_cuda_conv_call *conv, cudaStream_t stream);
 

@@ -164,8 +164,8 @@ template <int N> GPU_FN void gpu_fewer_registers()
     GPU_TEXT_64                                                                                    \
     ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
 
-// d [64, N] = a b^T (+ d where `add`): a [64, 16] and b [N, 16], rows in shared memory; N 160, 128
-// or 64.
+// d [64, N] = a b^T (+ d where `add`): a [64, 16] and b [N, 16], rows in shared memory; N 160 or
+// 128. The same with a in registers; N 128.
 // d [64, 64] += a b: a [64, 16] in registers, b [16, 64], rows in shared memory.
 // Thread l of a warpgroup has d[n][i] of row 16 (l / 32) + l % 32 / 4 + (i / 2) * 8, column 8 n + l
 // % 4 * 2 + i % 2, and a as mma.m16n8k16's, of the same rows.
@@ -186,13 +186,14 @@ template <int N> GPU_FN void gpu_fewer_registers()
                      : GPU_64(d)                                                                   \
                      : "l"(a), "l"(b), "r"((int)add));                                             \
     }                                                                                              \
-    GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[8][4], uint64_t a, uint64_t b, bool add)            \
+    GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[16][4], const uint32_t(&a)[4], uint64_t b,          \
+                               bool add)                                                           \
     {                                                                                              \
-        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                              \
-                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " {" GPU_TEXT_32  \
-                     "}, %32, %33, add, 1, 1, 0, 0;\n}"                                            \
-                     : GPU_32(d)                                                                   \
-                     : "l"(a), "l"(b), "r"((int)add));                                             \
+        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"                              \
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " {" GPU_TEXT_64 \
+                     "}, {%64,%65,%66,%67}, %68, add, 1, 1, 0;\n}"                                 \
+                     : GPU_64(d)                                                                   \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));         \
     }                                                                                              \
     GPU_FN void gpu_wgmma_columns(TYPE, float(&d)[8][4], const uint32_t(&a)[4], uint64_t b)        \
     {                                                                                              \
@@ -323,6 +324,12 @@ inline void gpu_wgmma_rows(T, float (&d)[N][4], uint64_t a, uint64_t b, bool add
     emulated::product({&d[0][0], nullptr, a, b, N * 8, add, false, emulated::kind_of(T())}, at);
 }
 template <class T>
+inline void gpu_wgmma_rows(T, float (&d)[16][4], const uint32_t (&a)[4], uint64_t b, bool add,
+                           ATEDM_PLACE)
+{
+    emulated::product({&d[0][0], a, 0, b, 128, add, false, emulated::kind_of(T())}, at);
+}
+template <class T>
 inline void gpu_wgmma_columns(T, float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, ATEDM_PLACE)
 {
     emulated::product({&d[0][0], a, 0, b, 64, true, true, emulated::kind_of(T())}, at);
@@ -363,7 +370,7 @@ GPU_FN int gpu_uniform(int x)
 }
 
 // Starts s = q k^T, of matrices with rows of 64 elements: a head.
-template <class T, int N> GPU_FN void gpu_start_scores(float (&s)[N][4], uint64_t q, uint64_t k)
+template <class T> GPU_FN void gpu_start_scores(float (&s)[16][4], uint64_t q, uint64_t k)
 {
     constexpr int steps = 64 / GPU_MMA_K, bytes = GPU_MMA_K * (int)sizeof(T);
     gpu_wgmma_fence();

@@ -77,8 +77,8 @@ atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, 
 
 // ---- tensor maps
 
-// Of `rank` dimensions from the dense one on, in boxes with rows of 128 bytes; zeros outside.
-// strides [rank - 1]: bytes from one to the next.
+// Of `rank` dimensions from the dense one on; zeros outside. strides [rank - 1]: bytes from one to
+// the next. Boxes with rows of 128 bytes are swizzled, for products.
 static bool encode_tensor(atedm_cuda_encode_fn function, atedm_dtype act, const void *tensor,
                           cuuint32_t rank, const cuuint64_t *dims, const cuuint64_t *strides,
                           const cuuint32_t *box, CUtensorMap *ret_map)
@@ -91,7 +91,9 @@ static bool encode_tensor(atedm_cuda_encode_fn function, atedm_dtype act, const 
                     act == ATEDM_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                       : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
                     rank, at, dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                    CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                    box[0] * atedm_dtype_size(act) == 128 ? CU_TENSOR_MAP_SWIZZLE_128B
+                                                          : CU_TENSOR_MAP_SWIZZLE_NONE,
+                    CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
@@ -124,16 +126,32 @@ static void count_rows(const atedm_span *spans, int32_t n, int64_t *ret_q, int64
     }
 }
 
-bool atedm_cuda_hopper_rank_maps(const atedm_cuda_hopper *hopper, atedm_dtype act,
-                                 const atedm_cuda_rank *rank, atedm_cuda_hopper_maps *ret_maps)
+bool atedm_cuda_hopper_takes_rank(const atedm_cuda_hopper *hopper, const atedm_cuda_rank *rank)
+{
+    int64_t q_rows, k_rows;
+    count_rows(rank->span, rank->n, &q_rows, &k_rows);
+    return rank->is_head64 && hopper->attention && q_rows <= MOST_ROWS && k_rows <= MOST_ROWS &&
+           rank->offset_rows <= MOST_ROWS / 2;
+}
+
+bool atedm_cuda_hopper_rank_maps_make(const atedm_cuda_hopper *hopper, atedm_dtype act,
+                                      const atedm_cuda_rank *rank,
+                                      atedm_cuda_hopper_rank_maps *ret_maps)
 {
     int64_t q_rows, k_rows, columns = (int64_t)rank->heads * rank->head_dim;
     count_rows(rank->span, rank->n, &q_rows, &k_rows);
-    const matrix q = {rank->q, q_rows, columns, rank->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
+    const matrix q = {rank->q, q_rows, columns, rank->q_stride, ATEDM_CUDA_HOPPER_RANK_QUERIES};
     const matrix k = {rank->k, k_rows, columns, rank->k_stride, ATEDM_CUDA_HOPPER_KEYS};
-    return q_rows <= MOST_ROWS && k_rows <= MOST_ROWS &&
-           encode(hopper->encode, act, &q, &ret_maps->q) &&
-           encode(hopper->encode, act, &k, &ret_maps->k);
+    // Two elements of 16 bits for each.
+    const cuuint64_t dims[] = {2 * (cuuint64_t)rank->offset_rows, (cuuint64_t)rank->heads};
+    const cuuint64_t row_bytes = (cuuint64_t)rank->offset_rows * sizeof(float);
+    const cuuint32_t box[] = {2 * ATEDM_CUDA_HOPPER_RANK_QUERIES, 1};
+    bool good = encode(hopper->encode, act, &q, &ret_maps->q) &&
+                encode(hopper->encode, act, &k, &ret_maps->k);
+    for (int i = 0; i < 2 && good; i++)
+        good = encode_tensor(hopper->encode, act, rank->offsets[i], 2, dims, &row_bytes, box,
+                             &ret_maps->offsets[i]);
+    return good;
 }
 
 cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_dtype act,

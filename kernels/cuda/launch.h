@@ -232,7 +232,7 @@ typedef struct atedm_cuda_rank {
     float *changes;   // [n, heads, change_blocks]: parts of |s^t - s^(t-1)|_1, the first ones of
                       // each head: as many as hopper's blocks have its keys, else one
     float *out;       // by row of q
-    // hopper's: [heads, offset_rows], row i of span s at offset_at[s] + i, where a tile begins
+    // hopper's: [heads, offset_rows], row i of span s at offset_at[s] + i, where a box begins
     float *offsets[2]; // log2 s^t - lse log2 e in offsets[t % 2]; -inf behind the span's last row
     int64_t rows, n_keys, change_blocks, offset_rows;
     int64_t span_at[ATEDM_CUDA_SPANS], key_at[ATEDM_CUDA_SPANS], offset_at[ATEDM_CUDA_SPANS];
@@ -240,10 +240,17 @@ typedef struct atedm_cuda_rank {
     atedm_rank_params params[ATEDM_CUDA_SPANS];
 } atedm_cuda_rank;
 cudaError_t atedm_cuda_launch_rank_begin(const atedm_cuda_rank *rank, cudaStream_t stream);
+// hopper's: q as a matrix of [rows, heads * 64] with boxes of ATEDM_CUDA_HOPPER_RANK_QUERIES rows,
+// k likewise with ATEDM_CUDA_HOPPER_KEYS; offsets as [heads, 2 offset_rows] of 16 bits, which
+// copies leave as they are, with boxes of one row and as many queries.
+typedef struct atedm_cuda_hopper_rank_maps {
+    CUtensorMap q, k, offsets[2];
+} atedm_cuda_hopper_rank_maps;
+#define ATEDM_CUDA_HOPPER_RANK_QUERIES 128
 // Iteration t = 1, 2, ..: s^t from s^(t-1), and whether it is the last. Spans that have ended do
-// nothing. `maps` of q and k: for rank64_hopper.cu; NULL: portable.
+// nothing. `maps`: for rank64_hopper.cu; NULL: portable.
 cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank,
-                                           const atedm_cuda_hopper_maps *maps, int t,
+                                           const atedm_cuda_hopper_rank_maps *maps, int t,
                                            cudaStream_t stream);
 cudaError_t atedm_cuda_launch_rank_end(const atedm_cuda_rank *rank, cudaStream_t stream);
 // A part of rank_iterate on tensor cores: A^T s^(t-1), which is s^t or, where cross, the keys.
@@ -251,7 +258,7 @@ cudaError_t atedm_cuda_launch_columns64(atedm_dtype act, const atedm_cuda_rank *
                                         cudaStream_t stream);
 // The same for devices of compute capability 9.0; self: the changes too.
 cudaError_t atedm_cuda_launch_columns64_hopper(atedm_dtype act, const atedm_cuda_rank *rank,
-                                               const atedm_cuda_hopper_maps *maps, int t,
+                                               const atedm_cuda_hopper_rank_maps *maps, int t,
                                                cudaStream_t stream);
 
 // ---- select.cu

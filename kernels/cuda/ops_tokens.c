@@ -89,11 +89,11 @@ void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
 
 // ---- ranking
 
-// Rows up to where hopper's next tile begins.
-static int64_t whole_tiles(int64_t rows)
+// Rows up to where hopper's next box of queries begins.
+static int64_t whole_boxes(int64_t rows)
 {
-    return (rows + ATEDM_CUDA_HOPPER_QUERIES - 1) / ATEDM_CUDA_HOPPER_QUERIES *
-           ATEDM_CUDA_HOPPER_QUERIES;
+    return (rows + ATEDM_CUDA_HOPPER_RANK_QUERIES - 1) / ATEDM_CUDA_HOPPER_RANK_QUERIES *
+           ATEDM_CUDA_HOPPER_RANK_QUERIES;
 }
 
 // The spans from `first` on, as many as fit, with their places in compact rows. Returns the most
@@ -110,7 +110,7 @@ static int pick_rank_spans(const atedm_rank_args *args, int64_t first, atedm_cud
         ret_rank->key_at[i] = ret_rank->n_keys;
         ret_rank->offset_at[i] = ret_rank->offset_rows;
         ret_rank->rows += ret_rank->span[i].nq;
-        ret_rank->offset_rows += whole_tiles(ret_rank->span[i].nq);
+        ret_rank->offset_rows += whole_boxes(ret_rank->span[i].nq);
         ret_rank->n_keys += ret_rank->span[i].nk;
         if (ret_rank->params[i].max_iterations > most)
             most = ret_rank->params[i].max_iterations;
@@ -137,13 +137,13 @@ static bool place_rank_buffers(atedm_cuda_stream *s, atedm_cuda_rank *rank, bool
         scratch_get(s, 2 * (scores + offsets) + keys + changes + ATEDM_CUDA_SPANS, sizeof *memory);
     if (!memory)
         return false;
-    rank->offsets[0] = memory + ATEDM_CUDA_SPANS + 2 * scores + keys;
-    rank->offsets[1] = rank->offsets[0] + offsets;
-    rank->changes = rank->offsets[1] + offsets;
     rank->last = (int32_t *)(void *)memory;
-    rank->scores[0] = memory + ATEDM_CUDA_SPANS;
+    rank->offsets[0] = memory + ATEDM_CUDA_SPANS; // first: tensor maps want whole vectors
+    rank->offsets[1] = rank->offsets[0] + offsets;
+    rank->scores[0] = rank->offsets[1] + offsets;
     rank->scores[1] = rank->scores[0] + scores;
     rank->keys = rank->scores[1] + scores;
+    rank->changes = rank->keys + keys;
     return true;
 }
 
@@ -167,13 +167,15 @@ void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
     const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->device)->hopper;
     for (int64_t first = 0; first < args->n_spans && !s->status; first += rank.n) {
         int iterations = pick_rank_spans(args, first, &rank);
-        atedm_cuda_hopper_maps maps;
-        bool is_hopper = rank.is_head64 && hopper->attention &&
-                         atedm_cuda_hopper_rank_maps(hopper, s->act, &rank, &maps);
+        atedm_cuda_hopper_rank_maps maps;
+        bool is_hopper = atedm_cuda_hopper_takes_rank(hopper, &rank);
         rank.change_blocks = count_change_blocks(&rank, is_hopper);
         if (!place_rank_buffers(atedm_cuda_stream_of(s), &rank, is_hopper))
             return;
-        atedm_cuda_check(s, atedm_cuda_launch_rank_begin(&rank, queue(s)), "rank_tokens");
+        bool good = !is_hopper || atedm_cuda_hopper_rank_maps_make(hopper, s->act, &rank, &maps);
+        atedm_cuda_check(
+            s, good ? atedm_cuda_launch_rank_begin(&rank, queue(s)) : cudaErrorInvalidValue,
+            "rank_tokens");
         for (int t = 1; t <= iterations && !s->status; t++)
             atedm_cuda_check(s,
                              atedm_cuda_launch_rank_iterate(s->act, &rank, is_hopper ? &maps : NULL,

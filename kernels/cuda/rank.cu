@@ -232,7 +232,7 @@ cudaError_t atedm_cuda_launch_rank_begin(const atedm_cuda_rank *rank, cudaStream
 }
 
 cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank,
-                                           const atedm_cuda_hopper_maps *maps, int t,
+                                           const atedm_cuda_hopper_rank_maps *maps, int t,
                                            cudaStream_t stream)
 {
     cudaError_t error = maps ? atedm_cuda_launch_columns64_hopper(act, rank, maps, t, stream)

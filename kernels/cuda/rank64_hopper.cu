@@ -1,58 +1,116 @@
 // A^T s with heads of 64 for compute capability 9.0: what rank64.cu computes, see rank.cu. A block
-// has 128 keys of a head of a span, 64 for each of its warpgroups, which walk over the queries
-// together, so that these are loaded once for all 128 (for 64, the L2 cache is the limit). Three
-// blocks stand on a multiprocessor: products of some warpgroups go on while others make
-// exponentials. These are what takes the time, and all other instructions nearly as long: so what a
-// row adds to its logits is made once a row, not once a row and block of keys.
+// has 128 keys of a head of a span, 64 for each of its two warpgroups, which hold them in registers
+// as the products' first operand: shared memory, whose bandwidth would be the limit, is read for
+// queries only. The block's first warpgroup loads these, 128 at a time. The others make the
+// exponentials of a tile of logits, which are what takes the time, while the product of the next
+// one goes on.
+//
+// Logits lie as [keys, queries] here, so that a thread has two rows' sums and nothing is added up
+// across warps. What a query adds to its logits is made once, not once a block of keys.
 #include "kernels/cuda/gpu_hopper.cuh"
 #include "kernels/cuda/tile64.cuh"
 
 namespace
 {
 
-constexpr int GROUPS = 2, STAGES = 6;
-constexpr int LAG = 2; // steps that warpgroups may be apart before one waits
-static_assert(LAG < STAGES);
-constexpr int THREADS = GROUPS * GPU_WARPGROUP, WARPS = THREADS / 32, GROUP_WARPS = WARPS / GROUPS;
-constexpr int KEYS = GROUPS * TILE;
-constexpr int BLOCKS = 3; // on a multiprocessor
-static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES && KEYS == ATEDM_CUDA_HOPPER_KEYS);
+constexpr int GROUPS = 2, STAGES = 4;
+constexpr int THREADS = (1 + GROUPS) * GPU_WARPGROUP, WARPS = GROUPS * GPU_WARPGROUP / 32;
+// All threads start with the same registers; what the first warpgroup does not need is for the
+// others.
+constexpr int LOADER_REGISTERS = 40, WORKER_REGISTERS = 232;
+constexpr int KEYS = GROUPS * TILE, QUERIES = ATEDM_CUDA_HOPPER_RANK_QUERIES;
+static_assert(KEYS == ATEDM_CUDA_HOPPER_KEYS);
 
 struct call {
-    CUtensorMap q, k;
+    CUtensorMap q, k, offsets;
     atedm_cuda_rank rank;
     int t;
 };
 
-// Each tile is a swizzled one, as its tensor map leaves it. A stage is free when every warp has
-// arrived there.
+// Tiles of queries and keys are swizzled ones, as their tensor maps leave them. A stage is free
+// when every warp with keys has arrived there.
 template <class T> struct alignas(GPU_TILE_ALIGN) tiles {
-    T k[GROUPS][TILE_ELEMENTS], q[STAGES][TILE_ELEMENTS];
-    float sums[WARPS][TILE], changes[KEYS / 32];
-    gpu_mbarrier k_there, q_there[STAGES], q_free[STAGES];
+    T k[GROUPS][TILE_ELEMENTS], q[STAGES][QUERIES * TILE];
+    alignas(128) float offsets[STAGES][QUERIES];
+    float changes[WARPS];
+    gpu_mbarrier k_there, there[STAGES], free[STAGES];
 };
+
+// The next stage, in turn, and the parity of the phase in which it is used.
+struct ring {
+    int stage = 0;
+    unsigned phase = 0;
+};
+GPU_FN void advance(ring &r)
+{
+    r.stage = r.stage + 1 < STAGES ? r.stage + 1 : 0;
+    r.phase ^= r.stage == 0;
+}
 
 template <class T> GPU_FN void init_barriers(tiles<T> &t)
 {
     gpu_mbarrier_init(t.k_there, 1);
     for (int stage = 0; stage < STAGES; stage++) {
-        gpu_mbarrier_init(t.q_there[stage], 1);
-        gpu_mbarrier_init(t.q_free[stage], WARPS);
+        gpu_mbarrier_init(t.there[stage], 1);
+        gpu_mbarrier_init(t.free[stage], WARPS);
     }
     gpu_mbarrier_fence();
 }
 
-// Starts to load the queries' tile of that number into a stage.
-template <class T>
-GPU_FN void load_queries(const call &a, tiles<T> &t, const atedm_span &span, int number, int stage)
+// ---- what queries add to their logits
+
+// log2 s - lse log2 e of a query, so that 2^(scaled logit + that) is A(query, key) s(query).
+GPU_FN float offset_of(float score, float lse)
 {
-    gpu_mbarrier_expect(t.q_there[stage], sizeof t.q[stage]);
-    gpu_tensor_load(t.q[stage], a.q, (int)blockIdx.y * TILE, (int)span.q0 + number * TILE,
-                    t.q_there[stage]);
+    return fmaf(lse, -TILE_LOG2E, gpu_log2(score));
 }
 
+// Of s^t of a head of a span; rows up to the next whole tile have one.
+GPU_FN float *offsets_at(const atedm_cuda_rank &a, int t, int64_t head, int span)
+{
+    return a.offsets[t % 2] + head * a.offset_rows + a.offset_at[span];
+}
+
+// Of s^t, and -inf where there is no row: of both t % 2, since blocks of keys fill in only rows.
+__global__ void __launch_bounds__(QUERIES)
+    offsets_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
+{
+    int number = blockIdx.z;
+    const atedm_span &span = a.span[number];
+    int64_t row = (int64_t)blockIdx.x * QUERIES + threadIdx.x, head = blockIdx.y;
+    if ((int64_t)blockIdx.x * QUERIES >= span.nq || a.last[number] != 0)
+        return;
+    float offset = -INFINITY;
+    if (row < span.nq)
+        offset = offset_of(a.scores[t % 2][head * a.rows + a.span_at[number] + row],
+                           a.lse[head * a.lse_stride + span.q0 + row]);
+    offsets_at(a, t, head, number)[row] = offset;
+    if (row >= span.nq)
+        offsets_at(a, t + 1, head, number)[row] = offset;
+}
+
+// ---- loading: one thread
+
+template <class T> GPU_FN void load(const call &a, tiles<T> &t, int64_t key0)
+{
+    const atedm_span &span = a.rank.span[blockIdx.z];
+    int column = (int)blockIdx.y * TILE, offset0 = (int)a.rank.offset_at[blockIdx.z];
+    gpu_mbarrier_expect(t.k_there, sizeof t.k);
+    gpu_tensor_load(t.k, a.k, column, (int)(span.k0 + key0), t.k_there);
+    ring r;
+    for (int row = 0; row < span.nq; row += QUERIES, advance(r)) {
+        gpu_mbarrier &there = t.there[r.stage];
+        gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);
+        gpu_mbarrier_expect(there, sizeof *t.q + sizeof *t.offsets);
+        gpu_tensor_load(t.q[r.stage], a.q, column, (int)span.q0 + row, there);
+        gpu_tensor_load(t.offsets[r.stage], a.offsets, (offset0 + row) * 2, (int)blockIdx.y, there);
+    }
+}
+
+// ---- exponentials
+
 // sum + 2^x on the arithmetic units. Multiprocessors have eight times as many of these as of those
-// that know exponentials, so that some of the exponentials, one in eight, are made here, as
+// that know exponentials, so that some of the exponentials, three in sixteen, are made here, as
 // FlashAttention-4 does it: 2^x = 2^n 2^f with f in [-1/2, 1/2], and a polynomial for the latter
 // that is off by 2.7e-6 of it (our own fit). The least is 2^-126; NaN stays.
 GPU_FN float add_exp2(float sum, float x)
@@ -69,160 +127,182 @@ GPU_FN float add_exp2(float sum, float x)
     return fmaf(p, scale, sum);
 }
 
-// total[n][i] += A(row, column) s(row) of the thread's two rows, where A(row, column) s(row) = 2^(
-// scaled logit + offset(row)). An offset of -inf is a row that there is not, with logits of others;
-// such are only in the last tile, which need not be `whole`.
-GPU_FN void add_columns(float (&total)[8][2], float (&s)[8][4], const float (&offset)[2],
-                        bool whole)
+// Offsets of the thread's columns 8 n + l % 4 * 2 and the next one.
+GPU_FN float2 column_offsets(const float *offsets, int n)
 {
-    if (!whole) {
+    return *reinterpret_cast<const float2 *>(offsets + n * 8 + (int)threadIdx.x % 4 * 2);
+}
+
+// Queries that there are not are another sample's, or nobody's: their logits may be anything.
+GPU_FN void clear_others(float (&s)[16][4], const float *offsets)
+{
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
+    for (int n = 0; n < QUERIES / 8; n++) {
+        const float2 offset = column_offsets(offsets, n);
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                s[n][i] = offset[i / 2] == -INFINITY ? 0.0f : s[n][i];
+        for (int i = 0; i < 4; i++)
+            s[n][i] = (i % 2 ? offset.y : offset.x) == -INFINITY ? 0.0f : s[n][i];
     }
+}
+
+// total[i] += A(column, row) s(column) of the thread's logits s[.][i].
+GPU_FN void add_rows(float (&total)[4], const float (&s)[16][4], const float *offsets)
+{
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
+    for (int n = 0; n < QUERIES / 8; n++) {
+        const float2 offset = column_offsets(offsets, n);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float x = fmaf(s[n][i], TILE_SCALE2, offset[i / 2]), &sum = total[n][i % 2];
-            sum = n % 2 && i == 3 ? add_exp2(sum, x) : sum + gpu_exp2(x);
+            float x = fmaf(s[n][i], TILE_SCALE2, i % 2 ? offset.y : offset.x);
+            total[i] = n % 4 < 3 && i == n % 4 ? add_exp2(total[i], x) : total[i] + gpu_exp2(x);
         }
-}
-
-// ---- what rows add to their logits
-
-// log2 s(row) - lse(row) log2 e, so that 2^(scaled logit + that) is A(row, column) s(row).
-GPU_FN float offset_of(float score, float lse)
-{
-    return fmaf(lse, -TILE_LOG2E, gpu_log2(score));
-}
-
-// Of s^t of a head of a span; rows up to the next whole tile have one.
-GPU_FN float *offsets_at(const atedm_cuda_rank &a, int t, int64_t head, int span)
-{
-    return a.offsets[t % 2] + head * a.offset_rows + a.offset_at[span];
-}
-
-// Of s^t, and -inf where there is no row: of both t % 2, since blocks of keys fill in only rows.
-__global__ void __launch_bounds__(THREADS)
-    offsets_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
-{
-    int number = blockIdx.z;
-    const atedm_span &span = a.span[number];
-    int64_t row = (int64_t)blockIdx.x * THREADS + threadIdx.x, head = blockIdx.y;
-    if (row >= (span.nq + TILE - 1) / TILE * TILE || a.last[number] != 0)
-        return;
-    float offset = -INFINITY;
-    if (row < span.nq)
-        offset = offset_of(a.scores[t % 2][head * a.rows + a.span_at[number] + row],
-                           a.lse[head * a.lse_stride + span.q0 + row]);
-    offsets_at(a, t, head, number)[row] = offset;
-    if (row >= span.nq)
-        offsets_at(a, t + 1, head, number)[row] = offset;
-}
-
-// ---- products
-
-// The next stage, in turn, and the parity of the phase in which it is used.
-struct ring {
-    int stage = 0;
-    unsigned phase = 0;
-};
-GPU_FN void advance(ring &r)
-{
-    r.stage = r.stage + 1 < STAGES ? r.stage + 1 : 0;
-    r.phase ^= r.stage == 0;
-}
-
-// The warpgroup's keys, over all queries.
-template <class T>
-GPU_FN void work(const call &a, tiles<T> &t, const atedm_span &span, const float *offsets)
-{
-    int group = gpu_uniform((int)threadIdx.x / GPU_WARPGROUP), lane = threadIdx.x & 31;
-    int nq = (int)span.nq;
-    int end = (nq + TILE - 1) / TILE;
-    float total[8][2] = {}, s[8][4], offset[2];
-    ring next, left; // whose queries are multiplied, and whose are left for others
-    offsets += (int)threadIdx.x % GPU_WARPGROUP / 32 * 16 + lane / 4;
-    float next_offset[2] = {offsets[0], offsets[8]};
-    gpu_mbarrier_wait(t.k_there, 0);
-    for (int i = 0; i < end; i++, advance(next)) {
-        offset[0] = next_offset[0];
-        offset[1] = next_offset[1];
-        if (i + 1 < end) { // meanwhile
-            offsets += TILE;
-            next_offset[0] = offsets[0];
-            next_offset[1] = offsets[8];
-        }
-        gpu_mbarrier_wait(t.q_there[next.stage], next.phase);
-        gpu_start_scores<T>(s, gpu_matrix(t.q[next.stage]), gpu_matrix(t.k[group]));
-        gpu_wgmma_wait<0>(s);
-        if (lane == 0)
-            gpu_mbarrier_arrive(t.q_free[next.stage]);
-        if (threadIdx.x == 0 && i >= LAG && i - LAG + STAGES < end) {
-            gpu_mbarrier_wait(t.q_free[left.stage], left.phase);
-            load_queries(a, t, span, i - LAG + STAGES, left.stage);
-            advance(left);
-        }
-        add_columns(total, s, offset, (i + 1) * TILE <= nq);
     }
-    tile_store_columns(total, t.sums[threadIdx.x / 32]);
 }
 
-// The block's columns; where they are s^t, also how much they have changed, and their offsets.
+// ---- a warpgroup's keys
+
+// Starts s = k q^T.
 template <class T>
-GPU_FN void store_columns(const call &a, tiles<T> &t, const atedm_span &span, int64_t key0)
+GPU_FN void start_logits(float (&s)[16][4], const uint32_t (&k)[4][4], const T *queries)
 {
-    const atedm_cuda_rank &rank = a.rank;
-    int number = blockIdx.z, c = threadIdx.x;
-    float change = 0;
-    const float *from = rank.scores[(a.t - 1) % 2] + blockIdx.y * rank.rows + rank.span_at[number];
-    float *to = rank.cross ? rank.keys + blockIdx.y * rank.n_keys + rank.key_at[number]
-                           : rank.scores[a.t % 2] + blockIdx.y * rank.rows + rank.span_at[number];
-    if (c < KEYS && key0 + c < span.nk) {
-        float sum = 0;
+    uint64_t q = gpu_matrix(queries);
+    gpu_wgmma_fence();
 #pragma unroll
-        for (int warp = 0; warp < GROUP_WARPS; warp++)
-            sum += t.sums[c / TILE * GROUP_WARPS + warp][c % TILE];
-        to[key0 + c] = sum;
-        if (!rank.cross) {
-            change = fabsf(sum - from[key0 + c]);
-            offsets_at(rank, a.t, blockIdx.y, number)[key0 + c] =
-                offset_of(sum, rank.lse[blockIdx.y * rank.lse_stride + span.q0 + key0 + c]);
-        }
+    for (int i = 0; i < TILE / GPU_MMA_K; i++)
+        gpu_wgmma_rows(T(), s, k[i], gpu_matrix_step(q, i * GPU_MMA_K * (int)sizeof(T)), i > 0);
+    gpu_wgmma_commit();
+}
+
+template <class T> struct worker {
+    tiles<T> &t;
+    ring now, next;
+    uint32_t keys[4][4];
+    float total[4];
+};
+
+template <class T> GPU_FN void start_next(worker<T> &w, float (&s)[16][4])
+{
+    gpu_mbarrier_wait(w.t.there[w.next.stage], w.next.phase);
+    start_logits<T>(s, w.keys, w.t.q[w.next.stage]);
+    advance(w.next);
+}
+
+// The tile whose product is in s, and done.
+template <class T> GPU_FN void add_tile(worker<T> &w, const float (&s)[16][4])
+{
+    add_rows(w.total, s, w.t.offsets[w.now.stage]);
+    __syncwarp(); // all of the warp have read the offsets
+    if (threadIdx.x % 32 == 0)
+        gpu_mbarrier_arrive(w.t.free[w.now.stage]);
+    advance(w.now);
+}
+
+// One tile, while the next one's product goes on.
+template <class T>
+GPU_FN void add_and_start(worker<T> &w, float (&s)[16][4], float (&following)[16][4])
+{
+    start_next(w, following);
+    gpu_wgmma_wait<1>(s);
+    add_tile(w, s);
+}
+
+template <class T> GPU_FN void add_last(worker<T> &w, float (&s)[16][4], bool is_whole)
+{
+    gpu_wgmma_wait<0>(s);
+    if (!is_whole)
+        clear_others(s, w.t.offsets[w.now.stage]);
+    add_tile(w, s);
+}
+
+// The sums of the warpgroup's keys, over all queries: of key 16 (warp % 4) + lane / 4 and of the
+// one 8 further on, in each thread of four.
+template <class T> GPU_FN void add_tiles(tiles<T> &t, int nq, float (&ret_sums)[2])
+{
+    int group = gpu_uniform((int)threadIdx.x / GPU_WARPGROUP) - 1;
+    int left = (nq + QUERIES - 1) / QUERIES;
+    bool is_whole = nq % QUERIES == 0;
+    float s[16][4], other[16][4];
+    worker<T> w = {t, {}, {}, {}, {}};
+    gpu_mbarrier_wait(t.k_there, 0);
+    tile_rows(w.keys, t.k[group]);
+    start_next(w, s);
+    for (; left > 2; left -= 2) {
+        add_and_start(w, s, other);
+        add_and_start(w, other, s);
     }
-    change = gpu_warp_sum(change);
-    if (c < KEYS && c % 32 == 0)
-        t.changes[c / 32] = change;
-    __syncthreads();
-    if (c == 0 && !rank.cross)
-        rank.changes[((int64_t)number * rank.heads + blockIdx.y) * rank.change_blocks +
-                     blockIdx.x] = (t.changes[0] + t.changes[1]) + (t.changes[2] + t.changes[3]);
+    if (left == 2) {
+        add_and_start(w, s, other);
+        add_last(w, other, is_whole);
+    } else {
+        add_last(w, s, is_whole);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        ret_sums[half] = quad_sum(w.total[half * 2] + w.total[half * 2 + 1]);
+}
+
+// The thread's columns of A; where they are s^t, also their offsets. Returns how much they changed.
+GPU_FN float store_sums(const atedm_cuda_rank &rank, int t, int64_t key0, const float (&sums)[2])
+{
+    int number = blockIdx.z, worker = (int)threadIdx.x - GPU_WARPGROUP, lane = worker % 32;
+    int64_t head = blockIdx.y, scores_at = head * rank.rows + rank.span_at[number];
+    const atedm_span &span = rank.span[number];
+    float change = 0;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int64_t key = key0 + worker / 32 * 16 + lane / 4 + half * 8;
+        if (lane % 4 || key >= span.nk)
+            continue;
+        if (rank.cross) {
+            rank.keys[head * rank.n_keys + rank.key_at[number] + key] = sums[half];
+            continue;
+        }
+        rank.scores[t % 2][scores_at + key] = sums[half];
+        change += fabsf(sums[half] - rank.scores[(t - 1) % 2][scores_at + key]);
+        offsets_at(rank, t, head, number)[key] =
+            offset_of(sums[half], rank.lse[head * rank.lse_stride + span.q0 + key]);
+    }
+    return change;
+}
+
+template <class T> GPU_FN void work(const call &a, tiles<T> &t, int64_t key0)
+{
+    float sums[2];
+    add_tiles(t, (int)a.rank.span[blockIdx.z].nq, sums);
+    float change = gpu_warp_sum(store_sums(a.rank, a.t, key0, sums));
+    if (threadIdx.x % 32 == 0)
+        t.changes[threadIdx.x / 32 - GPU_WARPGROUP / 32] = change;
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS, BLOCKS)
+__global__ void __launch_bounds__(THREADS, 1)
     columns64_hopper_kernel(const __grid_constant__ call a)
 {
+    const atedm_cuda_rank &rank = a.rank;
     int number = blockIdx.z;
-    const atedm_span &span = a.rank.span[number];
     int64_t key0 = (int64_t)blockIdx.x * KEYS;
-    if (key0 >= span.nk || a.rank.last[number] != 0)
+    if (key0 >= rank.span[number].nk || rank.last[number] != 0)
         return;
     tiles<T> &t = *gpu_shared_tiles<tiles<T>>();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0)
         init_barriers(t);
-        gpu_mbarrier_expect(t.k_there, sizeof t.k);
-        gpu_tensor_load(t.k, a.k, (int)blockIdx.y * TILE, (int)(span.k0 + key0), t.k_there);
-        for (int i = 0; i < STAGES && i * TILE < span.nq; i++)
-            load_queries(a, t, span, i, i);
+    __syncthreads();
+    if (threadIdx.x < GPU_WARPGROUP) {
+        gpu_fewer_registers<LOADER_REGISTERS>();
+        if (threadIdx.x == 0)
+            load(a, t, key0);
+    } else {
+        gpu_more_registers<WORKER_REGISTERS>();
+        work(a, t, key0);
     }
     __syncthreads();
-    work(a, t, span, offsets_at(a.rank, a.t - 1, blockIdx.y, number));
-    __syncthreads();
-    store_columns(a, t, span, key0);
+    if (threadIdx.x > 0 || rank.cross)
+        return;
+    float change = 0;
+    for (int warp = 0; warp < WARPS; warp++)
+        change += t.changes[warp];
+    rank.changes[((int64_t)number * rank.heads + blockIdx.y) * rank.change_blocks + blockIdx.x] =
+        change;
 }
 
 // Blocks of so many rows for the longest span of queries, or keys.
@@ -247,17 +327,16 @@ template <class T> cudaError_t columns64(const call &a, cudaStream_t stream)
 } // namespace
 
 cudaError_t atedm_cuda_launch_columns64_hopper(atedm_dtype act, const atedm_cuda_rank *rank,
-                                               const atedm_cuda_hopper_maps *maps, int t,
+                                               const atedm_cuda_hopper_rank_maps *maps, int t,
                                                cudaStream_t stream)
 {
-    const call a = {maps->q, maps->k, *rank, t};
+    const call a = {maps->q, maps->k, maps->offsets[(t - 1) % 2], *rank, t};
     // Those of later s^t are there already, but where they are of rows, not columns.
     if (t == 1 || rank->cross) {
-        static_assert(THREADS % TILE == 0, "blocks of rows have whole tiles");
         cudaError_t error = GPU_LAUNCH(
             offsets_kernel,
-            dim3(count_blocks(*rank, false, THREADS), (unsigned)rank->heads, (unsigned)rank->n),
-            dim3(THREADS), 0, stream, *rank, t - 1);
+            dim3(count_blocks(*rank, false, QUERIES), (unsigned)rank->heads, (unsigned)rank->n),
+            dim3(QUERIES), 0, stream, *rank, t - 1);
         if (error)
             return error;
     }
