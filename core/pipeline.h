@@ -52,8 +52,9 @@ int atedm_generation_steps_done(const atedm_generation *g, int image);
 ATEDM_MUST_CHECK atedm_status atedm_generation_decode(atedm_generation *g, int image, uint8_t *rgb,
                                                       atedm_error *err);
 
-// Bytes of scratch memory that a request needs at most where it is alone: for steps, which many
-// share, for its texts, and for decoding one image.
+// Bytes of scratch memory that a request needs at most: for steps, by image, in an evaluation with
+// whatever others that lose tokens behind the first layer of a block, if at all; for its texts; for
+// decoding one image.
 typedef struct atedm_scratch_need {
     size_t steps, text, vae;
 } atedm_scratch_need;

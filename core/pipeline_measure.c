@@ -58,7 +58,7 @@ atedm_status atedm_generation_measure(atedm_generation *g, atedm_error *err)
     for (int k = 0; k < g->schedule.n; k++) {
         g->steps_done[0] = k;
         if (!same_as_before(g->plan, k))
-            atedm_lanes_step(m, s, &arena, &(atedm_lane){g, 0}, 1);
+            atedm_lanes_step(m, s, &arena, &(atedm_lane){g, 0}, 1, true);
     }
     g->steps_done[0] = 0;
     measure_decode(g, vae, &vae_arena);

@@ -81,9 +81,10 @@ struct atedm_generation {
 };
 
 // One UNet evaluation and the sampler's step behind it, for lanes that go together, on the
-// pipeline's device or on its dry twin (which is how scratch memory is measured).
+// pipeline's device or on its dry twin (which is how scratch memory is measured). `mixed`: with the
+// scratch memory that it takes in any company.
 void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *arena,
-                      const atedm_lane *lanes, size_t n);
+                      const atedm_lane *lanes, size_t n, bool mixed);
 
 // Makes sure that `arena` has at least `need` bytes, between two evaluations.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena,

@@ -9,6 +9,7 @@ typedef struct evaluation {
     atedm_arena *arena;
     const atedm_lane *lanes;
     size_t n;
+    bool mixed;
     int64_t samples;          // of all lanes
     atedm_generation *dumped; // NULL: none
     char *x, *y, *context, *condition;
@@ -101,6 +102,7 @@ static void evaluate(const evaluation *e)
                            .y = e->y,
                            .scores = e->scores,
                            .traced = e->dumped != NULL,
+                           .mixed = e->mixed,
                            .trace = e->dumped && !is_dry(e) ? atedm_pipeline_dump_trace : NULL,
                            .trace_user = e->dumped,
                        });
@@ -129,9 +131,9 @@ static void step_samplers(const evaluation *e)
 }
 
 void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *arena,
-                      const atedm_lane *lanes, size_t n)
+                      const atedm_lane *lanes, size_t n, bool mixed)
 {
-    evaluation e = {.model = model, .s = s, .arena = arena, .lanes = lanes, .n = n};
+    evaluation e = {.model = model, .s = s, .arena = arena, .lanes = lanes, .n = n, .mixed = mixed};
     for (size_t i = 0; i < n; i++)
         e.samples += lanes[i].generation->samples;
     if (lanes[0].generation->dump.call) // whoever dumps is alone
@@ -144,7 +146,7 @@ void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *ar
     e.context = atedm_arena_take(arena, s, samples * context * element);
     e.condition = atedm_arena_take(
         arena, s, samples * (size_t)atedm_unet_embedding_dim(model->unet) * element);
-    bool scored = false;
+    bool scored = mixed;
     for (size_t i = 0; i < n; i++)
         scored |= lanes[i].generation->scores != NULL;
     if (scored)
@@ -168,7 +170,7 @@ static atedm_status measure(atedm_pipeline *p, const atedm_lane *lanes, size_t n
 {
     atedm_arena arena;
     atedm_arena_init_measuring(&arena);
-    atedm_lanes_step(p->model->dry, p->dry_stream, &arena, lanes, n);
+    atedm_lanes_step(p->model->dry, p->dry_stream, &arena, lanes, n, false);
     atedm_status status = atedm_stream_sync(p->dry_stream, err);
     if (!status)
         *ret_bytes = arena.peak;
@@ -208,7 +210,7 @@ atedm_status atedm_pipeline_step_begin(atedm_pipeline *p, const atedm_lane *lane
     p->stepping = true;
     atedm_stream_reset_counts(p->stream);
     atedm_pipeline_watch_before(p, lanes, n);
-    atedm_lanes_step(p->model, p->stream, &p->scratch, lanes, n);
+    atedm_lanes_step(p->model, p->stream, &p->scratch, lanes, n, false);
     atedm_pipeline_watch_after(p, lanes, n);
     return ATEDM_OK;
 }

@@ -62,6 +62,8 @@ atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int in
         wants.cross |= spec->score_map == ATEDM_SCORE_CROSS;
         late |= spec->recovery == ATEDM_RECOVER_COSINE; // compares what the layer gives
     }
+    if (state->run->args->mixed && index == 0)
+        wants.any = wants.self = wants.cross = true;
     wants.aside = wants.any && !wants.cross && !late;
     return wants;
 }
@@ -248,7 +250,7 @@ static void gather_kept(const atedm_prune_state *state, const atedm_prune_level 
 static bool needs_places(const atedm_prune_state *state)
 {
     const atedm_unet_args *args = state->run->args;
-    bool needed = args->traced;
+    bool needed = args->traced || args->mixed;
     for (int64_t i = 0; i < args->n; i++)
         needed |=
             args->samples[i].prune && args->samples[i].prune->recovery == ATEDM_RECOVER_NEAREST;
@@ -313,7 +315,7 @@ static void find_sources(const atedm_prune_state *state, const atedm_prune_level
 
 static bool needs_weights(const atedm_prune_state *state)
 {
-    bool needed = false;
+    bool needed = state->run->args->mixed;
     for (int64_t i = 0; i < state->run->args->n; i++) {
         const atedm_prune_spec *spec = state->run->args->samples[i].prune;
         needed |= spec && spec->enabled && spec->proportional_attention;

@@ -94,6 +94,9 @@ typedef struct atedm_unet_args {
     // one ranks. NULL where there is no such sample.
     float *scores;
     bool traced; // take the scratch memory that a trace needs, also where none is called
+    // Take the scratch memory that all this needs beside samples that lose tokens behind the first
+    // layer of every block, where these do not.
+    bool mixed;
     atedm_prune_trace_fn trace; // NULL, or called for each pruned sample of each block (and syncs)
     void *trace_user;
 } atedm_unet_args;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 _Static_assert(sizeof(atedm_unet_key) <= ATEDM_REPEAT_KEY_MAX, "keys are within the limit");
-_Static_assert(sizeof(atedm_unet_key_head) == 13 * 8, "no padding");
+_Static_assert(sizeof(atedm_unet_key_head) == 14 * 8, "no padding");
 _Static_assert(sizeof(atedm_unet_key_sample) ==
                    (14 + ATEDM_MAX_PRUNE_LAYERS) * 8 + ATEDM_MAX_BLOCKS * sizeof(float),
                "no padding");
@@ -55,6 +55,7 @@ size_t atedm_unet_key_make(const atedm_unet *unet, int n_blocks, const atedm_une
         .h = args->h,
         .w = args->w,
         .traced = args->traced,
+        .mixed = args->mixed,
     };
     for (int64_t i = 0; i < args->n; i++)
         set_sample(&args->samples[i], n_blocks, &ret_key->samples[i]);

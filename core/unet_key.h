@@ -10,7 +10,7 @@
 typedef struct atedm_unet_key_head {
     const atedm_unet *unet; // its weights
     const void *x, *context, *embedding, *draws, *y, *scratch, *scores;
-    int64_t context_tokens, n, h, w, traced;
+    int64_t context_tokens, n, h, w, traced, mixed;
 } atedm_unet_key_head;
 
 typedef struct atedm_unet_key_sample {

@@ -101,6 +101,30 @@ Test(pipeline_step, a_picture_does_not_depend_on_other_requests)
     pipeline_bench_everywhere(pictures_are_those_of_requests_alone);
 }
 
+// At different steps, pruned and not, by any map.
+Test(pipeline_step, no_company_takes_more_than_its_requests_need)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    party p;
+    make_party(&b, &p);
+    atedm_error err = {0};
+    atedm_lane lanes[REQUESTS * MAX_IMAGES];
+    for (uint64_t turn = 0; turn < 40; turn++) {
+        size_t n = draw_lanes(&p, turn, lanes);
+        if (n == 0)
+            break;
+        atedm_scratch_need need = {0};
+        for (size_t i = 0; i < n; i++)
+            need.steps += atedm_generation_scratch(lanes[i].generation).steps;
+        cr_assert_eq(atedm_pipeline_prepare(b.pipeline, need, &err), ATEDM_OK, "%s", err.message);
+        size_t before = atedm_pipeline_device_memory(b.pipeline);
+        cr_assert_eq(atedm_pipeline_step(b.pipeline, lanes, n, &err), ATEDM_OK, "%s", err.message);
+        cr_expect_eq(atedm_pipeline_device_memory(b.pipeline), before, "turn %d", (int)turn);
+    }
+    free_party(&p);
+    pipeline_bench_close(&b);
+}
+
 Test(pipeline_step, operations_count_what_requests_are_told)
 {
     pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);

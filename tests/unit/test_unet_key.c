@@ -69,6 +69,7 @@ Test(unet_key, everything_that_is_read)
     DIFFERS(e.args.w = 16);
     DIFFERS(e.args.n = 1);
     DIFFERS(e.args.traced = true);
+    DIFFERS(e.args.mixed = true);
     DIFFERS(e.args.scores = scores);
     DIFFERS(e.samples[1].ranks = none_rank);
     DIFFERS(e.samples[0].mask_from = 0);
