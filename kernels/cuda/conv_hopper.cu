@@ -38,17 +38,6 @@ template <class T, class S> struct alignas(GPU_TILE_ALIGN) tiles {
     gpu_mbarrier weight_there[S::weights], weight_free[S::weights];
 };
 
-// The next stage of N, in turn, and the parity of the phase in which it is used.
-template <int N> struct ring {
-    int stage = 0;
-    unsigned phase = 0;
-};
-template <int N> GPU_FN void advance(ring<N> &r)
-{
-    r.stage = r.stage + 1 < N ? r.stage + 1 : 0;
-    r.phase ^= r.stage == 0;
-}
-
 // What a block computes at a time: from pixel (y, x) of a sample and an output on.
 struct part {
     int sample, y, x, output;
@@ -80,17 +69,17 @@ template <class T, class S> GPU_FN void load(const atedm_cuda_conv_hopper &a, ti
 {
     const int pad = (a.kernel - 1) / 2;
     const unsigned slab_bytes = (S::pixels + ((a.kernel - 1) << a.log_width)) * ROW_BYTES;
-    ring<S::slabs> slab;
-    ring<S::weights> weight;
+    gpu_ring<S::slabs> slab;
+    gpu_ring<S::weights> weight;
     for (int number = blockIdx.x; number < a.parts; number += (int)gridDim.x) {
         const part p = part_of<S>(a, number);
         for (int channel = 0; channel < a.in; channel += STEP)
-            for (int column = 0; column < a.kernel; column++, advance(slab)) {
+            for (int column = 0; column < a.kernel; column++, gpu_advance(slab)) {
                 gpu_mbarrier_wait(t.slab_free[slab.stage], slab.phase ^ 1);
                 gpu_mbarrier_expect(t.slab_there[slab.stage], slab_bytes);
                 gpu_tensor_load_4(t.slab[slab.stage], a.x, channel, p.x + column - pad, p.y - pad,
                                   p.sample, t.slab_there[slab.stage]);
-                for (int row = 0; row < a.kernel; row++, advance(weight)) {
+                for (int row = 0; row < a.kernel; row++, gpu_advance(weight)) {
                     gpu_mbarrier_wait(t.weight_free[weight.stage], weight.phase ^ 1);
                     gpu_mbarrier_expect(t.weight_there[weight.stage], sizeof *t.weight);
                     gpu_tensor_load(t.weight[weight.stage], a.weight,
@@ -132,13 +121,13 @@ GPU_FN void leave(gpu_mbarrier &free)
 // A part's sums. Products of two steps go on at a time; stages are left one step later.
 template <class T, class S>
 GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker,
-                     ring<S::slabs> &slab, ring<S::weights> &weight, sums<S> &r)
+                     gpu_ring<S::slabs> &slab, gpu_ring<S::weights> &weight, sums<S> &r)
 {
     int last_slab = -1, last_weight = -1; // whose products may still go on
     for (int channel = 0; channel < a.in; channel += STEP)
-        for (int column = 0; column < a.kernel; column++, advance(slab)) {
+        for (int column = 0; column < a.kernel; column++, gpu_advance(slab)) {
             gpu_mbarrier_wait(t.slab_there[slab.stage], slab.phase);
-            for (int row = 0; row < a.kernel; row++, advance(weight)) {
+            for (int row = 0; row < a.kernel; row++, gpu_advance(weight)) {
                 gpu_mbarrier_wait(t.weight_there[weight.stage], weight.phase);
                 int pixel = (row << a.log_width) + worker * S::products * 64;
                 start_products<T, S>(r, t.slab[slab.stage] + pixel * STEP, t.weight[weight.stage],
@@ -236,8 +225,8 @@ GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, co
 template <class T, class S> GPU_FN void work(const atedm_cuda_conv_hopper &a, tiles<T, S> &t)
 {
     int worker = (int)threadIdx.x / GPU_WARPGROUP - 1;
-    ring<S::slabs> slab;
-    ring<S::weights> weight;
+    gpu_ring<S::slabs> slab;
+    gpu_ring<S::weights> weight;
     for (int number = blockIdx.x; number < a.parts; number += (int)gridDim.x) {
         sums<S> r;
         multiply<T, S>(a, t, worker, slab, weight, r);

@@ -369,6 +369,17 @@ GPU_FN int gpu_uniform(int x)
     return __shfl_sync(0xffffffffu, x, 0);
 }
 
+// The next stage of N, in turn, and the parity of the phase in which it is used.
+template <int N> struct gpu_ring {
+    int stage = 0;
+    unsigned phase = 0;
+};
+template <int N> GPU_FN void gpu_advance(gpu_ring<N> &r)
+{
+    r.stage = r.stage + 1 < N ? r.stage + 1 : 0;
+    r.phase ^= r.stage == 0;
+}
+
 // Starts s = q k^T, of matrices with rows of 64 elements: a head.
 template <class T> GPU_FN void gpu_start_scores(float (&s)[16][4], uint64_t q, uint64_t k)
 {

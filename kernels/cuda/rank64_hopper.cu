@@ -36,17 +36,6 @@ template <class T> struct alignas(GPU_TILE_ALIGN) tiles {
     gpu_mbarrier k_there, there[STAGES], free[STAGES];
 };
 
-// The next stage, in turn, and the parity of the phase in which it is used.
-struct ring {
-    int stage = 0;
-    unsigned phase = 0;
-};
-GPU_FN void advance(ring &r)
-{
-    r.stage = r.stage + 1 < STAGES ? r.stage + 1 : 0;
-    r.phase ^= r.stage == 0;
-}
-
 template <class T> GPU_FN void init_barriers(tiles<T> &t)
 {
     gpu_mbarrier_init(t.k_there, 1);
@@ -97,8 +86,8 @@ template <class T> GPU_FN void load(const call &a, tiles<T> &t, int64_t key0)
     int column = (int)blockIdx.y * TILE, offset0 = (int)a.rank.offset_at[blockIdx.z];
     gpu_mbarrier_expect(t.k_there, sizeof t.k);
     gpu_tensor_load(t.k, a.k, column, (int)(span.k0 + key0), t.k_there);
-    ring r;
-    for (int row = 0; row < span.nq; row += QUERIES, advance(r)) {
+    gpu_ring<STAGES> r;
+    for (int row = 0; row < span.nq; row += QUERIES, gpu_advance(r)) {
         gpu_mbarrier &there = t.there[r.stage];
         gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);
         gpu_mbarrier_expect(there, sizeof *t.q + sizeof *t.offsets);
@@ -175,7 +164,7 @@ GPU_FN void start_logits(float (&s)[16][4], const uint32_t (&k)[4][4], const T *
 
 template <class T> struct worker {
     tiles<T> &t;
-    ring now, next;
+    gpu_ring<STAGES> now, next;
     uint32_t keys[4][4];
     float total[4];
 };
@@ -184,7 +173,7 @@ template <class T> GPU_FN void start_next(worker<T> &w, float (&s)[16][4])
 {
     gpu_mbarrier_wait(w.t.there[w.next.stage], w.next.phase);
     start_logits<T>(s, w.keys, w.t.q[w.next.stage]);
-    advance(w.next);
+    gpu_advance(w.next);
 }
 
 // The tile whose product is in s, and done.
@@ -194,7 +183,7 @@ template <class T> GPU_FN void add_tile(worker<T> &w, const float (&s)[16][4])
     __syncwarp(); // all of the warp have read the offsets
     if (threadIdx.x % 32 == 0)
         gpu_mbarrier_arrive(w.t.free[w.now.stage]);
-    advance(w.now);
+    gpu_advance(w.now);
 }
 
 // One tile, while the next one's product goes on.

@@ -160,7 +160,7 @@ MISTAKES = (
      [("        gpu_wgmma_wait<0>(r.d[i]);", "        gpu_wgmma_wait<1>(r.d[i]);")]),
     ("conv, hopper: a part goes on with the last one's sums", "conv_hopper.cu", "conv",
      [("                                     last_weight < 0);", "                                     false);")]),
-    ("conv, hopper: stages of the wrong phase", "conv_hopper.cu", "conv", [("    r.phase ^= r.stage == 0;\n", "")]),
+    ("conv, hopper: stages of the wrong phase", "gpu_hopper.cuh", "conv", [("    r.phase ^= r.stage == 0;\n", "")]),
     ("conv, hopper: no window in y", "conv_hopper.cu", "conv", [("(row << a.log_width) + worker", "worker")]),
     ("conv, hopper: no window in x", "conv_hopper.cu", "conv", [("p.x + column - pad", "p.x")]),
     ("conv, hopper: weights of the window turned", "conv_hopper.cu", "conv",
