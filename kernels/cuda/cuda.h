@@ -232,6 +232,17 @@ bool atedm_cuda_hopper_takes_rank(const atedm_cuda_hopper *hopper, const atedm_c
 bool atedm_cuda_hopper_rank_maps_make(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                       const atedm_cuda_rank *rank,
                                       atedm_cuda_hopper_rank_maps *ret_maps);
+// A tensor map of `rank` dimensions from the dense one on; zeros outside. strides [rank - 1]: bytes
+// from one to the next. Boxes with rows of 128 bytes are swizzled, for products. False: the driver
+// refuses.
+bool atedm_cuda_hopper_encode(atedm_cuda_encode_fn function, atedm_dtype act, const void *tensor,
+                              cuuint32_t rank, const cuuint64_t *dims, const cuuint64_t *strides,
+                              const cuuint32_t *box, CUtensorMap *ret_map);
+// Coordinates of a copy are 32 bits, those behind the last row too: a box has 256 at most.
+#define ATEDM_CUDA_HOPPER_MOST_ROWS (INT32_MAX - 256)
+
+// ---- hopper_conv.c
+
 // True: it is enqueued, or the stream has failed. False: it is for others.
 bool atedm_cuda_hopper_conv(atedm_stream *s, const atedm_cuda_conv_call *conv, cudaStream_t stream);
 

@@ -128,7 +128,7 @@ cudaError_t atedm_cuda_launch_conv_thin(atedm_dtype act, const atedm_cuda_conv_c
 
 // ---- conv_hopper.cu
 
-// conv.cu's with stride 1, for devices of compute capability 9.0, and what hopper.c decides of
+// conv.cu's with stride 1, for devices of compute capability 9.0, and what hopper_conv.c decides of
 // them. `x`: a tensor map of [n, h, w, in], with boxes of ATEDM_CUDA_HOPPER_CHANNELS channels, a
 // part's width, and its height and kernel - 1 more; `weight`: of [out, kernel * kernel * in], with
 // boxes of as many channels and a part's outputs.
