@@ -1,0 +1,296 @@
+// The choice of a pruning layer: ranks, which tokens are kept, what the others will be recovered
+// from, and how kept ones weigh. See prune.h.
+#include "core/prune_private.h"
+
+// The scores of sample i that are kept from step to step; NULL where each step has its own.
+static float *kept_scores(const atedm_prune_state *state, int64_t i)
+{
+    const atedm_transformer_run *run = state->run;
+    bool kept = run->scores && run->args->samples[i].prune->score_interval > 1;
+    return kept ? run->scores + i * run->score_stride : NULL;
+}
+
+// Whether sample i, which chooses here, takes the scores of an earlier step.
+static bool reuses_scores(const atedm_prune_state *state, int64_t i)
+{
+    const bool *ranks = state->run->args->samples[i].ranks;
+    return ranks && !ranks[state->run->block];
+}
+
+void atedm_prune_move_scores(const atedm_prune_state *state, const atedm_prune_level *level,
+                             bool back)
+{
+    for (int64_t i = 0; i < level->before.n; i++) {
+        float *kept = atedm_prune_chooses(state, level, i) ? kept_scores(state, i) : NULL;
+        if (!kept || back == reuses_scores(state, i))
+            continue;
+        float *here = level->scores + level->before.first[i];
+        atedm_copy(state->run->s, back ? here : kept, back ? kept : here,
+                   (size_t)level->before.count[i] * sizeof *here);
+    }
+}
+
+// Fills in the packing after the layer and takes memory for what has to be remembered.
+static atedm_prune_level *begin_level(atedm_prune_state *state, int index)
+{
+    const atedm_transformer_run *run = state->run;
+    atedm_prune_level *level = &state->levels[state->n_levels++];
+    level->aside = false;
+    level->before = state->packing;
+    level->after.n = level->before.n;
+    level->after.rows = 0;
+    for (int64_t i = 0; i < level->before.n; i++) {
+        level->after.first[i] = level->after.rows;
+        level->after.count[i] = atedm_prune_kept_after(state, i, index);
+        level->after.rows += level->after.count[i];
+        level->pruned[i] = level->after.count[i] < level->before.count[i];
+    }
+    size_t before = (size_t)level->before.rows, after = (size_t)level->after.rows;
+    level->kept = atedm_arena_take(run->arena, run->s, after * sizeof *level->kept);
+    level->source = atedm_arena_take(run->arena, run->s, before * sizeof *level->source);
+    level->scores = atedm_arena_take(run->arena, run->s, before * sizeof *level->scores);
+    return level;
+}
+
+static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level *level,
+                        const atedm_layer_maps *maps, atedm_score_map which)
+{
+    bool cross = which == ATEDM_SCORE_CROSS;
+    const atedm_transformer_run *run = state->run;
+    atedm_span spans[ATEDM_UNET_MAX_SAMPLES];
+    atedm_rank_params params[ATEDM_UNET_MAX_SAMPLES];
+    int64_t n = 0;
+    for (int64_t i = 0; i < level->before.n; i++) {
+        const atedm_prune_spec *spec = run->args->samples[i].prune;
+        if (!atedm_prune_chooses(state, level, i) || spec->score_map != which ||
+            reuses_scores(state, i))
+            continue;
+        int64_t first = level->before.first[i], count = level->before.count[i];
+        int64_t text = run->args->context_tokens;
+        spans[n] = cross ? (atedm_span){first, count, i * text, text}
+                         : (atedm_span){first, count, first, count};
+        params[n++] = spec->rank;
+    }
+    const atedm_source_map *map = cross ? &maps->cross : &maps->self;
+    if (n)
+        atedm_rank_tokens(run->s, &(atedm_rank_args){
+                                      .q = map->q,
+                                      .k = map->k,
+                                      .q_stride = map->q_stride,
+                                      .k_stride = map->k_stride,
+                                      .lse = map->lse,
+                                      .lse_stride = map->lse_stride,
+                                      .scores = level->scores,
+                                      .spans = spans,
+                                      .params = params,
+                                      .n_spans = n,
+                                      .heads = map->heads,
+                                      .head_dim = map->head_dim,
+                                      .cross = cross,
+                                  });
+}
+
+// Whether what sample i keeps is drawn by its scores.
+static bool is_sampled(const atedm_prune_state *state, const atedm_prune_level *level, int64_t i)
+{
+    const atedm_prune_spec *spec = state->run->args->samples[i].prune;
+    return atedm_prune_chooses(state, level, i) && spec->score_map != ATEDM_SCORE_RANDOM &&
+           spec->selection == ATEDM_SELECT_SAMPLED;
+}
+
+// The spans of samples in which chance has a part: it is a function of the sample's image and step,
+// the block, the layer and the token's position in its sample, and of nothing else.
+static int64_t random_spans(const atedm_prune_state *state, const atedm_prune_level *level,
+                            int index, const bool *wanted, atedm_random_span *ret_spans)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < level->before.n; i++)
+        if (wanted[i])
+            ret_spans[n++] = (atedm_random_span){
+                .first = level->before.first[i],
+                .n = level->before.count[i],
+                .draw = i,
+                .salt = (uint64_t)(state->run->block * ATEDM_UNET_MAX_LAYERS + index)};
+    return n;
+}
+
+static void rank_at_random(const atedm_prune_state *state, const atedm_prune_level *level,
+                           int index)
+{
+    const atedm_transformer_run *run = state->run;
+    bool wanted[ATEDM_UNET_MAX_SAMPLES];
+    atedm_random_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++)
+        wanted[i] = atedm_prune_chooses(state, level, i) &&
+                    run->args->samples[i].prune->score_map == ATEDM_SCORE_RANDOM;
+    int64_t n = random_spans(state, level, index, wanted, spans);
+    atedm_random_scores(run->s, run->draws, NULL, level->scores, spans, n);
+}
+
+// The spans of the samples that `wanted` picks.
+static int64_t prune_spans(const atedm_prune_level *level, const bool *wanted,
+                           atedm_prune_span *ret_spans)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < level->before.n; i++)
+        if (wanted[i])
+            ret_spans[n++] = (atedm_prune_span){level->before.first[i], level->before.count[i],
+                                                level->after.first[i], level->after.count[i]};
+    return n;
+}
+
+// Of samples whose kept tokens are drawn: the scores stay as they are, for whoever wants to see
+// them.
+static void sample_tokens(const atedm_prune_state *state, const atedm_prune_level *level, int index,
+                          const bool *sampled)
+{
+    const atedm_transformer_run *run = state->run;
+    atedm_random_span random[ATEDM_UNET_MAX_SAMPLES];
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    int64_t n = random_spans(state, level, index, sampled, random);
+    if (n == 0)
+        return;
+    float *chances =
+        atedm_arena_take(run->arena, run->s, (size_t)level->before.rows * sizeof *chances);
+    atedm_random_scores(run->s, run->draws, level->scores, chances, random, n);
+    atedm_select_tokens(run->s, chances, level->kept, spans, prune_spans(level, sampled, spans));
+}
+
+// All samples with a mask of their own: those that are not pruned here keep everything, in order.
+static void select_tokens(const atedm_prune_state *state, const atedm_prune_level *level, int index)
+{
+    bool sampled[ATEDM_UNET_MAX_SAMPLES], top[ATEDM_UNET_MAX_SAMPLES];
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++) {
+        sampled[i] = is_sampled(state, level, i);
+        top[i] = atedm_prune_mask_of(state, i) == i && !sampled[i];
+    }
+    sample_tokens(state, level, index, sampled);
+    atedm_select_tokens(state->run->s, level->scores, level->kept, spans,
+                        prune_spans(level, top, spans));
+}
+
+static bool needs_places(const atedm_prune_state *state)
+{
+    const atedm_unet_args *args = state->run->args;
+    bool needed = args->traced || args->mixed;
+    for (int64_t i = 0; i < args->n; i++)
+        needed |=
+            args->samples[i].prune && args->samples[i].prune->recovery == ATEDM_RECOVER_NEAREST;
+    return needed;
+}
+
+static void find_places(const atedm_prune_state *state, atedm_prune_level *level)
+{
+    const atedm_transformer_run *run = state->run;
+    level->places = NULL;
+    if (!needs_places(state))
+        return;
+    size_t rows = (size_t)level->before.rows;
+    level->places = atedm_arena_take(run->arena, run->s, rows * sizeof *level->places);
+    if (level > state->levels) {
+        const atedm_prune_level *last = level - 1;
+        atedm_prune_gather_kept(state, last, last->places, level->places, sizeof *level->places);
+        return;
+    }
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++)
+        spans[i] = (atedm_prune_span){level->before.first[i], level->before.count[i],
+                                      level->before.first[i], level->before.count[i]};
+    atedm_select_tokens(run->s, level->scores, level->places, spans, level->before.n);
+}
+
+// One call a recovery; samples that are not pruned here map to themselves, which is what every kind
+// says of kept tokens, and masks of others are looked up there.
+static void find_sources(const atedm_prune_state *state, const atedm_prune_level *level,
+                         const atedm_layer_maps *maps, const void *x)
+{
+    const atedm_transformer_run *run = state->run;
+    for (int recovery = ATEDM_RECOVER_ATTENTION; recovery <= ATEDM_RECOVER_ZERO; recovery++) {
+        bool wanted[ATEDM_UNET_MAX_SAMPLES];
+        atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+        for (int64_t i = 0; i < level->before.n; i++)
+            wanted[i] = atedm_prune_mask_of(state, i) == i &&
+                        (int)(level->pruned[i] ? run->args->samples[i].prune->recovery
+                                               : ATEDM_RECOVER_ZERO) == recovery;
+        atedm_source_args args = {.kept = level->kept,
+                                  .source = level->source,
+                                  .spans = spans,
+                                  .n_spans = prune_spans(level, wanted, spans)};
+        if (args.n_spans == 0)
+            continue;
+        switch ((atedm_recovery)recovery) {
+        case ATEDM_RECOVER_ATTENTION:
+            atedm_source_attention(run->s, &args, &maps->self);
+            break;
+        case ATEDM_RECOVER_COSINE:
+            atedm_source_cosine(run->s, &args, x, state->block->channels);
+            break;
+        case ATEDM_RECOVER_NEAREST:
+            atedm_source_nearest(run->s, &args, level->places, run->w);
+            break;
+        case ATEDM_RECOVER_ZERO:
+            atedm_source_zero(run->s, &args);
+            break;
+        }
+    }
+}
+
+static bool needs_weights(const atedm_prune_state *state)
+{
+    bool needed = state->run->args->mixed;
+    for (int64_t i = 0; i < state->run->args->n; i++) {
+        const atedm_prune_spec *spec = state->run->args->samples[i].prune;
+        needed |= spec && spec->enabled && spec->proportional_attention;
+    }
+    return needed;
+}
+
+// Of every sample: who is not pruned here hands on what was.
+static void weigh(const atedm_prune_state *state, atedm_prune_level *level)
+{
+    const atedm_transformer_run *run = state->run;
+    level->weights = NULL;
+    if (!needs_weights(state))
+        return;
+    level->weights =
+        atedm_arena_take(run->arena, run->s, (size_t)level->after.rows * sizeof *level->weights);
+    atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
+    for (int64_t i = 0; i < level->before.n; i++)
+        spans[i] = (atedm_prune_span){level->before.first[atedm_prune_mask_of(state, i)],
+                                      level->before.count[i], level->after.first[i],
+                                      level->after.count[i]};
+    const float *before = level > state->levels ? (level - 1)->weights : NULL;
+    atedm_source_weights(run->s, level->source, before, level->weights, spans, level->before.n);
+}
+
+static void choose(const atedm_prune_state *state, atedm_prune_level *level, int index,
+                   const atedm_layer_maps *maps, const void *x)
+{
+    rank_by_map(state, level, maps, ATEDM_SCORE_SELF);
+    rank_by_map(state, level, maps, ATEDM_SCORE_CROSS);
+    rank_at_random(state, level, index);
+    select_tokens(state, level, index);
+    find_places(state, level);
+    find_sources(state, level, maps, x);
+    weigh(state, level);
+}
+
+void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
+                        const void *x)
+{
+    atedm_prune_level *level = begin_level(state, index);
+    atedm_prune_move_scores(state, level, false);
+    choose(state, level, index, maps, x);
+}
+
+void atedm_prune_choose_aside(atedm_prune_state *state, int index, const atedm_source_map *self)
+{
+    atedm_stream *s = state->run->s;
+    atedm_prune_level *level = begin_level(state, index);
+    atedm_prune_move_scores(state, level, false);
+    atedm_stream_begin_aside(s);
+    choose(state, level, index, &(atedm_layer_maps){.self = *self}, NULL);
+    atedm_stream_end_aside(s);
+    level->aside = true;
+}

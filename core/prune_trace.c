@@ -1,0 +1,80 @@
+// What a dump is told of pruning: each sample's kept tokens, sources and scores, in places of the
+// grid. See atedm_prune_trace in unet.h.
+#include "core/prune_private.h"
+
+#include <stdlib.h>
+
+// What one sample's levels add up to, on the host.
+typedef struct trace_buffers {
+    int32_t *kept, *source, *slots, *places;
+    float *scores;
+} trace_buffers;
+
+// Follows the sources of sample i back through the levels: buffers->source gets grid places. False
+// when a download failed.
+static bool compose_sources(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
+{
+    const atedm_transformer_run *run = state->run;
+    int64_t tokens = state->levels[0].before.count[i];
+    for (int64_t t = 0; t < tokens; t++)
+        b->source[t] = (int32_t)t; // token of the current level that the grid token follows
+    for (size_t k = 0; k < state->n_levels; k++) {
+        const atedm_prune_level *level = &state->levels[k];
+        atedm_download(run->s, level->source + level->before.first[i], b->slots,
+                       (size_t)level->before.count[i] * sizeof *b->slots);
+        atedm_download(run->s, level->places + level->before.first[i], b->places,
+                       (size_t)level->before.count[i] * sizeof *b->places);
+        atedm_download(run->s, level->kept + level->after.first[i], b->kept,
+                       (size_t)level->after.count[i] * sizeof *b->kept);
+        if (!atedm_stream_wait(run->s))
+            return false;
+        for (int64_t t = 0; t < tokens; t++)
+            if (b->source[t] >= 0)
+                b->source[t] = b->slots[b->source[t]];
+        for (int64_t slot = 0; slot < level->after.count[i]; slot++)
+            b->kept[slot] = b->places[b->kept[slot]];
+    }
+    for (int64_t t = 0; t < tokens; t++)
+        if (b->source[t] >= 0)
+            b->source[t] = b->kept[b->source[t]];
+    return true;
+}
+
+static void trace_sample(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
+{
+    const atedm_transformer_run *run = state->run;
+    int64_t mask = atedm_prune_mask_of(state, i);
+    const atedm_prune_level *first = NULL, *last = &state->levels[state->n_levels - 1];
+    for (size_t k = 0; k < state->n_levels && !first; k++)
+        if (state->levels[k].pruned[i])
+            first = &state->levels[k];
+    if (!first)
+        return;
+    atedm_download(run->s, first->scores + first->before.first[mask], b->scores,
+                   (size_t)first->before.count[i] * sizeof *b->scores);
+    if (compose_sources(state, mask, b))
+        run->args->trace(run->args->trace_user, &(atedm_prune_trace){
+                                                    .sample = i,
+                                                    .block = state->block->info.name,
+                                                    .tokens = first->before.count[i],
+                                                    .n_kept = last->after.count[i],
+                                                    .kept = b->kept,
+                                                    .source = b->source,
+                                                    .scores = b->scores,
+                                                });
+}
+
+void atedm_prune_trace_levels(const atedm_prune_state *state)
+{
+    size_t tokens = (size_t)(state->run->h * state->run->w);
+    int32_t *memory = malloc(5 * tokens * sizeof *memory);
+    if (!memory) {
+        atedm_stream_fail(state->run->s, ATEDM_ERR_NOMEM, "no memory for a pruning trace");
+        return;
+    }
+    trace_buffers buffers = {memory, memory + tokens, memory + 2 * tokens, memory + 3 * tokens,
+                             (float *)(memory + 4 * tokens)};
+    for (int64_t i = 0; i < state->packing.n; i++)
+        trace_sample(state, i, &buffers);
+    free(memory);
+}
