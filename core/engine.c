@@ -322,26 +322,34 @@ static void end_encoding(atedm_engine *e)
         atedm_engine_fail(e, j, status, &error);
 }
 
+// Texts that the device has come to the end of.
+static bool end_ready_texts(atedm_engine *e)
+{
+    bool ready = e->encoding && !atedm_pipeline_encode_busy(e->pipeline);
+    if (ready)
+        end_encoding(e);
+    return ready;
+}
+
 // Texts that the device has not begun with, or is done with. Whether there were any.
 static bool encode(atedm_engine *e)
 {
     atedm_engine_job *j = e->jobs;
+    if (e->encoding)
+        return end_ready_texts(e);
     while (j && j->encoded)
         j = j->next;
-    if (!e->encoding && j) {
-        atedm_error error = {0};
-        e->encoding_since = atedm_clock_monotonic();
-        atedm_status status = atedm_pipeline_encode_begin(e->pipeline, j->generation, &error);
-        if (status) {
-            atedm_engine_fail(e, j, status, &error);
-            return true;
-        }
-        e->encoding = j;
-    } else if (!e->encoding || atedm_pipeline_encode_busy(e->pipeline)) {
+    if (!j)
         return false;
+    atedm_error error = {0};
+    e->encoding_since = atedm_clock_monotonic();
+    atedm_status status = atedm_pipeline_encode_begin(e->pipeline, j->generation, &error);
+    if (status) {
+        atedm_engine_fail(e, j, status, &error);
+        return true;
     }
-    if (!atedm_pipeline_encode_busy(e->pipeline))
-        end_encoding(e);
+    e->encoding = j;
+    (void)end_ready_texts(e);
     return true;
 }
 
@@ -428,15 +436,6 @@ static bool do_short_pieces(atedm_engine *e)
     return any;
 }
 
-// Those that the device has come to the end of.
-static bool end_ready_texts(atedm_engine *e)
-{
-    bool ready = e->encoding && !atedm_pipeline_encode_busy(e->pipeline);
-    if (ready)
-        end_encoding(e);
-    return ready;
-}
-
 // While an evaluation is under way: pieces one after the other, as the device gets to their ends.
 // Where it is done at once there are some pieces all the same.
 static void do_pieces_meanwhile(atedm_engine *e)
@@ -467,13 +466,11 @@ bool atedm_engine_turn(atedm_engine *e)
     }
     if (beside && do_short_pieces(e))
         busy = true;
-    if (busy)
-        return true;
-    if (e->encoding) // nothing else to do meanwhile
+    if (!busy && e->encoding) // nothing else to do meanwhile
         end_encoding(e);
-    else if (e->decoding)
+    else if (!busy && e->decoding)
         decode(e, e->decoding);
     else
-        return false;
+        return busy;
     return true;
 }

@@ -150,13 +150,15 @@ void atedm_engine_evaluation_leave(atedm_engine *e, const atedm_engine_job *j)
 {
     atedm_engine_evaluation *v = &e->evaluation;
     size_t n = 0;
-    for (size_t i = 0; v->under_way && i < v->n; i++) {
+    if (!v->under_way)
+        return;
+    for (size_t i = 0; i < v->n; i++) {
         if (v->jobs[i] == j)
             continue;
         v->lanes[n] = v->lanes[i];
         v->jobs[n++] = v->jobs[i];
     }
-    if (!v->under_way || n == v->n)
+    if (n == v->n)
         return;
     v->n = n;
     atedm_pipeline_step_wait(e->pipeline);
