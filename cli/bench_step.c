@@ -44,12 +44,15 @@ void atedm_bench_enqueue_unet(const atedm_bench_case *c, atedm_stream *s, atedm_
     // Guidance's halves, whose second one follows the first where the plan says so.
     int64_t images = c->batch / 2;
     bool shared = c->batch % 2 == 0 && atedm_plan_shares_masks(c->plan);
+    // Of rankings that serve several steps; whatever is there: ranking and selection take as long.
+    bool scored = c->plan && c->plan->spec.score_interval > 1;
+    size_t scores = (size_t)(c->batch * atedm_unet_score_count(m->unet, c->h, c->w));
     for (int64_t i = 0; i < c->batch; i++)
         samples[i] = (atedm_unet_sample){
             .timestep = 500,
             .prune = c->plan ? &c->plan->spec : NULL,
             .rho = c->plan ? atedm_plan_step(c->plan, c->step) : NULL,
-            .ranks = c->plan ? atedm_plan_ranks(c->plan, c->step) : NULL,
+            .ranks = scored ? atedm_plan_ranks(c->plan, c->step) : NULL,
             .mask_from = shared && i >= images ? (int)-images : 0,
         };
     int64_t pixels = c->batch * c->h * c->w;
@@ -67,10 +70,7 @@ void atedm_bench_enqueue_unet(const atedm_bench_case *c, atedm_stream *s, atedm_
                   : atedm_arena_take(arena, s,
                                      (size_t)(pixels * config->out_channels) *
                                          atedm_dtype_size(m->dtype)),
-        // Whatever is there: ranking and selection take as long.
-        .scores = atedm_arena_take(
-            arena, s,
-            (size_t)(c->batch * atedm_unet_score_count(m->unet, c->h, c->w)) * sizeof(float)),
+        .scores = scored ? atedm_arena_take(arena, s, scores * sizeof(float)) : NULL,
     };
     atedm_unet_forward(m->unet, s, arena, &args);
 }
