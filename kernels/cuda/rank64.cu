@@ -21,6 +21,23 @@ GPU_FN void add_columns(float (&total)[8][2], const float (&s)[8][4], const floa
             total[n][i % 2] += exp2f(s[n][i] * TILE_SCALE2 - lse2[i / 2]) * weight[i / 2];
 }
 
+// The warp's sums of columns, total[n][i] of each thread, to sums [64].
+GPU_FN void store_columns(float (&total)[8][2], float *sums)
+{
+    int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float sum = total[n][i];
+#pragma unroll
+            for (int with = 4; with < 32; with *= 2)
+                sum += __shfl_xor_sync(0xffffffffu, sum, with);
+            if (lane < 4)
+                sums[n * 8 + lane * 2 + i] = sum;
+        }
+}
+
 template <class T>
 __global__ void __launch_bounds__(TILE_THREADS)
     columns64_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
@@ -62,7 +79,7 @@ __global__ void __launch_bounds__(TILE_THREADS)
         add_columns(total, s, lse2, weight);
     }
     gpu_copy_wait<0>();
-    tile_store_columns(total, tile.sums[warp]);
+    store_columns(total, tile.sums[warp]);
     __syncthreads();
     float *to = a.cross ? a.keys + head * a.n_keys + a.key_at[number]
                         : a.scores[t % 2] + head * a.rows + a.span_at[number];

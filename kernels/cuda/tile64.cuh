@@ -83,23 +83,6 @@ template <class T> GPU_FN void tile_scores(float (&s)[8][4], const uint32_t (&a)
         }
 }
 
-// The warp's sums of columns of s, total[n][i] of each thread, to sums [64].
-GPU_FN void tile_store_columns(float (&total)[8][2], float *sums)
-{
-    int lane = threadIdx.x & 31;
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            float sum = total[n][i];
-#pragma unroll
-            for (int with = 4; with < 32; with *= 2)
-                sum += __shfl_xor_sync(0xffffffffu, sum, with);
-            if (lane < 4)
-                sums[n * 8 + lane * 2 + i] = sum;
-        }
-}
-
 // What a thread knows of its two rows of attention, `row` and row + 8: largest logit, unscaled, sum
 // of exponentials, and sums of values as tile_scores lays them out.
 struct tile_attention {
