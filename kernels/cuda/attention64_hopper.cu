@@ -119,13 +119,6 @@ GPU_FN void start_values(float (&sums)[8][4], const uint32_t (&p)[8][4], const T
     gpu_wgmma_commit();
 }
 
-// The warp is done with a stage.
-GPU_FN void leave(gpu_mbarrier &free)
-{
-    if (threadIdx.x % 32 == 0)
-        gpu_mbarrier_arrive(free);
-}
-
 // Warpgroups start their products in turn, so that their exponentials come one after the other as
 // well. Nobody waits in the first round's first turn, and nobody is told behind the last one.
 GPU_FN void take_turn(int group, int i)
@@ -249,7 +242,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
     gpu_mbarrier_wait(t.k_there[0], 0);
     gpu_start_scores<T>(s, queries, gpu_matrix(t.k[0]));
     gpu_wgmma_wait<0>(s);
-    leave(t.k_free[0]);
+    gpu_leave(t.k_free[0]);
     adjust(a, p, s, 0, row);
     exponentials(r, s, shrink);
     pack<T>(e, s);
@@ -263,7 +256,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
         start_values(r.sums, e, t.v[last]);
         pass_turn<G>(group, i, p.n_tiles);
         gpu_wgmma_wait<1>(s); // the sums go on
-        leave(t.k_free[stage]);
+        gpu_leave(t.k_free[stage]);
         adjust(a, p, s, i, row);
         exponentials(r, s, shrink);
         // Here, where it ends a basic block: ptxas would move the wait for the sums up, before the
@@ -271,7 +264,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
         if (i + 1 < p.n_tiles)
             gpu_mbarrier_wait(t.k_there[(i + 1) % STAGES], (i + 1) / STAGES & 1);
         gpu_wgmma_wait<0>(r.sums);
-        leave(t.v_free[last]);
+        gpu_leave(t.v_free[last]);
         shrink_sums(r, shrink);
         pack<T>(e, s);
     }

@@ -111,13 +111,6 @@ GPU_FN void start_products(sums<S> &r, const T *x, const T *w, bool is_first)
     gpu_wgmma_commit();
 }
 
-// The warp is done with a stage.
-GPU_FN void leave(gpu_mbarrier &free)
-{
-    if (threadIdx.x % 32 == 0)
-        gpu_mbarrier_arrive(free);
-}
-
 // A part's sums. Products of two steps go on at a time; stages are left one step later.
 template <class T, class S>
 GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker,
@@ -134,9 +127,9 @@ GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker
                                      last_weight < 0);
                 gpu_wgmma_wait_but<1>();
                 if (last_weight >= 0)
-                    leave(t.weight_free[last_weight]);
+                    gpu_leave(t.weight_free[last_weight]);
                 if (last_slab >= 0 && row == 0)
-                    leave(t.slab_free[last_slab]);
+                    gpu_leave(t.slab_free[last_slab]);
                 last_weight = weight.stage;
             }
             last_slab = slab.stage;
@@ -144,8 +137,8 @@ GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker
 #pragma unroll
     for (int i = 0; i < S::products; i++)
         gpu_wgmma_wait<0>(r.d[i]);
-    leave(t.weight_free[last_weight]);
-    leave(t.slab_free[last_slab]);
+    gpu_leave(t.weight_free[last_weight]);
+    gpu_leave(t.slab_free[last_slab]);
 }
 
 // ---- what is left to do to sums

@@ -3,9 +3,9 @@
 // at run time; tests/emulated builds the same files against a runtime on the host.
 //
 // Work is enqueued on one CUDA stream for each atedm_stream, and on a second one where it may run
-// beside that (aside.c). A result for a row does not depend on
-// how many rows there are: kernels sum in an order that follows from the sample alone, and
-// cuBLASLt's algorithm is chosen once a shape, for one number of rows (linear.c).
+// beside that (aside.c). A result for a row does not depend on how many rows there are: kernels sum
+// in an order that follows from the sample alone, and cuBLASLt's algorithm is chosen once a shape,
+// for one number of rows (linear.c).
 #ifndef ATEDM_KERNELS_CUDA_CUDA_H
 #define ATEDM_KERNELS_CUDA_CUDA_H
 

@@ -379,6 +379,12 @@ template <int N> GPU_FN void gpu_advance(gpu_ring<N> &r)
     r.stage = r.stage + 1 < N ? r.stage + 1 : 0;
     r.phase ^= r.stage == 0;
 }
+// The warp is done with a stage: one arrival for all of it.
+GPU_FN void gpu_leave(gpu_mbarrier &free)
+{
+    if (threadIdx.x % 32 == 0)
+        gpu_mbarrier_arrive(free);
+}
 
 // Starts s = q k^T, of matrices with rows of 64 elements: a head.
 template <class T> GPU_FN void gpu_start_scores(float (&s)[16][4], uint64_t q, uint64_t k)

@@ -181,8 +181,7 @@ template <class T> GPU_FN void add_tile(worker<T> &w, const float (&s)[16][4])
 {
     add_rows(w.total, s, w.t.offsets[w.now.stage]);
     __syncwarp(); // all of the warp have read the offsets
-    if (threadIdx.x % 32 == 0)
-        gpu_mbarrier_arrive(w.t.free[w.now.stage]);
+    gpu_leave(w.t.free[w.now.stage]);
     gpu_advance(w.now);
 }
 
