@@ -107,6 +107,18 @@ template <class T, class G> GPU_FN void load(const call &a, tiles<T, G> &t, cons
 
 // ---- products
 
+// Starts s = q k^T.
+template <class T> GPU_FN void start_scores(float (&s)[16][4], uint64_t q, const T *keys)
+{
+    uint64_t k = gpu_matrix(keys);
+    gpu_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < TILE / GPU_MMA_K; i++)
+        gpu_wgmma_rows(T(), s, gpu_matrix_step(q, i * GPU_MMA_K * 2),
+                       gpu_matrix_step(k, i * GPU_MMA_K * 2), i > 0);
+    gpu_wgmma_commit();
+}
+
 // Starts sums += p v.
 template <class T>
 GPU_FN void start_values(float (&sums)[8][4], const uint32_t (&p)[8][4], const T *values)
@@ -240,7 +252,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
     uint32_t e[8][4]; // the last tile's exponentials, of which the sums do not know yet
     gpu_mbarrier_wait(t.q_there, 0);
     gpu_mbarrier_wait(t.k_there[0], 0);
-    gpu_start_scores<T>(s, queries, gpu_matrix(t.k[0]));
+    start_scores(s, queries, t.k[0]);
     gpu_wgmma_wait<0>(s);
     gpu_leave(t.k_free[0]);
     adjust(a, p, s, 0, row);
@@ -251,7 +263,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
     for (int i = 1; i < p.n_tiles; i++) {
         int stage = i % STAGES, last = (i - 1) % STAGES;
         take_turn(group, i);
-        gpu_start_scores<T>(s, queries, gpu_matrix(t.k[stage]));
+        start_scores(s, queries, t.k[stage]);
         gpu_mbarrier_wait(t.v_there[last], (i - 1) / STAGES & 1);
         start_values(r.sums, e, t.v[last]);
         pass_turn<G>(group, i, p.n_tiles);

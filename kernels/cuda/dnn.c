@@ -11,8 +11,8 @@
 #include <string.h>
 
 // Which convolutions: "own" kernels, that is conv.cu's; "cudnn", which has to be there; "auto", the
-// default: cuDNN where it is there; "hopper": as auto, but for those that hopper.c takes. cuDNN has
-// the shapes that it takes.
+// default: cuDNN where it is there; "hopper": as auto, but for those that hopper_conv.c takes.
+// cuDNN has the shapes that it takes.
 #define CHOICE_ENVIRONMENT "ATEDM_CUDA_CONV"
 // The library's file, where it is not ATEDM_CUDNN_FILE, which the build says.
 #define LIBRARY_ENVIRONMENT "ATEDM_CUDNN"

@@ -220,8 +220,8 @@ template <int N> GPU_FN void gpu_wgmma_wait_but()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-// The same, `d` among those that are. The compiler, which does not
-// know that d changes here, may not move accesses to it over this.
+// The same, `d` among those that are. The compiler, which does not know that d changes here, may
+// not move accesses to it over this.
 template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[20][4])
 {
     gpu_wgmma_wait_but<N>();
@@ -384,17 +384,6 @@ GPU_FN void gpu_leave(gpu_mbarrier &free)
 {
     if (threadIdx.x % 32 == 0)
         gpu_mbarrier_arrive(free);
-}
-
-// Starts s = q k^T, of matrices with rows of 64 elements: a head.
-template <class T> GPU_FN void gpu_start_scores(float (&s)[16][4], uint64_t q, uint64_t k)
-{
-    constexpr int steps = 64 / GPU_MMA_K, bytes = GPU_MMA_K * (int)sizeof(T);
-    gpu_wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < steps; i++)
-        gpu_wgmma_rows(T(), s, gpu_matrix_step(q, i * bytes), gpu_matrix_step(k, i * bytes), i > 0);
-    gpu_wgmma_commit();
 }
 
 #endif
