@@ -38,8 +38,12 @@ static atedm_status put(atedm_cuda_weight *weight, const void *from, size_t byte
     atedm_status status = atedm_cuda_alloc(weight->head.device, bytes, &memory, err);
     if (status)
         return status;
-    status = atedm_cuda_status(cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice),
-                               "uploading a weight", err);
+    // From memory that is not pinned cudaMemcpy may return while the copy is still on its way, on
+    // CUDA's default stream, which ours do not wait for.
+    cudaError_t error = cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice);
+    if (!error)
+        error = cudaStreamSynchronize(NULL);
+    status = atedm_cuda_status(error, "uploading a weight", err);
     if (status) {
         atedm_cuda_free(weight->head.device, memory);
         return status;

@@ -48,8 +48,27 @@ static void drain(CUstream_st *s)
         advance(s);
 }
 
+// Copies of cudaMemcpy from the host's pageable memory: it returns as soon as it has the bytes, and
+// they arrive when the default stream is waited for.
+struct upload {
+    int device;
+    char *to;
+    std::vector<char> bytes;
+};
+static std::vector<upload> uploads; // guarded by lock
+
+static void land_uploads()
+{
+    for (const upload &u : uploads) {
+        emulated::unlock opened(u.device);
+        memcpy(u.to, u.bytes.data(), u.bytes.size());
+    }
+    uploads.clear();
+}
+
 static void drain_all()
 {
+    land_uploads();
     for (CUstream_st *s : emulated::streams)
         drain(s);
 }
@@ -183,6 +202,11 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
         return error;
     if (cudaError_t error = check_copy(to, from, bytes, kind, device))
         return error;
+    if (kind == cudaMemcpyHostToDevice) {
+        const char *first = (const char *)from;
+        uploads.push_back({device, (char *)to, std::vector<char>(first, first + bytes)});
+        return cudaSuccess;
+    }
     emulated::unlock opened(device);
     memcpy(to, from, bytes);
     return cudaSuccess;
@@ -226,6 +250,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     guard g(lock);
+    if (!stream) { // the default one, which nothing else is on
+        land_uploads();
+        return emulated::lost(emulated::device_of_thread());
+    }
     if (cudaError_t error = emulated::forbid(stream))
         return error;
     drain(stream);
