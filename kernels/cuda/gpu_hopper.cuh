@@ -120,6 +120,12 @@ GPU_FN void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, in
                  "l"(&map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(gpu_shared_address(&b))
                  : "memory");
 }
+// What a copy has brought, read like any memory. Before another copy may come to its place, the
+// reader fences, since copies and loads have no order of their own ("Async Proxy").
+template <class V> GPU_FN V gpu_read_copied(const V *p)
+{
+    return *p;
+}
 // 16 bytes of a tile become 0. What stores wrote, products see behind the fence of the thread that
 // wrote it ("fence.proxy.async").
 GPU_FN void gpu_clear_16(void *to)
@@ -301,6 +307,11 @@ inline void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, in
                               gpu_mbarrier &b, ATEDM_PLACE)
 {
     emulated::tensor_load(to, map, {i, j, k, l}, 4, &b.bits, at);
+}
+template <class V> inline V gpu_read_copied(const V *p)
+{
+    emulated::read_copied(p, sizeof *p);
+    return *p;
 }
 inline void gpu_clear_16(void *to, ATEDM_PLACE)
 {

@@ -119,7 +119,8 @@ GPU_FN float add_exp2(float sum, float x)
 // Offsets of the thread's columns 8 n + l % 4 * 2 and the next one.
 GPU_FN float2 column_offsets(const float *offsets, int n)
 {
-    return *reinterpret_cast<const float2 *>(offsets + n * 8 + (int)threadIdx.x % 4 * 2);
+    return gpu_read_copied(
+        reinterpret_cast<const float2 *>(offsets + n * 8 + (int)threadIdx.x % 4 * 2));
 }
 
 // Queries that there are not are another sample's, or nobody's: their logits may be anything.
@@ -180,7 +181,8 @@ template <class T> GPU_FN void start_next(worker<T> &w, float (&s)[16][4])
 template <class T> GPU_FN void add_tile(worker<T> &w, const float (&s)[16][4])
 {
     add_rows(w.total, s, w.t.offsets[w.now.stage]);
-    __syncwarp(); // all of the warp have read the offsets
+    gpu_async_fence(); // behind which the next copy may overwrite the offsets
+    __syncwarp();      // all of the warp have read them
     gpu_leave(w.t.free[w.now.stage]);
     gpu_advance(w.now);
 }

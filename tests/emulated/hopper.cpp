@@ -220,6 +220,18 @@ void mbarrier_wait(void *barrier, uint32_t parity, place at)
     TSAN(__tsan_acquire(&b.tsan);)
 }
 
+static void check_reads_fenced(const char *first, size_t bytes, place at)
+{
+    unseen books;
+    for (int i = 0; i < running->n_threads; i++) {
+        const unfenced_read &r = running->async->unfenced_reads[i];
+        if (r.first < first + bytes && first < r.end)
+            fail("cp.async.bulk.tensor: to where thread %d has read, and no fence.proxy.async "
+                 "followed (%s:%d)",
+                 i, at.file, at.line);
+    }
+}
+
 void tensor_load(void *to, const CUtensorMap &map, coordinates from, int rank, void *barrier,
                  place at)
 {
@@ -241,6 +253,7 @@ void tensor_load(void *to, const CUtensorMap &map, coordinates from, int rank, v
         if (c.to < other.to + box_bytes(other.map) && other.to < c.to + box_bytes(c.map))
             fail("cp.async.bulk.tensor: another copy is on its way to there (%s:%d)", at.file,
                  at.line);
+    check_reads_fenced(c.to, box_bytes(c.map), at);
     TSAN(for (size_t i = 0; i < box_bytes(c.map); i += 16) __tsan_write16(c.to + i);
          __tsan_release(&c.barrier->tsan);)
     unseen books;
@@ -260,11 +273,21 @@ void clear_16(void *to, place at)
     running->async->unfenced.push_back({(const char *)to, current});
 }
 
+void read_copied(const void *from, size_t bytes)
+{
+    unseen books;
+    unfenced_read &r = running->async->unfenced_reads[current - running->fibers];
+    const char *first = (const char *)from;
+    r.first = r.first ? std::min(r.first, first) : first;
+    r.end = std::max(r.end, first + bytes);
+}
+
 void async_fence(place at)
 {
     unseen books;
     need_hopper("fence.proxy.async", at);
     auto &unfenced = running->async->unfenced;
+    running->async->unfenced_reads[current - running->fibers] = {};
     unfenced.erase(std::remove_if(unfenced.begin(), unfenced.end(),
                                   [](const unfenced_write &w) { return w.writer == current; }),
                    unfenced.end());

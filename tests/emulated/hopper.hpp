@@ -66,6 +66,11 @@ struct unfenced_write {
     const fiber *writer;
 };
 
+// Read by loads of a thread since its last fence: all of first .. end - 1 counts.
+struct unfenced_read {
+    const char *first = nullptr, *end = nullptr; // NULL: nothing
+};
+
 // A product that a warp has begun: the 16 rows of the 64 that are its own.
 struct warp_product {
     product_operands operands[32]; // of each lane
@@ -96,6 +101,7 @@ struct asynchronous {
     std::deque<mbarrier> mbarriers; // addresses of its elements stay
     std::vector<tensor_copy> copies;
     std::vector<unfenced_write> unfenced;
+    unfenced_read unfenced_reads[MOST_THREADS];
     named_barrier named[NAMED_BARRIERS];
     warp_products products[MOST_WARPS];
     std::vector<uint64_t> issued[MOST_WARPS / 4]; // what a warpgroup's products are, in order
