@@ -20,10 +20,12 @@ static int32_t parts_of(int64_t size, int64_t part)
     return (int32_t)((size + part - 1) / part);
 }
 
-// Parts of one row, where there is just one; else narrow rectangles, or wider ones.
+// Parts of one row, where there is just one and windows are single pixels; else narrow rectangles,
+// or wider ones: a slab has room for those and the rows that a window's height takes more.
 static cut cut_images(const atedm_cuda_conv_call *conv, int32_t pixels, int narrow)
 {
-    int32_t log_width = conv->h == 1 ? (pixels == 256 ? 8 : 7) : 4 - narrow;
+    bool is_row = conv->h == 1 && conv->kernel == 1;
+    int32_t log_width = is_row ? (pixels == 256 ? 8 : 7) : 4 - narrow;
     return (cut){pixels, log_width, parts_of(conv->h, pixels >> log_width),
                  parts_of(conv->w, (int64_t)1 << log_width)};
 }

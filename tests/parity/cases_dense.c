@@ -167,6 +167,10 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
                            .vectors = true};
         if (parity_chance(&c->rng, 30))
             p->out = 160 * parity_range(&c->rng, 1, 2);
+        if (parity_chance(&c->rng, 25)) { // images of one row, which some kernels cut otherwise
+            p->h = 1;
+            p->w = parity_range(&c->rng, 86, 128);
+        }
         *ret_stride = 1;
         return kernel;
     }
