@@ -24,7 +24,7 @@ typedef struct atedm_cuda_plan_key {
 typedef struct atedm_cuda_plan {
     atedm_cuda_plan_key key;
     bool found;
-    bool rounds_twice; // with bias and residual: then the key for sums has to do
+    bool rounds_twice; // with a bias: then the key for sums has to do
     cublasLtMatmulAlgo_t algo;
     struct atedm_cuda_plan *next;
 } atedm_cuda_plan;
@@ -58,9 +58,9 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
 cublasLtMatmulAlgo_t atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                      const cublasLtMatmulHeuristicResult_t *candidates, int n,
                                      const cublasLtMatmulAlgo_t *known);
-// Whether bias and residual are added in one rounding: some of cuBLASLt's kernels, for short rows
-// or such as are at odd addresses, round to act in between. Where that cannot be tried it counts as
-// not. For 16-bit types. May fail the stream.
+// Whether the bias, and the residual where there is one, are added before the sum is rounded: some
+// of cuBLASLt's kernels, for short rows or such as are at odd addresses, round to act in between.
+// Where that cannot be tried it counts as not. For 16-bit types. May fail the stream.
 bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan);
 
 #endif

@@ -187,10 +187,10 @@ static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_p
     cublasLtMatmulHeuristicResult_t result;
     if (plan || !(plan = add(s, key)))
         return plan;
-    plan->found = atedm_cuda_propose(s, key, 1, &result) > 0;
+    plan->found = atedm_cuda_propose(s, key, 1, &result) > 0 && !result.state;
     if (plan->found)
         plan->algo = result.algo;
-    if (plan->found && key->bias && key->residual && s->head.act != ATEDM_F32)
+    if (plan->found && key->bias && s->head.act != ATEDM_F32)
         plan->rounds_twice = !atedm_cuda_rounds_once(s, plan);
     return s->head.status ? NULL : plan;
 }

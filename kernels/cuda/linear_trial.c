@@ -114,8 +114,9 @@ static bool add_by_own(atedm_cuda_stream *s, const call *c, const char *operands
     cudaError_t error =
         atedm_cuda_launch_to_f32(s->head.act, addends, at->bias, key.out, s->stream);
     if (!error)
-        error = atedm_cuda_launch_epilogue(s->head.act, ATEDM_ACT_NONE, at->sums, at->bias, addends,
-                                           at->other, key.rows, key.out, s->stream);
+        error = atedm_cuda_launch_epilogue(s->head.act, ATEDM_ACT_NONE, at->sums, at->bias,
+                                           c->key->residual ? addends : NULL, at->other, key.rows,
+                                           key.out, s->stream);
     atedm_cuda_check(&s->head, error, "linear");
     return !s->head.status;
 }

@@ -227,10 +227,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     *ret_count = 0;
     if (wanted < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
-    // Types of 2 bytes on odd addresses are where the real one has nothing.
-    for (uint32_t align : preference->align)
-        if (align < 4)
-            return CUBLAS_STATUS_NOT_SUPPORTED;
+    // Somewhere it has nothing: here where x alone is of 2 bytes on odd addresses.
+    if (preference->align[1] < 4 && preference->align[3] >= 4)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     // The best one first.
     bool is_small = d->columns < FEW_COLUMNS;
     for (int n = 0; n < 2 && n < wanted; n++, ++*ret_count) {
@@ -256,10 +255,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)beta, 0, false};
     p.order = algo->data[WORD_ORDER];
     // As the real one's kernels for rows that are no whole vectors do.
-    p.rounds_twice =
-        p.beta != 0 && desc->epilogue == CUBLASLT_EPILOGUE_BIAS && ld->type != CUDA_R_32F &&
-        std::min({algo->data[WORD_ALIGN_B], algo->data[WORD_ALIGN_C], algo->data[WORD_ALIGN_D]}) <
-            16;
+    p.rounds_twice = desc->epilogue == CUBLASLT_EPILOGUE_BIAS && ld->type != CUDA_R_32F &&
+                     std::min({algo->data[WORD_ALIGN_B], algo->data[WORD_ALIGN_C],
+                               algo->data[WORD_ALIGN_D]}) < 16;
     if (*(const float *)alpha != 1 || !desc->transposed_a || la->rows != lb->rows ||
         la->columns != ld->rows || lb->columns != ld->columns || lc->rows != ld->rows ||
         lc->columns != ld->columns || lc->type != ld->type || !fits(a, *la) || !fits(b, *lb) ||
