@@ -17,7 +17,7 @@ atedm_status atedm_cuda_aside_init(atedm_cuda_aside *aside, atedm_error *err)
     if (!error)
         error = cudaEventCreateWithFlags(&aside->done, cudaEventDisableTiming);
     if (!error)
-        error = atedm_cuda_stream_make(true, &aside->stream);
+        error = atedm_cuda_stream_make(ATEDM_CUDA_BESIDE, &aside->stream);
     return atedm_cuda_status(error, "making a stream's second queue", err);
 }
 

@@ -83,8 +83,8 @@ static atedm_status stream_create(atedm_device *device, atedm_dtype act, atedm_s
     s->head.device = device; // which scratch memory asks for
     atedm_status status = atedm_cuda_status(atedm_cuda_use(device), "taking the device", err);
     if (!status)
-        status =
-            atedm_cuda_status(atedm_cuda_stream_make(true, &s->stream), "making a stream", err);
+        status = atedm_cuda_status(atedm_cuda_stream_make(ATEDM_CUDA_URGENT, &s->stream),
+                                   "making a stream", err);
     if (!status)
         status = atedm_cuda_aside_init(&s->aside, err);
     if (!status)

@@ -248,7 +248,14 @@ bool atedm_cuda_hopper_conv(atedm_stream *s, const atedm_cuda_conv_call *conv, c
 
 // ---- stream.c
 
-ATEDM_MUST_CHECK cudaError_t atedm_cuda_stream_make(bool urgent, cudaStream_t *ret_stream);
+// How urgent a CUDA stream is: whose blocks go first where several wait for multiprocessors.
+typedef enum atedm_cuda_urgency {
+    ATEDM_CUDA_URGENT,     // a stream's main queue
+    ATEDM_CUDA_BESIDE,     // what runs beside that: next to it, where the device knows three
+    ATEDM_CUDA_BACKGROUND, // both queues of a stream that stands back
+} atedm_cuda_urgency;
+ATEDM_MUST_CHECK cudaError_t atedm_cuda_stream_make(atedm_cuda_urgency urgency,
+                                                    cudaStream_t *ret_stream);
 bool atedm_cuda_stream_set_background(atedm_stream *s);
 bool atedm_cuda_stream_idle(atedm_stream *s);
 

@@ -156,7 +156,9 @@ static cudaError_t instantiate(cudaStream_t stream, cudaGraph_t graph, cudaGraph
 {
     cudaGraphExec_t ready = NULL;
     size_t before = free_memory();
-    cudaError_t error = cudaGraphInstantiate(&ready, graph, 0);
+    // With the priorities of the streams that were captured: else all have the launching one's.
+    cudaError_t error =
+        cudaGraphInstantiate(&ready, graph, cudaGraphInstantiateFlagUseNodePriority);
     if (!error)
         error = cudaGraphUpload(ready, stream); // it has its memory now, not at the first launch
     if (error) {

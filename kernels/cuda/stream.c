@@ -3,14 +3,18 @@
 
 // Streams are urgent unless they are asked to stand back: without a priority of its own a stream
 // has the least, and there would be none below it.
-cudaError_t atedm_cuda_stream_make(bool urgent, cudaStream_t *ret_stream)
+cudaError_t atedm_cuda_stream_make(atedm_cuda_urgency urgency, cudaStream_t *ret_stream)
 {
     int least = 0, greatest = 0;
     cudaError_t error = cudaDeviceGetStreamPriorityRange(&least, &greatest);
     if (error)
         return error;
-    return cudaStreamCreateWithPriority(ret_stream, cudaStreamNonBlocking,
-                                        urgent ? greatest : least);
+    // Numbers grow the other way: the greatest priority is the least number.
+    int beside = greatest + 1 < least ? greatest + 1 : greatest;
+    int priority = urgency == ATEDM_CUDA_URGENT   ? greatest
+                   : urgency == ATEDM_CUDA_BESIDE ? beside
+                                                  : least;
+    return cudaStreamCreateWithPriority(ret_stream, cudaStreamNonBlocking, priority);
 }
 
 static void swap(cudaStream_t *a, cudaStream_t *b)
@@ -25,8 +29,8 @@ bool atedm_cuda_stream_set_background(atedm_stream *head)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     cudaStream_t stream = NULL, aside = NULL;
-    bool good = !atedm_cuda_stream_make(false, &stream) &&
-                (!s->aside.stream || !atedm_cuda_stream_make(false, &aside)) &&
+    bool good = !atedm_cuda_stream_make(ATEDM_CUDA_BACKGROUND, &stream) &&
+                (!s->aside.stream || !atedm_cuda_stream_make(ATEDM_CUDA_BACKGROUND, &aside)) &&
                 atedm_cuda_dnn_move(s->dnn, stream);
     if (good) {
         swap(&s->stream, &stream);
