@@ -56,7 +56,13 @@ void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int
         return s->scratch[which];
     if (!atedm_cuda_graphs_release(s))
         return NULL;
-    // The old one may be in use by what is enqueued; cudaFree waits for that.
+    // The old one may be in use by what is enqueued, for which cudaFree need not wait.
+    cudaError_t error = cudaStreamSynchronize(s->stream);
+    if (!error && s->aside.stream)
+        error = cudaStreamSynchronize(s->aside.stream);
+    atedm_cuda_check(&s->head, error, "waiting for scratch memory");
+    if (s->head.status)
+        return NULL;
     atedm_cuda_free(s->head.device, s->scratch[which]);
     s->scratch[which] = NULL;
     s->scratch_bytes[which] = 0;

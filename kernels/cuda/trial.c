@@ -179,6 +179,7 @@ int atedm_cuda_trial_pick(atedm_cuda_stream *s, const atedm_cuda_trial *trial)
     for (int round = 0; good && round < rounds; round++)
         good = go_round(&c, round);
     int fastest = good ? find_fastest(&c) : ATEDM_CUDA_TRIAL_KNOWN;
-    atedm_cuda_free(s->head.device, c.operands); // which waits for what uses it
+    atedm_cuda_sync(&s->head); // cudaFree need not wait for what uses it
+    atedm_cuda_free(s->head.device, c.operands);
     return fastest;
 }
