@@ -139,8 +139,10 @@ static void test_op(const parity_session *session, const parity_op *op, const op
         uint64_t seed = o->seed + (uint64_t)i;
         if (parity_run_case(session, op, seed, why, sizeof why) != PARITY_FAIL)
             continue;
-        if (failed++)
-            continue; // the first one tells enough
+        if (failed++) { // the first one tells enough of why
+            printf("     and --seed %" PRIu64 "\n", seed);
+            continue;
+        }
         printf("FAIL %s: %s\n", op->name, why);
         printf("     replay: --backend %s --dtype %s --op %s --seed %" PRIu64 " --iterations 1%s\n",
                o->backend, o->dtype, op->name, seed, o->large ? " --large" : "");

@@ -46,6 +46,32 @@ static bool same_counts(const atedm_op_counts *a, const atedm_op_counts *b)
            a->overhead == b->overhead;
 }
 
+// How the samples' array k differs from the whole's: elements, and the values of the first one.
+static void describe_difference(const parity_case *c, const parity_side *side,
+                                const parity_side *whole, size_t k, char *why, size_t size)
+{
+    size_t first, bytes, total;
+    parity_extent(side, c, k, &first, &bytes, &total);
+    size_t element = parity_element_size(c->arrays[k].type, side->act);
+    size_t count = bytes / element, differ = 0, from = 0, to = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = first + i * element;
+        if (!memcmp(side->after[k] + at, whole->after[k] + at, element))
+            continue;
+        from = differ++ ? from : i;
+        to = i;
+    }
+    if (differ)
+        snprintf(why, size,
+                 "%zu samples one by one: %zu of %zu elements of %s differ, from %zu to %zu; the "
+                 "first is %.9g, of the whole %.9g",
+                 c->n_parts, differ, count, c->arrays[k].name, from, to,
+                 parity_value(side, c, k, from), parity_value(whole, c, k, from));
+    else
+        snprintf(why, size, "%zu samples one by one: what lies around %s differs", c->n_parts,
+                 c->arrays[k].name);
+}
+
 // Every sample of the call run alone gives the same bits.
 static parity_result compare_parts(const parity_session *session, const parity_case *c,
                                    const parity_side *whole, parity_rng *spoil, char *why,
@@ -70,11 +96,7 @@ static parity_result compare_parts(const parity_session *session, const parity_c
         parity_extent(&side, c, k, &first, &bytes, &total);
         if (!memcmp(side.after[k], whole->after[k], total))
             continue;
-        size_t at = first, element = parity_element_size(c->arrays[k].type, side.act);
-        while (at < first + bytes && side.after[k][at] == whole->after[k][at])
-            at++;
-        snprintf(why, size, "%zu samples one by one: %s differs from element %zu on", c->n_parts,
-                 c->arrays[k].name, (at - first) / element);
+        describe_difference(c, &side, whole, k, why, size);
         result = PARITY_FAIL;
         break;
     }
