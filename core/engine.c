@@ -137,8 +137,10 @@ static atedm_engine_size *join_class(atedm_engine *e, const atedm_request *reque
         c->width = request->width;
         c->height = request->height;
         c->most = e->options.max_batch;
+        double least = INFINITY; // 0 is a share like any other
         for (const atedm_engine_size *other = e->classes; other; other = other->next)
-            c->served = c->served > 0 ? fmin(c->served, other->served) : other->served;
+            least = fmin(least, other->served);
+        c->served = e->classes ? least : 0;
         c->next = e->classes;
         e->classes = c;
     }

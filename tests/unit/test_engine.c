@@ -300,6 +300,33 @@ Test(engine, sizes_share_the_device)
     pipeline_bench_close(&b);
 }
 
+// A large size has had a step and a small one none: a third one is level with the small one, and
+// does not wait until that has caught up.
+Test(engine, a_new_size_is_level_with_the_least_served)
+{
+    pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
+    outcome *o = calloc(1, sizeof *o);
+    atedm_engine *engine = open_engine(&b, o, 1, 4);
+    const int64_t sides[] = {2 * SIDE, SIDE / 2, SIDE};
+    for (uint64_t job = 0; job < 3; job++) {
+        atedm_request request = make_sized(sides[job], 20);
+        if (job == 2) {
+            cr_expect(atedm_engine_turn(engine)); // the texts of the first, and a step of it
+            cr_assert_eq(o->stepped[0], 1);
+            cr_assert_eq(o->stepped[1], 0);
+        }
+        cr_assert_eq(atedm_engine_admit(engine, job, &request, NULL), ATEDM_OK);
+    }
+    for (int turn = 0; turn < 4; turn++)
+        atedm_engine_turn(engine);
+    cr_expect_eq(o->stepped[0], 1);
+    cr_expect_geq(o->stepped[1], 1);
+    cr_expect_geq(o->stepped[2], 1);
+    atedm_engine_destroy(engine);
+    free_outcome(o);
+    pipeline_bench_close(&b);
+}
+
 Test(engine, what_does_not_fit_is_refused)
 {
     pipeline_bench b = pipeline_bench_open("cpu", ATEDM_F32);
