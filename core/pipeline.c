@@ -171,7 +171,7 @@ static atedm_status check_request(const atedm_generation *g, const atedm_host_te
                                (long long)r->width, (long long)r->height, (long long)multiple);
     if (r->num_images < 1 || !r->prompt)
         return atedm_error_set(err, ATEDM_ERR_INVALID, "a request needs a prompt and an image");
-    if (strcmp(r->sampler, atedm_sampler_names(&(size_t){0})[0]))
+    if (!g->sampler)
         return atedm_error_set(err, ATEDM_ERR_INVALID, "sampler \"%s\" is not known", r->sampler);
     int64_t shape[4] = {r->num_images, g->channels, g->h, g->w};
     if (latents && (latents->dtype != ATEDM_F32 || !atedm_host_tensor_has_shape(latents, 4, shape)))
@@ -249,6 +249,7 @@ static void init(atedm_generation *g, atedm_pipeline *p, const atedm_request *re
     int64_t scale = atedm_model_config_scale(config);
     g->p = p;
     g->request = request;
+    g->sampler = atedm_sampler_find(request->sampler);
     g->h = request->height / scale;
     g->w = request->width / scale;
     g->channels = config->parts.vae.latent_channels;

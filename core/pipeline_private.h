@@ -55,6 +55,7 @@ typedef struct atedm_pipeline_watch {
 struct atedm_generation {
     atedm_pipeline *p;
     const atedm_request *request;
+    const atedm_sampler *sampler;
     atedm_schedule schedule;
     atedm_plan *plan; // NULL: off
     atedm_request_cost cost;

@@ -116,7 +116,7 @@ static void step_samplers(const evaluation *e)
         size_t count = latent_elements(g);
         const char *uncond = e->y + at * count * element;
         double a, b;
-        atedm_schedule_euler(&g->schedule, g->steps_done[e->lanes[i].image], &a, &b);
+        g->sampler->step(&g->schedule, g->steps_done[e->lanes[i].image], &a, &b);
         atedm_sampler_step(e->s, &(atedm_step_args){
                                      .cond = g->samples == 2 ? uncond + count * element : uncond,
                                      .uncond = g->samples == 2 ? uncond : NULL,

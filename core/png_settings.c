@@ -2,6 +2,7 @@
 #include "core/png_settings.h"
 
 #include "core/png.h"
+#include "core/sampler.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -47,7 +48,8 @@ static double plain_double(float value)
 
 static const char *sampler_title(const char *name)
 {
-    return strcmp(name, "euler") == 0 ? "Euler" : name;
+    const atedm_sampler *sampler = atedm_sampler_find(name);
+    return sampler ? sampler->title : name;
 }
 
 // A value with a comma, colon or line end stands in quotes, as a JSON string.

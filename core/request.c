@@ -25,7 +25,6 @@ void atedm_request_finish(atedm_request *request)
 void atedm_request_init(atedm_request *request, const atedm_request_limits *limits,
                         const atedm_prune_spec *prune)
 {
-    size_t n_samplers = 0;
     *request = (atedm_request){
         .width = limits->native_width,
         .height = limits->native_height,
@@ -36,7 +35,7 @@ void atedm_request_init(atedm_request *request, const atedm_request_limits *limi
         .response_format = ATEDM_RESPONSE_B64_JSON,
         .deadline_s = NAN,
     };
-    snprintf(request->sampler, sizeof request->sampler, "%s", atedm_sampler_names(&n_samplers)[0]);
+    snprintf(request->sampler, sizeof request->sampler, "%s", atedm_samplers(&(size_t){0})->name);
 }
 
 // Makes valid UTF-8 of a text that quotes anything: what was cut inside a character at the end
@@ -123,17 +122,6 @@ static void check_size(const atedm_request *request, const atedm_request_limits 
                                request->width, request->height, limits->max_area);
 }
 
-static bool is_sampler(const char *name)
-{
-    size_t count = 0;
-    const char *const *names = atedm_sampler_names(&count);
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    }
-    return false;
-}
-
 static void check_seed(const atedm_request *request, atedm_field_errors *errors)
 {
     uint64_t last = ATEDM_SEED_MAX;
@@ -179,7 +167,7 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
                                request->guidance_scale, ATEDM_GUIDANCE_MAX);
     check_seed(request, errors);
     check_int(request->num_images, "/num_images", 1, limits->max_images, errors);
-    if (!is_sampler(request->sampler))
+    if (!atedm_sampler_find(request->sampler))
         atedm_field_errors_add(errors, "/sampler", "\"%s\" is not known", request->sampler);
     check_prune(&request->prune, errors);
     if (request->response_format == ATEDM_RESPONSE_PNG && request->num_images > 1)

@@ -1,4 +1,4 @@
-// Sigmas, timesteps and Euler steps: see sampler.h.
+// Sigmas, timesteps, Euler steps and the table of samplers: see sampler.h.
 //
 // The figures are those of diffusers' EulerDiscreteScheduler. The noise schedule is held in float
 // with the same operations in the same order as there, because 1 - alpha_bar cancels at the low
@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 // torch.linspace in float: counted from the nearer end, with fused multiply-add.
 static float linspace_float(float start, float end, int count, int i)
@@ -264,9 +265,22 @@ void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_a, 
     *ret_b = -next / (sigma - next);
 }
 
-const char *const *atedm_sampler_names(size_t *ret_count)
+const atedm_sampler *atedm_samplers(size_t *ret_count)
 {
-    static const char *const names[] = {"euler"};
-    *ret_count = sizeof names / sizeof names[0];
-    return names;
+    static const atedm_sampler samplers[] = {
+        {"euler", "Euler", atedm_schedule_euler, atedm_schedule_clean},
+    };
+    *ret_count = sizeof samplers / sizeof samplers[0];
+    return samplers;
+}
+
+const atedm_sampler *atedm_sampler_find(const char *name)
+{
+    size_t count;
+    const atedm_sampler *samplers = atedm_samplers(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(name, samplers[i].name) == 0)
+            return &samplers[i];
+    }
+    return NULL;
 }

@@ -62,13 +62,25 @@ double atedm_schedule_input_scale(const atedm_schedule *schedule, int k);
 // The Euler step k as x' = a x + b m, m the guided model output (Karras et al. 2022, algorithm 1
 // without churn).
 void atedm_schedule_euler(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
-// What step k takes for the clean latent, x0 = a x' + b x: with the derivative d = (x - x0) / sigma
-// of the same algorithm and x' = x + (sigma' - sigma) d, a = sigma / (sigma - sigma') and
-// b = -sigma' / (sigma - sigma'), whatever the model predicts. Where a step does not come down
+// What the Euler step k takes for the clean latent, x0 = a x' + b x: with the derivative d = (x -
+// x0) / sigma of the same algorithm and x' = x + (sigma' - sigma) d, a = sigma / (sigma - sigma')
+// and b = -sigma' / (sigma - sigma'), whatever the model predicts. Where a step does not come down
 // (sigma' >= sigma), x' scaled to unit variance stands for it.
 void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
 
-// Names of the samplers, as requests spell them; "euler" is the first.
-const char *const *atedm_sampler_names(size_t *ret_count);
+// A way from one step's latents to the next one's that is linear in them and in the guided model
+// output, as are those of first order without noise. Both functions are of a schedule and a step.
+typedef struct atedm_sampler {
+    const char *name;  // as requests spell it
+    const char *title; // as a picture's settings do
+    void (*step)(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
+    // What step k took for the clean latent, of the latents around it, as atedm_schedule_clean
+    // gives it.
+    void (*clean)(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
+} atedm_sampler;
+
+// The table of samplers; the first one, "euler", is the default.
+const atedm_sampler *atedm_samplers(size_t *ret_count);
+const atedm_sampler *atedm_sampler_find(const char *name); // NULL: there is none of that name
 
 #endif

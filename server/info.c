@@ -38,10 +38,11 @@ void atedm_handle_models(void *app, atedm_exchange *x)
 void atedm_handle_samplers(void *app, atedm_exchange *x)
 {
     size_t count;
-    const char *const *names = atedm_sampler_names(&count);
+    const atedm_sampler *samplers = atedm_samplers(&count);
     json_t *list = json_array();
     for (size_t i = 0; i < count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:b}", "name", names[i], "default", i == 0));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:b}", "name", samplers[i].name, "default", i == 0));
     respond(x, json_pack("{s:o}", "samplers", list));
 }
 

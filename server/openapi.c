@@ -55,8 +55,11 @@ static json_t *pruning_names(const atedm_config *config)
 static json_t *sampler_names(void)
 {
     size_t count;
-    const char *const *names = atedm_sampler_names(&count);
-    return names_json(names, count);
+    const atedm_sampler *samplers = atedm_samplers(&count);
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(list, json_string(samplers[i].name));
+    return list;
 }
 
 // No keys are asked for where there is no key file.

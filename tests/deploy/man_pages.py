@@ -81,6 +81,14 @@ class Pages(unittest.TestCase):
         listed = re.findall(r"^ {2}([a-z]+) ", help_of("ATEDM"), re.MULTILINE)
         self.assertEqual(sorted({command.split()[0] for command in COMMANDS}), sorted(listed))
 
+    def test_samplers(self):
+        """Those of openapi.json, which tests/e2e/api_openapi.py compares with the daemon's."""
+        document = json.loads((ROOT / "server/openapi.json").read_text(encoding="utf-8"))
+        schema = document["components"]["schemas"]["GenerateRequest"]["properties"]["sampler"]
+        text = ", ".join(schema["enum"]) + "; default " + schema["default"]
+        self.assertRegex(help_of("ATEDM", "generate"), rf"(?m)^  --sampler NAME +{text}$")
+        self.assertIn(f"\n.It Fl -sampler Ar NAME\n{text}.\n", read("atedm.1"))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

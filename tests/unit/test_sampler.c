@@ -1,5 +1,6 @@
 // The scheduler: configurations read strictly, sigmas and timesteps against diffusers' (goldens of
 // tests/oracle), Euler steps against the formulas written out.
+#include "core/request.h"
 #include "core/sampler.h"
 
 #include <criterion/criterion.h>
@@ -346,9 +347,15 @@ Test(sampler, wrong_configs_are_refused_by_name)
 Test(sampler, names)
 {
     size_t count = 0;
-    const char *const *names = atedm_sampler_names(&count);
+    const atedm_sampler *samplers = atedm_samplers(&count);
     cr_assert_geq(count, 1);
-    cr_assert_str_eq(names[0], "euler");
+    cr_assert_str_eq(samplers[0].name, "euler");
+    for (size_t i = 0; i < count; i++) {
+        cr_expect_eq(atedm_sampler_find(samplers[i].name), &samplers[i]);
+        cr_expect_lt(strlen(samplers[i].name), sizeof((atedm_request *)0)->sampler);
+    }
+    cr_expect_null(atedm_sampler_find("Euler"));
+    cr_expect_null(atedm_sampler_find(""));
 }
 
 // x' made of x and the model's output m by the Euler step; x0 as each prediction defines it.
