@@ -49,7 +49,7 @@ int64_t atedm_unet_cost_tokens(const atedm_unet_cost *cost, int block)
     return map_pixels(cost, cost->blocks[block].level);
 }
 
-// Ranking n tokens: one pass over the logits, then the iterations (as kernels.c counts it).
+// Ranking n tokens: one pass over the logits, then the iterations (as ops_tokens.c counts it).
 static uint64_t rank_overhead(const atedm_prune_spec *spec, int64_t heads, int64_t head_dim,
                               int64_t n, int64_t context_tokens)
 {

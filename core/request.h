@@ -78,10 +78,10 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
                             atedm_field_errors *errors);
 
 // Reads the "pruning" value of the contract (a name, or an object with the fields preset, ratio,
-// flops_budget, schedule, tau, phases, skip_levels, prune_after, score, recovery) from a parsed
-// JSON value (json_t *, jansson). Every wrong field is added with `pointer` ("/pruning") before it;
-// the spec is complete when none was added, and untouched else. A field left out is that of the
-// preset, or of "at-edm" where none is named.
+// flops_budget, schedule, tau, phases, skip_levels, prune_after, score, selection, recovery, copy,
+// proportional_attention, masks) from a parsed JSON value (json_t *, jansson). Every wrong field is
+// added with `pointer` ("/pruning") before it; the spec is complete when none was added, and
+// untouched else. A field left out is that of the preset, or of "at-edm" where none is named.
 struct json_t;
 void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer,
                                 atedm_prune_spec *ret_spec, atedm_field_errors *errors);

@@ -1,14 +1,15 @@
 // What a backend implements. Only kernels/ includes this header: callers use kernels.h, whose
-// functions (kernels.c) check arguments, count multiply-accumulates, and call the table below.
+// functions (ops.c, ops_tokens.c; kernels.c for devices, memory and streams) check arguments, count
+// multiply-accumulates, and call the table below.
 //
 // A table function may rely on: a stream that has not failed, arguments that kernels.h allows,
-// counts > 0. It reports failure with atedm_stream_fail. To add an operation: declare it in
-// kernels.h, add the entry here, the check and count in kernels.c, the ref version in ref/, the
-// others, and a case in tests/parity.
+// counts > 0. It reports failure with atedm_stream_fail. HACKING.md says how to add an operation.
 #ifndef ATEDM_KERNELS_BACKEND_H
 #define ATEDM_KERNELS_BACKEND_H
 
 #include "kernels/kernels.h"
+
+#include <stddef.h>
 
 typedef struct atedm_backend atedm_backend;
 
@@ -146,6 +147,10 @@ struct atedm_backend {
     void (*sampler_step)(atedm_stream *s, const atedm_step_args *args);
     void (*image_finish)(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
 };
+
+// Entries of the op table, none of which may be NULL.
+#define ATEDM_BACKEND_OPERATIONS                                                                   \
+    ((sizeof(atedm_backend) - offsetof(atedm_backend, linear)) / sizeof(void (*)(void)))
 
 extern const atedm_backend atedm_backend_ref;
 extern const atedm_backend atedm_backend_cpu;

@@ -60,6 +60,8 @@
     X(source_nearest,                                                                              \
       (atedm_stream * s, const atedm_source_args *a, const int32_t *place, int64_t width),         \
       (s, a, place, width), atedm_bytes_source(a, sizeof *place))                                  \
+    X(source_zero, (atedm_stream * s, const atedm_source_args *a), (s, a),                         \
+      atedm_bytes_source(a, 0))                                                                    \
     X(source_weights,                                                                              \
       (atedm_stream * s, const int32_t *source, const float *before, float *weights,               \
        const atedm_prune_span *spans, int64_t n),                                                  \
@@ -77,7 +79,9 @@
       (atedm_stream * s, const float *x, const double *a, void *y, int64_t n, int64_t count),      \
       (s, x, a, y, n, count),                                                                      \
       atedm_bytes_act(s, (n * count)) + (uint64_t)(n * count) * sizeof(float))                     \
-    X(sampler_step, (atedm_stream * s, const atedm_step_args *a), (s, a), atedm_bytes_step(s, a))
+    X(sampler_step, (atedm_stream * s, const atedm_step_args *a), (s, a), atedm_bytes_step(s, a))  \
+    X(image_finish, (atedm_stream * s, const void *x, uint8_t *y, int64_t count),                  \
+      (s, x, y, count), atedm_bytes_act(s, count) + (uint64_t)count)
 
 enum {
 #define X(name, parameters, arguments, bytes) OP_##name,
@@ -86,6 +90,7 @@ enum {
         N_OPERATIONS
 };
 _Static_assert(N_OPERATIONS <= ATEDM_PROFILE_MAX, "room for every operation");
+_Static_assert(N_OPERATIONS == ATEDM_BACKEND_OPERATIONS, "every operation of the table is timed");
 
 struct atedm_profile {
     atedm_backend table; // the device's, as long as it is profiled

@@ -1,6 +1,7 @@
 // `atedm-worker`: one device's process. The daemon starts it with one end of a socketpair; it ends
-// with the daemon. Three threads: the reader takes frames in, the main thread computes and writes,
-// the encoder (encoder.h) makes files of pictures.
+// with the daemon. Four threads: the reader takes frames in, the main thread computes and writes,
+// the encoder (encoder.h) makes files of pictures, and one asks the device how it is doing
+// (figures.h).
 #include "core/base/memory.h"
 #include "server/frames.h"
 #include "server/runner.h"

@@ -153,7 +153,7 @@ def bar(name, value, unit, least=None, most=None):
 
 
 def bars(result):
-    """Those of issue 5, for one H200."""
+    """Those of PERFORMANCE.md, for one H200."""
     out = []
     for pruning, least in (("at-edm-c", 1.5), ("at-edm-dagger", 1.4)):
         for images in (1, 8):

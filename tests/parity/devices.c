@@ -1,4 +1,5 @@
 // What kernels.h says of devices, memory and streams, on one backend.
+#include "kernels/backend.h"
 #include "tests/parity/parity.h"
 
 #include <stdint.h>
@@ -68,6 +69,32 @@ static int check_streams(atedm_device *device)
     return failed;
 }
 
+// Whatever callers call without asking whether it is there.
+static int check_table(const atedm_device *device)
+{
+    const atedm_backend *b = device->backend;
+    int failed = 0;
+    if (!b->device_create || !b->device_destroy || !b->supports || !b->best_dtype || !b->alloc ||
+        !b->free || !b->stream_create || !b->stream_destroy || !b->stream_sync || !b->upload ||
+        !b->download || !b->copy || !b->linear_weight_create || !b->conv_weight_create ||
+        !b->norm_weight_create || !b->table_weight_create || !b->weight_destroy)
+        failed += wrong("lacks a function for devices, memory, streams or weights");
+    if (!b->stream_set_background != !b->stream_idle ||
+        !b->stream_begin_aside != !b->stream_end_aside ||
+        !b->stream_begin_aside != !b->stream_join_aside || !b->stream_repeat != !b->stream_forget)
+        failed += wrong("has some functions for streams without those that go with them");
+    const char *operations = (const char *)b + offsetof(atedm_backend, linear);
+    for (size_t i = 0; i < ATEDM_BACKEND_OPERATIONS; i++) {
+        void (*operation)(void);
+        memcpy(&operation, operations + i * sizeof operation, sizeof operation);
+        if (!operation) {
+            printf("FAIL devices: operation %zu of the table is not there\n", i);
+            failed++;
+        }
+    }
+    return failed;
+}
+
 int parity_devices(const char *backend)
 {
     atedm_device *device = NULL;
@@ -80,6 +107,7 @@ int parity_devices(const char *backend)
     if (strcmp(atedm_device_backend(device), backend) != 0 || !atedm_device_name(device)[0] ||
         atedm_device_is_dry(device) != !strcmp(backend, "dry"))
         failed += wrong("has a wrong name");
+    failed += check_table(device);
     failed += check_memory(device);
     failed += check_streams(device);
     atedm_device_destroy(device);
