@@ -200,7 +200,7 @@ static void on_watch(uv_timer_t *timer)
         const atedm_seat *s = &d->seats[i];
         active |= s->active.depth > 0;
         if (atedm_seat_silence(s, now) > d->options.worker_timeout_s)
-            atedm_worker_kill(s->worker);
+            atedm_worker_kill(s->worker, atedm_seat_silence(s, now));
     }
     if (!active)
         uv_timer_stop(timer);
@@ -389,6 +389,8 @@ static void on_message(void *user, atedm_worker_message *message)
         return;
     case ATEDM_WORKER_FIGURES:
         tell_figures(s, &message->figures);
+        return;
+    case ATEDM_WORKER_ALIVE:
         return;
     case ATEDM_WORKER_STEPPED:
         if (job) {

@@ -41,7 +41,14 @@ struct atedm_runner {
     bool full;                   // the next order does not fit until another one leaves
     double busy_s;               // time in turns since the last evaluation was told
     uint64_t flops;              // of the engine until then
+    double posted;               // when the last message was
 };
+
+static void tell(atedm_runner *r, atedm_worker_message *message)
+{
+    r->posted = atedm_clock_monotonic();
+    r->post(r->user, message);
+}
 
 // ---- opening
 
@@ -196,7 +203,7 @@ static void end(atedm_runner *r, uint64_t job, atedm_worker_message *message)
 {
     message->job = job;
     message->device_memory = atedm_runner_device_memory(r);
-    r->post(r->user, message);
+    tell(r, message);
     order **place = find(r, job);
     if (*place)
         remove_order(r, place);
@@ -297,10 +304,10 @@ static void keep_preview(atedm_runner *r, order *o, atedm_encoding *encoding)
     o->previewing = false;
     if (encoding->status || !o->watched)
         return;
-    r->post(r->user, &(atedm_worker_message){.type = ATEDM_WORKER_PREVIEW,
-                                             .job = o->job,
-                                             .step = encoding->number,
-                                             .image = encoding->file});
+    tell(r, &(atedm_worker_message){.type = ATEDM_WORKER_PREVIEW,
+                                    .job = o->job,
+                                    .step = encoding->number,
+                                    .image = encoding->file});
     encoding->file = (atedm_worker_image){0};
 }
 
@@ -336,7 +343,14 @@ static void tell_figures(atedm_runner *r)
 {
     atedm_worker_message message = {.type = ATEDM_WORKER_FIGURES};
     if (atedm_figures_take(r->figures, &message.figures))
-        r->post(r->user, &message);
+        tell(r, &message);
+}
+
+// Turns that only make pixels, or wait for files of them, end without a message.
+static void tell_alive(atedm_runner *r)
+{
+    if (r->orders && atedm_clock_monotonic() - r->posted > ATEDM_RUNNER_ALIVE_S)
+        tell(r, &(atedm_worker_message){.type = ATEDM_WORKER_ALIVE});
 }
 
 bool atedm_runner_turn(atedm_runner *r)
@@ -347,6 +361,7 @@ bool atedm_runner_turn(atedm_runner *r)
     double start = atedm_clock_monotonic();
     bool busy = atedm_engine_turn(r->engine);
     r->busy_s += atedm_clock_monotonic() - start;
+    tell_alive(r);
     return busy;
 }
 
@@ -356,12 +371,12 @@ static void on_evaluated(void *user, size_t images, double seconds)
 {
     atedm_runner *r = user;
     uint64_t flops = atedm_engine_flops(r->engine);
-    r->post(r->user, &(atedm_worker_message){.type = ATEDM_WORKER_EVALUATED,
-                                             .images = images,
-                                             .seconds = seconds,
-                                             .busy_s = r->busy_s + seconds,
-                                             .flops = flops - r->flops,
-                                             .device_memory = atedm_runner_device_memory(r)});
+    tell(r, &(atedm_worker_message){.type = ATEDM_WORKER_EVALUATED,
+                                    .images = images,
+                                    .seconds = seconds,
+                                    .busy_s = r->busy_s + seconds,
+                                    .flops = flops - r->flops,
+                                    .device_memory = atedm_runner_device_memory(r)});
     r->flops = flops;
     r->busy_s = -seconds; // which the turn that is not over yet will count
 }
@@ -369,8 +384,7 @@ static void on_evaluated(void *user, size_t images, double seconds)
 static void on_stepped(void *user, uint64_t job, int step)
 {
     atedm_runner *r = user;
-    r->post(r->user,
-            &(atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = job, .step = step});
+    tell(r, &(atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = job, .step = step});
 }
 
 // The request and its plan are gone when the encoder comes to the picture: it gets the texts that

@@ -30,6 +30,8 @@ void atedm_runner_cancel(atedm_runner *runner, uint64_t job);
 // Whether there are to be previews of the job. One of a step that comes while the former one is
 // still being encoded is left out. Nothing happens where the job is not there.
 void atedm_runner_watch(atedm_runner *runner, uint64_t job, bool on);
+// Where it has jobs, a message comes with every turn that is so long behind the last one.
+#define ATEDM_RUNNER_ALIVE_S 0.05
 // False where there is nothing to do until something is submitted, or until `wake` is called.
 bool atedm_runner_turn(atedm_runner *runner);
 

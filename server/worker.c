@@ -371,8 +371,11 @@ double atedm_worker_last_heard(const atedm_worker *w)
     return w->heard;
 }
 
-void atedm_worker_kill(atedm_worker *w)
+void atedm_worker_kill(atedm_worker *w, double silent_s)
 {
+    if (!*w->last_word.message)
+        atedm_error_set(&w->last_word, ATEDM_ERR_DEVICE,
+                        "ended by the daemon, it had said nothing for %.3g s", silent_s);
     kill_process(w);
 }
 

@@ -35,8 +35,8 @@ void atedm_worker_watch(atedm_worker *worker, uint64_t job, bool on);
 
 // When the last frame came, on the monotonic clock.
 double atedm_worker_last_heard(const atedm_worker *worker);
-// Ends a process that hangs: LOST follows.
-void atedm_worker_kill(atedm_worker *worker);
+// Ends a process that has been silent for so long: LOST follows, and says so.
+void atedm_worker_kill(atedm_worker *worker, double silent_s);
 
 // Ends the process. Messages that are on their way are lost. The memory goes when the loop has
 // closed the handles.

@@ -51,6 +51,7 @@ typedef enum atedm_worker_message_type {
     ATEDM_WORKER_DONE,      // `job`, `result`
     ATEDM_WORKER_ERROR,     // `job`, `status`, `error`
     ATEDM_WORKER_FIGURES, // `figures`: how the device is doing, every few seconds where it says so
+    ATEDM_WORKER_ALIVE,   // it is at work, and had nothing else to say for a while
 } atedm_worker_message_type;
 
 typedef struct atedm_worker_message {

@@ -119,6 +119,20 @@ class Loss(unittest.TestCase):
             self.assertEqual(images_of(answer), expected)
             self.assertEqual(restarts(d), 1)
 
+            lost, = [line for line in d.log().splitlines() if "worker lost" in line]
+            self.assertIn("it had said nothing for 2", lost)
+
+    def test_a_worker_that_makes_pixels_is_left_alone(self):
+        """Many large pictures of few steps: no evaluation ends while they are decoded and encoded, for much longer than
+        the time limit."""
+        request = {"prompt": "x", "steps": 1, "num_images": 8, "width": 768, "height": 768, "pruning": "off"}
+        with Daemon(max_batch=1) as d:
+            latency = d.generate(request).json()["latency"]
+        silence = latency["vae_s"] + latency["encode_s"]
+        with Daemon(max_batch=1, worker_timeout_s=max(0.1, silence / 3)) as d:
+            self.assertEqual(d.generate(request).status, 200)
+            self.assertEqual(restarts(d), 0)
+
     def test_an_idle_worker_is_left_alone(self):
         with Daemon(worker_timeout_s=0.5) as d:
             time.sleep(1.5)

@@ -55,7 +55,7 @@ double atedm_worker_last_heard(const atedm_worker *worker)
     return worker->heard;
 }
 
-void atedm_worker_kill(atedm_worker *worker)
+void atedm_worker_kill(atedm_worker *worker, double silent_s)
 {
     cr_expect(false, "killed");
 }
