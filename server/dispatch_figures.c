@@ -54,12 +54,17 @@ static size_t count_active(const atedm_dispatch *d)
     return active;
 }
 
-// Of all workers; NAN where none was measured.
+// Of the workers that are up, or of all, which will be, where none is; NAN where none was measured.
 static double total_rate(const atedm_dispatch *d)
 {
-    double total = 0;
-    for (size_t i = 0; i < d->n_seats; i++)
-        total += isnan(d->seats[i].rate) ? 0 : d->seats[i].rate;
+    double up = 0, all = 0;
+    for (size_t i = 0; i < d->n_seats; i++) {
+        const atedm_seat *s = &d->seats[i];
+        double rate = isnan(s->rate) ? 0 : s->rate;
+        up += s->ready ? rate : 0;
+        all += rate;
+    }
+    double total = up > 0 ? up : all;
     return total > 0 ? total : NAN;
 }
 
@@ -108,11 +113,13 @@ static double seconds_until_room(const atedm_seat *s)
     return least * (double)s->active.depth / s->rate;
 }
 
+// NAN where no worker is up.
 static double least_until_room(const atedm_dispatch *d)
 {
     double least = NAN;
     for (size_t i = 0; i < d->n_seats; i++)
-        least = fmin(least, seconds_until_room(&d->seats[i])); // fmin ignores NAN
+        if (d->seats[i].ready)
+            least = fmin(least, seconds_until_room(&d->seats[i])); // fmin ignores NAN
     return least;
 }
 
@@ -127,7 +134,8 @@ double atedm_dispatch_flops_ahead(const atedm_dispatch *d, int priority)
 double atedm_dispatch_expected_wait(const atedm_dispatch *d, int priority)
 {
     double ahead = (double)atedm_queue_flops_ahead(&d->queue, priority);
-    return least_until_room(d) + ahead / total_rate(d);
+    double room = least_until_room(d);
+    return (isnan(room) ? 0 : room) + ahead / total_rate(d);
 }
 
 int atedm_dispatch_retry_after(const atedm_dispatch *d)

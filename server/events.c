@@ -121,8 +121,9 @@ static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_
         return;
     }
     *s = (stream){.exchange = x, .moved = true, .step = -1};
+    const char *previews = atedm_exchange_query(x, "previews");
     s->watcher = (atedm_job_watcher){
-        .call = on_event, .user = s, .previews = atedm_exchange_query(x, "previews") != NULL};
+        .call = on_event, .user = s, .previews = previews && strcmp(previews, "1") == 0};
     atedm_buffer_init(&s->text, TEXT_MAX);
     if (live)
         atedm_live_watch(live, &s->watcher);

@@ -315,6 +315,20 @@ atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id)
     return live;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key)
+{
+    atedm_live *live = jobs->first;
+    while (live && (!live->stored || !live->record.key || strcmp(live->record.key, key) != 0 ||
+                    !same_text(live->record.owner, owner)))
+        live = live->next;
+    return live;
+}
+
 // Previews are made as long as somebody wants them.
 static void update_previews(atedm_live *live)
 {

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes of the text that says which keys changed; the log cuts it further.
-#define KEYS_TEXT_MAX (128u << 10)
+// Bytes of the text that says which keys changed: all of them, old and new, with commas. The log
+// cuts it further.
+#define KEYS_TEXT_MAX (2u * ATEDM_CLIENT_KEYS_MAX * (ATEDM_CLIENT_NAME_MAX + 2) + 128)
 #define CHANGE_TEXT_MAX (2 * ATEDM_CONFIG_VALUE_MAX + 8)
 
 // What was read and is not in force yet.

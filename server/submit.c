@@ -231,6 +231,41 @@ static void refuse(atedm_exchange *x, atedm_job *job, atedm_response response)
     atedm_exchange_respond(x, response);
 }
 
+static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, const atedm_request *request)
+{
+    waiter *w = malloc(sizeof *w);
+    if (w)
+        *w = (waiter){.daemon = d,
+                      .exchange = x,
+                      .watcher = {.call = on_event, .user = w},
+                      .async = prefers_async(x),
+                      .keyed = idempotency_key(x) != NULL,
+                      .format = request->response_format};
+    return w;
+}
+
+bool atedm_submit_known(atedm_daemon *d, atedm_exchange *x, const atedm_request *request,
+                        const json_t *body)
+{
+    const char *key = idempotency_key(x);
+    const atedm_live *known =
+        key ? atedm_jobs_find_key(d->jobs, atedm_exchange_client(x), key) : NULL;
+    if (!known)
+        return false;
+    char *sent = json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS);
+    waiter *w = sent ? new_waiter(d, x, request) : NULL;
+    if (w) {
+        atedm_exchange_wait(x, on_gone, w);
+        follow_known(w, sent, &known->record);
+    } else {
+        atedm_exchange_respond(x,
+                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
+                                                      "no memory for the request"));
+    }
+    free(sent);
+    return true;
+}
+
 void atedm_submit_stored(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body)
 {
     const char *id = atedm_exchange_id(x), *key = idempotency_key(x);
@@ -241,18 +276,12 @@ void atedm_submit_stored(atedm_daemon *d, atedm_exchange *x, atedm_job *job, jso
                                       ATEDM_IDEMPOTENCY_KEY_MAX));
         return;
     }
-    waiter *w = malloc(sizeof *w);
+    waiter *w = new_waiter(d, x, &job->request);
     if (!w) {
         refuse(x, job,
                atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request"));
         return;
     }
-    *w = (waiter){.daemon = d,
-                  .exchange = x,
-                  .watcher = {.call = on_event, .user = w},
-                  .async = prefers_async(x),
-                  .keyed = key != NULL,
-                  .format = job->request.response_format};
     atedm_exchange_wait(x, on_gone, w);
     atedm_status status = submit(w, job, body, key);
     if (!status)

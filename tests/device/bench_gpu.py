@@ -182,7 +182,7 @@ class Bench:
         if not python or not model:
             self.steps.skip("pytorch", "there is no model" if python else "with --toy only where --pytorch names a Python")
             return {"skipped": self.steps.results[-1]["last_line"]}
-        where = ("--device", "cpu", "--repeat", 2) if self.options.toy else ()
+        where = ("--device", "cpu", "--dtype", "f32", "--repeat", 2) if self.options.toy else ()
         common = (python, device.ROOT / "tests/device/pytorch_unet.py", "--config", model / "unet/config.json", "--size",
                   s["size"].split("x")[0], *where)
         out = {"evaluations": []}

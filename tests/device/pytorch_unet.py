@@ -3,7 +3,7 @@
 Skipped (77) where torch or diffusers is not there.
 
 usage: pytorch_unet.py --config UNET_CONFIG.json [--size PIXELS] [--batch N...] [--modes eager compiled] [--repeat N]
-                       [--device cpu]     (in f32: a test, no figures)
+                       [--device cpu] [--dtype f32]
 """
 import argparse
 import json
@@ -54,6 +54,7 @@ def main():
     parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
     parser.add_argument("--repeat", type=int, default=10)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     args = parser.parse_args()
     try:
         import torch
@@ -62,7 +63,7 @@ def main():
         print(f"no figures of PyTorch: {missing}")
         return SKIPPED
     config = json.loads(args.config.read_text(encoding="utf-8"))
-    dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
+    dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
     torch.manual_seed(1)
     torch.set_default_dtype(dtype)
     with torch.device(args.device):  # its default processor is the one with SDPA

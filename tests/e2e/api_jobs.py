@@ -224,6 +224,11 @@ class Events(unittest.TestCase):
         self.assertEqual(state(self.d, blocker), "done")
         self.assertEqual(events(self.d.get(path + "/events")), found[-1:])
 
+    def test_no_previews(self):
+        for query in ("", "?previews", "?previews=0"):
+            path = submit(self.d, {**MEDIUM, "steps": 100})
+            self.assertNotIn("preview", [name for name, _ in events(self.d.get(path + "/events" + query))], query)
+
     def test_previews(self):
         path = submit(self.d, {**MEDIUM, "steps": 100})
         wait_state(self.d, path, "running")

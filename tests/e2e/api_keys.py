@@ -197,6 +197,18 @@ class Rotation(KeyTest):
             for background in (running, waiting):
                 self.assertEqual(background.answer().status, 200)
 
+    def test_all_keys_of_the_largest_file_are_replaced(self):
+        def names(letter):
+            return [entry(f"{letter}{i:04}" + "n" * 59, make_key()) for i in range(1023)]
+        old, new = make_key(), make_key()
+        keys = KeyFile(self, entry("a" * 64, old), *names("o"))
+        with Daemon(api_keys=keys) as d:
+            self.assertEqual(d.generate(headers=bearer(old)).status, 200)
+            keys.set(entry("b" * 64, new), *names("p"))
+            self.assertIn('keys="added ', reload(d))
+            self.check_denied(d.generate(headers=bearer(old)), "invalid_token")
+            self.assertEqual(d.generate(headers=bearer(new)).status, 200)
+
     def test_a_client_that_is_taken_out(self):
         alice, bob = make_key(), make_key()
         keys = KeyFile(self, entry("alice", alice, max_queued=1), entry("bob", bob))
@@ -288,6 +300,21 @@ class Limits(KeyTest):
                 for _ in range(4):
                     self.assertEqual(d.generate(fields, headers=bearer(alice)).status, status, fields)
             self.leave(d, self.check_level(d, alice, 3))
+
+    def test_a_request_that_is_sent_again_is_no_other(self):
+        alice = make_key()
+        with Daemon(api_keys=KeyFile(self, entry("alice", alice, max_queued=1, requests_per_minute=1))) as d:
+            def send(fields=None, key="x1"):
+                return d.post("/generate", {**LONG, **(fields or {})},
+                              headers={**bearer(alice), "Prefer": "respond-async", "Idempotency-Key": key})
+            first = send()
+            self.assertEqual(first.status, 202)
+            for _ in range(3):
+                again = send()
+                self.assertEqual(again.status, 202)
+                self.assertEqual(again.json()["id"], first.json()["id"])
+            self.check_problem(send({"seed": 7}), 409, "idempotency-conflict")
+            self.assertEqual(send(key="x2").status, 429)
 
     def test_quota_when_workers_fail(self):
         alice = make_key()

@@ -257,6 +257,24 @@ Test(dispatch, a_wish_goes_with_the_job)
     cr_expect_eq(b.ends, 1);
 }
 
+// Nobody is told to come back in a second because a worker that is not there has nothing to do.
+Test(dispatch, a_worker_that_is_lost_has_no_room)
+{
+    bench b;
+    open_bench(&b);
+    int unknown = atedm_dispatch_retry_after(b.dispatch);
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    say((atedm_worker_message){
+        .type = ATEDM_WORKER_EVALUATED, .images = 1, .seconds = 1, .busy_s = 1, .flops = 1000});
+    cr_expect_eq(atedm_dispatch_retry_after(b.dispatch), 1);
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).rate, 1000);
+    say((atedm_worker_message){.type = ATEDM_WORKER_LOST});
+    cr_expect_eq(atedm_dispatch_retry_after(b.dispatch), unknown);
+    cr_expect_gt(unknown, 1);
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).rate, 1000); // it will be that again
+    close_bench(&b);
+}
+
 Test(dispatch, figures_of_a_device_that_is_lost_are_not_known_any_more)
 {
     bench b;
