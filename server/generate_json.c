@@ -13,8 +13,6 @@
 // A field being read: where it comes from and what is known about the body so far.
 typedef struct reader {
     const json_t *body;
-    const atedm_prune_spec *default_prune;
-    bool png_wanted;
     atedm_request *request;
     atedm_field_errors *errors;
     atedm_status status; // ATEDM_ERR_NOMEM

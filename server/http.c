@@ -144,7 +144,7 @@ static enum MHD_Result answer(atedm_exchange *x)
                    : MHD_create_response_from_buffer(r->size, r->body, MHD_RESPMEM_MUST_FREE);
     if (!response)
         return MHD_NO; // the exchange still owns the body
-    x->answered = true;
+    r->body = NULL;    // now it is the answer's
     enum MHD_Result result = MHD_YES;
     if (r->content_type)
         result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
@@ -155,6 +155,7 @@ static enum MHD_Result answer(atedm_exchange *x)
     if (result == MHD_YES && x->http->quiesced)
         result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     if (result == MHD_YES) {
+        x->answered = true;
         report(x, r->status);
         result = MHD_queue_response(x->connection, r->status, response);
     }

@@ -273,7 +273,7 @@ echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch":
     def check_pytorch(self, result, text):
         called = (self.folder / "called").read_text(encoding="utf-8")
         self.assertEqual(called.count("\n"), 4)
-        self.assertRegex(called, r"pytorch_unet\.py --config \S+/unet/config\.json --size 64 --device cpu --repeat 2 --batch 1 --modes eager\n")
+        self.assertRegex(called, r"pytorch_unet\.py --config \S+/unet/config\.json --size 64 --device cpu --dtype f32 --repeat 2 --batch 1 --modes eager\n")
         met = {bar["name"]: bar["met"] for bar in result["bars"]}
         self.assertTrue(met["unpruned evaluation of 1 against PyTorch compiled"])
         self.assertIsNone(met["unpruned evaluation of 2 against PyTorch compiled"])
