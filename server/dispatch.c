@@ -198,9 +198,10 @@ static void on_watch(uv_timer_t *timer)
     bool active = false;
     for (size_t i = 0; i < d->n_seats; i++) {
         const atedm_seat *s = &d->seats[i];
+        double silent_s = atedm_seat_silence(s, now);
         active |= s->active.depth > 0;
-        if (atedm_seat_silence(s, now) > d->options.worker_timeout_s)
-            atedm_worker_kill(s->worker, atedm_seat_silence(s, now));
+        if (silent_s > d->options.worker_timeout_s)
+            atedm_worker_kill(s->worker, silent_s);
     }
     if (!active)
         uv_timer_stop(timer);

@@ -125,8 +125,7 @@ static void exchange_destroy(atedm_exchange *x)
     if (!x->answered)
         report(x, STATUS_GONE);
     atedm_buffer_finish(&x->body);
-    if (x->responded && !x->answered)
-        free(x->response.body);
+    free(x->response.body);
     if (x->streams)
         x->stream.closed(x->stream.user);
     free(x);

@@ -315,16 +315,16 @@ atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id)
     return live;
 }
 
-static bool same_text(const char *a, const char *b)
+static bool has_key(const atedm_live *live, const char *owner, const char *key)
 {
-    return a && b ? strcmp(a, b) == 0 : a == b;
+    const atedm_store_job *record = &live->record;
+    return record->key && strcmp(record->key, key) == 0 && strcmp(record->owner, owner) == 0;
 }
 
 atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key)
 {
     atedm_live *live = jobs->first;
-    while (live && (!live->stored || !live->record.key || strcmp(live->record.key, key) != 0 ||
-                    !same_text(live->record.owner, owner)))
+    while (live && (!live->stored || !has_key(live, owner, key)))
         live = live->next;
     return live;
 }

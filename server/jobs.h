@@ -84,7 +84,7 @@ ATEDM_MUST_CHECK atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *tak
                                                 atedm_job_watcher *watcher);
 // NULL: not live (any more).
 atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id);
-// The same by the Idempotency-Key of an owner, NULL: of those without a name.
+// The same by the Idempotency-Key of an owner.
 atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key);
 void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher);
 void atedm_live_unwatch(atedm_job_watcher *watcher); // one that does not watch is allowed

@@ -207,10 +207,16 @@ static bool pin(json_t *body, const atedm_job *job, const char *default_pruning)
     return good;
 }
 
+// What a second body with the same key is compared with; before anything is chosen for it.
+static char *sent_text(const json_t *body)
+{
+    return json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS);
+}
+
 static atedm_status submit(waiter *w, atedm_job *job, json_t *body, const char *key)
 {
     const atedm_exchange *x = w->exchange;
-    char *sent = key ? json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    char *sent = key ? sent_text(body) : NULL;
     char *request =
         pin(body, job, w->daemon->config->default_pruning) ? json_dumps(body, JSON_COMPACT) : NULL;
     atedm_store_job record = {
@@ -252,7 +258,7 @@ bool atedm_submit_known(atedm_daemon *d, atedm_exchange *x, const atedm_request 
         key ? atedm_jobs_find_key(d->jobs, atedm_exchange_client(x), key) : NULL;
     if (!known)
         return false;
-    char *sent = json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS);
+    char *sent = sent_text(body);
     waiter *w = sent ? new_waiter(d, x, request) : NULL;
     if (w) {
         atedm_exchange_wait(x, on_gone, w);

@@ -135,7 +135,7 @@ int atedm_cuda_propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *ke
     // The bias's address does not matter yet.
     product p;
     cublasLtMatmulPreference_t preference = NULL;
-    int n = 0;
+    int n = 0, good = 0;
     if (product_init(&p, s->head.act, key, s->scratch[ATEDM_CUDA_SCRATCH_SUMS], key->rows))
         return 0;
     if (cublasLtMatmulPreferenceCreate(&preference) || set_preferences(preference, key) ||
@@ -146,7 +146,10 @@ int atedm_cuda_propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *ke
     if (preference)
         (void)cublasLtMatmulPreferenceDestroy(preference);
     product_finish(&p);
-    return n;
+    for (int i = 0; i < n; i++)
+        if (!ret_results[i].state) // of others no field counts
+            ret_results[good++] = ret_results[i];
+    return good;
 }
 
 // ---- plans
@@ -187,7 +190,7 @@ static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_p
     cublasLtMatmulHeuristicResult_t result;
     if (plan || !(plan = add(s, key)))
         return plan;
-    plan->found = atedm_cuda_propose(s, key, 1, &result) > 0 && !result.state;
+    plan->found = atedm_cuda_propose(s, key, 1, &result) > 0;
     if (plan->found)
         plan->algo = result.algo;
     if (plan->found && key->bias && s->head.act != ATEDM_F32)

@@ -118,7 +118,6 @@ class Loss(unittest.TestCase):
             self.assertEqual(answer.status, 200)
             self.assertEqual(images_of(answer), expected)
             self.assertEqual(restarts(d), 1)
-
             lost, = [line for line in d.log().splitlines() if "worker lost" in line]
             self.assertIn("it had said nothing for 2", lost)
 
