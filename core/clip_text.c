@@ -187,11 +187,6 @@ size_t atedm_clip_bytes(const atedm_clip *clip)
     return atedm_weight_list_bytes(&clip->owned);
 }
 
-const atedm_clip_config *atedm_clip_get_config(const atedm_clip *clip)
-{
-    return &clip->config;
-}
-
 typedef struct clip_run {
     const atedm_clip *clip;
     atedm_stream *s;

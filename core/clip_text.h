@@ -33,7 +33,6 @@ ATEDM_MUST_CHECK atedm_status atedm_clip_create(atedm_device *device, atedm_dtyp
                                                 atedm_error *err);
 void atedm_clip_destroy(atedm_clip *clip);       // NULL allowed
 size_t atedm_clip_bytes(const atedm_clip *clip); // of its weights on the device
-const atedm_clip_config *atedm_clip_get_config(const atedm_clip *clip);
 
 // ids [host] [n, tokens]. hidden [device] act [n * tokens, width]: the second-to-last layer's
 // output, no final norm. pooled [device] act [n, projection] or NULL: the last layer's output at

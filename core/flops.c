@@ -20,14 +20,6 @@ static uint64_t attention_products(int64_t queries, int64_t keys, int64_t channe
     return 2 * product(queries, keys, channels);
 }
 
-static void add_counts(atedm_op_counts *sum, const atedm_op_counts *counts)
-{
-    sum->conv += counts->conv;
-    sum->linear += counts->linear;
-    sum->attention += counts->attention;
-    sum->overhead += counts->overhead;
-}
-
 // ---- attention blocks of the UNet
 
 void atedm_unet_cost_init(atedm_unet_cost *cost, const atedm_unet_config *config, int64_t h,
@@ -228,7 +220,7 @@ atedm_op_counts atedm_unet_cost_eval(const atedm_unet_cost *cost, const atedm_pr
     atedm_op_counts counts = unet_frame(cost);
     for (int b = 0; b < cost->n_blocks; b++) {
         atedm_op_counts block = atedm_unet_cost_block(cost, b, spec, rho ? rho[b] : 0);
-        add_counts(&counts, &block);
+        atedm_op_counts_add(&counts, &block);
     }
     return counts;
 }
@@ -291,14 +283,6 @@ atedm_op_counts atedm_vae_cost(const atedm_vae_config *config, int64_t h, int64_
     }
     counts.conv += conv3x3(n, c, config->out_channels);
     return counts;
-}
-
-void atedm_op_counts_add(atedm_op_counts *sum, const atedm_op_counts *counts)
-{
-    sum->conv += counts->conv;
-    sum->linear += counts->linear;
-    sum->attention += counts->attention;
-    sum->overhead += counts->overhead;
 }
 
 uint64_t atedm_op_counts_flops(const atedm_op_counts *counts)

@@ -44,7 +44,6 @@ atedm_op_counts atedm_unet_condition_cost(const atedm_unet_config *config);
 atedm_op_counts atedm_clip_cost(const atedm_clip_config *config, int64_t tokens);     // one prompt
 atedm_op_counts atedm_vae_cost(const atedm_vae_config *config, int64_t h, int64_t w); // one image
 
-void atedm_op_counts_add(atedm_op_counts *sum, const atedm_op_counts *counts);
 uint64_t
 atedm_op_counts_flops(const atedm_op_counts *counts); // 2 x (conv + linear + attention + overhead)
 

@@ -184,6 +184,16 @@ static atedm_status check_request(const atedm_generation *g, const atedm_host_te
     return ATEDM_OK;
 }
 
+size_t atedm_generation_latent_count(const atedm_generation *g)
+{
+    return (size_t)(g->h * g->w * g->channels);
+}
+
+float *atedm_generation_latents(const atedm_generation *g, int image)
+{
+    return g->latents + (size_t)image * atedm_generation_latent_count(g);
+}
+
 // Device memory that lives as long as the request. Called on a measuring arena first, then on a
 // real one.
 static void lay_out(atedm_generation *g, atedm_arena *arena)
@@ -191,7 +201,7 @@ static void lay_out(atedm_generation *g, atedm_arena *arena)
     const atedm_model *m = g->p->model;
     atedm_stream *s = g->p->stream;
     size_t element = atedm_dtype_size(m->dtype), samples = (size_t)g->samples;
-    size_t latents = (size_t)(g->images * g->h * g->w * g->channels);
+    size_t latents = (size_t)g->images * atedm_generation_latent_count(g);
     size_t context = (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim);
     g->latents = atedm_arena_take(arena, s, latents * sizeof(float));
     g->context = atedm_arena_take(arena, s, samples * context * element);
@@ -218,7 +228,7 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
     if (status)
         return status;
     lay_out(g, &g->memory);
-    g->staging = malloc((size_t)(g->images * g->channels * g->h * g->w) * sizeof *g->staging);
+    g->staging = malloc((size_t)g->images * atedm_generation_latent_count(g) * sizeof *g->staging);
     g->steps_done = calloc((size_t)g->images, sizeof *g->steps_done);
     g->step_counts = calloc((size_t)g->schedule.n, sizeof *g->step_counts);
     if (!g->staging || !g->steps_done || !g->step_counts)

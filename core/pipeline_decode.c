@@ -43,7 +43,7 @@ atedm_status atedm_pipeline_decode_begin(atedm_pipeline *p, const atedm_lane *la
         return status;
     const atedm_model *m = p->model;
     size_t values = (size_t)(g->request->width * g->request->height) * 3;
-    const float *latents = g->latents + (size_t)lane->image * (size_t)(g->h * g->w * g->channels);
+    const float *latents = atedm_generation_latents(g, lane->image);
     p->decoding = (atedm_pipeline_decoding){
         .generation = g,
         .image = lane->image,

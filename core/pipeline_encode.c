@@ -49,7 +49,8 @@ static void encode_prompts(atedm_generation *g, int64_t *const ids[2], int64_t p
 
 static void make_latents(atedm_generation *g)
 {
-    size_t pixels = (size_t)(g->h * g->w), channels = (size_t)g->channels, each = pixels * channels;
+    size_t pixels = (size_t)(g->h * g->w), channels = (size_t)g->channels,
+           each = atedm_generation_latent_count(g);
     float *noise = g->staging; // reused for every image: NCHW, then NHWC into place
     float *planar = malloc(each * sizeof *planar);
     if (!planar) {

@@ -87,6 +87,10 @@ struct atedm_generation {
 void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *arena,
                       const atedm_lane *lanes, size_t n, bool mixed);
 
+// Of one image, and where an image's are.
+size_t atedm_generation_latent_count(const atedm_generation *g);
+float *atedm_generation_latents(const atedm_generation *g, int image);
+
 // Makes sure that `arena` has at least `need` bytes, between two evaluations.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena,
                                                      size_t need, atedm_error *err);

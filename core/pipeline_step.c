@@ -16,14 +16,9 @@ typedef struct evaluation {
     float *scores; // NULL: no lane has rankings that serve several steps
 } evaluation;
 
-static size_t latent_elements(const atedm_generation *g)
-{
-    return (size_t)(g->h * g->w * g->channels);
-}
-
 static float *latents_of(const atedm_lane *lane)
 {
-    return lane->generation->latents + (size_t)lane->image * latent_elements(lane->generation);
+    return atedm_generation_latents(lane->generation, lane->image);
 }
 
 // The text and the condition of each sample, and its latents scaled for the UNet.
@@ -37,7 +32,7 @@ static void gather(const evaluation *e)
     size_t at = 0; // sample
     for (size_t i = 0; i < e->n; i++) {
         const atedm_generation *g = e->lanes[i].generation;
-        size_t samples = (size_t)g->samples, count = latent_elements(g);
+        size_t samples = (size_t)g->samples, count = atedm_generation_latent_count(g);
         double scale = atedm_schedule_input_scale(&g->schedule, g->steps_done[e->lanes[i].image]);
         atedm_copy(e->s, g->context, e->context + at * context, samples * context);
         atedm_copy(e->s, g->condition, e->condition + at * condition, samples * condition);
@@ -113,7 +108,7 @@ static void step_samplers(const evaluation *e)
     size_t at = 0, element = atedm_dtype_size(e->model->dtype);
     for (size_t i = 0; i < e->n; i++) {
         const atedm_generation *g = e->lanes[i].generation;
-        size_t count = latent_elements(g);
+        size_t count = atedm_generation_latent_count(g);
         const char *uncond = e->y + at * count * element;
         double a, b;
         g->sampler->step(&g->schedule, g->steps_done[e->lanes[i].image], &a, &b);
@@ -139,7 +134,8 @@ void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *ar
     if (lanes[0].generation->dump.call) // whoever dumps is alone
         e.dumped = lanes[0].generation;
     size_t mark = atedm_arena_mark(arena), element = atedm_dtype_size(model->dtype);
-    size_t samples = (size_t)e.samples, latents = samples * latent_elements(lanes[0].generation);
+    size_t samples = (size_t)e.samples,
+           latents = samples * atedm_generation_latent_count(lanes[0].generation);
     size_t context = (size_t)(model->context_tokens * model->config.parts.unet.cross_attention_dim);
     e.x = atedm_arena_take(arena, s, latents * element);
     e.y = atedm_arena_take(arena, s, latents * element);

@@ -4,11 +4,6 @@
 
 #include <stdlib.h>
 
-static size_t latent_elements(const atedm_generation *g)
-{
-    return (size_t)(g->h * g->w * g->channels);
-}
-
 void atedm_pipeline_watch_finish(atedm_pipeline_watch *watch)
 {
     free(watch->before); // the others are behind it
@@ -17,7 +12,7 @@ void atedm_pipeline_watch_finish(atedm_pipeline_watch *watch)
 
 atedm_status atedm_generation_watch(atedm_generation *g, bool on, atedm_error *err)
 {
-    size_t count = latent_elements(g);
+    size_t count = atedm_generation_latent_count(g);
     if (!on)
         atedm_pipeline_watch_finish(&g->watch);
     if (!on || g->watch.before)
@@ -32,7 +27,7 @@ atedm_status atedm_generation_watch(atedm_generation *g, bool on, atedm_error *e
 
 static void download(atedm_pipeline *p, const atedm_generation *g, float *to)
 {
-    atedm_download(p->stream, g->latents, to, latent_elements(g) * sizeof *to);
+    atedm_download(p->stream, g->latents, to, atedm_generation_latent_count(g) * sizeof *to);
 }
 
 void atedm_pipeline_watch_before(atedm_pipeline *p, const atedm_lane *lanes, size_t n)
@@ -61,7 +56,7 @@ const float *atedm_generation_clean(atedm_generation *g)
         return NULL;
     double a, b;
     g->sampler->clean(&g->schedule, w->step, &a, &b);
-    for (size_t i = 0; i < latent_elements(g); i++)
+    for (size_t i = 0; i < atedm_generation_latent_count(g); i++)
         w->clean[i] = (float)(a * w->after[i] + b * w->before[i]);
     return w->clean;
 }

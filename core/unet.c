@@ -191,11 +191,6 @@ size_t atedm_unet_bytes(const atedm_unet *unet)
     return atedm_weight_list_bytes(&unet->owned);
 }
 
-const atedm_unet_config *atedm_unet_get_config(const atedm_unet *unet)
-{
-    return &unet->config;
-}
-
 int64_t atedm_unet_embedding_dim(const atedm_unet *unet)
 {
     return 4 * unet->config.channels[0];

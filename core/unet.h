@@ -45,9 +45,8 @@ ATEDM_MUST_CHECK atedm_status atedm_unet_create(atedm_device *device, atedm_dtyp
                                                 const atedm_unet_config *config,
                                                 atedm_weights *weights, atedm_unet **ret_unet,
                                                 atedm_error *err);
-void atedm_unet_destroy(atedm_unet *unet);       // NULL allowed
-size_t atedm_unet_bytes(const atedm_unet *unet); // of its weights on the device
-const atedm_unet_config *atedm_unet_get_config(const atedm_unet *unet);
+void atedm_unet_destroy(atedm_unet *unet);                // NULL allowed
+size_t atedm_unet_bytes(const atedm_unet *unet);          // of its weights on the device
 int64_t atedm_unet_embedding_dim(const atedm_unet *unet); // 4 * channels[0]
 
 // What a request adds to every step: the embedding of pooled text and time ids.

@@ -197,11 +197,6 @@ size_t atedm_vae_bytes(const atedm_vae *vae)
     return atedm_weight_list_bytes(&vae->owned);
 }
 
-const atedm_vae_config *atedm_vae_get_config(const atedm_vae *vae)
-{
-    return &vae->config;
-}
-
 // ---- decoding
 // --------------------------------------------------------------------------------------
 

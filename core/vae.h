@@ -33,7 +33,6 @@ ATEDM_MUST_CHECK atedm_status atedm_vae_create(atedm_device *device, atedm_dtype
                                                atedm_error *err);
 void atedm_vae_destroy(atedm_vae *vae);       // NULL allowed
 size_t atedm_vae_bytes(const atedm_vae *vae); // of its weights on the device
-const atedm_vae_config *atedm_vae_get_config(const atedm_vae *vae);
 
 // latents [device] F32 [h, w, latent_channels], as the sampler leaves them (not yet divided by
 // scaling_factor); y [device] act [h * scale, w * scale, out_channels], about -1..1. One image a

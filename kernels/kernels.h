@@ -150,6 +150,14 @@ typedef struct atedm_op_counts {
     uint64_t overhead;  // what pruning adds: G-WPR, similarity search
 } atedm_op_counts;
 
+static inline void atedm_op_counts_add(atedm_op_counts *sum, const atedm_op_counts *counts)
+{
+    sum->conv += counts->conv;
+    sum->linear += counts->linear;
+    sum->attention += counts->attention;
+    sum->overhead += counts->overhead;
+}
+
 atedm_op_counts atedm_stream_counts(const atedm_stream *stream);
 void atedm_stream_reset_counts(atedm_stream *stream);
 

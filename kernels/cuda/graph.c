@@ -218,14 +218,6 @@ static bool launch(atedm_cuda_stream *s, const atedm_cuda_graph *g)
     return false;
 }
 
-static void add_counts(atedm_op_counts *to, const atedm_op_counts *more)
-{
-    to->conv += more->conv;
-    to->linear += more->linear;
-    to->attention += more->attention;
-    to->overhead += more->overhead;
-}
-
 void atedm_cuda_stream_repeat(atedm_stream *head, const void *key, size_t key_bytes,
                               atedm_enqueue_fn enqueue, void *user)
 {
@@ -233,7 +225,7 @@ void atedm_cuda_stream_repeat(atedm_stream *head, const void *key, size_t key_by
     const atedm_op_counts before = head->counts;
     atedm_cuda_graph *g = s->graphs.off ? NULL : find(s, key, key_bytes);
     if (g && g->graph && launch(s, g)) {
-        add_counts(&head->counts, &g->counts);
+        atedm_op_counts_add(&head->counts, &g->counts);
         head->repeats.replayed++;
         return;
     }
