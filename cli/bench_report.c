@@ -41,7 +41,8 @@ double atedm_bench_row_rate(const atedm_bench_row *row)
     return row->min_s > 0 ? (double)useful_flops(row) / row->min_s : 0;
 }
 
-double atedm_bench_row_floor(const atedm_bench_row *row)
+// The least that it can take: of its operations, one after the other. 0 where it is not known.
+static double row_floor(const atedm_bench_row *row)
 {
     double sum = 0;
     for (size_t i = 0; i < row->n_ops; i++)
@@ -58,7 +59,7 @@ static double mean_step(const atedm_bench_report *report, size_t first, size_t *
     size_t i = first;
     do {
         const atedm_bench_row *row = &report->rows[i];
-        sum += (is_timed(report) ? row->min_s : atedm_bench_row_floor(row)) * row->steps;
+        sum += (is_timed(report) ? row->min_s : row_floor(row)) * row->steps;
         steps += report->rows[i].steps;
         i++;
     } while (i < report->n_rows && report->rows[i].first_step == steps);
@@ -74,7 +75,7 @@ static void print_row(const atedm_bench_report *report, const atedm_bench_row *r
     if (row->steps && row->steps < report->options->steps)
         snprintf(steps, sizeof steps, "%d-%d", row->first_step, row->first_step + row->steps - 1);
     const bool timed = is_timed(report);
-    const double rate = atedm_bench_row_rate(row), least = atedm_bench_row_floor(row);
+    const double rate = atedm_bench_row_rate(row), least = row_floor(row);
     printf("%-5s %-10s %5" PRId64 "  %-14.14s %-7s %10s %10s %10s %10.1f %9.1f %8s %9s %7.0f\n",
            row->stage, size, row->batch, row->pruning ? row->pruning : "", steps,
            number(row->min_s, 4, timed).text, number(row->median_s, 4, timed).text,
@@ -191,7 +192,7 @@ static json_t *ops_json(const atedm_bench_report *report, const atedm_bench_row 
 static json_t *row_json(const atedm_bench_report *report, const atedm_bench_row *row)
 {
     const bool timed = is_timed(report);
-    const double rate = atedm_bench_row_rate(row), least = atedm_bench_row_floor(row);
+    const double rate = atedm_bench_row_rate(row), least = row_floor(row);
     json_t *out = json_pack(
         "{s:s, s:I, s:o*, s:o*, s:o*, s:I, s:I, s:o*, s:o*, s:I}", "stage", row->stage, "batch",
         (json_int_t)row->batch, "min_s", number_json(row->min_s, timed), "median_s",

@@ -40,8 +40,6 @@ typedef struct atedm_bench_report {
 
 // FLOPs per second, best run, what pruning adds left out.
 double atedm_bench_row_rate(const atedm_bench_row *row);
-// The least that it can take: of its operations, one after the other. 0 where it is not known.
-double atedm_bench_row_floor(const atedm_bench_row *row);
 // To standard output; returns the exit status.
 int atedm_bench_report_print(const atedm_bench_report *report);
 

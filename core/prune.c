@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-void atedm_packing_init(atedm_packing *packing, int64_t n, int64_t count)
+// n samples of `count` tokens each.
+static void packing_init(atedm_packing *packing, int64_t n, int64_t count)
 {
     packing->n = n;
     packing->rows = n * count;
@@ -20,7 +21,7 @@ void atedm_prune_begin(atedm_prune_state *state, const atedm_transformer *block,
     state->block = block;
     state->run = run;
     state->n_levels = 0;
-    atedm_packing_init(&state->packing, run->args->n, run->h * run->w);
+    packing_init(&state->packing, run->args->n, run->h * run->w);
 }
 
 int64_t atedm_prune_kept_after(const atedm_prune_state *state, int64_t i, int index)

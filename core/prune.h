@@ -16,9 +16,6 @@ typedef struct atedm_packing {
     int64_t first[ATEDM_UNET_MAX_SAMPLES], count[ATEDM_UNET_MAX_SAMPLES];
 } atedm_packing;
 
-// n samples of `count` tokens each.
-void atedm_packing_init(atedm_packing *packing, int64_t n, int64_t count);
-
 // What a pruning layer did, kept for recovery.
 typedef struct atedm_prune_level {
     atedm_packing before, after;

@@ -292,11 +292,6 @@ void atedm_vae_decoding_init(atedm_vae_decoding *r, const atedm_vae *vae, atedm_
     r->y = atedm_arena_take(arena, s, bytes);
 }
 
-void atedm_vae_decoding_finish(atedm_vae_decoding *r)
-{
-    atedm_arena_release(r->arena, r->mark);
-}
-
 static void enter(atedm_vae_decoding *r)
 {
     const atedm_vae_config *c = &r->vae->config;
@@ -351,7 +346,7 @@ bool atedm_vae_decoding_advance(atedm_vae_decoding *r, void *y)
     if (piece < UP || level < c->levels)
         return true;
     leave(r, y);
-    atedm_vae_decoding_finish(r);
+    atedm_arena_release(r->arena, r->mark);
     return false;
 }
 

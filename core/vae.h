@@ -58,7 +58,5 @@ void atedm_vae_decoding_init(atedm_vae_decoding *decoding, const atedm_vae *vae,
                              atedm_arena *arena, const float *latents, int64_t h, int64_t w);
 // Enqueues the next piece. False behind the last one: y has the picture, the arena is as before.
 bool atedm_vae_decoding_advance(atedm_vae_decoding *decoding, void *y);
-// Gives the arena back before the end.
-void atedm_vae_decoding_finish(atedm_vae_decoding *decoding);
 
 #endif

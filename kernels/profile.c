@@ -173,12 +173,6 @@ void atedm_profile_stop(atedm_profile *p)
     free(p);
 }
 
-void atedm_profile_reset(atedm_profile *p)
-{
-    for (int i = 0; i < N_OPERATIONS; i++)
-        p->ops[i] = (atedm_profile_op){.name = p->ops[i].name};
-}
-
 static bool is_longer(const atedm_profile_op *a, const atedm_profile_op *b)
 {
     return a->seconds > b->seconds || (a->seconds == b->seconds && a->floor_s > b->floor_s);

@@ -31,7 +31,6 @@ ATEDM_MUST_CHECK atedm_status atedm_profile_start(atedm_device *device,
                                                   const atedm_profile_rates *rates,
                                                   atedm_profile **ret_profile, atedm_error *err);
 void atedm_profile_stop(atedm_profile *profile); // NULL allowed
-void atedm_profile_reset(atedm_profile *profile);
 // Operations that were called, the one that took longest first; of a dry device the one with the
 // largest floor. Returns their number.
 size_t atedm_profile_read(const atedm_profile *profile,
