@@ -4,6 +4,7 @@
 
 #include "core/json_read.h"
 #include "core/loader.h"
+#include "core/tokenizer.h"
 
 #include <stdio.h>
 
@@ -67,9 +68,10 @@ atedm_status atedm_clip_config_read(const char *path, atedm_clip_config *ret_con
     if (status)
         return status;
     const int64_t wide = ATEDM_CLIP_MAX_WIDTH;
-    if ((status = atedm_json_int(object, path, "vocab_size", true, 3, 1000000, &c.vocab, err)) ||
-        (status = atedm_json_int(object, path, "max_position_embeddings", true, 2, 1024,
-                                 &c.positions, err)) ||
+    if ((status = atedm_json_int(object, path, "vocab_size", true, 3, ATEDM_TOKENIZER_MAX_VOCAB,
+                                 &c.vocab, err)) ||
+        (status = atedm_json_int(object, path, "max_position_embeddings", true, 2,
+                                 ATEDM_TOKENIZER_MAX_LENGTH, &c.positions, err)) ||
         (status = atedm_json_int(object, path, "hidden_size", false, 1, wide, &c.width, err)) ||
         (status = atedm_json_int(object, path, "intermediate_size", false, 1, 4 * wide,
                                  &c.mlp_width, err)) ||
@@ -77,9 +79,10 @@ atedm_status atedm_clip_config_read(const char *path, atedm_clip_config *ret_con
              atedm_json_int(object, path, "projection_dim", true, 1, wide, &c.projection, err)) ||
         (status = atedm_json_int(object, path, "num_hidden_layers", false, 2, ATEDM_CLIP_MAX_LAYERS,
                                  &layers, err)) ||
-        (status =
-             atedm_json_int(object, path, "num_attention_heads", false, 1, 1024, &heads, err)) ||
-        (status = atedm_json_int(object, path, "eos_token_id", true, 0, 1000000, &c.eos, err)) ||
+        (status = atedm_json_int(object, path, "num_attention_heads", false, 1,
+                                 ATEDM_CLIP_MAX_HEADS, &heads, err)) ||
+        (status = atedm_json_int(object, path, "eos_token_id", true, 0, ATEDM_TOKENIZER_MAX_VOCAB,
+                                 &c.eos, err)) ||
         (status = atedm_json_real(object, path, "layer_norm_eps", true, 0, 1, &epsilon, err)) ||
         (status = read_activation(object, path, &c.activation, err)) ||
         (status = read_architecture(object, path, &c.has_projection, err)))

@@ -10,6 +10,7 @@
 
 #define ATEDM_CLIP_MAX_LAYERS 64
 #define ATEDM_CLIP_MAX_WIDTH 16384
+#define ATEDM_CLIP_MAX_HEADS 1024
 #define ATEDM_CLIP_MAX_PROMPTS 64 // of one call
 
 typedef struct atedm_clip_config {

@@ -170,7 +170,7 @@ static atedm_status read_clip(const json_t *root, const char *path, bool second,
     if (status || (status = get_int(&s, "hidden_size", 1, wide, &c.width)) ||
         (status = get_int(&s, "intermediate_size", 1, 4 * wide, &c.mlp_width)) ||
         (status = get_int(&s, "num_hidden_layers", 2, ATEDM_CLIP_MAX_LAYERS, &layers)) ||
-        (status = get_int(&s, "num_attention_heads", 1, wide, &heads)) ||
+        (status = get_int(&s, "num_attention_heads", 1, ATEDM_CLIP_MAX_HEADS, &heads)) ||
         (status = atedm_json_string(s.object, s.name, "hidden_act", false, &act, err)))
         return status;
     c.projection = c.width;
@@ -257,10 +257,10 @@ static atedm_status read_unet(const json_t *root, const char *path, const atedm_
         (status = get_ints(&s, "transformer_layers_per_block", levels, 1, ATEDM_UNET_MAX_LAYERS,
                            transformer)) ||
         (status = get_ints(&s, "attention_heads", levels, 1, wide, heads)) ||
-        (status = get_int(&s, "layers_per_block", 1, 8, &layers)) ||
+        (status = get_int(&s, "layers_per_block", 1, ATEDM_UNET_MAX_RESNETS, &layers)) ||
         (status = get_int(&s, "norm_num_groups", 1, wide, &groups)) ||
         (status = get_int(&s, "addition_time_embed_dim", 2, wide, &c.addition_time_embed_dim)) ||
-        (status = get_int(&s, "sample_size", 1, 4096, &sample)))
+        (status = get_int(&s, "sample_size", 1, ATEDM_UNET_MAX_SAMPLE_SIZE, &sample)))
         return status;
     c.levels = (int)levels;
     for (size_t i = 0; i < levels; i++) {
@@ -291,7 +291,7 @@ static atedm_status read_vae(const json_t *root, const char *path, atedm_vae_con
     if (status ||
         (status = atedm_json_ints(s.object, s.name, "block_out_channels", 1, ATEDM_VAE_MAX_LEVELS,
                                   1, ATEDM_VAE_MAX_CHANNELS, c.channels, &levels, err)) ||
-        (status = get_int(&s, "layers_per_block", 1, 8, &layers)) ||
+        (status = get_int(&s, "layers_per_block", 1, ATEDM_VAE_MAX_RESNETS, &layers)) ||
         (status = get_int(&s, "norm_num_groups", 1, ATEDM_VAE_MAX_CHANNELS, &groups)))
         return status;
     for (size_t i = 0; i < levels; i++)

@@ -20,8 +20,8 @@
 // Colours nearer to black and white than this are cut off in many pictures.
 #define COLOUR_LEAST 32
 
-#define UNKNOWNS (ATEDM_PREVIEW_MAX_CHANNELS + 1)
-#define B ATEDM_PREVIEW_MAX_CHANNELS // column of the map
+#define UNKNOWNS (ATEDM_VAE_MAX_LATENT_CHANNELS + 1)
+#define B ATEDM_VAE_MAX_LATENT_CHANNELS // column of the map
 
 // The normal equations, sum of z z^T and of z rgb^T, z with a 1 behind it for b.
 typedef struct equations {
@@ -93,7 +93,7 @@ static void invert(const atedm_preview *p, const double rgb[3], float *ret_laten
 static void draw(uint64_t key, const atedm_preview *map, int64_t channels, float *ret_latents)
 {
     uint8_t areas[SIDE * SIDE];
-    float latents[AREAS][ATEDM_PREVIEW_MAX_CHANNELS];
+    float latents[AREAS][ATEDM_VAE_MAX_LATENT_CHANNELS];
     for (uint64_t area = 0; area < AREAS; area++) {
         uint64_t own = atedm_splitmix(key, AREAS + area);
         double rgb[3];
@@ -260,10 +260,10 @@ atedm_status atedm_preview_fit(const atedm_model *model, size_t memory, atedm_pr
                                atedm_error *err)
 {
     int64_t channels = model->config.parts.vae.latent_channels;
-    if (channels > ATEDM_PREVIEW_MAX_CHANNELS)
+    if (channels > ATEDM_VAE_MAX_LATENT_CHANNELS)
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
                                "no previews: latents have %lld channels, more than %d",
-                               (long long)channels, ATEDM_PREVIEW_MAX_CHANNELS);
+                               (long long)channels, ATEDM_VAE_MAX_LATENT_CHANNELS);
     decoder d = {.model = model, .scale = atedm_model_config_scale(&model->config)};
     equations e = {.n = (int)channels + 1};
     atedm_status status = open_decoder(&d, memory, err);

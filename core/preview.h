@@ -19,12 +19,10 @@
 
 #include <stdint.h>
 
-#define ATEDM_PREVIEW_MAX_CHANNELS 64 // of latents
-
 typedef struct atedm_preview {
     int64_t channels;
     // RGB in 0..255. The last column is b, whatever the channels.
-    double map[3][ATEDM_PREVIEW_MAX_CHANNELS + 1];
+    double map[3][ATEDM_VAE_MAX_LATENT_CHANNELS + 1];
 } atedm_preview;
 
 // The same for the same model, dtype and kind of device. Takes as long as decoding 24 pictures of

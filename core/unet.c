@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MAX_STAGE_BLOCKS 9 // layers_per_block is at most 8, up stages have one more
+#define MAX_STAGE_BLOCKS (ATEDM_UNET_MAX_RESNETS + 1)
 #define MAX_SKIPS (ATEDM_UNET_MAX_LEVELS * (MAX_STAGE_BLOCKS + 1) + 1)
 
 // A down, mid or up stage: residual blocks, each followed by an attention block where there are

@@ -11,9 +11,11 @@
 #include "kernels/kernels.h"
 
 #define ATEDM_UNET_MAX_LEVELS ATEDM_MAX_LEVELS
-#define ATEDM_UNET_MAX_LAYERS 32 // layers_per_block, transformer layers of a block
+#define ATEDM_UNET_MAX_LAYERS 32 // transformer layers of an attention block
 #define ATEDM_UNET_MAX_CHANNELS 65536
-#define ATEDM_UNET_TIME_IDS 6 // micro-conditioning values of SDXL
+#define ATEDM_UNET_MAX_RESNETS 8        // layers_per_block; up stages have one more
+#define ATEDM_UNET_MAX_SAMPLE_SIZE 4096 // latents of the native size's side
+#define ATEDM_UNET_TIME_IDS 6           // micro-conditioning values of SDXL
 
 typedef struct atedm_unet_config {
     int64_t in_channels, out_channels;

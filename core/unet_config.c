@@ -2,6 +2,7 @@
 // are not implemented are refused by name.
 #include "core/json_read.h"
 #include "core/unet.h"
+#include "core/vae.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -168,10 +169,12 @@ static atedm_status read_scalars(const json_t *object, const char *path, atedm_u
     double epsilon = 1e-5;
     atedm_status status;
     const int64_t wide = ATEDM_UNET_MAX_CHANNELS;
-    if ((status = atedm_json_int(object, path, "in_channels", true, 1, 64, &c->in_channels, err)) ||
-        (status =
-             atedm_json_int(object, path, "out_channels", true, 1, 64, &c->out_channels, err)) ||
-        (status = atedm_json_int(object, path, "layers_per_block", true, 1, 8, &layers, err)) ||
+    if ((status = atedm_json_int(object, path, "in_channels", true, 1,
+                                 ATEDM_VAE_MAX_LATENT_CHANNELS, &c->in_channels, err)) ||
+        (status = atedm_json_int(object, path, "out_channels", true, 1,
+                                 ATEDM_VAE_MAX_LATENT_CHANNELS, &c->out_channels, err)) ||
+        (status = atedm_json_int(object, path, "layers_per_block", true, 1, ATEDM_UNET_MAX_RESNETS,
+                                 &layers, err)) ||
         (status = atedm_json_int(object, path, "cross_attention_dim", false, 1, wide,
                                  &c->cross_attention_dim, err)) ||
         (status = atedm_json_int(object, path, "norm_num_groups", true, 1, wide, &groups, err)) ||
@@ -180,8 +183,8 @@ static atedm_status read_scalars(const json_t *object, const char *path, atedm_u
         (status = atedm_json_int(object, path, "projection_class_embeddings_input_dim", false, 1,
                                  wide, &c->projection_input_dim, err)) ||
         (status = atedm_json_real(object, path, "norm_eps", true, 0, 1, &epsilon, err)) ||
-        (status =
-             atedm_json_real(object, path, "sample_size", false, 1, 4096, &c->sample_size, err)) ||
+        (status = atedm_json_real(object, path, "sample_size", false, 1, ATEDM_UNET_MAX_SAMPLE_SIZE,
+                                  &c->sample_size, err)) ||
         (status = atedm_json_bool(object, path, "use_linear_projection", true,
                                   &c->linear_projection, err)))
         return status;

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define NORM_EPSILON 1e-6f // AutoencoderKL's own
-#define MAX_RESNETS 9      // of an up stage: layers_per_block + 1
+#define MAX_RESNETS (ATEDM_VAE_MAX_RESNETS + 1)
 
 typedef struct vae_attention {
     const atedm_weight *norm, *qkv, *out;
@@ -79,10 +79,10 @@ atedm_status atedm_vae_config_read(const char *path, atedm_vae_config *ret_confi
         return status;
     if ((status = atedm_json_ints(object, path, "block_out_channels", 1, ATEDM_VAE_MAX_LEVELS, 1,
                                   ATEDM_VAE_MAX_CHANNELS, c.channels, &levels, err)) ||
-        (status = atedm_json_int(object, path, "latent_channels", true, 1, 64, &c.latent_channels,
-                                 err)) ||
+        (status = atedm_json_int(object, path, "latent_channels", true, 1,
+                                 ATEDM_VAE_MAX_LATENT_CHANNELS, &c.latent_channels, err)) ||
         (status = atedm_json_int(object, path, "out_channels", true, 3, 3, &c.out_channels, err)) ||
-        (status = atedm_json_int(object, path, "layers_per_block", true, 1, MAX_RESNETS - 1,
+        (status = atedm_json_int(object, path, "layers_per_block", true, 1, ATEDM_VAE_MAX_RESNETS,
                                  &layers, err)) ||
         (status = atedm_json_int(object, path, "norm_num_groups", true, 1, ATEDM_VAE_MAX_CHANNELS,
                                  &groups, err)) ||

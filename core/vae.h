@@ -9,6 +9,8 @@
 
 #define ATEDM_VAE_MAX_LEVELS 8
 #define ATEDM_VAE_MAX_CHANNELS 65536
+#define ATEDM_VAE_MAX_LATENT_CHANNELS 64
+#define ATEDM_VAE_MAX_RESNETS 8 // layers_per_block; up stages have one more
 
 typedef struct atedm_vae_config {
     int64_t latent_channels, out_channels;

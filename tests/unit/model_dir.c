@@ -4,12 +4,14 @@
 #include "core/base/memory.h"
 
 #include <ftw.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define HOLE "@@value@@"            // where an edit's own text goes
 #define FILE_MAX ((size_t)64 << 20) // bytes of a file of a golden model
 
 static const char *const components[] = {
@@ -82,6 +84,29 @@ void model_dir_write(const char *dir, const char *file, const void *data, size_t
     size_t written = fwrite(data, 1, size, stream);
     if (fclose(stream) != 0 || written != size)
         die(path);
+}
+
+char *model_dir_edit(const char *dir, const char *file, const char *key, const char *raw)
+{
+    char *text = model_dir_read(dir, file, NULL), *edited = NULL;
+    json_t *object = json_loads(text, 0, NULL);
+    free(text);
+    if (!raw)
+        json_object_del(object, key);
+    else
+        json_object_set_new(object, key, json_string(HOLE));
+    text = json_dumps(object, JSON_INDENT(1));
+    json_decref(object);
+    if (!text)
+        die(file);
+    if (!raw)
+        return text;
+    char *hole = strstr(text, "\"" HOLE "\"");
+    *hole = '\0';
+    if (asprintf(&edited, "%s%s%s", text, raw, hole + strlen(HOLE) + 2) < 0)
+        die(file);
+    free(text);
+    return edited;
 }
 
 void model_dir_rename(const char *dir, const char *from, const char *to)

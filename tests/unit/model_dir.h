@@ -18,6 +18,9 @@ void model_dir_path(const char *dir, const char *file, char ret_path[MODEL_DIR_M
 // The file's bytes, NUL-terminated; the caller frees. ret_size: NULL allowed.
 char *model_dir_read(const char *dir, const char *file, size_t *ret_size);
 void model_dir_write(const char *dir, const char *file, const void *data, size_t size);
+// The text of a JSON file with the key's value (NULL: the whole member) replaced by `raw`, which
+// need not be JSON. The caller frees.
+char *model_dir_edit(const char *dir, const char *file, const char *key, const char *raw);
 void model_dir_rename(const char *dir, const char *from, const char *to);
 
 #endif

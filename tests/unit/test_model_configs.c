@@ -11,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HOLE "@@value@@" // where a case's own text goes
-
 static char dir[MODEL_DIR_MAX];
 static atedm_error err;
 
@@ -27,32 +25,6 @@ static void clean_up(void)
 }
 
 TestSuite(model_configs, .init = make, .fini = clean_up, .timeout = 120);
-
-// ---- editing
-
-// The file's text with the key's value (NULL: the whole member) replaced by `raw`, which need not
-// be JSON.
-static char *edit(const char *file, const char *key, const char *raw)
-{
-    char *text = model_dir_read(dir, file, NULL), *edited = NULL;
-    json_t *object = json_loads(text, 0, NULL);
-    cr_assert(json_is_object(object), "%s", file);
-    free(text);
-    if (!raw) {
-        json_object_del(object, key);
-        edited = json_dumps(object, JSON_INDENT(1));
-    } else {
-        json_object_set_new(object, key, json_string(HOLE));
-        text = json_dumps(object, JSON_INDENT(1));
-        char *hole = strstr(text, "\"" HOLE "\"");
-        cr_assert_not_null(hole);
-        *hole = '\0';
-        cr_assert_geq(asprintf(&edited, "%s%s%s", text, raw, hole + strlen(HOLE) + 2), 0);
-        free(text);
-    }
-    json_decref(object);
-    return edited;
-}
 
 static atedm_status read_all(atedm_model_config *ret_config)
 {
@@ -111,7 +83,7 @@ static void expect_refused(const char *file, const char *key, const char *raw)
 {
     atedm_model_config config;
     memset(&config, 0x5a, sizeof config);
-    char *good = model_dir_read(dir, file, NULL), *text = edit(file, key, raw);
+    char *good = model_dir_read(dir, file, NULL), *text = model_dir_edit(dir, file, key, raw);
     write_text(file, text);
     atedm_status status = read_all(&config);
     cr_expect_neq(status, ATEDM_OK, "%s: %s = %s is taken", file, key, raw ? raw : "(missing)");
@@ -127,7 +99,7 @@ static void expect_refused(const char *file, const char *key, const char *raw)
 static void expect_clean(const char *file, const char *key, const char *raw)
 {
     atedm_model_config config;
-    char *good = model_dir_read(dir, file, NULL), *text = edit(file, key, raw);
+    char *good = model_dir_read(dir, file, NULL), *text = model_dir_edit(dir, file, key, raw);
     write_text(file, text);
     if (read_all(&config) != ATEDM_OK)
         cr_expect(names(dir) && names(key), "%s: no %s: \"%s\"", file, key, err.message);
@@ -138,7 +110,7 @@ static void expect_clean(const char *file, const char *key, const char *raw)
 static void expect_taken(const char *file, const char *key, const char *raw)
 {
     atedm_model_config config;
-    char *good = model_dir_read(dir, file, NULL), *text = edit(file, key, raw);
+    char *good = model_dir_read(dir, file, NULL), *text = model_dir_edit(dir, file, key, raw);
     write_text(file, text);
     cr_expect_eq(read_all(&config), ATEDM_OK, "%s: %s = %s: %s", file, key, raw, err.message);
     free(text);
@@ -455,7 +427,7 @@ Test(model_configs, numbers_that_contradict_each_other)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         atedm_model_config config;
         char *good = model_dir_read(dir, cases[i].file, NULL);
-        char *text = edit(cases[i].file, cases[i].key, cases[i].raw);
+        char *text = model_dir_edit(dir, cases[i].file, cases[i].key, cases[i].raw);
         write_text(cases[i].file, text);
         cr_expect_neq(read_all(&config), ATEDM_OK, "%s: %s = %s is taken", cases[i].file,
                       cases[i].key, cases[i].raw);
@@ -494,10 +466,11 @@ Test(model_configs, extreme_betas)
     for (size_t i = 0; i < 36; i++) {
         atedm_model_config config;
         atedm_schedule schedule;
-        char *good = model_dir_read(dir, file, NULL), *text = edit(file, "beta_start", ends[i / 6]);
+        char *good = model_dir_read(dir, file, NULL),
+             *text = model_dir_edit(dir, file, "beta_start", ends[i / 6]);
         write_text(file, text);
         free(text);
-        text = edit(file, "beta_end", ends[i % 6]);
+        text = model_dir_edit(dir, file, "beta_end", ends[i % 6]);
         write_text(file, text);
         free(text);
         cr_assert_eq(read_all(&config), ATEDM_OK, "%s", err.message);

@@ -21,7 +21,7 @@ Test(preview, a_pixel_is_the_map_of_its_cell)
     const double map[3][3] = {{10, 0, 100}, {0, -20, 50.4}, {1, 1, 0}}; // the last is b
     for (int k = 0; k < 3; k++) {
         memcpy(p.map[k], map[k], 2 * sizeof(double));
-        p.map[k][ATEDM_PREVIEW_MAX_CHANNELS] = map[k][2];
+        p.map[k][ATEDM_VAE_MAX_LATENT_CHANNELS] = map[k][2];
     }
     const float latents[] = {0, 0, 1, 2, -11, 3, 16, -16, NAN, 1, 1e30f, -1e30f};
     const uint8_t expected[] = {100, 50, 0, 110, 10, 3, 0, 0, 0, 255, 255, 0};
@@ -132,7 +132,7 @@ static void fits_twice_the_same(const pipeline_bench *b)
     cr_assert_eq(atedm_preview_fit(b->model, SIZE_MAX, &again, &err), ATEDM_OK);
     cr_expect_eq(p.channels, b->model->config.parts.vae.latent_channels);
     for (int k = 0; k < 3; k++)
-        for (int i = 0; i <= ATEDM_PREVIEW_MAX_CHANNELS; i++) {
+        for (int i = 0; i <= ATEDM_VAE_MAX_LATENT_CHANNELS; i++) {
             cr_expect(isfinite(p.map[k][i]));
             cr_expect(p.map[k][i] == again.map[k][i]);
         }
@@ -151,7 +151,7 @@ Test(preview, what_does_not_fit_is_refused)
     cr_expect_eq(atedm_preview_fit(b.model, 1000, &p, &err), ATEDM_ERR_NOMEM);
     cr_expect(strstr(err.message, "device memory"), "%s", err.message);
     atedm_model wide = *b.model;
-    wide.config.parts.vae.latent_channels = ATEDM_PREVIEW_MAX_CHANNELS + 1;
+    wide.config.parts.vae.latent_channels = ATEDM_VAE_MAX_LATENT_CHANNELS + 1;
     cr_expect_eq(atedm_preview_fit(&wide, SIZE_MAX, &p, &err), ATEDM_ERR_UNSUPPORTED);
     cr_expect_eq(p.channels, -1);
     pipeline_bench_close(&b);
