@@ -10,6 +10,7 @@
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -171,6 +172,33 @@ Test(generate, names_every_wrong_field)
     atedm_request_finish(&r);
 }
 
+Test(generate, images_and_area_at_their_bounds)
+{
+    static const struct {
+        const char *images, *width, *height, *wrong;
+    } cases[] = {
+        {"256", "8192", "8192", NULL},
+        {"257", "64", "64", "/num_images"},
+        {"1", "8192", "8200", "/width"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        atedm_generate_options options;
+        atedm_field_errors errors = {.count = 0};
+        atedm_request r;
+        int status = -1;
+        cr_assert(parse(ARGV(NEEDED, "--seed", "1", "--num-images", cases[i].images, "--width",
+                             cases[i].width, "--height", cases[i].height),
+                        &options, &status));
+        atedm_generate_options_request(&options, config(), &r, &errors);
+        cr_assert_eq(errors.count, cases[i].wrong ? 1 : 0, "case %zu", i);
+        if (cases[i].wrong)
+            cr_expect_str_eq(errors.items[0].pointer, cases[i].wrong);
+        atedm_request_finish(&r);
+    }
+    cr_expect_eq(ATEDM_CLI_MAX_AREA, 8192 * 8192);
+    cr_expect_eq(ATEDM_CLI_MAX_IMAGES, 256);
+}
+
 Test(generate, usage_errors, .init = cr_redirect_stderr)
 {
     atedm_generate_options options;
@@ -209,6 +237,46 @@ Test(bench_step, rates_of_a_device_that_is_reckoned_with)
     cr_assert(o.dry && o.rates.flops_per_s == 0 && o.rates.bytes_per_s == 0);
     cr_assert(parse_bench(BENCH("--stages", "ceilings"), &o, &result));
     cr_assert(!o.dry && o.ceilings);
+}
+
+Test(bench_step, numbers_at_their_bounds, .init = cr_redirect_stderr)
+{
+    static const struct {
+        const char *option;
+        int64_t most;
+    } cases[] = {
+        {"--batch", ATEDM_UNET_MAX_SAMPLES},  {"--images", ATEDM_UNET_MAX_SAMPLES / 2},
+        {"--matrix", ATEDM_BENCH_MAX_MATRIX}, {"--copy", ATEDM_BENCH_MAX_COPY_MIB},
+        {"--steps", ATEDM_MAX_STEPS},         {"--repeat", ATEDM_BENCH_MAX_REPEAT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int over = 0; over < 2; over++) {
+            atedm_bench_options o;
+            int result = 0;
+            char number[24];
+            snprintf(number, sizeof number, "%" PRId64, cases[i].most + over);
+            cr_expect_eq(parse_bench(BENCH(cases[i].option, number), &o, &result), !over, "%s %s",
+                         cases[i].option, number);
+            cr_expect_eq(result, over ? ATEDM_EXIT_USAGE : 0, "%s %s", cases[i].option, number);
+        }
+}
+
+Test(bench_step, lists_at_their_bounds, .init = cr_redirect_stderr)
+{
+    static const char *const cases[][2] = {
+        {"--size", "64x64"}, {"--batch", "1"}, {"--images", "1"}, {"--pruning", "off"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int over = 0; over < 2; over++) {
+            atedm_bench_options o;
+            int result = 0, n = 3;
+            const char *argv[2 * ATEDM_BENCH_MAX_LIST + 6] = {"atedm bench step", "--model", "m"};
+            for (int k = 0; k < ATEDM_BENCH_MAX_LIST + over; k++) {
+                argv[n++] = cases[i][0];
+                argv[n++] = cases[i][1];
+            }
+            cr_expect_eq(parse_bench(argv, &o, &result), !over, "%s", cases[i][0]);
+            cr_expect_eq(result, over ? ATEDM_EXIT_USAGE : 0, "%s", cases[i][0]);
+        }
 }
 
 Test(bench_step, wrong_rates, .init = cr_redirect_stderr)

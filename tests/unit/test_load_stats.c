@@ -248,6 +248,46 @@ Test(options, are_taken)
     atedm_load_options_finish(&o);
 }
 
+Test(options, at_their_bounds)
+{
+    static atedm_load_options o;
+    static const char *const right[][4] = {
+        {"--rate", "100000", "--requests", "1000000"},
+        {"--concurrency", "4096"},
+        {"--rate", "1", "--max-open", "4096"},
+        {"--rate", "1", "--duration", "1000000"},
+        {"--rate", "100", "--duration", "10000"},
+        {"--concurrency", "1", "--duration", "1e6"},
+        {"--concurrency", "1", "--warmup", "1e6"},
+        {"--rate", "1", "--timeout", "1000000"},
+        {"--rate", "1", "--grace", "1000000"},
+        {"--rate", "1", "--guidance-scale", "30"},
+        {"--rate", "1", "--steps", "150"},
+        {"--rate", "1", "--size", "16384x16384"},
+    };
+    unsetenv("ATEDM_API_KEY");
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        const char *argv[6] = {"atedm bench serve"};
+        for (size_t k = 0; k < 4 && right[i][k]; k++)
+            argv[k + 1] = right[i][k];
+        int result = -1;
+        cr_assert(parse(argv, &o, &result), "case %zu", i);
+        atedm_load_options_finish(&o);
+    }
+    char key[ATEDM_LOAD_MAX_KEY + 1], path[ATEDM_LOAD_MAX_SOCKET + 2];
+    memset(key, 'k', sizeof key - 1);
+    memset(path, 'p', sizeof path - 1);
+    key[sizeof key - 1] = path[sizeof path - 1] = '\0';
+    int result = -1;
+    cr_assert(parse(ARGV("--rate", "1", "--api-key", key), &o, &result));
+    atedm_load_options_finish(&o);
+    cr_redirect_stderr();
+    cr_assert(!parse(ARGV("--rate", "1", "--unix-socket", path), &o, &result));
+    path[ATEDM_LOAD_MAX_SOCKET] = '\0';
+    cr_assert(parse(ARGV("--rate", "1", "--unix-socket", path), &o, &result));
+    atedm_load_options_finish(&o);
+}
+
 Test(options, are_refused, .init = cr_redirect_stderr)
 {
     static atedm_load_options o;
