@@ -75,8 +75,7 @@ static void append_end(stream *s, const atedm_store_job *record)
         append_event(s, "error", json_loads(record->answer, 0, NULL));
 }
 
-static void on_event(void *user, const atedm_live *live, atedm_job_event event,
-                     const atedm_store_job *known)
+static void on_event(void *user, const atedm_live *live, atedm_job_event event)
 {
     stream *s = user;
     s->moved = true;

@@ -105,8 +105,9 @@ void atedm_handle_generate(void *app, atedm_exchange *x)
         atedm_count_rejected(d, "draining");
         atedm_job_destroy(job);
         atedm_exchange_respond(x, atedm_daemon_refuse_busy(d, atedm_exchange_id(x), false));
-    } else if (atedm_submit_known(d, x, &job->request, body) ||
-               !atedm_admit_count(d, x, job)) { // and answered
+    } else if (atedm_has_idempotency_key(x)) {
+        atedm_submit_keyed(d, x, job, body);
+    } else if (!atedm_admit_count(d, x, job)) { // and answered
         atedm_job_destroy(job);
     } else if (atedm_is_for_store(x, &job->request)) {
         atedm_submit_stored(d, x, job, body);

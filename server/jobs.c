@@ -50,21 +50,21 @@ static void drop_images(atedm_live *live)
     live->images = NULL;
 }
 
-static void tell(atedm_live *live, atedm_job_event event, const atedm_store_job *known)
+static void tell(atedm_live *live, atedm_job_event event)
 {
     atedm_job_watcher *next;
     for (atedm_job_watcher *w = live->watchers; w; w = next) {
         next = w->next;
         if (event >= ATEDM_JOB_ENDED)
             w->live = NULL; // the call may free it
-        w->call(w->user, live, event, known);
+        w->call(w->user, live, event);
     }
 }
 
 // The last that is heard of it.
-static void leave(atedm_live *live, atedm_job_event event, const atedm_store_job *known)
+static void leave(atedm_live *live, atedm_job_event event)
 {
-    tell(live, event, known);
+    tell(live, event);
     atedm_live **place = &live->jobs->first;
     while (*place != live)
         place = &(*place)->next;
@@ -147,9 +147,9 @@ static void on_end_stored(void *user, atedm_store_result *result)
         count_store_error(live->jobs, "end");
     if (!result->status) {
         count_ended(live);
-        leave(live, ATEDM_JOB_ENDED, NULL);
+        leave(live, ATEDM_JOB_ENDED);
     } else if (live->jobs->closed) {
-        leave(live, ATEDM_JOB_LEFT, NULL);
+        leave(live, ATEDM_JOB_LEFT);
     } else {
         log_failure(live, "the end of a job cannot be stored, and is kept", &result->error);
         retry_later(live);
@@ -185,7 +185,7 @@ static void end(atedm_live *live, atedm_store_state state, json_t *take_answer)
         store_end(live);
     } else {
         log_failure(live, "no memory for the end of a job", &(atedm_error){""});
-        leave(live, ATEDM_JOB_LEFT, NULL);
+        leave(live, ATEDM_JOB_LEFT);
     }
 }
 
@@ -224,7 +224,7 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
                                job->request.deadline_s));
         return;
     case ATEDM_JOB_CUT_OFF:
-        leave(live, ATEDM_JOB_LEFT, NULL);
+        leave(live, ATEDM_JOB_LEFT);
         return;
     case ATEDM_JOB_FAILED:
         log_failure(live, "request failed", error);
@@ -237,7 +237,7 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
 static void on_progress(void *user, const atedm_job *job)
 {
     (void)job;
-    tell(user, ATEDM_JOB_MOVED, NULL);
+    tell(user, ATEDM_JOB_MOVED);
 }
 
 static void on_preview(void *user, const atedm_job *job, int step, const atedm_worker_image *image)
@@ -251,7 +251,7 @@ static void on_preview(void *user, const atedm_job *job, int step, const atedm_w
     free(live->preview.png);
     live->preview = (atedm_worker_image){.png = png, .size = image->size};
     live->preview_step = step;
-    tell(live, ATEDM_JOB_MOVED, NULL);
+    tell(live, ATEDM_JOB_MOVED);
 }
 
 static void connect_job(atedm_live *live, atedm_job *job)
@@ -272,13 +272,10 @@ static void on_added(void *user, atedm_store_result *result)
         count_store_error(live->jobs, "add");
         log_failure(live, "a job cannot be stored", &result->error);
         give_up(live);
-        leave(live, ATEDM_JOB_REFUSED, NULL);
-    } else if (result->n_jobs) {
-        give_up(live);
-        leave(live, ATEDM_JOB_KNOWN, &result->jobs[0]);
+        leave(live, ATEDM_JOB_REFUSED);
     } else {
         live->stored = true;
-        tell(live, ATEDM_JOB_ACCEPTED, NULL);
+        tell(live, ATEDM_JOB_ACCEPTED);
         store_end(live); // where it is that fast
     }
 }
@@ -293,7 +290,7 @@ atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const ated
     connect_job(live, take_job);
     atedm_status status = atedm_dispatch_submit(jobs->options.dispatch, take_job);
     if (status) {
-        leave(live, ATEDM_JOB_REFUSED, NULL); // nobody watches yet
+        leave(live, ATEDM_JOB_REFUSED); // nobody watches yet
         return status;
     }
     atedm_live_watch(live, watcher);
@@ -301,7 +298,7 @@ atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const ated
         return ATEDM_OK;
     // The dispatch has taken the job: it goes, and the caller must not see it again.
     give_up(live);
-    leave(live, ATEDM_JOB_REFUSED, NULL);
+    leave(live, ATEDM_JOB_REFUSED);
     return ATEDM_OK;
 }
 
@@ -324,7 +321,7 @@ static bool has_key(const atedm_live *live, const char *owner, const char *key)
 atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key)
 {
     atedm_live *live = jobs->first;
-    while (live && (!live->stored || !has_key(live, owner, key)))
+    while (live && !has_key(live, owner, key))
         live = live->next;
     return live;
 }
@@ -400,7 +397,7 @@ static void on_tick(uv_timer_t *timer)
 {
     const atedm_jobs *jobs = timer->data;
     for (atedm_live *live = jobs->first; live; live = live->next)
-        tell(live, ATEDM_JOB_MOVED, NULL);
+        tell(live, ATEDM_JOB_MOVED);
 }
 
 static void on_expired(void *user, atedm_store_result *result)
@@ -452,7 +449,7 @@ void atedm_jobs_drain(atedm_jobs *jobs)
         if (!live->stored || !live->job || live->job->seat)
             continue;
         give_up(live);
-        leave(live, ATEDM_JOB_LEFT, NULL);
+        leave(live, ATEDM_JOB_LEFT);
     }
 }
 
@@ -468,7 +465,7 @@ void atedm_jobs_close(atedm_jobs *jobs)
     atedm_live *next;
     for (atedm_live *live = jobs->first; live; live = next) {
         next = live->next;
-        leave(live, ATEDM_JOB_LEFT, NULL);
+        leave(live, ATEDM_JOB_LEFT);
     }
     uv_close((uv_handle_t *)&jobs->retry, NULL);
     uv_close((uv_handle_t *)&jobs->expire, NULL);

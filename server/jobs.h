@@ -22,14 +22,12 @@ typedef enum atedm_job_event {
     // The last one is one of these; the job is gone when the call returns.
     ATEDM_JOB_ENDED,   // the store has its end
     ATEDM_JOB_REFUSED, // the store does not take it
-    ATEDM_JOB_KNOWN,   // its owner has a job of the same key already: `known`
     ATEDM_JOB_LEFT,    // the daemon ends first
 } atedm_job_event;
 
 // Put into what watches; its owner keeps the memory.
 typedef struct atedm_job_watcher {
-    void (*call)(void *user, const atedm_live *live, atedm_job_event event,
-                 const atedm_store_job *known);
+    void (*call)(void *user, const atedm_live *live, atedm_job_event event);
     void *user;
     bool previews;    // there are to be some, and MOVED tells of them too
     atedm_live *live; // that it watches; NULL: none (any more)
@@ -84,7 +82,7 @@ ATEDM_MUST_CHECK atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *tak
                                                 atedm_job_watcher *watcher);
 // NULL: not live (any more).
 atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id);
-// The same by the Idempotency-Key of an owner.
+// By the Idempotency-Key of an owner; also one that the store has not accepted yet.
 atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key);
 void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher);
 void atedm_live_unwatch(atedm_job_watcher *watcher); // one that does not watch is allowed

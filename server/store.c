@@ -14,12 +14,13 @@
 // Operations of one transaction at most.
 #define BATCH_MAX 64
 
-typedef enum operation_type { ADD, END, GET, LIST, REMOVE, EXPIRE } operation_type;
+typedef enum operation_type { ADD, END, GET, FIND_KEY, LIST, REMOVE, EXPIRE } operation_type;
 
 // On its way there, or back with its result.
 typedef struct operation {
     operation_type type;
-    atedm_store_job job; // END: id, state, ended, answer, n_images; GET, REMOVE: id; LIST: owner
+    atedm_store_job job; // END: id, state, ended, answer, n_images; GET, REMOVE: id; FIND_KEY:
+                         // owner, key; LIST: owner
     const atedm_worker_image *images; // END
     int image;                        // GET
     int state;                        // LIST, with the following
@@ -128,12 +129,14 @@ static atedm_status perform(atedm_store *store, operation *o)
     atedm_status status = ATEDM_ERR_INVALID;
     switch (o->type) {
     case ADD:
-        return atedm_store_file_add(file, &o->job, &o->result);
+        return atedm_store_file_add(file, &o->job, &o->result.error);
     case END:
         status = atedm_store_file_end(file, &o->job, o->images, &o->result);
         return status ? status : expire(store, o->job.id, &o->result);
     case GET:
         return atedm_store_file_get(file, o->job.id, o->image, &o->result);
+    case FIND_KEY:
+        return atedm_store_file_find_key(file, o->job.owner, o->job.key, &o->result);
     case LIST:
         return atedm_store_file_list(file, o->job.owner, o->state, o->before, o->limit, &o->result);
     case REMOVE:
@@ -277,6 +280,15 @@ atedm_status atedm_store_get(atedm_store *store, const char *id, int image, ated
     operation o = about(GET, id, done, user);
     o.image = image;
     return hand_over(store, &o);
+}
+
+atedm_status atedm_store_find_key(atedm_store *store, const char *owner, const char *key,
+                                  atedm_store_done done, void *user)
+{
+    return hand_over(store, &(operation){.type = FIND_KEY,
+                                         .job = {.owner = owner, .key = key},
+                                         .done = done,
+                                         .user = user});
 }
 
 atedm_status atedm_store_list(atedm_store *store, const char *owner, int state, int64_t before,

@@ -76,8 +76,8 @@ void atedm_store_close(atedm_store *store);
 
 // Each calls `done` once from the loop, never from inside. ATEDM_ERR_NOMEM: it does not.
 //
-// A new job. Where the owner's key is known already, nothing is added, and the result is the job
-// that has it.
+// A new job. ATEDM_ERR_IO where its owner has one of the same key: atedm_store_find_key comes
+// first.
 ATEDM_MUST_CHECK atedm_status atedm_store_add(atedm_store *store, const atedm_store_job *job,
                                               atedm_store_done done, void *user);
 // The end of a pending job; `images` are borrowed until `done`.
@@ -90,6 +90,10 @@ ATEDM_MUST_CHECK atedm_status atedm_store_end(atedm_store *store, const char *id
 enum { ATEDM_STORE_NO_IMAGES = -1, ATEDM_STORE_ALL_IMAGES = -2 };
 ATEDM_MUST_CHECK atedm_status atedm_store_get(atedm_store *store, const char *id, int image,
                                               atedm_store_done done, void *user);
+// The job that an owner sent with a key, without images; n_jobs 0: there is none.
+ATEDM_MUST_CHECK atedm_status atedm_store_find_key(atedm_store *store, const char *owner,
+                                                   const char *key, atedm_store_done done,
+                                                   void *user);
 // Jobs of an owner (NULL: of all), latest first. `state`: -1 for all. `before`: only those with a
 // smaller sequence. Without answers.
 ATEDM_MUST_CHECK atedm_status atedm_store_list(atedm_store *store, const char *owner, int state,

@@ -283,15 +283,8 @@ void atedm_store_file_rollback(atedm_store_file *file)
 // ---- operations
 
 atedm_status atedm_store_file_add(atedm_store_file *file, const atedm_store_job *job,
-                                  atedm_store_result *result)
+                                  atedm_error *err)
 {
-    if (job->key) {
-        bind_text(file->statements[FIND_KEY], 1, job->owner);
-        bind_text(file->statements[FIND_KEY], 2, job->key);
-        atedm_status status = run_for_jobs(file, FIND_KEY, result);
-        if (status || result->n_jobs)
-            return status;
-    }
     sqlite3_stmt *s = file->statements[ADD];
     bind_text(s, 1, job->id);
     bind_text(s, 2, job->owner);
@@ -299,7 +292,15 @@ atedm_status atedm_store_file_add(atedm_store_file *file, const atedm_store_job 
     bind_text(s, 4, job->sent);
     bind_text(s, 5, job->request);
     sqlite3_bind_int64(s, 6, job->created);
-    return run(file, ADD, &result->error);
+    return run(file, ADD, err);
+}
+
+atedm_status atedm_store_file_find_key(atedm_store_file *file, const char *owner, const char *key,
+                                       atedm_store_result *result)
+{
+    bind_text(file->statements[FIND_KEY], 1, owner);
+    bind_text(file->statements[FIND_KEY], 2, key);
+    return run_for_jobs(file, FIND_KEY, result);
 }
 
 static atedm_status add_images(atedm_store_file *file, int64_t sequence,

@@ -19,14 +19,16 @@ void atedm_store_file_rollback(atedm_store_file *file);
 
 // Operations: jobs and images are appended to the result.
 ATEDM_MUST_CHECK atedm_status atedm_store_file_add(atedm_store_file *file,
-                                                   const atedm_store_job *job,
-                                                   atedm_store_result *result);
+                                                   const atedm_store_job *job, atedm_error *err);
 ATEDM_MUST_CHECK atedm_status atedm_store_file_end(atedm_store_file *file,
                                                    const atedm_store_job *job,
                                                    const atedm_worker_image *images,
                                                    atedm_store_result *result);
 ATEDM_MUST_CHECK atedm_status atedm_store_file_get(atedm_store_file *file, const char *id,
                                                    int image, atedm_store_result *result);
+ATEDM_MUST_CHECK atedm_status atedm_store_file_find_key(atedm_store_file *file, const char *owner,
+                                                        const char *key,
+                                                        atedm_store_result *result);
 ATEDM_MUST_CHECK atedm_status atedm_store_file_list(atedm_store_file *file, const char *owner,
                                                     int state, int64_t before, size_t limit,
                                                     atedm_store_result *result);

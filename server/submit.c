@@ -1,6 +1,7 @@
 // Requests that become jobs: see submit.h.
 #include "server/submit.h"
 
+#include "server/admit.h"
 #include "server/answer.h"
 #include "server/job_json.h"
 #include "server/problem.h"
@@ -72,9 +73,14 @@ static bool is_good_key(const char *key)
     return size && !key[size] && size <= ATEDM_IDEMPOTENCY_KEY_MAX;
 }
 
+bool atedm_has_idempotency_key(const atedm_exchange *x)
+{
+    return idempotency_key(x) != NULL;
+}
+
 bool atedm_is_for_store(const atedm_exchange *x, const atedm_request *request)
 {
-    return prefers_async(x) || idempotency_key(x) || request->response_format == ATEDM_RESPONSE_URL;
+    return prefers_async(x) || request->response_format == ATEDM_RESPONSE_URL;
 }
 
 // ---- answers
@@ -144,28 +150,7 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
                : ended_answer(id, record, result->images, *(const atedm_response_format *)format));
 }
 
-// The key has been used: for the same request, it is as if it had been sent once.
-static void follow_known(waiter *w, const char *sent, const atedm_store_job *known)
-{
-    atedm_daemon *d = w->daemon;
-    atedm_exchange *x = w->exchange;
-    atedm_live *live = atedm_jobs_find(d->jobs, known->id);
-    if (!known->sent || strcmp(sent, known->sent) != 0) {
-        respond(w, atedm_problem_response(ATEDM_PROBLEM_CONFLICT, atedm_exchange_id(x),
-                                          "job %s has this key, and another body", known->id));
-    } else if (w->async) {
-        respond(w, accepted_answer(x, known, live ? live->job : NULL));
-    } else if (live) {
-        atedm_live_watch(live, &w->watcher);
-    } else {
-        const atedm_response_format *format = &formats[w->format];
-        free_waiter(w);
-        atedm_store_call_get(d, x, known->id, ATEDM_STORE_ALL_IMAGES, answer_known, format);
-    }
-}
-
-static void on_event(void *user, const atedm_live *live, atedm_job_event event,
-                     const atedm_store_job *known)
+static void on_event(void *user, const atedm_live *live, atedm_job_event event)
 {
     waiter *w = user;
     const char *id = atedm_exchange_id(w->exchange);
@@ -178,9 +163,6 @@ static void on_event(void *user, const atedm_live *live, atedm_job_event event,
         return;
     case ATEDM_JOB_ENDED:
         respond(w, ended_answer(id, &live->record, live->images, w->format));
-        return;
-    case ATEDM_JOB_KNOWN:
-        follow_known(w, live->record.sent, known);
         return;
     case ATEDM_JOB_REFUSED:
         atedm_count_rejected(w->daemon, "storage");
@@ -213,85 +195,197 @@ static char *sent_text(const json_t *body)
     return json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS);
 }
 
-static atedm_status submit(waiter *w, atedm_job *job, json_t *body, const char *key)
+static atedm_status submit(waiter *w, atedm_job *job, json_t *body, const char *sent)
 {
     const atedm_exchange *x = w->exchange;
-    char *sent = key ? sent_text(body) : NULL;
     char *request =
         pin(body, job, w->daemon->config->default_pruning) ? json_dumps(body, JSON_COMPACT) : NULL;
-    atedm_store_job record = {
-        .owner = atedm_exchange_client(x), .key = key, .sent = sent, .request = request};
+    atedm_store_job record = {.owner = atedm_exchange_client(x),
+                              .key = idempotency_key(x),
+                              .sent = sent,
+                              .request = request};
     snprintf(record.id, sizeof record.id, "%s", atedm_exchange_id(x));
-    atedm_status status = !request || (key && !sent)
-                              ? ATEDM_ERR_NOMEM
-                              : atedm_jobs_submit(w->daemon->jobs, job, &record, &w->watcher);
-    free(sent);
+    atedm_status status =
+        request ? atedm_jobs_submit(w->daemon->jobs, job, &record, &w->watcher) : ATEDM_ERR_NOMEM;
     free(request);
     return status;
 }
 
-// One that cannot even wait.
-static void refuse(atedm_exchange *x, atedm_job *job, atedm_response response)
+static atedm_response no_memory(const atedm_exchange *x)
 {
-    atedm_job_destroy(job);
-    atedm_exchange_respond(x, response);
+    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
+                                  "no memory for the request");
 }
 
+// Makes the exchange wait. NULL, and the exchange is answered, where there is no memory.
 static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, const atedm_request *request)
 {
     waiter *w = malloc(sizeof *w);
-    if (w)
-        *w = (waiter){.daemon = d,
-                      .exchange = x,
-                      .watcher = {.call = on_event, .user = w},
-                      .async = prefers_async(x),
-                      .keyed = idempotency_key(x) != NULL,
-                      .format = request->response_format};
+    if (!w) {
+        atedm_exchange_respond(x, no_memory(x));
+        return NULL;
+    }
+    *w = (waiter){.daemon = d,
+                  .exchange = x,
+                  .watcher = {.call = on_event, .user = w},
+                  .async = prefers_async(x),
+                  .keyed = idempotency_key(x) != NULL,
+                  .format = request->response_format};
+    atedm_exchange_wait(x, on_gone, w);
     return w;
 }
 
-bool atedm_submit_known(atedm_daemon *d, atedm_exchange *x, const atedm_request *request,
-                        const json_t *body)
+// `sent`: NULL without a key.
+static void submit_new(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body,
+                       const char *sent)
 {
-    const char *key = idempotency_key(x);
-    const atedm_live *known =
-        key ? atedm_jobs_find_key(d->jobs, atedm_exchange_client(x), key) : NULL;
-    if (!known)
-        return false;
-    char *sent = sent_text(body);
-    waiter *w = sent ? new_waiter(d, x, request) : NULL;
-    if (w) {
-        atedm_exchange_wait(x, on_gone, w);
-        follow_known(w, sent, &known->record);
-    } else {
-        atedm_exchange_respond(x,
-                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
-                                                      "no memory for the request"));
-    }
-    free(sent);
-    return true;
+    waiter *w = new_waiter(d, x, &job->request);
+    atedm_status status = w ? submit(w, job, body, sent) : ATEDM_ERR_NOMEM;
+    if (!status)
+        return;
+    if (w)
+        respond(w, atedm_refuse_submission(d, x, job, status));
+    atedm_job_destroy(job);
 }
 
 void atedm_submit_stored(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body)
 {
-    const char *id = atedm_exchange_id(x), *key = idempotency_key(x);
-    if (key && !is_good_key(key)) {
-        refuse(x, job,
-               atedm_problem_response(ATEDM_PROBLEM_QUERY, id,
-                                      "Idempotency-Key is 1..%d visible ASCII characters",
-                                      ATEDM_IDEMPOTENCY_KEY_MAX));
+    submit_new(d, x, job, body, NULL);
+}
+
+// ---- with a key, which may have been used: for the same request, it is as if it had been sent
+// once. What is live is found at once; what has ended only the store knows.
+
+static atedm_live *find_live(const atedm_daemon *d, const atedm_exchange *x)
+{
+    return atedm_jobs_find_key(d->jobs, atedm_exchange_client(x), idempotency_key(x));
+}
+
+// A request of which it is not known yet.
+typedef struct lookup {
+    atedm_daemon *daemon;
+    atedm_exchange *exchange; // NULL: the client is gone
+    atedm_job *job;           // NULL: submitted
+    json_t *body;
+    char *sent;
+} lookup;
+
+static void free_lookup(lookup *l)
+{
+    atedm_job_destroy(l->job);
+    json_decref(l->body);
+    free(l->sent);
+    free(l);
+}
+
+static void on_lookup_gone(void *user)
+{
+    lookup *l = user;
+    l->exchange = NULL;
+}
+
+static bool is_other(const lookup *l, const atedm_store_job *known)
+{
+    if (known->sent && strcmp(l->sent, known->sent) == 0)
+        return false;
+    atedm_exchange_respond(
+        l->exchange, atedm_problem_response(ATEDM_PROBLEM_CONFLICT, atedm_exchange_id(l->exchange),
+                                            "job %s has this key, and another body", known->id));
+    return true;
+}
+
+static void follow_live(const lookup *l, atedm_live *live)
+{
+    if (is_other(l, &live->record))
+        return;
+    waiter *w = new_waiter(l->daemon, l->exchange, &l->job->request);
+    if (w && w->async && live->stored)
+        respond(w, accepted_answer(l->exchange, &live->record, live->job));
+    else if (w)
+        atedm_live_watch(live, &w->watcher);
+}
+
+static void follow_stored(const lookup *l, const atedm_store_job *known)
+{
+    atedm_exchange *x = l->exchange;
+    if (is_other(l, known))
+        return;
+    if (prefers_async(x))
+        atedm_exchange_respond(x, accepted_answer(x, known, NULL));
+    else
+        atedm_store_call_get(l->daemon, x, known->id, ATEDM_STORE_ALL_IMAGES, answer_known,
+                             &formats[l->job->request.response_format]);
+}
+
+static void submit_unknown(lookup *l)
+{
+    atedm_daemon *d = l->daemon;
+    if (d->draining) {
+        atedm_count_rejected(d, "draining");
+        atedm_exchange_respond(l->exchange,
+                               atedm_daemon_refuse_busy(d, atedm_exchange_id(l->exchange), false));
+    } else if (atedm_admit_count(d, l->exchange, l->job)) {
+        submit_new(d, l->exchange, l->job, l->body, l->sent);
+        l->job = NULL;
+    }
+}
+
+static void on_found(void *user, atedm_store_result *result)
+{
+    lookup *l = user;
+    atedm_daemon *d = l->daemon;
+    atedm_exchange *x = l->exchange;
+    // Another one may have come meanwhile.
+    atedm_live *live = x ? find_live(d, x) : NULL;
+    if (live) {
+        follow_live(l, live);
+    } else if (x && result->status) {
+        ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed",
+                  atedm_log_text("id", atedm_exchange_id(x)),
+                  atedm_log_text("error", result->error.message));
+        atedm_count_rejected(d, "storage");
+        atedm_exchange_respond(x, atedm_daemon_refuse_storage(d, atedm_exchange_id(x)));
+    } else if (x && result->n_jobs) {
+        follow_stored(l, &result->jobs[0]);
+    } else if (x) {
+        submit_unknown(l);
+    }
+    free_lookup(l);
+}
+
+static void look_up(lookup *l)
+{
+    atedm_exchange *x = l->exchange;
+    atedm_live *live = find_live(l->daemon, x);
+    if (live) {
+        follow_live(l, live);
+        free_lookup(l);
         return;
     }
-    waiter *w = new_waiter(d, x, &job->request);
-    if (!w) {
-        refuse(x, job,
-               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request"));
+    atedm_exchange_wait(x, on_lookup_gone, l);
+    if (!atedm_store_find_key(atedm_jobs_store(l->daemon->jobs), atedm_exchange_client(x),
+                              idempotency_key(x), on_found, l))
+        return;
+    free_lookup(l);
+    atedm_exchange_respond(x, no_memory(x));
+}
+
+void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body)
+{
+    const char *key = idempotency_key(x);
+    char *sent = is_good_key(key) ? sent_text(body) : NULL;
+    lookup *l = sent ? malloc(sizeof *l) : NULL;
+    if (l) {
+        *l = (lookup){d, x, job, json_incref(body), sent};
+        look_up(l);
         return;
     }
-    atedm_exchange_wait(x, on_gone, w);
-    atedm_status status = submit(w, job, body, key);
-    if (!status)
-        return;
-    respond(w, atedm_refuse_submission(d, x, job, status));
     atedm_job_destroy(job);
+    atedm_exchange_respond(
+        x, sent || is_good_key(key)
+               ? no_memory(x)
+               : atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
+                                        "Idempotency-Key is 1..%d visible ASCII characters",
+                                        ATEDM_IDEMPOTENCY_KEY_MAX));
+    free(sent);
 }

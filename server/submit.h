@@ -8,11 +8,14 @@
 
 #define ATEDM_IDEMPOTENCY_KEY_MAX 255 // bytes
 
+bool atedm_has_idempotency_key(const atedm_exchange *exchange);
+// Answers with the job that has the exchange's Idempotency-Key, waiting, running or ended, or by
+// the conflict of the two bodies: no limit of the client's counts. Where there is none, counts the
+// request against the limits (admit.h) and goes on as atedm_submit_stored.
+void atedm_submit_keyed(atedm_daemon *daemon, atedm_exchange *exchange, atedm_job *take_job,
+                        json_t *body);
+// Of those without a key.
 bool atedm_is_for_store(const atedm_exchange *exchange, const atedm_request *request);
-// Where a job with the exchange's Idempotency-Key waits or runs, answers with it, or by the
-// conflict of the two bodies: no limit of the client's counts. False: there is none.
-bool atedm_submit_known(atedm_daemon *daemon, atedm_exchange *exchange,
-                        const atedm_request *request, const json_t *body);
 // Makes the request a job and answers: at once where that is asked for, else at its end. Takes the
 // job; `body` is what came, and gets what was chosen for it.
 void atedm_submit_stored(atedm_daemon *daemon, atedm_exchange *exchange, atedm_job *take_job,

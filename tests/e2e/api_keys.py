@@ -4,7 +4,9 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -315,6 +317,50 @@ class Limits(KeyTest):
                 self.assertEqual(again.json()["id"], first.json()["id"])
             self.check_problem(send({"seed": 7}), 409, "idempotency-conflict")
             self.assertEqual(send(key="x2").status, 429)
+
+    def test_nor_is_it_when_the_first_has_ended(self):
+        alice = make_key()
+        store = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, store)
+        options = {"api_keys": KeyFile(self, entry("alice", alice, max_queued=1, requests_per_minute=2)),
+                   "job_store": f"{store}/jobs"}
+        def send(d, fields=None, **headers):
+            return d.generate(fields, headers={**bearer(alice), "Idempotency-Key": "x1", **headers})
+        with Daemon(**options) as d:
+            first = send(d)
+            self.assertEqual(first.status, 200)
+            held = d.post("/generate", LONG, headers={**bearer(alice), "Prefer": "respond-async"})
+            self.assertEqual(held.status, 202)  # the one that alice may have open, the last one of this minute
+            self.check_again(d, send, first)
+            self.assertEqual(d.generate(headers=bearer(alice)).status, 429)
+            self.assertEqual(d.request("DELETE", held.headers["Location"], headers=bearer(alice)).status, 200)
+        with Daemon(**options) as d:  # with a full bucket, which this does not empty
+            self.check_again(d, send, first)
+            for status in (200, 200, 429):
+                self.assertEqual(d.generate(headers=bearer(alice)).status, status)
+                self.check_again(d, send, first)
+
+    def check_again(self, d, send, first):
+        for _ in range(3):
+            again = send(d)
+            self.assertEqual((again.status, again.json()["id"]), (200, first.json()["id"]))
+            self.assertEqual(send(d, Prefer="respond-async").json()["id"], first.json()["id"])
+            self.check_problem(send(d, {"prompt": "another"}), 409, "idempotency-conflict")
+
+    def test_many_at_once_are_one(self):
+        alice = make_key()
+        with Daemon(api_keys=KeyFile(self, entry("alice", alice, max_queued=1, requests_per_minute=1))) as d:
+            body = json.dumps({**LONG, "steps": 3}).encode()
+            head = (f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {alice}\r\n"
+                    f"Idempotency-Key: one\r\nContent-Length: {len(body)}\r\n\r\n").encode()
+            sockets = [d.connect() for _ in range(8)]
+            for s in sockets:
+                s.sendall(head + body)
+            answers = [read_response(s) for s in sockets]
+            for s in sockets:
+                s.close()
+            self.assertEqual({200}, {answer.status for answer in answers})
+            self.assertEqual(1, len({answer.json()["id"] for answer in answers}))
 
     def test_quota_when_workers_fail(self):
         alice = make_key()

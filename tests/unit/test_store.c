@@ -182,17 +182,42 @@ Test(store, has_one_job_for_each_key_of_an_owner)
 {
     add("a", "me", "key", "body");
     cr_assert_eq(n_jobs, 0);
-    add("b", "me", "key", "other");
-    cr_assert_eq(n_jobs, 1);
-    cr_assert_str_eq(first.id, "a");
-    cr_assert_str_eq(first.sent, "body");
+    const atedm_store_job again = {
+        .id = "b", .owner = "me", .key = "key", .sent = "other", .request = "{}", .created = 1};
+    cr_assert_eq(atedm_store_add(store, &again, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(status, ATEDM_ERR_IO);
     add("c", "you", "key", "body");
-    cr_assert_eq(n_jobs, 0);
+    cr_assert_eq(status, ATEDM_OK);
     add("d", "me", NULL, NULL);
     add("e", "me", NULL, NULL);
-    cr_assert_eq(n_jobs, 0);
+    cr_assert_eq(status, ATEDM_OK);
     get("b", ATEDM_STORE_NO_IMAGES);
     cr_assert_eq(n_jobs, 0);
+}
+
+Test(store, finds_a_job_by_its_key)
+{
+    static const struct {
+        const char *owner, *key, *id;
+    } cases[] = {{"me", "key", "a"},
+                 {"you", "key", "b"},
+                 {"me", "other", NULL},
+                 {"they", "key", NULL},
+                 {"me", "KEY", NULL}};
+    add("a", "me", "key", "body");
+    add("b", "you", "key", "text");
+    end("a", ATEDM_STORE_DONE, 10);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_assert_eq(atedm_store_find_key(store, cases[i].owner, cases[i].key, keep, NULL),
+                     ATEDM_OK);
+        run_until(calls + 1);
+        cr_assert_eq(status, ATEDM_OK);
+        cr_assert_eq(n_jobs, cases[i].id ? 1 : 0, "case %zu", i);
+        if (cases[i].id)
+            cr_assert_str_eq(first.id, cases[i].id);
+    }
+    cr_assert_eq(n_images, 0);
 }
 
 Test(store, lists_an_owner_by_state_and_page)
