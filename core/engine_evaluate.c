@@ -84,12 +84,13 @@ static void preview(atedm_engine *e, const atedm_engine_job *j, const atedm_lane
         return;
     int64_t h, w;
     atedm_generation_latent_size(j->generation, &h, &w);
-    uint8_t *rgb = malloc(3 * (size_t)(h * w));
+    const atedm_preview_grid grid = atedm_preview_grid_of(h, w);
+    uint8_t *rgb = malloc(3 * (size_t)(grid.h * grid.w));
     if (!rgb)
         return;
     atedm_preview_render(&e->map, latents, h, w, rgb);
-    e->hooks.preview(e->hooks.user, j->id, atedm_generation_steps_done(j->generation, 0), w, h,
-                     rgb);
+    e->hooks.preview(e->hooks.user, j->id, atedm_generation_steps_done(j->generation, 0), grid.w,
+                     grid.h, rgb);
 }
 
 // The device has no room for so many images at once: fewer from now on, or the request that does

@@ -282,15 +282,33 @@ atedm_status atedm_preview_fit(const atedm_model *model, size_t memory, atedm_pr
 
 // ---- drawing
 
+atedm_preview_grid atedm_preview_grid_of(int64_t h, int64_t w)
+{
+    atedm_preview_grid grid = {1, h, w};
+    while (grid.h * grid.w > ATEDM_PREVIEW_MAX_PIXELS) {
+        grid.stride++;
+        grid.h = (h + grid.stride - 1) / grid.stride;
+        grid.w = (w + grid.stride - 1) / grid.stride;
+    }
+    return grid;
+}
+
+static void render_pixel(const atedm_preview *p, const float *latent, uint8_t ret_rgb[3])
+{
+    for (int k = 0; k < 3; k++) {
+        double value = p->map[k][B];
+        for (int64_t c = 0; c < p->channels; c++)
+            value += p->map[k][c] * latent[c];
+        // fmax takes the number where the other one is NaN
+        ret_rgb[k] = (uint8_t)lrint(fmin(fmax(value, 0), 255));
+    }
+}
+
 void atedm_preview_render(const atedm_preview *p, const float *latents, int64_t h, int64_t w,
                           uint8_t *ret_rgb)
 {
-    for (int64_t cell = 0; cell < h * w; cell++)
-        for (int k = 0; k < 3; k++) {
-            double value = p->map[k][B];
-            for (int64_t c = 0; c < p->channels; c++)
-                value += p->map[k][c] * latents[cell * p->channels + c];
-            // fmax takes the number where the other one is NaN
-            ret_rgb[cell * 3 + k] = (uint8_t)lrint(fmin(fmax(value, 0), 255));
-        }
+    int64_t stride = atedm_preview_grid_of(h, w).stride;
+    for (int64_t y = 0; y < h; y += stride)
+        for (int64_t x = 0; x < w; x += stride, ret_rgb += 3)
+            render_pixel(p, latents + (y * w + x) * p->channels, ret_rgb);
 }

@@ -31,8 +31,18 @@ typedef struct atedm_preview {
 ATEDM_MUST_CHECK atedm_status atedm_preview_fit(const atedm_model *model, size_t memory,
                                                 atedm_preview *ret_preview, atedm_error *err);
 
-// latents [host] F32 [h, w, channels], scaled as the sampler leaves them; ret_rgb [h, w, 3]. NaN
-// comes out as 0.
+// Of a preview; larger ones show every second latent along both sides, or every third, and so on.
+#define ATEDM_PREVIEW_MAX_PIXELS ((int64_t)1 << 18)
+
+typedef struct atedm_preview_grid {
+    int64_t stride; // every how many-th latent is shown
+    int64_t h, w;   // pixels
+} atedm_preview_grid;
+
+atedm_preview_grid atedm_preview_grid_of(int64_t h, int64_t w); // latents
+
+// latents [host] F32 [h, w, channels], scaled as the sampler leaves them; ret_rgb [grid.h, grid.w,
+// 3]. NaN comes out as 0.
 void atedm_preview_render(const atedm_preview *preview, const float *latents, int64_t h, int64_t w,
                           uint8_t *ret_rgb);
 

@@ -10,9 +10,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-// What the text chunks and the container of a PNG add to its pixels at most.
-#define PNG_EXTRA_MAX (1u << 20)
-
 // In order.
 typedef struct list {
     atedm_encoding *first, **end;
@@ -64,7 +61,7 @@ void atedm_encoding_run(atedm_encoding *e)
 {
     atedm_buffer png;
     double start = atedm_clock_monotonic();
-    atedm_buffer_init(&png, 4 * (size_t)(e->width * e->height) + PNG_EXTRA_MAX);
+    atedm_buffer_init(&png, (size_t)atedm_worker_image_max(e->width * e->height));
     e->status = e->preview ? atedm_png_encode(e->rgb, e->width, e->height, NULL, 0, &png, &e->error)
                            : atedm_png_encode_settings(e->rgb, e->width, e->height, &e->settings,
                                                        &png, &e->error);

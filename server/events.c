@@ -2,6 +2,7 @@
 // holds no queue: when its client has read what there was, it gets what is the case now, so a slow
 // client misses steps and nothing grows.
 #include "core/base/memory.h"
+#include "core/preview.h"
 #include "server/handlers.h"
 #include "server/job_json.h"
 #include "server/problem.h"
@@ -11,8 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes of events that are not read yet: what is the case, and the end.
-#define TEXT_MAX (1u << 20)
+// Bytes of events that are not read yet: what is the case, a preview with it, and the end.
+#define TEXT_MAX (2u << 20)
+// A preview is three bytes a pixel, if zlib saves nothing; a row has one more, and a block five.
+// Behind it there is room for what goes with it.
+_Static_assert((4 * ATEDM_PREVIEW_MAX_PIXELS + (64 << 10)) * 4 / 3 < TEXT_MAX - (512 << 10),
+               "every preview has room, in base64");
 
 typedef struct stream {
     atedm_exchange *exchange;

@@ -3,6 +3,7 @@
 
 #include "core/pipeline.h"
 #include "server/address.h"
+#include "server/frames.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -78,6 +79,24 @@ static atedm_status read_tls(const atedm_config *config, atedm_tls **ret_tls, at
     return cert ? atedm_tls_load(config->tls_cert, config->tls_key, ret_tls, err) : ATEDM_OK;
 }
 
+// A request's pictures come from the worker in one frame.
+static atedm_status check_area(const atedm_config *config, int64_t native, atedm_error *err)
+{
+    if (native * native > config->max_area)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "max_area: %" PRId64 " pixels are less than the model's own %" PRId64
+                               " x %" PRId64,
+                               config->max_area, native, native);
+    int64_t bytes = config->max_images * atedm_worker_image_max(config->max_area);
+    if (bytes > (int64_t)ATEDM_FRAME_MAX)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "max_images: %" PRId64 " pictures of max_area, %" PRId64
+                               " pixels, may have %" PRId64 " bytes, more than %" PRId64,
+                               config->max_images, config->max_area, bytes,
+                               (int64_t)ATEDM_FRAME_MAX);
+    return ATEDM_OK;
+}
+
 atedm_status atedm_settings_read(const atedm_config *config, const atedm_model_config *model,
                                  atedm_settings *ret_settings, atedm_error *err)
 {
@@ -90,12 +109,9 @@ atedm_status atedm_settings_read(const atedm_config *config, const atedm_model_c
                    .max_images = (int)config->max_images,
                    .max_steps = (int)config->max_steps},
     };
-    if (native * native > config->max_area)
-        return atedm_error_set(err, ATEDM_ERR_INVALID,
-                               "max_area: %" PRId64 " pixels are less than the model's own %" PRId64
-                               " x %" PRId64,
-                               config->max_area, native, native);
-    atedm_status status = check_valve(config, err);
+    atedm_status status = check_area(config, native, err);
+    if (!status)
+        status = check_valve(config, err);
     if (status)
         return status;
     status = read_default_prune(config->default_pruning, model, &settings.limits,

@@ -27,6 +27,12 @@ typedef struct atedm_worker_image {
     size_t size;
 } atedm_worker_image;
 
+// Bytes of a file of so many pixels at most, settings included, however little zlib saves.
+static inline int64_t atedm_worker_image_max(int64_t pixels)
+{
+    return 4 * pixels + (1 << 20);
+}
+
 // A finished request.
 typedef struct atedm_worker_result {
     size_t n_images;

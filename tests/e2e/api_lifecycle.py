@@ -68,6 +68,9 @@ class Start(unittest.TestCase):
         self.check_refused(2, "/pruning/ratio", "--model", MODEL, "--default-pruning", '{"ratio": 7}')
         self.check_refused(2, "floor", "--model", MODEL, "--default-pruning", '{"flops_budget": 0.001}')
         self.check_refused(2, "max_area", "--model", MODEL, "--max-area", "64")
+        images = ("--model", MODEL, "--max-images", "256", "--max-area")  # 256 (4 x 3932160 + 2^20) = 2^32
+        self.check_refused(2, "max_images: 256 pictures of max_area", *images, "3932161")
+        self.check_refused(2, "default_pruning: ", *images, "3932160", "--default-pruning", "at-edm-z")
 
     def test_configuration_file(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -198,7 +201,7 @@ class Failure(unittest.TestCase):
     @unittest.skipIf(re.search(b"__[at]san_init", pathlib.Path(PROGRAM).read_bytes()),
                      "sanitizers' allocators end the program where there is no memory")
     def test_no_memory(self):
-        with Daemon(max_area=16384 * 16384) as d:
+        with Daemon(max_area=16384 * 16384, max_images=3) as d:
             worker, = d.workers()
             pages = int(pathlib.Path(f"/proc/{worker}/statm").read_text().split()[0])
             used = pages * resource.getpagesize()

@@ -161,6 +161,7 @@ class Refused(ReloadTest):
                                   ({"default_pruning": "at-edm-z"}, "default_pruning: "),
                                   ({"default_pruning": {"flops_budget": 0.001}}, "floor"),
                                   ({"max_area": native * native - 1}, "max_area: "),
+                                  ({"max_area": 134217728, "max_images": 8}, "max_images: 8 pictures of max_area, 134217728"),
                                   ({"api_keys": str(keys)}, "api_keys: "),
                                   ({"api_keys": "/nonexistent"}, "/nonexistent"),
                                   ({"workers": 0}, "workers")):

@@ -34,6 +34,38 @@ Test(preview, a_pixel_is_the_map_of_its_cell)
     cr_expect_eq(rgb[16], 255);
 }
 
+Test(preview, shows_fewer_latents_where_they_are_many)
+{
+    static const struct {
+        int64_t h, w;
+        atedm_preview_grid grid;
+    } cases[] = {
+        {1, 1, {1, 1, 1}},           {512, 512, {1, 512, 512}}, // the most
+        {512, 513, {2, 256, 257}},   {513, 512, {2, 257, 256}},      {1, 262144, {1, 1, 262144}},
+        {2048, 2048, {4, 512, 512}}, {16384, 16384, {32, 512, 512}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const atedm_preview_grid g = atedm_preview_grid_of(cases[i].h, cases[i].w);
+        cr_expect(g.stride == cases[i].grid.stride && g.h == cases[i].grid.h &&
+                      g.w == cases[i].grid.w,
+                  "%zu: %d, %d x %d", i, (int)g.stride, (int)g.h, (int)g.w);
+    }
+    enum { LONG = 513 };
+    atedm_preview p = {.channels = 1, .map = {{1}, {0}, {0}}};
+    float *latents = malloc(sizeof *latents * LONG * LONG);
+    uint8_t *rgb = malloc((size_t)3 * 257 * 257 + 1);
+    for (int i = 0; i < LONG * LONG; i++)
+        latents[i] = (float)(i % LONG % 100 + i / LONG % 100);
+    rgb[3 * 257 * 257] = 77;
+    atedm_preview_render(&p, latents, LONG, LONG, rgb);
+    for (int y = 0; y < 257; y++)
+        for (int x = 0; x < 257; x++)
+            cr_assert_eq(rgb[3 * (y * 257 + x)], 2 * x % 100 + 2 * y % 100, "%d, %d", y, x);
+    cr_expect_eq(rgb[3 * 257 * 257], 77);
+    free(latents);
+    free(rgb);
+}
+
 static pipeline_bench open_demo(void)
 {
     pipeline_bench b = {0};
