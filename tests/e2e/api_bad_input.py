@@ -2,9 +2,10 @@
 """Nothing that a client sends ends the daemon or disturbs another request: after every bad input
 the documented answer, and the next good request works."""
 import json
+import time
 import unittest
 
-from daemon import SMALL, Daemon, enter_class, read_png, read_response
+from daemon import PATIENCE, SMALL, Daemon, enter_class, read_png, read_response
 
 JSON = {"Content-Type": "application/json"}
 
@@ -229,25 +230,66 @@ class BadInput(unittest.TestCase):
         self.assertEqual(len(problem["errors"]), 32)
         self.check_problem(self.daemon.post("/generate", {**SMALL, "x" * 500000: 1}), 422)
 
+    def test_the_most_that_is_thrown_away(self):
+        most = 256 << 20  # ATEDM_HTTP_DISCARD_MAX
+        head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        with self.daemon.connect() as s:  # all of it is read before the answer
+            s.sendall(head + b"Content-Length: %d\r\n\r\n" % most)
+            for _ in range(255):
+                s.sendall(b" " * (1 << 20))
+            s.setblocking(False)
+            self.assertRaises(BlockingIOError, s.recv, 1)
+            s.settimeout(PATIENCE)
+            s.sendall(b" " * (1 << 20))
+            self.check_problem(read_response(s), 413, "too-large")
+        with self.daemon.connect() as s:  # one more, and nothing is waited for
+            s.sendall(head + b"Content-Length: %d\r\n\r\n" % (most + 1))
+            self.check_problem(read_response(s), 413, "too-large")
+        with self.daemon.connect() as s:  # that it would be more nobody has said
+            chunk = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
+            s.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            with self.assertRaises(ConnectionError):
+                for _ in range(300):
+                    s.sendall(chunk)
+                if not s.recv(1):
+                    raise ConnectionError("closed without an answer")
+
+    def all_of(self, data):
+        """What comes until the daemon closes the connection."""
+        with self.daemon.connect() as s:
+            s.sendall(data)
+            answer = b""
+            while more := s.recv(65536):
+                answer += more
+        return answer
+
     def test_not_http(self):
-        for data in (b"\r\n\r\n", b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50, b"\0" * 1000,
-                     b"GET / HTTP/9.9\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n" +
-                     b"".join(b"X%d: %b\r\n" % (i, b"y" * 100) for i in range(1000)) + b"\r\n",
-                     b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-                     b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999"
-                     b"\r\n\r\n",
-                     b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-                     b"Content-Type: application/json\r\n\r\nzz\r\n",
-                     b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n"):
-            # What has no end of a line yet is only closed after the connection's timeout.
-            with self.daemon.connect() as s:
-                s.settimeout(0.5)
-                try:
-                    s.sendall(data)
-                    answer = s.recv(65536)
-                except (ConnectionError, TimeoutError):
-                    answer = b""
-                self.assertNotIn(b" 200 ", answer.split(b"\r\n")[0])
+        post = b"POST /generate HTTP/1.1\r\nHost: x\r\n"
+        for status, data in (
+                (None, b"hello\r\n\r\n"), (505, b"GET / HTTP/9.9\r\n\r\n"),
+                (431, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: %b\r\n" % (i, b"y" * 100) for i in range(1000)) + b"\r\n"),
+                (414, b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n"),
+                (400, post + b"Content-Length: -5\r\n\r\n"), (413, post + b"Content-Length: 99999999999999999999\r\n\r\n"),
+                (400, post + b"Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\nzz\r\n")):
+            with self.subTest(data[:80]):
+                line = self.all_of(data).split(b"\r\n")[0]
+                if status:
+                    self.assertRegex(line, rb"^HTTP/1\.1 %d " % status)
+                else:
+                    self.assertEqual(line, b"")
+
+    def test_what_never_has_an_end_of_a_line(self):
+        """Nobody knows yet that it is not HTTP: closed after the connection's timeout, without a word."""
+        with Daemon(connection_timeout_s=1) as d:
+            sockets = [d.connect() for _ in range(3)]
+            start = time.monotonic()
+            for s, data in zip(sockets, (b"\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50, b"\0" * 1000)):
+                s.sendall(data)
+            for s in sockets:
+                with s:
+                    self.assertEqual(s.recv(1), b"")
+            self.assertGreaterEqual(time.monotonic() - start, 0.9)
+            self.assertEqual(d.generate({"steps": 1}).status, 200)
 
 
 if __name__ == "__main__":
