@@ -20,14 +20,17 @@ struct atedm_worker {
     double heard;    // as atedm_worker_last_heard tells it
 };
 
-static atedm_worker the_worker;
+// In the order in which they are made.
+static atedm_worker workers[2];
+static size_t n_workers;
+#define the_worker (workers[0])
 
 atedm_status atedm_worker_create(const atedm_worker_options *options, uv_loop_t *loop,
                                  void (*receive)(void *user, atedm_worker_message *message),
                                  void *user, atedm_worker **ret_worker, atedm_error *err)
 {
-    the_worker = (atedm_worker){.receive = receive, .user = user};
-    *ret_worker = &the_worker;
+    *ret_worker = &workers[n_workers++];
+    **ret_worker = (atedm_worker){.receive = receive, .user = user};
     return ATEDM_OK;
 }
 
@@ -65,9 +68,14 @@ void atedm_worker_destroy(atedm_worker *worker)
     worker->receive = NULL;
 }
 
+static void say_of(size_t i, atedm_worker_message message)
+{
+    workers[i].receive(workers[i].user, &message);
+}
+
 static void say(atedm_worker_message message)
 {
-    the_worker.receive(the_worker.user, &message);
+    say_of(0, message);
 }
 
 // ---- the bench
@@ -125,9 +133,10 @@ static void on_preview(void *user, const atedm_job *job, int step, const atedm_w
     b->previews++;
 }
 
-static void open_bench(bench *b)
+static void open_bench_of(bench *b, size_t n)
 {
     *b = (bench){0};
+    n_workers = 0;
     uv_loop_init(&b->loop);
     cr_assert_eq(atedm_metrics_create(&b->metrics), ATEDM_OK);
     const atedm_device_facts device = {.name = "fake"};
@@ -136,7 +145,7 @@ static void open_bench(bench *b)
                                             .max_queue = 4,
                                             .devices = &device,
                                             .n_devices = 1,
-                                            .workers = 1,
+                                            .workers = n,
                                             .worker_timeout_s = 1000,
                                             .worker = {.max_requests = 1},
                                             .user = b,
@@ -145,6 +154,11 @@ static void open_bench(bench *b)
                                             .figures = on_figures,
                                             .idle = on_idle};
     cr_assert_eq(atedm_dispatch_create(&options, &b->dispatch, NULL), ATEDM_OK);
+}
+
+static void open_bench(bench *b)
+{
+    open_bench_of(b, 1);
 }
 
 static void close_bench(bench *b)
@@ -273,6 +287,48 @@ Test(dispatch, a_worker_that_is_lost_has_no_room)
     cr_expect_gt(unknown, 1);
     cr_expect_eq(atedm_dispatch_get_state(b.dispatch).rate, 1000); // it will be that again
     close_bench(&b);
+}
+
+static void submit_of(bench *b, uint64_t flops)
+{
+    atedm_job *job = make_job(b);
+    job->cost.executed = flops;
+    cr_assert_eq(atedm_dispatch_submit(b->dispatch, job), ATEDM_OK);
+}
+
+// Of two workers, with rates of 1000 and 250 FLOPs/s and room for one request each.
+Test(dispatch, what_is_expected_is_of_the_workers_that_are_up)
+{
+    bench b;
+    open_bench_of(&b, 2);
+    const double rates[] = {1000, 250};
+    for (size_t i = 0; i < 2; i++) {
+        say_of(i, (atedm_worker_message){.type = ATEDM_WORKER_READY});
+        say_of(i, (atedm_worker_message){.type = ATEDM_WORKER_EVALUATED,
+                                         .images = 1,
+                                         .seconds = 1,
+                                         .busy_s = 1,
+                                         .flops = (uint64_t)rates[i]});
+    }
+    cr_expect_eq(atedm_dispatch_expected_wait(b.dispatch, 0), 0, "there is room");
+    submit_of(&b, 10000); // the faster one's: 10 s
+    submit_of(&b, 500);   // the other one's: 2 s
+    submit_of(&b, 5000);  // waits: 4 s for both
+    cr_expect_eq(atedm_dispatch_expected_wait(b.dispatch, 0), 2 + 4);
+    cr_expect_eq(atedm_dispatch_retry_after(b.dispatch), 2);
+    say_of(1, (atedm_worker_message){.type = ATEDM_WORKER_LOST});
+    // What it had waits again, ahead; all of it is the faster one's now.
+    cr_expect_eq(atedm_dispatch_expected_wait(b.dispatch, 0), 10 + 5.5);
+    cr_expect_eq(atedm_dispatch_retry_after(b.dispatch), 10);
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).rate, 1000);
+    say_of(0, (atedm_worker_message){.type = ATEDM_WORKER_LOST});
+    cr_expect_eq(atedm_dispatch_expected_wait(b.dispatch, 0), 15500.0 / 1250, "as they will be");
+    cr_expect_eq(atedm_dispatch_retry_after(b.dispatch), 5, "nobody is there to say");
+    say_of(1, (atedm_worker_message){.type = ATEDM_WORKER_READY});
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).rate, 250);
+    cr_expect_gt(atedm_dispatch_expected_wait(b.dispatch, 0), 20);
+    close_bench(&b);
+    cr_expect_eq(b.ends, 3);
 }
 
 Test(dispatch, figures_of_a_device_that_is_lost_are_not_known_any_more)
