@@ -203,8 +203,8 @@ typedef struct atedm_repeat_figures {
     uint64_t replayed; // ran by an earlier one
     uint64_t dropped;  // recordings that were given up for others, or whose memory had moved
     size_t bytes;      // of device memory that recordings have now
-    char refusal[ATEDM_ERROR_MAX]; // why there will be no recordings any more; "" where nothing is
-                                   // wrong
+    char refusal[ATEDM_ERROR_MAX]; // why there are no recordings, any more or for now; "" where
+                                   // nothing is wrong
 } atedm_repeat_figures;
 const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s);
 // Gives up all recordings, and their memory.

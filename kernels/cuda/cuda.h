@@ -83,9 +83,11 @@ typedef struct atedm_cuda_staging {
 #define ATEDM_CUDA_MAX_KEYS 64
 #define ATEDM_CUDA_MAX_GRAPHS 16
 #define ATEDM_CUDA_MAX_GRAPH_BYTES ((size_t)256 << 20)
+#define ATEDM_CUDA_GRAPH_PAUSE 256 // sequences that are not kept after one that no memory was for
 typedef struct atedm_cuda_graphs {
     struct atedm_cuda_graph *latest;
     bool off, capturing;
+    int pause; // sequences until they are kept again
 } atedm_cuda_graphs;
 
 // A stream's second queue: aside.c.

@@ -70,16 +70,20 @@ bool atedm_cuda_graphs_release(atedm_cuda_stream *s)
     return true;
 }
 
-// No graphs any more. Why is kept for whoever asks: what the stream says, or else the error.
+// No graphs any more; where there was only no memory for one, not for a while, since others may
+// give theirs back. Why is kept for whoever asks: what the stream says, or else the error.
 static void refuse(atedm_cuda_stream *s, cudaError_t error, const char *what)
 {
-    s->graphs.off = true;
+    bool is_full = error == cudaErrorMemoryAllocation && !s->head.status;
+    s->graphs.off = !is_full;
+    s->graphs.pause = is_full ? ATEDM_CUDA_GRAPH_PAUSE : 0;
     if (!s->head.status)
         atedm_cuda_check(&s->head, error, what);
     s->head.status = ATEDM_OK;
     (void)cudaGetLastError(); // is not for the next call to find
     snprintf(s->head.repeats.refusal, sizeof s->head.repeats.refusal,
-             "goes on without CUDA graphs: %.400s", s->head.error.message);
+             "goes on without CUDA graphs%s: %.400s", is_full ? " for now" : "",
+             s->head.error.message);
     free_from(s, &s->graphs.latest);
 }
 
@@ -218,19 +222,27 @@ static bool launch(atedm_cuda_stream *s, const atedm_cuda_graph *g)
     return false;
 }
 
+static bool is_pausing(atedm_cuda_stream *s)
+{
+    return s->graphs.off || (s->graphs.pause > 0 && s->graphs.pause--);
+}
+
 void atedm_cuda_stream_repeat(atedm_stream *head, const void *key, size_t key_bytes,
                               atedm_enqueue_fn enqueue, void *user)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     const atedm_op_counts before = head->counts;
-    atedm_cuda_graph *g = s->graphs.off ? NULL : find(s, key, key_bytes);
+    atedm_cuda_graph *g = is_pausing(s) ? NULL : find(s, key, key_bytes);
     if (g && g->graph && launch(s, g)) {
         atedm_op_counts_add(&head->counts, &g->counts);
         head->repeats.replayed++;
         return;
     }
-    if (g && !s->graphs.off && capture(s, g, enqueue, user) && launch(s, g)) {
+    // After a launch that failed there is no g any more.
+    bool is_kept = g && !s->graphs.off && !s->graphs.pause;
+    if (is_kept && capture(s, g, enqueue, user) && launch(s, g)) {
         head->repeats.recorded++;
+        head->repeats.refusal[0] = '\0';
         return;
     }
     head->counts = before;

@@ -13,6 +13,7 @@
 // As in kernels/cuda/cuda.h.
 #define MAX_KEYS 64
 #define MAX_GRAPHS 16
+#define PAUSE 256 // ATEDM_CUDA_GRAPH_PAUSE
 
 // ---- sequences of few operations
 
@@ -330,6 +331,31 @@ Test(cuda_graphs, refused)
         expect_refused(&q, i < 3 ? "capturing a graph" : "launching a graph");
         close_sequence(&q);
     }
+}
+
+// Others may give memory back.
+Test(cuda_graphs, no_memory_for_now)
+{
+    sequence q = open_sequence("cuda");
+    for (int i = 0; i < 3; i++)
+        repeat(&q, 0);
+    expect_figures(&q, 1, 1, 1, 0);
+    setenv("ATEDM_EMULATED_REFUSE", "instantiate", 1);
+    repeat(&q, 1);
+    repeat(&q, 1);
+    unsetenv("ATEDM_EMULATED_REFUSE");
+    expect_figures(&q, 3, 1, 1, 1); // graphs that are there have gone too
+    const char *refusal = atedm_stream_repeats(q.s)->refusal;
+    cr_expect(strstr(refusal, "for now: cuda: capturing a graph"), "%s", refusal);
+    for (int i = 0; i <= PAUSE; i++) // and one more: then it is new
+        repeat(&q, 1);
+    expect_figures(&q, 4 + PAUSE, 1, 1, 1);
+    repeat(&q, 1);
+    repeat(&q, 1);
+    expect_figures(&q, 4 + PAUSE, 2, 2, 1);
+    cr_expect_str_empty(atedm_stream_repeats(q.s)->refusal);
+    expect_x(&q, 8 + PAUSE);
+    close_sequence(&q);
 }
 
 // Graphs that are there go too.
