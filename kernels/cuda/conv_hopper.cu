@@ -150,10 +150,6 @@ template <class T> GPU_FN void unpack(uint32_t bits, float (&to)[2])
     to[0] = gpu_load(pair[0]);
     to[1] = gpu_load(pair[1]);
 }
-template <class T> GPU_FN uint32_t load_pair(const void *from, int64_t at)
-{
-    return *reinterpret_cast<const uint32_t *>(static_cast<const T *>(from) + at);
-}
 
 // The thread's pixels: element 0 of each in y, -1 where there is none.
 template <class S>
@@ -170,54 +166,90 @@ GPU_FN void find_pixels(const atedm_cuda_conv_hopper &a, const part &p, int work
     }
 }
 
-// Residuals may be what y has, so that nvcc keeps the order of loads and stores: they are loaded
-// for several eights of outputs before these are stored.
+// A thread has two outputs of each eight. In memory it sees to one eight of four, and its quad to
+// the four: whole sectors.
+constexpr int GROUP = 4;
+
+// Residuals of a group of eights, zeros where there are none.
+template <class T, class S>
+GPU_FN void load_residuals(const atedm_cuda_conv_hopper &a, const int64_t (&at)[S::products * 2],
+                           int own, uint32_t (&ret_words)[S::products * 2][GROUP])
+{
+#pragma unroll
+    for (int i = 0; i < S::products * 2; i++) {
+        uint4 words = {0, 0, 0, 0};
+        if (a.residual && at[i] >= 0 && own < a.out)
+            words =
+                *reinterpret_cast<const uint4 *>(static_cast<const T *>(a.residual) + at[i] + own);
+        memcpy(ret_words[i], &words, sizeof words);
+    }
+}
+
+// What every pixel of the part gets: bias and time embedding of outputs `column` and the next one.
+template <class T>
+GPU_FN void load_added(const atedm_cuda_conv_hopper &a, const part &p, int column,
+                       float (&ret_added)[2])
+{
+    ret_added[0] = ret_added[1] = 0;
+    if (column >= a.out)
+        return;
+    if (a.channel_add)
+        unpack<T>(*reinterpret_cast<const uint32_t *>(static_cast<const T *>(a.channel_add) +
+                                                      (int64_t)p.sample * a.out + column),
+                  ret_added);
+    if (a.bias) {
+        ret_added[0] += a.bias[column];
+        ret_added[1] += a.bias[column + 1];
+    }
+}
+
+// Residuals may be what y has, so that nvcc keeps the order of loads and stores: those of the next
+// group are loaded before this one is stored.
 template <class T, class S>
 GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, const sums<S> &r)
 {
-    constexpr int eights = S::outputs / 8, some = eights / 4, rows = S::products * 2;
+    constexpr int eights = S::outputs / 8, rows = S::products * 2;
+    static_assert(eights % GROUP == 0, "whole groups");
     int64_t at[rows];
     find_pixels<S>(a, p, worker, at);
-    int output = p.output + (int)threadIdx.x % 4 * 2;
+    int lane = (int)threadIdx.x % 4, own = p.output + lane * 8;
+    uint32_t next[rows][GROUP];
+    load_residuals<T, S>(a, at, own, next);
 #pragma unroll
-    for (int first = 0; first < eights; first += some) {
-        uint32_t residual[some][rows] = {};
+    for (int first = 0; first < eights; first += GROUP, own += GROUP * 8) {
+        uint32_t words[rows][GROUP];
+        memcpy(words, next, sizeof words);
+        if (first + GROUP < eights)
+            load_residuals<T, S>(a, at, own + GROUP * 8, next);
 #pragma unroll
-        for (int n = 0; n < some; n++)
+        for (int i = 0; i < rows && a.residual; i++)
+            gpu_quad_transpose(words[i]);
 #pragma unroll
-            for (int i = 0; i < rows; i++)
-                if (a.residual && at[i] >= 0 && output + (first + n) * 8 < a.out)
-                    residual[n][i] = load_pair<T>(a.residual, at[i] + output + (first + n) * 8);
-#pragma unroll
-        for (int n = 0; n < some; n++) {
-            int column = output + (first + n) * 8;
-            if (column >= a.out)
-                continue;
-            float bias[2] = {}, added[2] = {};
-            if (a.bias) {
-                bias[0] = a.bias[column];
-                bias[1] = a.bias[column + 1];
-            }
-            if (a.channel_add)
-                unpack<T>(load_pair<T>(a.channel_add, (int64_t)p.sample * a.out + column), added);
+        for (int n = 0; n < GROUP; n++) {
+            float added[2], more[2], v[2];
+            load_added<T>(a, p, p.output + (first + n) * 8 + lane * 2, added);
 #pragma unroll
             for (int i = 0; i < rows; i++) {
-                float more[2], v[2];
-                unpack<T>(residual[n][i], more);
+                unpack<T>(words[i][n], more);
 #pragma unroll
                 for (int e = 0; e < 2; e++)
-                    v[e] = r.d[i / 2][first + n][i % 2 * 2 + e] + bias[e] + added[e] + more[e];
-                if (at[i] >= 0)
-                    *reinterpret_cast<uint32_t *>(static_cast<T *>(a.y) + at[i] + column) =
-                        gpu_pack(T(), v[0], v[1]);
+                    v[e] = r.d[i / 2][first + n][i % 2 * 2 + e] + added[e] + more[e];
+                words[i][n] = gpu_pack(T(), v[0], v[1]);
             }
+        }
+#pragma unroll
+        for (int i = 0; i < rows; i++) {
+            gpu_quad_transpose(words[i]);
+            if (at[i] >= 0 && own < a.out)
+                gpu_store_16(static_cast<T *>(a.y) + at[i] + own,
+                             {words[i][0], words[i][1], words[i][2], words[i][3]});
         }
     }
 }
 
 template <class T, class S> GPU_FN void work(const atedm_cuda_conv_hopper &a, tiles<T, S> &t)
 {
-    int worker = (int)threadIdx.x / GPU_WARPGROUP - 1;
+    int worker = gpu_uniform((int)threadIdx.x / GPU_WARPGROUP) - 1;
     gpu_ring<S::slabs> slab;
     gpu_ring<S::weights> weight;
     for (int number = blockIdx.x; number < a.parts; number += (int)gridDim.x) {

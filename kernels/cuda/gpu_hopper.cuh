@@ -380,6 +380,22 @@ GPU_FN int gpu_uniform(int x)
     return __shfl_sync(0xffffffffu, x, 0);
 }
 
+// Lane i of each four lanes gives its word j for word i of lane j.
+GPU_FN void gpu_quad_transpose(uint32_t (&words)[4])
+{
+#pragma unroll
+    for (int step = 1; step <= 2; step *= 2) {
+        bool high = threadIdx.x & step;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            int low_word = step == 1 ? 2 * k : k;
+            uint32_t &low = words[low_word], &other = words[low_word + step];
+            uint32_t got = __shfl_xor_sync(0xffffffffu, high ? low : other, step);
+            (high ? low : other) = got;
+        }
+    }
+}
+
 // The next stage of N, in turn, and the parity of the phase in which it is used.
 template <int N> struct gpu_ring {
     int stage = 0;

@@ -65,10 +65,10 @@ static bool is_mostly_inside(const atedm_cuda_conv_call *conv)
 // Decided by the layer and the image's size, whatever the number of samples.
 static bool is_taken(const atedm_cuda_conv_call *conv)
 {
-    uintptr_t pairs = (uintptr_t)conv->y | (uintptr_t)conv->residual | (uintptr_t)conv->channel_add;
+    uintptr_t rows = (uintptr_t)conv->x | (uintptr_t)conv->y | (uintptr_t)conv->residual;
     return conv->stride == 1 && conv->in % ATEDM_CUDA_HOPPER_CHANNELS == 0 && conv->out % 8 == 0 &&
            conv->out >= ATEDM_CUDA_HOPPER_FEW_OUTPUTS && conv->activation == ATEDM_ACT_NONE &&
-           (uintptr_t)conv->x % 16 == 0 && pairs % 4 == 0 && is_mostly_inside(conv);
+           rows % 16 == 0 && (uintptr_t)conv->channel_add % 4 == 0 && is_mostly_inside(conv);
 }
 
 static bool encode_conv(const atedm_cuda_hopper *hopper, atedm_dtype act,
