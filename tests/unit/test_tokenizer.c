@@ -424,3 +424,27 @@ Test(tokenizer, limits_of_files_and_special_tokens)
                        err.message);
     cr_assert_null(t);
 }
+
+Test(tokenizer, most_tokens_of_a_vocabulary)
+{
+    const int most = ATEDM_TOKENIZER_MAX_VOCAB;
+    char *vocab = malloc(24 * ((size_t)most + 1) + sizeof SMALL_VOCAB);
+    cr_assert_not_null(vocab);
+    for (int tokens = most; tokens <= most + 1; tokens++) {
+        atedm_tokenizer *t = NULL;
+        size_t v = (size_t)sprintf(vocab, "%s", SMALL_VOCAB) - 1; // over the closing brace
+        for (int i = 8; i < tokens; i++)
+            v += (size_t)sprintf(vocab + v, ",\"%X\":%d", (unsigned)i, i);
+        strcpy(vocab + v, "}");
+        write_small();
+        write_text("vocab.json", vocab);
+        cr_assert_eq(atedm_tokenizer_open(dir, &t, &err),
+                     tokens > most ? ATEDM_ERR_FORMAT : ATEDM_OK, "%s", err.message);
+        if (tokens == most)
+            cr_assert_eq(atedm_tokenizer_vocab_size(t), most);
+        else
+            cr_assert_not_null(strstr(err.message, "1000001 tokens, not 1..1000000"));
+        atedm_tokenizer_close(t);
+    }
+    free(vocab);
+}
