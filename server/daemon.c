@@ -5,9 +5,10 @@
 #include "server/admit.h"
 #include "server/authorize.h"
 #include "server/certificate.h"
+#include "server/gauges.h"
 #include "server/listen.h"
-#include "server/problem.h"
 #include "server/process.h"
+#include "server/refuse.h"
 #include "server/reload.h"
 #include "server/routes.h"
 #include "server/store_path.h"
@@ -199,62 +200,6 @@ static void on_starved(void *app, int why)
               atedm_log_text("error", strerror(why)));
 }
 
-static atedm_response refuse(void *app, const atedm_exchange *x, atedm_refusal refusal)
-{
-    const atedm_daemon *d = app;
-    const char *id = atedm_exchange_id(x);
-    atedm_response response;
-    switch (refusal) {
-    case ATEDM_REFUSE_NOT_FOUND:
-        return atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "no such path");
-    case ATEDM_REFUSE_METHOD:
-        response = atedm_problem_response(ATEDM_PROBLEM_METHOD, id, "allowed: %s",
-                                          atedm_exchange_allowed(x));
-        atedm_response_header(&response, "Allow", "%s", atedm_exchange_allowed(x));
-        return response;
-    case ATEDM_REFUSE_TOO_LARGE:
-        return atedm_problem_response(ATEDM_PROBLEM_TOO_LARGE, id, "more than %" PRId64 " bytes",
-                                      d->config->max_body_bytes);
-    case ATEDM_REFUSE_MEDIA_TYPE:
-        return atedm_problem_response(ATEDM_PROBLEM_MEDIA_TYPE, id,
-                                      "send Content-Type: application/json (in UTF-8)");
-    case ATEDM_REFUSE_NO_KEY:
-    case ATEDM_REFUSE_UNKNOWN_KEY:
-    case ATEDM_REFUSE_DISABLED_KEY:
-    case ATEDM_REFUSE_EXPIRED_KEY:
-        return atedm_authorize_refuse(x, refusal);
-    case ATEDM_REFUSE_INTERNAL:
-        break;
-    }
-    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
-}
-
-// ---- for handlers
-
-atedm_response atedm_daemon_refuse_busy(atedm_daemon *d, const char *id, bool queue_full)
-{
-    atedm_response response;
-    if (d->draining)
-        response = atedm_problem_response(ATEDM_PROBLEM_DRAINING, id, "no more requests are taken");
-    else if (queue_full)
-        response =
-            atedm_problem_response(ATEDM_PROBLEM_QUEUE_FULL, id,
-                                   "%" PRId64 " requests wait already", d->config->queue_limit);
-    else
-        response =
-            atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id, "the model is being loaded");
-    atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
-    return response;
-}
-
-atedm_response atedm_daemon_refuse_storage(atedm_daemon *d, const char *id)
-{
-    atedm_response response = atedm_problem_response(
-        ATEDM_PROBLEM_STORAGE, id, "the job store is out of order; the log says more");
-    atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
-    return response;
-}
-
 void atedm_daemon_take_settings(atedm_daemon *d, const atedm_settings *settings)
 {
     d->limits = settings->limits;
@@ -262,32 +207,6 @@ void atedm_daemon_take_settings(atedm_daemon *d, const atedm_settings *settings)
     atedm_clients_replace(d->clients, settings->keys, atedm_clock_monotonic());
     if (settings->tls)
         atedm_certificate_take(d, settings->tls);
-}
-
-void atedm_daemon_measure(atedm_daemon *d)
-{
-    atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
-    atedm_process process = atedm_process_read();
-    const struct {
-        atedm_metric metric;
-        double value;
-    } gauges[] = {
-        {ATEDM_METRIC_QUEUE_DEPTH, (double)state.depth},
-        {ATEDM_METRIC_QUEUE_FLOPS, (double)state.queue_flops},
-        {ATEDM_METRIC_QUEUE_OLDEST, atedm_dispatch_oldest_wait(d->dispatch)},
-        {ATEDM_METRIC_ACTIVE_REQUESTS, (double)state.active},
-        {ATEDM_METRIC_PROCESS_CPU_SECONDS, process.cpu_seconds},
-        {ATEDM_METRIC_PROCESS_OPEN_FDS, process.open_fds},
-        {ATEDM_METRIC_PROCESS_MAX_FDS, process.max_fds},
-        {ATEDM_METRIC_PROCESS_VIRTUAL_MEMORY, process.virtual_bytes},
-        {ATEDM_METRIC_PROCESS_RESIDENT_MEMORY, process.resident_bytes},
-    };
-    for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++)
-        atedm_metrics_set(d->metrics, gauges[i].metric, gauges[i].value, ATEDM_NO_LABELS);
-    atedm_worker_state worker;
-    for (size_t i = 0; atedm_dispatch_get_worker(d->dispatch, i, &worker); i++)
-        atedm_metrics_set(d->metrics, ATEDM_METRIC_DEVICE_MEMORY, (double)worker.device_memory,
-                          ATEDM_LABELS(worker.device));
 }
 
 // ---- starting
@@ -386,7 +305,7 @@ static atedm_status start_http(atedm_daemon *d, const atedm_listeners *take_list
             .connection_timeout_s = d->config->connection_timeout_s,
             .app = d,
             .authorize = atedm_authorize,
-            .refuse = refuse,
+            .refuse = atedm_refuse_exchange,
             .answered = on_answered,
             .idle = check_drained,
             .message = on_http_message,
@@ -413,32 +332,6 @@ static void start_handles(atedm_daemon *d)
     uv_signal_start(&d->sigterm, on_signal, SIGTERM);
     uv_signal_start(&d->sigint, on_signal, SIGINT);
     uv_signal_start(&d->sighup, on_hangup_signal, SIGHUP);
-}
-
-// Metrics that are there from the start, so that a first look finds them.
-static void start_metrics(atedm_daemon *d)
-{
-    atedm_worker_state worker;
-    for (size_t i = 0; atedm_dispatch_get_worker(d->dispatch, i, &worker); i++) {
-        set_up(d, worker.device, false);
-        atedm_metrics_count(d->metrics, ATEDM_METRIC_WORKER_RESTARTS, 0,
-                            ATEDM_LABELS(worker.device));
-    }
-    atedm_metrics_set(d->metrics, ATEDM_METRIC_BUILD_INFO, 1, ATEDM_LABELS(ATEDM_VERSION));
-    atedm_metrics_set(d->metrics, ATEDM_METRIC_PROCESS_START_TIME, atedm_process_read().start_time,
-                      ATEDM_NO_LABELS);
-    const char *const reasons[] = {"full",     "draining", "deadline", "client_gone",
-                                   "canceled", "storage",  "rate",     "quota"};
-    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-        atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
-    atedm_jobs_start_metrics(d->metrics);
-    // A rate sees no first failure where its series begins with it.
-    const char *const routes[] = {"/generate", "/v1/generate"};
-    const char *const codes[] = {"200", "202", "500", "503", "504"};
-    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-        for (size_t k = 0; k < sizeof codes / sizeof *codes; k++)
-            atedm_metrics_count(d->metrics, ATEDM_METRIC_REQUESTS, 0,
-                                ATEDM_LABELS(routes[i], codes[k]));
 }
 
 // Closes what was started and lets the loop see to it.
@@ -515,7 +408,7 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
     if (status) {
         d.exit_status = fail("", &err, EXIT_FAILED);
     } else {
-        start_metrics(&d);
+        atedm_gauges_start(&d);
         for (size_t i = 0; i < listeners.count; i++)
             printf("atedmd listening on %s\n", listeners.items[i].url);
         fflush(stdout);

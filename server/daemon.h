@@ -61,15 +61,8 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config);
 // While it drains: sets the end to what drain_timeout_s says now.
 void atedm_daemon_limit_drain(atedm_daemon *daemon);
 
-// The answer while requests cannot be admitted: 503 with Retry-After.
-atedm_response atedm_daemon_refuse_storage(atedm_daemon *daemon, const char *id);
-atedm_response atedm_daemon_refuse_busy(atedm_daemon *daemon, const char *id, bool queue_full);
-
 // Puts what was made of a configuration into force; its keys and certificate are
 // taken.
 void atedm_daemon_take_settings(atedm_daemon *daemon, const atedm_settings *settings);
-
-// Brings the gauges up to date.
-void atedm_daemon_measure(atedm_daemon *daemon);
 
 #endif

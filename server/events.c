@@ -6,6 +6,7 @@
 #include "server/handlers.h"
 #include "server/job_json.h"
 #include "server/problem.h"
+#include "server/refuse.h"
 #include "server/store_call.h"
 #include "server/text.h"
 
@@ -146,7 +147,7 @@ static void answer_ended(atedm_daemon *d, atedm_exchange *x, const void *context
     if (record->state != ATEDM_STORE_PENDING)
         start_stream(x, NULL, record);
     else // left to the next daemon, or there was no memory for it
-        atedm_exchange_respond(x, atedm_daemon_refuse_busy(d, atedm_exchange_id(x), false));
+        atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), false));
 }
 
 void atedm_handle_job_events(void *app, atedm_exchange *x)

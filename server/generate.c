@@ -4,6 +4,7 @@
 #include "server/answer.h"
 #include "server/handlers.h"
 #include "server/problem.h"
+#include "server/refuse.h"
 #include "server/submit.h"
 
 #include <jansson.h>
@@ -52,7 +53,7 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
         break;
     case ATEDM_JOB_CUT_OFF:
         atedm_count_rejected(w->daemon, "draining");
-        response = atedm_daemon_refuse_busy(w->daemon, atedm_exchange_id(w->exchange), false);
+        response = atedm_refuse_busy(w->daemon, atedm_exchange_id(w->exchange), false);
         break;
     case ATEDM_JOB_FAILED:
     default:
@@ -104,7 +105,7 @@ void atedm_handle_generate(void *app, atedm_exchange *x)
     if (d->draining) {
         atedm_count_rejected(d, "draining");
         atedm_job_destroy(job);
-        atedm_exchange_respond(x, atedm_daemon_refuse_busy(d, atedm_exchange_id(x), false));
+        atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), false));
     } else if (atedm_has_idempotency_key(x)) {
         atedm_submit_keyed(d, x, job, body);
     } else if (!atedm_admit_count(d, x, job)) { // and answered

@@ -3,6 +3,7 @@
 
 #include "server/authorize.h"
 #include "server/problem.h"
+#include "server/refuse.h"
 
 #include <stdlib.h>
 
@@ -58,7 +59,7 @@ void atedm_store_call_back(void *user, atedm_store_result *result)
     if (result->status) {
         ATEDM_LOG(&call.daemon->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
                   atedm_log_text("error", result->error.message));
-        atedm_exchange_respond(x, atedm_daemon_refuse_storage(call.daemon, id));
+        atedm_exchange_respond(x, atedm_refuse_storage(call.daemon, id));
     } else if (call.one_job && !is_there(&call, result)) {
         atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id,
                                                          "there is no such job (any more)"));

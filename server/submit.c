@@ -5,6 +5,7 @@
 #include "server/answer.h"
 #include "server/job_json.h"
 #include "server/problem.h"
+#include "server/refuse.h"
 #include "server/settings.h"
 #include "server/store_call.h"
 
@@ -21,27 +22,6 @@ typedef struct waiter {
     bool async, keyed;
     atedm_response_format format;
 } waiter;
-
-void atedm_count_rejected(const atedm_daemon *d, const char *reason)
-{
-    atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 1, ATEDM_LABELS(reason));
-}
-
-atedm_response atedm_refuse_submission(atedm_daemon *d, const atedm_exchange *x,
-                                       const atedm_job *job, atedm_status status)
-{
-    const char *id = atedm_exchange_id(x);
-    if (status == ATEDM_ERR_LIMIT) {
-        atedm_count_rejected(d, "full");
-        return atedm_daemon_refuse_busy(d, id, true);
-    }
-    if (status == ATEDM_ERR_CANCELED) {
-        atedm_count_rejected(d, "deadline");
-        return atedm_problem_response(ATEDM_PROBLEM_DEADLINE, id, "cannot be done within %g s",
-                                      job->request.deadline_s);
-    }
-    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
-}
 
 // ---- what the headers ask for
 
@@ -146,7 +126,7 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
     const char *id = atedm_exchange_id(x);
     atedm_exchange_respond(
         x, record->state == ATEDM_STORE_PENDING
-               ? atedm_daemon_refuse_busy(d, id, false)
+               ? atedm_refuse_busy(d, id, false)
                : ended_answer(id, record, result->images, *(const atedm_response_format *)format));
 }
 
@@ -166,11 +146,11 @@ static void on_event(void *user, const atedm_live *live, atedm_job_event event)
         return;
     case ATEDM_JOB_REFUSED:
         atedm_count_rejected(w->daemon, "storage");
-        respond(w, atedm_daemon_refuse_storage(w->daemon, id));
+        respond(w, atedm_refuse_storage(w->daemon, id));
         return;
     case ATEDM_JOB_LEFT:
     default:
-        respond(w, atedm_daemon_refuse_busy(w->daemon, id, false));
+        respond(w, atedm_refuse_busy(w->daemon, id, false));
         return;
     }
 }
@@ -323,7 +303,7 @@ static void submit_unknown(lookup *l)
     if (d->draining) {
         atedm_count_rejected(d, "draining");
         atedm_exchange_respond(l->exchange,
-                               atedm_daemon_refuse_busy(d, atedm_exchange_id(l->exchange), false));
+                               atedm_refuse_busy(d, atedm_exchange_id(l->exchange), false));
     } else if (atedm_admit_count(d, l->exchange, l->job)) {
         submit_new(d, l->exchange, l->job, l->body, l->sent);
         l->job = NULL;
@@ -344,7 +324,7 @@ static void on_found(void *user, atedm_store_result *result)
                   atedm_log_text("id", atedm_exchange_id(x)),
                   atedm_log_text("error", result->error.message));
         atedm_count_rejected(d, "storage");
-        atedm_exchange_respond(x, atedm_daemon_refuse_storage(d, atedm_exchange_id(x)));
+        atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x)));
     } else if (x && result->n_jobs) {
         follow_stored(l, &result->jobs[0]);
     } else if (x) {

@@ -21,9 +21,4 @@ bool atedm_is_for_store(const atedm_exchange *exchange, const atedm_request *req
 void atedm_submit_stored(atedm_daemon *daemon, atedm_exchange *exchange, atedm_job *take_job,
                          json_t *body);
 
-// The answer where atedm_dispatch_submit failed.
-atedm_response atedm_refuse_submission(atedm_daemon *daemon, const atedm_exchange *exchange,
-                                       const atedm_job *job, atedm_status status);
-void atedm_count_rejected(const atedm_daemon *daemon, const char *reason);
-
 #endif

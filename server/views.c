@@ -1,6 +1,7 @@
 // The metrics, three ways: GET /metrics for Prometheus, /metrics/flops and /metrics/latency as JSON
 // for people and scripts.
 #include "server/daemon.h"
+#include "server/gauges.h"
 #include "server/handlers.h"
 #include "server/problem.h"
 
@@ -12,7 +13,7 @@
 void atedm_handle_metrics(void *app, atedm_exchange *x)
 {
     atedm_daemon *d = app;
-    atedm_daemon_measure(d);
+    atedm_gauges_measure(d);
     atedm_buffer text;
     atedm_buffer_init(&text, ATEDM_METRICS_TEXT_MAX);
     if (atedm_metrics_render(d->metrics, &text)) {

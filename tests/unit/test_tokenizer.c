@@ -435,7 +435,7 @@ Test(tokenizer, most_tokens_of_a_vocabulary)
         size_t v = (size_t)sprintf(vocab, "%s", SMALL_VOCAB) - 1; // over the closing brace
         for (int i = 8; i < tokens; i++)
             v += (size_t)sprintf(vocab + v, ",\"%X\":%d", (unsigned)i, i);
-        strcpy(vocab + v, "}");
+        memcpy(vocab + v, "}", 2);
         write_small();
         write_text("vocab.json", vocab);
         cr_assert_eq(atedm_tokenizer_open(dir, &t, &err),

@@ -1,0 +1,82 @@
+// Answers to what is not taken: see refuse.h.
+#include "server/refuse.h"
+
+#include "server/authorize.h"
+#include "server/problem.h"
+
+#include <inttypes.h>
+
+atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_refusal refusal)
+{
+    const atedm_daemon *d = app;
+    const char *id = atedm_exchange_id(x);
+    atedm_response response;
+    switch (refusal) {
+    case ATEDM_REFUSE_NOT_FOUND:
+        return atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "no such path");
+    case ATEDM_REFUSE_METHOD:
+        response = atedm_problem_response(ATEDM_PROBLEM_METHOD, id, "allowed: %s",
+                                          atedm_exchange_allowed(x));
+        atedm_response_header(&response, "Allow", "%s", atedm_exchange_allowed(x));
+        return response;
+    case ATEDM_REFUSE_TOO_LARGE:
+        return atedm_problem_response(ATEDM_PROBLEM_TOO_LARGE, id, "more than %" PRId64 " bytes",
+                                      d->config->max_body_bytes);
+    case ATEDM_REFUSE_MEDIA_TYPE:
+        return atedm_problem_response(ATEDM_PROBLEM_MEDIA_TYPE, id,
+                                      "send Content-Type: application/json (in UTF-8)");
+    case ATEDM_REFUSE_NO_KEY:
+    case ATEDM_REFUSE_UNKNOWN_KEY:
+    case ATEDM_REFUSE_DISABLED_KEY:
+    case ATEDM_REFUSE_EXPIRED_KEY:
+        return atedm_authorize_refuse(x, refusal);
+    case ATEDM_REFUSE_INTERNAL:
+        break;
+    }
+    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
+}
+
+atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, bool queue_full)
+{
+    atedm_response response;
+    if (d->draining)
+        response = atedm_problem_response(ATEDM_PROBLEM_DRAINING, id, "no more requests are taken");
+    else if (queue_full)
+        response =
+            atedm_problem_response(ATEDM_PROBLEM_QUEUE_FULL, id,
+                                   "%" PRId64 " requests wait already", d->config->queue_limit);
+    else
+        response =
+            atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id, "the model is being loaded");
+    atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
+    return response;
+}
+
+atedm_response atedm_refuse_storage(atedm_daemon *d, const char *id)
+{
+    atedm_response response = atedm_problem_response(
+        ATEDM_PROBLEM_STORAGE, id, "the job store is out of order; the log says more");
+    atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
+    return response;
+}
+
+void atedm_count_rejected(const atedm_daemon *d, const char *reason)
+{
+    atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 1, ATEDM_LABELS(reason));
+}
+
+atedm_response atedm_refuse_submission(atedm_daemon *d, const atedm_exchange *x,
+                                       const atedm_job *job, atedm_status status)
+{
+    const char *id = atedm_exchange_id(x);
+    if (status == ATEDM_ERR_LIMIT) {
+        atedm_count_rejected(d, "full");
+        return atedm_refuse_busy(d, id, true);
+    }
+    if (status == ATEDM_ERR_CANCELED) {
+        atedm_count_rejected(d, "deadline");
+        return atedm_problem_response(ATEDM_PROBLEM_DEADLINE, id, "cannot be done within %g s",
+                                      job->request.deadline_s);
+    }
+    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
+}
