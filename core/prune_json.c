@@ -32,21 +32,6 @@ static void wrong(const scope *s, const char *key, const char *format, ...)
     atedm_field_errors_add(s->errors, pointer, "%s", detail);
 }
 
-// `name` as a part of a JSON pointer (RFC 6901, section 3).
-static void escape(const char *name, char *ret_text, size_t size)
-{
-    size_t used = 0;
-    for (; *name && used + 3 < size; name++) {
-        if (*name == '~' || *name == '/') {
-            ret_text[used++] = '~';
-            ret_text[used++] = *name == '~' ? '0' : '1';
-        } else {
-            ret_text[used++] = *name;
-        }
-    }
-    ret_text[used] = '\0';
-}
-
 static void refuse_unknown(const scope *s, const char *const *known, size_t n_known)
 {
     const char *key = NULL;
@@ -58,9 +43,7 @@ static void refuse_unknown(const scope *s, const char *const *known, size_t n_kn
             i++;
         if (i < n_known)
             continue;
-        char escaped[2 * sizeof s->errors->items[0].pointer];
-        escape(key, escaped, sizeof escaped);
-        wrong(s, escaped, "is not a known field");
+        atedm_field_errors_add_unknown(s->errors, s->pointer, key);
     }
 }
 

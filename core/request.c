@@ -71,6 +71,23 @@ void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, con
     clean(error->detail, wanted >= (int)sizeof error->detail);
 }
 
+void atedm_field_errors_add_unknown(atedm_field_errors *errors, const char *pointer,
+                                    const char *key)
+{
+    char whole[2 * sizeof errors->items[0].pointer]; // so that what is cut is seen to be
+    size_t used = strnlen(pointer, sizeof errors->items[0].pointer);
+    memcpy(whole, pointer, used);
+    whole[used++] = '/';
+    for (; *key && used + 3 < sizeof whole; key++) {
+        bool is_escaped = *key == '~' || *key == '/';
+        whole[used++] = is_escaped ? '~' : *key;
+        if (is_escaped)
+            whole[used++] = *key == '~' ? '0' : '1';
+    }
+    whole[used] = '\0';
+    atedm_field_errors_add(errors, whole, "is not a known field");
+}
+
 // ---- validation
 
 static void check_text(const char *text, const char *pointer, size_t min,

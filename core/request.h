@@ -56,6 +56,9 @@ typedef struct atedm_field_errors {
 // Both texts are valid UTF-8, whatever they quote, and cut where they do not fit.
 void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, const char *format,
                             ...) ATEDM_PRINTF(3, 4);
+// That `key` of the object at `pointer` is not a known field; escaped (RFC 6901, section 3).
+void atedm_field_errors_add_unknown(atedm_field_errors *errors, const char *pointer,
+                                    const char *key);
 
 // What the model and the operator allow.
 typedef struct atedm_request_limits {

@@ -182,22 +182,6 @@ static const field fields[] = {
 };
 #define N_FIELDS (sizeof fields / sizeof *fields)
 
-// `key` as a JSON pointer (RFC 6901): what does not fit is cut.
-static void make_pointer(const char *key, char *ret_pointer, size_t size)
-{
-    size_t used = 0;
-    ret_pointer[used++] = '/';
-    for (; *key && used + 3 < size; key++) {
-        if (*key == '~' || *key == '/') {
-            ret_pointer[used++] = '~';
-            ret_pointer[used++] = *key == '~' ? '0' : '1';
-        } else {
-            ret_pointer[used++] = *key;
-        }
-    }
-    ret_pointer[used] = '\0';
-}
-
 static void refuse_unknown(reader *r)
 {
     const char *key;
@@ -209,9 +193,7 @@ static void refuse_unknown(reader *r)
             i++;
         if (i < N_FIELDS)
             continue;
-        char pointer[2 * sizeof r->errors->items[0].pointer];
-        make_pointer(key, pointer, sizeof pointer);
-        atedm_field_errors_add(r->errors, pointer, "is not a known field");
+        atedm_field_errors_add_unknown(r->errors, "", key);
     }
 }
 
@@ -253,7 +235,7 @@ atedm_status atedm_generate_json_read(const json_t *body, const atedm_request_li
     for (size_t i = 0; i < N_FIELDS; i++) {
         const json_t *value = json_object_get(body, fields[i].name);
         char pointer[64];
-        make_pointer(fields[i].name, pointer, sizeof pointer);
+        snprintf(pointer, sizeof pointer, "/%s", fields[i].name);
         if (value)
             fields[i].read(&r, pointer, value);
     }
