@@ -61,9 +61,12 @@ static bool authorize(atedm_exchange *x)
 }
 
 // Finds out from the headers who answers, or why nobody does.
-static void dispatch(atedm_exchange *x)
+static void dispatch(atedm_exchange *x, const char *version)
 {
     const atedm_http_options *options = &x->http->options;
+    x->refusal = ATEDM_REFUSE_FRAMING;
+    if (!atedm_framing_is_clear(x->connection, version))
+        return;
     x->route = atedm_route_find(options->routes, x->path, x->parameters);
     uint64_t promised = promised_body(x);
     bool post = strcmp(x->method, MHD_HTTP_METHOD_POST) == 0;
@@ -84,7 +87,7 @@ static void dispatch(atedm_exchange *x)
 }
 
 static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *connection,
-                                       const char *method, const char *path)
+                                       const char *method, const char *path, const char *version)
 {
     atedm_exchange *x = calloc(1, sizeof *x);
     if (!x)
@@ -97,7 +100,7 @@ static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *
     snprintf(x->method, sizeof x->method, "%s", method);
     snprintf(x->path, sizeof x->path, "%s", path);
     atedm_buffer_init(&x->body, http->options.max_body);
-    dispatch(x);
+    dispatch(x, version);
     http->open++;
     return x;
 }
@@ -134,6 +137,12 @@ static void exchange_destroy(atedm_exchange *x)
         http->options.idle(http->options.app);
 }
 
+// What follows on its connection may be anything.
+static bool is_unclear(const atedm_exchange *x)
+{
+    return !x->handler && x->refusal == ATEDM_REFUSE_FRAMING;
+}
+
 // Hands the answer to libmicrohttpd.
 static enum MHD_Result answer(atedm_exchange *x)
 {
@@ -151,7 +160,7 @@ static enum MHD_Result answer(atedm_exchange *x)
         result = MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
     if (result == MHD_YES)
         result = MHD_add_response_header(response, "X-Request-Id", x->id);
-    if (result == MHD_YES && x->http->quiesced)
+    if (result == MHD_YES && (x->http->quiesced || is_unclear(x)))
         result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     if (result == MHD_YES) {
         x->answered = true;
@@ -191,9 +200,9 @@ void atedm_exchange_resume(atedm_exchange *x)
 }
 
 // The headers are in. A refusal goes out at once where no body follows it, or where the client
-// waits to be asked for the body or promises more than anybody wants to throw away; else it waits
-// for the body's end, because closing a connection with unread data may destroy the answer on its
-// way.
+// waits to be asked for the body, promises more than anybody wants to throw away or does not say
+// clearly how much; else it waits for the body's end, because closing a connection with unread data
+// may destroy the answer on its way.
 static enum MHD_Result begin(atedm_exchange *x)
 {
     if (x->handler)
@@ -201,7 +210,7 @@ static enum MHD_Result begin(atedm_exchange *x)
     uint64_t promised = promised_body(x);
     bool waits = atedm_exchange_header(x, MHD_HTTP_HEADER_EXPECT) != NULL;
     bool endless = promised != UINT64_MAX && promised > ATEDM_HTTP_DISCARD_MAX;
-    if (!waits && !endless)
+    if (!waits && !endless && !is_unclear(x))
         return MHD_YES;
     x->handled = true;
     refuse(x);
@@ -250,7 +259,7 @@ enum MHD_Result atedm_http_on_request(void *user, struct MHD_Connection *connect
 {
     atedm_exchange *x = *context;
     if (!x) {
-        x = exchange_create(user, connection, method, url);
+        x = exchange_create(user, connection, method, url, version);
         *context = x;
         return x ? begin(x) : MHD_NO;
     }

@@ -44,6 +44,7 @@ void atedm_response_header(atedm_response *response, const char *name, const cha
 
 // What is answered where no handler comes into play.
 typedef enum atedm_refusal {
+    ATEDM_REFUSE_FRAMING, // the connection is closed
     ATEDM_REFUSE_NOT_FOUND,
     ATEDM_REFUSE_METHOD,     // the answer has the header Allow
     ATEDM_REFUSE_TOO_LARGE,  // the body

@@ -63,6 +63,10 @@ struct atedm_exchange {
     void *gone_user;
 };
 
+// Whether headers leave no doubt where the request ends, and have one Host. http_framing.c says
+// why.
+bool atedm_framing_is_clear(struct MHD_Connection *connection, const char *version);
+
 // The route of a path, and what stands in it for each {name}; NULL where there is none.
 const atedm_route *atedm_route_find(const atedm_route *routes, const char *path,
                                     char ret_parameters[][ATEDM_ROUTE_PARAMETER_MAX]);

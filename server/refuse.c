@@ -12,6 +12,11 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_r
     const char *id = atedm_exchange_id(x);
     atedm_response response;
     switch (refusal) {
+    case ATEDM_REFUSE_FRAMING:
+        return atedm_problem_response(ATEDM_PROBLEM_QUERY, id,
+                                      "a request has one Host, one Content-Length or "
+                                      "Transfer-Encoding: chunked, and no space "
+                                      "before a colon");
     case ATEDM_REFUSE_NOT_FOUND:
         return atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "no such path");
     case ATEDM_REFUSE_METHOD:

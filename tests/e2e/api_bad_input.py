@@ -278,6 +278,35 @@ class BadInput(unittest.TestCase):
                 else:
                     self.assertEqual(line, b"")
 
+    def test_what_could_be_read_in_two_ways(self):
+        """Refused at once, with the connection, so that nothing behind it counts as another request."""
+        body = json.dumps(SMALL).encode()
+        head = b"POST /v1/estimate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        length, longer = (b"Content-Length: %d\r\n" % n for n in (len(body), len(body) + 20))
+        chunked, chunks = b"Transfer-Encoding: chunked\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        for data in (head + length + longer + b"\r\n" + body, head + longer + length + b"\r\n" + body,
+                     head + length + length + b"\r\n" + body, head + length + chunked + b"\r\n" + chunks,
+                     head + chunked + b"Content-Length: 4\r\n\r\n" + chunks, head + chunked + chunked + b"\r\n" + chunks,
+                     head + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + chunks, head + b"Transfer-Encoding: x\r\n\r\n" + chunks,
+                     head + length.replace(b":", b" :") + b"\r\n" + body, head + length.replace(b":", b"\t:") + b"\r\n" + body,
+                     head.replace(b"1.1", b"1.0") + chunked + b"\r\n" + chunks, b"GET /healthz HTTP/1.1\r\n\r\n",
+                     b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
+            with self.subTest(data), self.daemon.connect() as s:
+                s.sendall(data + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = read_response(s)
+                self.assertEqual(self.check_problem(answer, 400, "query")["detail"],
+                                 "a request has one Host, one Content-Length or Transfer-Encoding: chunked, and no space before a colon")
+                self.assertEqual(answer.headers["Connection"], "close")
+                try:
+                    self.assertEqual(s.recv(1), b"")
+                except ConnectionResetError:
+                    pass
+        for data in (head + length + b"\r\n" + body, head + chunked.lower() + b"\r\n" + chunks,
+                     b"GET /healthz HTTP/1.0\r\n\r\n"):
+            with self.subTest(data), self.daemon.connect() as s:
+                s.sendall(data)
+                self.assertEqual(read_response(s).status, 200)
+
     def test_what_never_has_an_end_of_a_line(self):
         """Nobody knows yet that it is not HTTP: closed after the connection's timeout, without a word."""
         with Daemon(connection_timeout_s=1) as d:
