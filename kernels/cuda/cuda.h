@@ -44,6 +44,7 @@ typedef enum atedm_cuda_scratch {
     ATEDM_CUDA_SCRATCH_SUMS, // results in F32: products before their epilogue, statistics, scores
     ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's and cuDNN's
     ATEDM_CUDA_SCRATCH_ASIDE,     // in place of sums, of operations aside
+    ATEDM_CUDA_SCRATCH_PADDED,    // linear_padded.c's; none at the start
     ATEDM_CUDA_SCRATCH_COUNT,
 } atedm_cuda_scratch;
 

@@ -16,6 +16,12 @@ static size_t row_align(const void *p, size_t row_bytes)
     return bits & -bits;
 }
 
+// The algorithm is not for these operands; nothing has happened.
+static bool is_refusal(cublasStatus_t status)
+{
+    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+}
+
 static void multiply(atedm_cuda_stream *s, const atedm_cuda_weight *w, const atedm_cuda_plan *plan,
                      const atedm_linear_args *args, void *y)
 {
@@ -26,11 +32,13 @@ static void multiply(atedm_cuda_stream *s, const atedm_cuda_weight *w, const ate
                                           .y = y,
                                           .rows = args->rows};
     cublasStatus_t status = atedm_cuda_multiply(s, &plan->key, &plan->algo, &operands);
-    // Some are for certain numbers of rows only.
-    const atedm_cuda_plan *first = plan;
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED && plan->key.rows != ATEDM_CUDA_PLAN_ROWS &&
-        (first = atedm_cuda_plan_get(s, &plan->key, ATEDM_CUDA_PLAN_ROWS)))
+    // Some are for certain numbers of rows only. The first plan's has the same bits.
+    const atedm_cuda_plan *first =
+        is_refusal(status) ? atedm_cuda_plan_get(s, &plan->key, ATEDM_CUDA_PLAN_ROWS) : NULL;
+    if (first && first != plan)
         status = atedm_cuda_multiply(s, &first->key, &first->algo, &operands);
+    if (first && is_refusal(status))
+        status = atedm_cuda_multiply_padded(s, first, &operands);
     if (status) // where the device is lost, CUDA's own words are better
         atedm_cuda_check(&s->head, cudaGetLastError(), "linear");
     if (status)

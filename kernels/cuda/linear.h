@@ -1,6 +1,7 @@
 // cuBLASLt's algorithms for linear layers, which linear.c goes by: how they are chosen so that a
 // row's result does not depend on how many rows there are, and a product by one of them
-// (linear_plan.c); what they do when they are tried (linear_trial.c).
+// (linear_plan.c); rows that one does not take (linear_padded.c); what they do when they are tried
+// (linear_trial.c).
 #ifndef ATEDM_KERNELS_CUDA_LINEAR_H
 #define ATEDM_KERNELS_CUDA_LINEAR_H
 
@@ -51,6 +52,14 @@ int atedm_cuda_propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *ke
 // wait for the device. Not found: cuBLASLt has nothing. NULL after failing the stream.
 const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                            int64_t rows);
+
+// ---- linear_padded.c
+
+// The same product by a plan for ATEDM_CUDA_PLAN_ROWS rows, whose algorithm refuses the operands'
+// number of rows. May fail the stream as well.
+ATEDM_MUST_CHECK cublasStatus_t atedm_cuda_multiply_padded(atedm_cuda_stream *s,
+                                                           const atedm_cuda_plan *first,
+                                                           const atedm_cuda_operands *operands);
 
 // ---- linear_trial.c
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 using emulated::is_device;
 
@@ -125,6 +126,13 @@ template <class T> static bool take(T *to, const void *from, size_t bytes)
         return false;
     memcpy(to, from, bytes);
     return true;
+}
+
+// ATEDM_EMULATED_ROWS=N: algorithms take multiples of so many rows only, which are columns here.
+static int64_t columns_taken()
+{
+    const char *text = getenv("ATEDM_EMULATED_ROWS");
+    return text ? atoll(text) : 1;
 }
 
 static cublasStatus_t status_of(bool good)
@@ -251,7 +259,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     const void *operands[] = {a, b, c, d};
     for (int i = 0; i < 4; i++)
         if ((uintptr_t)operands[i] % algo->data[WORD_ALIGN_A + i])
-            return CUBLAS_STATUS_INVALID_VALUE;
+            return CUBLAS_STATUS_EXECUTION_FAILED;
+    if (ld->columns % columns_taken())
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)beta, 0, false};
     p.order = algo->data[WORD_ORDER];
     // As the real one's kernels for rows that are no whole vectors do.

@@ -372,6 +372,98 @@ Test(cuda, many_spans)
     cr_assert_arr_eq(right.gathered, value.gathered, sizeof right.gathered, "gather and add");
 }
 
+// ---- numbers of rows that cuBLASLt's algorithms refuse
+
+// More than twice as many rows as a plan's algorithm takes (ATEDM_CUDA_PLAN_ROWS).
+enum { MOST_ROWS = 2 * 1024 + 3, LAYER = 8 };
+
+typedef struct layer {
+    atedm_device *device;
+    atedm_stream *s;
+    atedm_weight *weight;
+    float *x, *y; // [device] [MOST_ROWS, LAYER]
+} layer;
+
+static layer open_layer(void)
+{
+    static float values[MOST_ROWS * LAYER];
+    for (int i = 0; i < MOST_ROWS * LAYER; i++)
+        values[i] = (float)(i * 37 % 101) / 50 - 1;
+    const atedm_host_tensor matrix = {values, ATEDM_F32, 2, {LAYER, LAYER}},
+                            vector = {values + 7, ATEDM_F32, 1, {LAYER}};
+    layer l = {.device = open_device("cuda")};
+    l.s = open_stream(l.device, ATEDM_F32);
+    l.x = device_memory(l.device, sizeof values);
+    l.y = device_memory(l.device, sizeof values);
+    cr_assert_eq(
+        atedm_linear_weight_create(l.device, ATEDM_F32, &matrix, &vector, 1, &l.weight, NULL),
+        ATEDM_OK);
+    atedm_upload(l.s, values, l.x, sizeof values);
+    cr_assert(atedm_stream_wait(l.s));
+    return l;
+}
+
+static void close_layer(const layer *l)
+{
+    atedm_device_free(l->device, l->x);
+    atedm_device_free(l->device, l->y);
+    atedm_weight_destroy(l->weight);
+    atedm_stream_destroy(l->s);
+    atedm_device_destroy(l->device);
+}
+
+// y = x w^T + bias, with an activation, or with a residual, which is what y was.
+static void run_layer(const layer *l, int64_t rows, atedm_activation activation, float *ret_y)
+{
+    size_t bytes = (size_t)rows * LAYER * sizeof(float);
+    bool adds = activation == ATEDM_ACT_NONE;
+    atedm_error err = {""};
+    atedm_add(l->s, l->x, l->x, l->y, rows * LAYER);
+    atedm_linear(l->s, &(atedm_linear_args){.weight = l->weight,
+                                            .x = l->x,
+                                            .residual = adds ? l->y : NULL,
+                                            .y = l->y,
+                                            .rows = rows,
+                                            .activation = activation});
+    atedm_download(l->s, l->y, ret_y, bytes);
+    cr_assert_eq(atedm_stream_sync(l->s, &err), ATEDM_OK, "%s", err.message);
+}
+
+// By what takes another number of rows, with the same bits.
+Test(cuda, rows_that_algorithms_refuse)
+{
+    static const int64_t rows[] = {1, 20, 1024, 1025, MOST_ROWS};
+    static const atedm_activation activations[] = {ATEDM_ACT_NONE, ATEDM_ACT_GELU};
+    static float right[MOST_ROWS * LAYER], value[MOST_ROWS * LAYER];
+    layer l = open_layer();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int k = 0; k < 2; k++) {
+            unsetenv("ATEDM_EMULATED_ROWS");
+            run_layer(&l, rows[i], activations[k], right);
+            setenv("ATEDM_EMULATED_ROWS", "1024", 1);
+            run_layer(&l, rows[i], activations[k], value);
+            cr_expect_eq(memcmp(right, value, (size_t)rows[i] * LAYER * sizeof(float)), 0,
+                         "%d rows, %d", (int)rows[i], k);
+        }
+    close_layer(&l);
+}
+
+// Where none takes the rows that the first was proposed for either, the stream says how many.
+Test(cuda, no_algorithm_for_any_rows)
+{
+    static float y[MOST_ROWS * LAYER];
+    layer l = open_layer();
+    atedm_error err = {""};
+    setenv("ATEDM_EMULATED_ROWS", "5000", 1);
+    atedm_linear(l.s, &(atedm_linear_args){.weight = l.weight, .x = l.x, .y = l.y, .rows = 20});
+    cr_assert_eq(atedm_stream_sync(l.s, &err), ATEDM_ERR_DEVICE);
+    cr_assert(strstr(err.message, "cuBLASLt status 15 on 20 rows, 8 to 8") != NULL, "%s",
+              err.message);
+    unsetenv("ATEDM_EMULATED_ROWS");
+    run_layer(&l, 20, ATEDM_ACT_NONE, y); // the stream goes on
+    close_layer(&l);
+}
+
 // ---- ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV
 
 static void expect_choice(const char *name, const char *choice, const char *sm, const char *message)
