@@ -21,14 +21,18 @@ constexpr int THREADS = (1 + WORKERS) * GPU_WARPGROUP, WARPS = WORKERS * GPU_WAR
 // All threads start with the same registers; what the first warpgroup does not need is for the
 // others.
 constexpr int LOADER_REGISTERS = 40, WORKER_REGISTERS = 232;
-constexpr int MOST_KERNEL = 3;
+constexpr int MOST_SHARED = 227 * 1024; // of a block
 
-// PRODUCTS x 64 pixels for each worker, times OUTPUTS. Small ones are for few pixels.
-template <int PRODUCTS, int OUTPUTS> struct tiling {
+// PRODUCTS x 64 pixels for each worker, times OUTPUTS. Small ones are for few pixels. A slab serves
+// as many steps of products as the window has rows: where it is one pixel there are as many stages
+// of slabs as of weights.
+template <int PRODUCTS, int OUTPUTS, int KERNEL> struct tiling {
     static constexpr int products = PRODUCTS, outputs = OUTPUTS;
     static constexpr int pixels = PRODUCTS * 64 * WORKERS;
-    static constexpr int slab = pixels + (MOST_KERNEL - 1) * ATEDM_CUDA_HOPPER_WIDE; // at most
-    static constexpr int slabs = 3, weights = PRODUCTS == 1 ? 7 : 5;                 // stages
+    static constexpr int slab = pixels + (KERNEL - 1) * ATEDM_CUDA_HOPPER_WIDE; // at most
+    static constexpr int both = (MOST_SHARED - GPU_TILE_ALIGN) / ((slab + outputs) * ROW_BYTES);
+    static constexpr int slabs = KERNEL == 1 ? both : 3; // stages
+    static constexpr int weights = KERNEL == 1 ? both : PRODUCTS == 1 ? 7 : 5;
 };
 
 // Stages are free when every warp of the workers has arrived there.
@@ -280,18 +284,25 @@ __global__ void __launch_bounds__(THREADS, 1)
 template <class T, class S>
 cudaError_t launch(const atedm_cuda_conv_hopper &a, unsigned blocks, cudaStream_t stream)
 {
+    static_assert(sizeof(tiles<T, S>) <= MOST_SHARED, "fits");
     return GPU_LAUNCH((conv_hopper_kernel<T, S>), dim3(blocks), dim3(THREADS), sizeof(tiles<T, S>),
                       stream, a);
 }
 
-template <class T>
+template <class T, int KERNEL>
 cudaError_t choose(const atedm_cuda_conv_hopper &a, unsigned blocks, cudaStream_t stream)
 {
     if (a.outputs == ATEDM_CUDA_HOPPER_OUTPUTS)
-        return a.pixels == 128 ? launch<T, tiling<1, 160>>(a, blocks, stream)
-                               : launch<T, tiling<2, 160>>(a, blocks, stream);
-    return a.pixels == 128 ? launch<T, tiling<1, 128>>(a, blocks, stream)
-                           : launch<T, tiling<2, 128>>(a, blocks, stream);
+        return a.pixels == 128 ? launch<T, tiling<1, 160, KERNEL>>(a, blocks, stream)
+                               : launch<T, tiling<2, 160, KERNEL>>(a, blocks, stream);
+    return a.pixels == 128 ? launch<T, tiling<1, 128, KERNEL>>(a, blocks, stream)
+                           : launch<T, tiling<2, 128, KERNEL>>(a, blocks, stream);
+}
+
+template <class T>
+cudaError_t choose_window(const atedm_cuda_conv_hopper &a, unsigned blocks, cudaStream_t stream)
+{
+    return a.kernel == 1 ? choose<T, 1>(a, blocks, stream) : choose<T, 3>(a, blocks, stream);
 }
 
 } // namespace
@@ -299,6 +310,6 @@ cudaError_t choose(const atedm_cuda_conv_hopper &a, unsigned blocks, cudaStream_
 cudaError_t atedm_cuda_launch_conv_hopper(atedm_dtype act, const atedm_cuda_conv_hopper *conv,
                                           unsigned blocks, cudaStream_t stream)
 {
-    return act == ATEDM_BF16 ? choose<gpu_bf16>(*conv, blocks, stream)
-                             : choose<gpu_f16>(*conv, blocks, stream);
+    return act == ATEDM_BF16 ? choose_window<gpu_bf16>(*conv, blocks, stream)
+                             : choose_window<gpu_f16>(*conv, blocks, stream);
 }

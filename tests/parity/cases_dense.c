@@ -164,7 +164,7 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
                            .w = 8 * parity_range(&c->rng, 1, 4) - parity_range(&c->rng, 0, 2),
                            .in = 64 * parity_range(&c->rng, 1, 4),
                            .out = 8 * parity_range(&c->rng, 16, 21),
-                           .vectors = true};
+                           .vectors = parity_chance(&c->rng, 70)};
         if (parity_chance(&c->rng, 30))
             p->out = 160 * parity_range(&c->rng, 1, 2);
         if (parity_chance(&c->rng, 25)) { // images of one row, which some kernels cut otherwise
@@ -205,6 +205,16 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
     return kernel;
 }
 
+// Large cases are at aligned addresses by themselves.
+static void place_conv(parity_case *c, bool vectors)
+{
+    for (size_t i = 0; i < c->n_arrays; i++)
+        if (vectors)
+            c->arrays[i].offset = 0;
+        else if (c->bench == PARITY_LARGE)
+            c->arrays[i].offset = (size_t)parity_range(&c->rng, 0, 7);
+}
+
 void parity_build_conv(parity_case *c)
 {
     conv_params *p = c->params = parity_alloc(c, 1, sizeof *p);
@@ -231,8 +241,7 @@ void parity_build_conv(parity_case *c)
     int64_t shape[4] = {p->out, p->in, kernel, kernel};
     w->matrix[0] = parity_tensor(c, 4, shape, 0, 1 / sqrtf((float)(p->in * kernel * kernel)));
     w->bias[0] = parity_tensor(c, 1, shape, 0, 1);
-    for (size_t i = 0; p->vectors && i < c->n_arrays; i++)
-        c->arrays[i].offset = 0;
+    place_conv(c, p->vectors);
     c->by_absolute = true;
     c->n_parts = (size_t)p->n;
     c->counts.conv = (uint64_t)(p->n * p->ho * p->wo * p->in * p->out * kernel * kernel);
