@@ -113,12 +113,14 @@ template <int N> GPU_FN void gpu_copy_wait()
 inline void gpu_ldmatrix(uint32_t (&r)[4], const void *row, ATEDM_PLACE)
 {
     emulated::touch(row, false);
+    emulated::read_copied(row, 16);
     emulated::ldmatrix_operands o = {row, r};
     emulated::collective(~0u, &o, emulated::do_ldmatrix, "ldmatrix", at);
 }
 inline void gpu_ldmatrix_transposed(uint32_t (&r)[4], const void *row, ATEDM_PLACE)
 {
     emulated::touch(row, false);
+    emulated::read_copied(row, 16);
     emulated::ldmatrix_operands o = {row, r};
     emulated::collective(~0u, &o, emulated::do_ldmatrix_transposed, "ldmatrix.trans", at);
 }

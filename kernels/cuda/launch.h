@@ -229,9 +229,12 @@ typedef struct atedm_cuda_rank {
     float *scores[2]; // [heads, rows]: s^t in scores[t % 2]
     float *keys;      // [heads, n_keys]: k of the cross iteration
     int32_t *last;    // [n]: 0 while the span goes on, then the number of its last iteration
-    float *changes;   // [n, heads, change_blocks]: parts of |s^t - s^(t-1)|_1, the first ones of
-                      // each head: as many as hopper's blocks have its keys, else one
-    float *out;       // by row of q
+    float *changes;   // [n, heads, change_blocks, change_warps]: parts of |s^t - s^(t-1)|_1, the
+                    // first blocks of each head: as many as hopper's parts have its keys, else one
+    float *out;              // by row of q
+    int32_t change_warps;    // ATEDM_CUDA_HOPPER_RANK_WARPS where hopper's are, else 1
+    int32_t multiprocessors; // of the device
+    int32_t *taken;          // parts of a launch that blocks took beyond their first ones
     // hopper's: [heads, offset_rows], row i of span s at offset_at[s] + i, where a box begins
     float *offsets[2]; // log2 s^t - lse log2 e in offsets[t % 2]; -inf behind the span's last row
     int64_t rows, n_keys, change_blocks, offset_rows;
@@ -247,6 +250,7 @@ typedef struct atedm_cuda_hopper_rank_maps {
     CUtensorMap q, k, offsets[2];
 } atedm_cuda_hopper_rank_maps;
 #define ATEDM_CUDA_HOPPER_RANK_QUERIES 128
+#define ATEDM_CUDA_HOPPER_RANK_WARPS 8 // with keys
 // Iteration t = 1, 2, ..: s^t from s^(t-1), and whether it is the last. Spans that have ended do
 // nothing. `maps`: for rank64_hopper.cu; NULL: portable.
 cudaError_t atedm_cuda_launch_rank_iterate(atedm_dtype act, const atedm_cuda_rank *rank,

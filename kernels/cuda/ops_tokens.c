@@ -131,14 +131,15 @@ static int64_t count_change_blocks(const atedm_cuda_rank *rank, bool is_hopper)
 static bool place_rank_buffers(atedm_cuda_stream *s, atedm_cuda_rank *rank, bool is_hopper)
 {
     int64_t scores = rank->heads * rank->rows, keys = rank->cross ? rank->heads * rank->n_keys : 0;
-    int64_t changes = rank->n * rank->heads * rank->change_blocks;
+    int64_t changes = rank->n * rank->heads * rank->change_blocks * rank->change_warps;
     int64_t offsets = is_hopper ? rank->heads * rank->offset_rows : 0;
-    float *memory =
-        scratch_get(s, 2 * (scores + offsets) + keys + changes + ATEDM_CUDA_SPANS, sizeof *memory);
+    const int64_t words = ATEDM_CUDA_SPANS + 4;
+    float *memory = scratch_get(s, 2 * (scores + offsets) + keys + changes + words, sizeof *memory);
     if (!memory)
         return false;
     rank->last = (int32_t *)(void *)memory;
-    rank->offsets[0] = memory + ATEDM_CUDA_SPANS; // first: tensor maps want whole vectors
+    rank->taken = rank->last + ATEDM_CUDA_SPANS;
+    rank->offsets[0] = memory + words; // first: tensor maps want whole vectors
     rank->offsets[1] = rank->offsets[0] + offsets;
     rank->scores[0] = rank->offsets[1] + offsets;
     rank->scores[1] = rank->scores[0] + scores;
@@ -165,11 +166,13 @@ void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
         .out = args->scores,
     };
     const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->device)->hopper;
+    rank.multiprocessors = hopper->multiprocessors;
     for (int64_t first = 0; first < args->n_spans && !s->status; first += rank.n) {
         int iterations = pick_rank_spans(args, first, &rank);
         atedm_cuda_hopper_rank_maps maps;
         bool is_hopper = atedm_cuda_hopper_takes_rank(hopper, &rank);
         rank.change_blocks = count_change_blocks(&rank, is_hopper);
+        rank.change_warps = is_hopper && !rank.cross ? ATEDM_CUDA_HOPPER_RANK_WARPS : 1;
         if (!place_rank_buffers(atedm_cuda_stream_of(s), &rank, is_hopper))
             return;
         bool good = !is_hopper || atedm_cuda_hopper_rank_maps_make(hopper, s->act, &rank, &maps);

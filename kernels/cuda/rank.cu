@@ -35,6 +35,8 @@ __global__ void __launch_bounds__(THREADS) begin_kernel(const __grid_constant__ 
         scores_at(a, 0, blockIdx.y, span)[i] = 1.0f / (float)n;
     if (i == 0 && blockIdx.y == 0)
         a.last[span] = 0;
+    if (i == 0 && blockIdx.y == 0 && span == 0)
+        *a.taken = 0;
 }
 
 // Block: 32 keys of a head of a span; to[j] = sum over i of A(i, j) s_i. Self: s^t, else the keys.
@@ -147,21 +149,31 @@ __global__ void __launch_bounds__(THREADS)
         a.changes[((int64_t)span * a.heads + head) * a.change_blocks] = change;
 }
 
+GPU_FN float change_of(const atedm_cuda_rank &a, int64_t block)
+{
+    float change = 0;
+    for (int warp = 0; warp < a.change_warps; warp++)
+        change += a.changes[block * a.change_warps + warp];
+    return change;
+}
+
 // Block: a span, a warp some of its heads. It ends where every head's change is within the
 // tolerance, or after its last iteration.
 __global__ void __launch_bounds__(THREADS)
     decide_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
 {
     int span = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    if (span == 0 && threadIdx.x == 0)
+        *a.taken = 0; // for the next iteration
     if (has_ended(a, span))
         return;
     int64_t blocks = (a.span[span].nk + ATEDM_CUDA_HOPPER_KEYS - 1) / ATEDM_CUDA_HOPPER_KEYS;
     float moving = 0; // heads that are
     for (int head = warp; head < a.heads; head += THREADS / 32) {
-        const float *parts = a.changes + ((int64_t)span * a.heads + head) * a.change_blocks;
+        int64_t first = ((int64_t)span * a.heads + head) * a.change_blocks;
         float change = 0;
         for (int64_t i = lane; i < a.change_blocks && i < blocks; i += 32)
-            change += parts[i];
+            change += change_of(a, first + i);
         change = gpu_warp_sum(change);
         moving += lane == 0 && !(change <= a.params[span].tolerance); // NaN goes on
     }

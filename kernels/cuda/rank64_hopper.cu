@@ -1,9 +1,12 @@
 // A^T s with heads of 64 for compute capability 9.0: what rank64.cu computes, see rank.cu. A block
-// has 128 keys of a head of a span, 64 for each of its two warpgroups, which hold them in registers
-// as the products' first operand: shared memory, whose bandwidth would be the limit, is read for
-// queries only. The block's first warpgroup loads these, 128 at a time. The others make the
-// exponentials of a tile of logits, which are what takes the time, while the product of the next
-// one goes on.
+// has 128 keys of a head of a span at a time, 64 for each of its two warpgroups, which hold them in
+// registers as the products' first operand: shared memory, whose bandwidth would be the limit, is
+// read for queries only. The block's first warpgroup loads these, 128 at a time. The others make
+// the exponentials of a tile of logits, which are what takes the time, while the product of the
+// next one goes on.
+//
+// Blocks stay, and take the next keys that are left, whose loads have begun by then: a start and an
+// end for each 128 keys would be a tenth of the time of 4096 queries, and a third of that of 1024.
 //
 // Logits lie as [keys, queries] here, so that a thread has two rows' sums and nothing is added up
 // across warps. What a query adds to its logits is made once, not once a block of keys.
@@ -19,7 +22,8 @@ constexpr int THREADS = (1 + GROUPS) * GPU_WARPGROUP, WARPS = GROUPS * GPU_WARPG
 // others.
 constexpr int LOADER_REGISTERS = 40, WORKER_REGISTERS = 232;
 constexpr int KEYS = GROUPS * TILE, QUERIES = ATEDM_CUDA_HOPPER_RANK_QUERIES;
-static_assert(KEYS == ATEDM_CUDA_HOPPER_KEYS);
+static_assert(KEYS == ATEDM_CUDA_HOPPER_KEYS && WARPS == ATEDM_CUDA_HOPPER_RANK_WARPS);
+static_assert(ATEDM_CUDA_SPANS <= 32, "a lane each");
 
 struct call {
     CUtensorMap q, k, offsets;
@@ -27,18 +31,25 @@ struct call {
     int t;
 };
 
-// Tiles of queries and keys are swizzled ones, as their tensor maps leave them. A stage is free
-// when every warp with keys has arrived there.
+// What a block computes at a time: keys from `key0` on. NO_SPAN: there is nothing left.
+constexpr int NO_SPAN = -1;
+struct part {
+    int span, head, key0;
+};
+
+// Tiles of queries and keys are swizzled ones, as their tensor maps leave them. A stage, and where
+// keys and their part's name are, is free when every warp with keys has arrived there.
 template <class T> struct alignas(GPU_TILE_ALIGN) tiles {
     T k[GROUPS][TILE_ELEMENTS], q[STAGES][QUERIES * TILE];
     alignas(128) float offsets[STAGES][QUERIES];
-    float changes[WARPS];
-    gpu_mbarrier k_there, there[STAGES], free[STAGES];
+    part now;
+    gpu_mbarrier k_there, k_free, there[STAGES], free[STAGES];
 };
 
 template <class T> GPU_FN void init_barriers(tiles<T> &t)
 {
     gpu_mbarrier_init(t.k_there, 1);
+    gpu_mbarrier_init(t.k_free, WARPS);
     for (int stage = 0; stage < STAGES; stage++) {
         gpu_mbarrier_init(t.there[stage], 1);
         gpu_mbarrier_init(t.free[stage], WARPS);
@@ -78,22 +89,67 @@ __global__ void __launch_bounds__(QUERIES)
         offsets_at(a, t + 1, head, number)[row] = offset;
 }
 
+// ---- parts: keys by 128 of the heads of the spans that go on, the keys first
+
+__host__ GPU_FN int parts_of(const atedm_cuda_rank &a, int span)
+{
+    return (int)((a.span[span].nk + KEYS - 1) / KEYS) * a.heads;
+}
+
+// A bit for each span that goes on. By a whole warp.
+GPU_FN unsigned spans_going_on(const atedm_cuda_rank &a)
+{
+    int lane = (int)threadIdx.x % 32;
+    return __ballot_sync(0xffffffffu, lane < a.n && a.last[lane] == 0);
+}
+
+GPU_FN part part_of(const atedm_cuda_rank &a, unsigned going_on, int number)
+{
+    for (int span = 0; span < a.n; span++) {
+        if (!(going_on >> span & 1))
+            continue;
+        int parts = parts_of(a, span), blocks = parts / a.heads;
+        if (number < parts)
+            return {span, number / blocks, number % blocks * KEYS};
+        number -= parts;
+    }
+    return {NO_SPAN, 0, 0};
+}
+
 // ---- loading: one thread
 
-template <class T> GPU_FN void load(const call &a, tiles<T> &t, int64_t key0)
+template <class T>
+GPU_FN void load_queries(const call &a, tiles<T> &t, const part &p, gpu_ring<STAGES> &r)
 {
-    const atedm_span &span = a.rank.span[blockIdx.z];
-    int column = (int)blockIdx.y * TILE, offset0 = (int)a.rank.offset_at[blockIdx.z];
-    gpu_mbarrier_expect(t.k_there, sizeof t.k);
-    gpu_tensor_load(t.k, a.k, column, (int)(span.k0 + key0), t.k_there);
-    gpu_ring<STAGES> r;
+    const atedm_span &span = a.rank.span[p.span];
+    int offset0 = (int)a.rank.offset_at[p.span];
     for (int row = 0; row < span.nq; row += QUERIES, gpu_advance(r)) {
         gpu_mbarrier &there = t.there[r.stage];
         gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);
         gpu_mbarrier_expect(there, sizeof *t.q + sizeof *t.offsets);
-        gpu_tensor_load(t.q[r.stage], a.q, column, (int)span.q0 + row, there);
-        gpu_tensor_load(t.offsets[r.stage], a.offsets, (offset0 + row) * 2, (int)blockIdx.y, there);
+        gpu_tensor_load(t.q[r.stage], a.q, p.head * TILE, (int)span.q0 + row, there);
+        gpu_tensor_load(t.offsets[r.stage], a.offsets, (offset0 + row) * 2, p.head, there);
     }
+}
+
+// A block's first part is the one of its number; the others are for whoever comes first, since a
+// block may have to wait for a multiprocessor while the others work.
+template <class T> GPU_FN void load(const call &a, tiles<T> &t, unsigned going_on)
+{
+    gpu_ring<STAGES> r;
+    int number = blockIdx.x;
+    for (unsigned phase = 1;; phase ^= 1) {
+        const part p = part_of(a.rank, going_on, number);
+        gpu_mbarrier_wait(t.k_free, phase);
+        t.now = p;
+        if (p.span == NO_SPAN)
+            break;
+        gpu_mbarrier_expect(t.k_there, sizeof t.k);
+        gpu_tensor_load(t.k, a.k, p.head * TILE, (int)a.rank.span[p.span].k0 + p.key0, t.k_there);
+        load_queries(a, t, p, r);
+        number = (int)gridDim.x + atomicAdd(a.rank.taken, 1);
+    }
+    gpu_mbarrier_arrive(t.k_there);
 }
 
 // ---- exponentials
@@ -166,9 +222,16 @@ GPU_FN void start_logits(float (&s)[16][4], const uint32_t (&k)[4][4], const T *
 template <class T> struct worker {
     tiles<T> &t;
     gpu_ring<STAGES> now, next;
+    unsigned k_phase; // of the next keys
     uint32_t keys[4][4];
     float total[4];
 };
+
+template <class T> GPU_FN void await_keys(worker<T> &w)
+{
+    gpu_mbarrier_wait(w.t.k_there, w.k_phase);
+    w.k_phase ^= 1;
+}
 
 template <class T> GPU_FN void start_next(worker<T> &w, float (&s)[16][4])
 {
@@ -196,25 +259,35 @@ GPU_FN void add_and_start(worker<T> &w, float (&s)[16][4], float (&following)[16
     add_tile(w, s);
 }
 
+// Waits for the next part's keys here, where it ends a basic block: ptxas would move the wait for
+// the product up, before the last tile's exponentials, which are to be made meanwhile.
 template <class T> GPU_FN void add_last(worker<T> &w, float (&s)[16][4], bool is_whole)
 {
+    await_keys(w);
     gpu_wgmma_wait<0>(s);
     if (!is_whole)
         clear_others(s, w.t.offsets[w.now.stage]);
     add_tile(w, s);
 }
 
+// Takes the warpgroup's keys from shared memory, which is the next part's then.
+template <class T> GPU_FN void take_keys(worker<T> &w, int group)
+{
+    tile_rows(w.keys, w.t.k[group]);
+    gpu_async_fence(); // behind which the next copy may overwrite them
+    __syncwarp();      // all of the warp have read them
+    gpu_leave(w.t.k_free);
+}
+
 // The sums of the warpgroup's keys, over all queries: of key 16 (warp % 4) + lane / 4 and of the
 // one 8 further on, in each thread of four.
-template <class T> GPU_FN void add_tiles(tiles<T> &t, int nq, float (&ret_sums)[2])
+template <class T> GPU_FN void add_tiles(worker<T> &w, int nq, float (&ret_sums)[2])
 {
-    int group = gpu_uniform((int)threadIdx.x / GPU_WARPGROUP) - 1;
     int left = (nq + QUERIES - 1) / QUERIES;
     bool is_whole = nq % QUERIES == 0;
     float s[16][4], other[16][4];
-    worker<T> w = {t, {}, {}, {}, {}};
-    gpu_mbarrier_wait(t.k_there, 0);
-    tile_rows(w.keys, t.k[group]);
+    for (float &total : w.total)
+        total = 0;
     start_next(w, s);
     for (; left > 2; left -= 2) {
         add_and_start(w, s, other);
@@ -231,87 +304,109 @@ template <class T> GPU_FN void add_tiles(tiles<T> &t, int nq, float (&ret_sums)[
         ret_sums[half] = quad_sum(w.total[half * 2] + w.total[half * 2 + 1]);
 }
 
-// The thread's columns of A; where they are s^t, also their offsets. Returns how much they changed.
-GPU_FN float store_sums(const atedm_cuda_rank &rank, int t, int64_t key0, const float (&sums)[2])
+// What the thread's columns, `key` and key + 8, were, for self: s^(t-1) and log-sum-exp. Asked for
+// long before it is needed.
+struct column_state {
+    float score[2], lse[2];
+};
+
+GPU_FN bool has_column(const atedm_cuda_rank &rank, const part &p, int64_t key)
 {
-    int number = blockIdx.z, worker = (int)threadIdx.x - GPU_WARPGROUP, lane = worker % 32;
-    int64_t head = blockIdx.y, scores_at = head * rank.rows + rank.span_at[number];
-    const atedm_span &span = rank.span[number];
+    return threadIdx.x % 4 == 0 && key < rank.span[p.span].nk;
+}
+
+GPU_FN column_state load_columns(const atedm_cuda_rank &rank, int t, const part &p, int64_t key)
+{
+    int64_t scores_at = p.head * rank.rows + rank.span_at[p.span];
+    int64_t lse_at = p.head * rank.lse_stride + rank.span[p.span].q0;
+    column_state c = {};
+#pragma unroll
+    for (int half = 0; half < 2; half++, key += 8)
+        if (!rank.cross && has_column(rank, p, key)) {
+            c.score[half] = rank.scores[(t - 1) % 2][scores_at + key];
+            c.lse[half] = rank.lse[lse_at + key];
+        }
+    return c;
+}
+
+// The thread's columns of A; where they are s^t, also their offsets. Returns how much they changed.
+GPU_FN float store_sums(const atedm_cuda_rank &rank, int t, const part &p, int64_t key,
+                        const column_state &before, const float (&sums)[2])
+{
+    int64_t scores_at = p.head * rank.rows + rank.span_at[p.span];
     float change = 0;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int64_t key = key0 + worker / 32 * 16 + lane / 4 + half * 8;
-        if (lane % 4 || key >= span.nk)
+    for (int half = 0; half < 2; half++, key += 8) {
+        if (!has_column(rank, p, key))
             continue;
         if (rank.cross) {
-            rank.keys[head * rank.n_keys + rank.key_at[number] + key] = sums[half];
+            rank.keys[p.head * rank.n_keys + rank.key_at[p.span] + key] = sums[half];
             continue;
         }
         rank.scores[t % 2][scores_at + key] = sums[half];
-        change += fabsf(sums[half] - rank.scores[(t - 1) % 2][scores_at + key]);
-        offsets_at(rank, t, head, number)[key] =
-            offset_of(sums[half], rank.lse[head * rank.lse_stride + span.q0 + key]);
+        change += fabsf(sums[half] - before.score[half]);
+        offsets_at(rank, t, p.head, p.span)[key] = offset_of(sums[half], before.lse[half]);
     }
     return change;
 }
 
-template <class T> GPU_FN void work(const call &a, tiles<T> &t, int64_t key0)
+template <class T> GPU_FN void work(const call &a, tiles<T> &t)
 {
-    float sums[2];
-    add_tiles(t, (int)a.rank.span[blockIdx.z].nq, sums);
-    float change = gpu_warp_sum(store_sums(a.rank, a.t, key0, sums));
-    if (threadIdx.x % 32 == 0)
-        t.changes[threadIdx.x / 32 - GPU_WARPGROUP / 32] = change;
+    const atedm_cuda_rank &rank = a.rank;
+    int group = gpu_uniform((int)threadIdx.x / GPU_WARPGROUP) - 1;
+    int warp = (int)threadIdx.x / 32 - GPU_WARPGROUP / 32, lane = (int)threadIdx.x % 32;
+    worker<T> w = {t, {}, {}, 0, {}, {}};
+    await_keys(w);
+    for (part p = t.now; p.span != NO_SPAN; p = t.now) {
+        int64_t key = p.key0 + warp * 16 + lane / 4;
+        const column_state before = load_columns(rank, a.t, p, key);
+        float sums[2];
+        take_keys(w, group);
+        add_tiles(w, (int)rank.span[p.span].nq, sums);
+        float change = gpu_warp_sum(store_sums(rank, a.t, p, key, before, sums));
+        int64_t block =
+            ((int64_t)p.span * rank.heads + p.head) * rank.change_blocks + p.key0 / KEYS;
+        if (lane == 0 && !rank.cross)
+            rank.changes[block * WARPS + warp] = change;
+    }
 }
 
 template <class T>
 __global__ void __launch_bounds__(THREADS, 1)
     columns64_hopper_kernel(const __grid_constant__ call a)
 {
-    const atedm_cuda_rank &rank = a.rank;
-    int number = blockIdx.z;
-    int64_t key0 = (int64_t)blockIdx.x * KEYS;
-    if (key0 >= rank.span[number].nk || rank.last[number] != 0)
-        return;
     tiles<T> &t = *gpu_shared_tiles<tiles<T>>();
     if (threadIdx.x == 0)
         init_barriers(t);
     __syncthreads();
     if (threadIdx.x < GPU_WARPGROUP) {
         gpu_fewer_registers<LOADER_REGISTERS>();
+        unsigned going_on = spans_going_on(a.rank);
         if (threadIdx.x == 0)
-            load(a, t, key0);
+            load(a, t, going_on);
     } else {
         gpu_more_registers<WORKER_REGISTERS>();
-        work(a, t, key0);
+        work(a, t);
     }
-    __syncthreads();
-    if (threadIdx.x > 0 || rank.cross)
-        return;
-    float change = 0;
-    for (int warp = 0; warp < WARPS; warp++)
-        change += t.changes[warp];
-    rank.changes[((int64_t)number * rank.heads + blockIdx.y) * rank.change_blocks + blockIdx.x] =
-        change;
 }
 
-// Blocks of so many rows for the longest span of queries, or keys.
-unsigned count_blocks(const atedm_cuda_rank &a, bool keys, int64_t rows)
+// Blocks of QUERIES rows for the longest span.
+unsigned count_blocks(const atedm_cuda_rank &a)
 {
     int64_t most = 0;
-    for (int32_t i = 0; i < a.n; i++) {
-        int64_t n = keys ? a.span[i].nk : a.span[i].nq;
-        most = n > most ? n : most;
-    }
-    return gpu_blocks(most, rows);
+    for (int32_t i = 0; i < a.n; i++)
+        most = a.span[i].nq > most ? a.span[i].nq : most;
+    return gpu_blocks(most, QUERIES);
 }
 
 template <class T> cudaError_t columns64(const call &a, cudaStream_t stream)
 {
-    return GPU_LAUNCH(
-        (columns64_hopper_kernel<T>),
-        dim3(count_blocks(a.rank, true, KEYS), (unsigned)a.rank.heads, (unsigned)a.rank.n),
-        dim3(THREADS), sizeof(tiles<T>), stream, a);
+    int64_t parts = 0; // of q, with 8192 elements each: ATEDM_MAX_ELEMENTS / 8192 at most
+    for (int32_t i = 0; i < a.rank.n; i++)
+        parts += parts_of(a.rank, i);
+    int64_t blocks = parts < a.rank.multiprocessors ? parts : a.rank.multiprocessors;
+    return GPU_LAUNCH((columns64_hopper_kernel<T>), dim3((unsigned)blocks), dim3(THREADS),
+                      sizeof(tiles<T>), stream, a);
 }
 
 } // namespace
@@ -324,8 +419,7 @@ cudaError_t atedm_cuda_launch_columns64_hopper(atedm_dtype act, const atedm_cuda
     // Those of later s^t are there already, but where they are of rows, not columns.
     if (t == 1 || rank->cross) {
         cudaError_t error = GPU_LAUNCH(
-            offsets_kernel,
-            dim3(count_blocks(*rank, false, QUERIES), (unsigned)rank->heads, (unsigned)rank->n),
+            offsets_kernel, dim3(count_blocks(*rank), (unsigned)rank->heads, (unsigned)rank->n),
             dim3(QUERIES), 0, stream, *rank, t - 1);
         if (error)
             return error;

@@ -181,6 +181,9 @@ void do_mma_bf16(warp &, uint32_t);
 void do_mma_f16(warp &, uint32_t);
 // Under ThreadSanitizer: an access of 16 bytes by the current fiber that the engine makes for it.
 void touch(const void *p, bool write);
+// Loads of the current fiber from shared memory, which a copy by a tensor map has to be ordered
+// behind: hopper.cpp.
+void read_copied(const void *from, size_t bytes);
 
 template <class T>
 inline T shuffle(uint32_t mask, T value, uint32_t from, const char *what, place at)

@@ -100,8 +100,8 @@ cudaError_t cudaDeviceGetAttribute(int *ret_value, cudaDeviceAttr attribute, int
     if (!is_there(device))
         return cudaErrorInvalidDevice;
     switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: // few, so that toy sizes are several rounds of blocks
-        *ret_value = 1;
+    case cudaDevAttrMultiProcessorCount:
+        *ret_value = emulated::setting().multiprocessors;
         return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
         *ret_value = sm / 10;

@@ -43,6 +43,7 @@ settings::settings()
     protect = number("ATEDM_EMULATED_PROTECT", 0) != 0;
     sm = number("ATEDM_EMULATED_SM", sm);
     devices = std::min(number("ATEDM_EMULATED_DEVICES", devices), MOST_DEVICES);
+    multiprocessors = number("ATEDM_EMULATED_MULTIPROCESSORS", multiprocessors);
     fail_after = number("ATEDM_EMULATED_FAIL_AFTER", fail_after);
     if (const char *text = getenv("ATEDM_EMULATED_MEMORY"))
         memory = strtoull(text, nullptr, 10);

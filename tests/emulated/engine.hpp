@@ -48,7 +48,9 @@ struct settings {
     bool protect = false; // ATEDM_EMULATED_PROTECT=1: host code cannot touch device memory
     int sm = 80;          // ATEDM_EMULATED_SM: compute capability
     int devices = 1;      // ATEDM_EMULATED_DEVICES
-    int fail_after = -1;  // ATEDM_EMULATED_FAIL_AFTER
+    // ATEDM_EMULATED_MULTIPROCESSORS of each: few, so that toy sizes are several rounds of blocks.
+    int multiprocessors = 1;
+    int fail_after = -1;             // ATEDM_EMULATED_FAIL_AFTER
     size_t memory = (size_t)8 << 30; // ATEDM_EMULATED_MEMORY: bytes of each device
     settings();
 };

@@ -26,7 +26,6 @@ struct coordinates {
 void tensor_load(void *to, const CUtensorMap &map, coordinates from, int rank, void *barrier,
                  place at);
 void clear_16(void *to, place at);
-void read_copied(const void *from, size_t bytes);
 void async_fence(place at);
 void set_registers(int n, bool more, place at);
 
