@@ -126,48 +126,52 @@ static atedm_job *make_job(atedm_daemon *d, const json_t *body, bool png,
     return NULL;
 }
 
-static bool is_allowed(const atedm_daemon *d, atedm_exchange *x, const atedm_job *job)
+static bool is_allowed(const atedm_daemon *d, const atedm_exchange *x, const atedm_job *job,
+                       atedm_response *ret_refusal)
 {
     int max = atedm_clients_max_priority(d->clients, atedm_exchange_client(x));
     if (job->request.priority <= max)
         return true;
-    atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_FORBIDDEN, atedm_exchange_id(x),
-                                                     "priority %d: the key allows up to %d",
-                                                     job->request.priority, max));
+    *ret_refusal =
+        atedm_problem_response(ATEDM_PROBLEM_FORBIDDEN, atedm_exchange_id(x),
+                               "priority %d: the key allows up to %d", job->request.priority, max);
     return false;
 }
 
-atedm_job *atedm_admit(atedm_daemon *d, atedm_exchange *x, json_t **ret_body)
+static atedm_response refuse(const atedm_daemon *d, const char *id,
+                             const atedm_field_errors *errors, const atedm_error *err)
+{
+    if (errors->count)
+        return atedm_problem_fields(id, errors);
+    ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
+              atedm_log_text("error", err->message));
+    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "the log says more under this id");
+}
+
+atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_body,
+                       atedm_response *ret_refusal)
 {
     const char *id = atedm_exchange_id(x);
     atedm_error err = {""};
     atedm_field_errors errors = {.count = 0};
-    json_t *body = NULL;
     size_t size;
     const char *text = atedm_exchange_body(x, &size);
-    if (atedm_json_body_parse(text, size, &body, &err)) {
-        atedm_exchange_respond(
-            x, atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message));
+    *ret_body = NULL;
+    if (atedm_json_body_parse(text, size, ret_body, &err)) {
+        *ret_refusal = atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message);
         return NULL;
     }
     bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
-    atedm_job *job = make_job(d, body, png, &errors, &err);
-    if (job && !is_allowed(d, x, job)) { // and answered
-        atedm_job_destroy(job);
-        job = NULL;
-    } else if (job) {
-        job->arrived = atedm_exchange_started(x);
-        if (ret_body)
-            *ret_body = json_incref(body);
-    } else if (errors.count) {
-        atedm_exchange_respond(x, atedm_problem_fields(id, &errors));
-    } else {
-        ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
-                  atedm_log_text("error", err.message));
-        atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id,
-                                                         "the log says more under this id"));
+    atedm_job *job = make_job(d, *ret_body, png, &errors, &err);
+    if (!job) {
+        *ret_refusal = refuse(d, id, &errors, &err);
+        return NULL;
     }
-    json_decref(body);
+    if (!is_allowed(d, x, job, ret_refusal)) {
+        atedm_job_destroy(job);
+        return NULL;
+    }
+    job->arrived = atedm_exchange_started(x);
     return job;
 }
 

@@ -6,9 +6,11 @@
 
 #include <jansson.h>
 
-// Reads the exchange's body into a job with its plan and cost, or answers the exchange with what is
-// wrong and returns NULL. *ret_body is the body as parsed, the caller's; NULL: not wanted.
-atedm_job *atedm_admit(atedm_daemon *daemon, atedm_exchange *exchange, json_t **ret_body);
+// Reads the exchange's body into a job with its plan and cost. NULL: *ret_refusal is the answer
+// that says what is wrong, and the caller's. *ret_body is the body as parsed, the caller's too;
+// NULL where it is no JSON.
+atedm_job *atedm_admit(atedm_daemon *daemon, const atedm_exchange *exchange, json_t **ret_body,
+                       atedm_response *ret_refusal);
 // A job of a body that was admitted and stored before; NULL, and the error, where the model or the
 // limits are such that it cannot be done any more.
 atedm_job *atedm_admit_stored(atedm_daemon *daemon, const char *body, atedm_error *err);

@@ -49,9 +49,14 @@ static json_t *plan_json(const atedm_plan *plan, const atedm_unet_config *unet)
 void atedm_handle_estimate(void *app, atedm_exchange *x)
 {
     atedm_daemon *d = app;
-    atedm_job *job = atedm_admit(d, x, NULL);
-    if (!job)
+    json_t *body;
+    atedm_response refusal;
+    atedm_job *job = atedm_admit(d, x, &body, &refusal);
+    json_decref(body);
+    if (!job) {
+        atedm_exchange_respond(x, refusal);
         return;
+    }
     atedm_dispatch_state state = atedm_dispatch_get_state(d->dispatch);
     double wait = atedm_dispatch_expected_wait(d->dispatch, job->request.priority);
     double run = (double)job->cost.executed / state.rate;

@@ -98,16 +98,17 @@ static void wait_for_end(atedm_daemon *d, atedm_exchange *x, atedm_job *job)
 void atedm_handle_generate(void *app, atedm_exchange *x)
 {
     atedm_daemon *d = app;
-    json_t *body = NULL;
-    atedm_job *job = atedm_admit(d, x, &body);
-    if (!job)
-        return;
-    if (d->draining) {
+    json_t *body;
+    atedm_response refusal = {.status = 0};
+    atedm_job *job = atedm_admit(d, x, &body, &refusal);
+    if (job && d->draining) {
         atedm_count_rejected(d, "draining");
         atedm_job_destroy(job);
         atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), false));
-    } else if (atedm_has_idempotency_key(x)) {
-        atedm_submit_keyed(d, x, job, body);
+    } else if (body && !d->draining && atedm_has_idempotency_key(x)) {
+        atedm_submit_keyed(d, x, job, refusal, body);
+    } else if (!job) {
+        atedm_exchange_respond(x, refusal);
     } else if (!atedm_admit_count(d, x, job)) { // and answered
         atedm_job_destroy(job);
     } else if (atedm_is_for_store(x, &job->request)) {

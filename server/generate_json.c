@@ -152,16 +152,24 @@ static void read_pruning(reader *r, const char *pointer, const json_t *value)
     atedm_prune_spec_from_json(value, pointer, &r->request->prune, r->errors);
 }
 
+static bool find_format(const json_t *value, atedm_response_format *ret_format)
+{
+    static const char *const names[] = {[ATEDM_RESPONSE_B64_JSON] = "b64_json",
+                                        [ATEDM_RESPONSE_PNG] = "png",
+                                        [ATEDM_RESPONSE_URL] = "url"};
+    const char *text = json_string_value(value);
+    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *ret_format = (atedm_response_format)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void read_response_format(reader *r, const char *pointer, const json_t *value)
 {
-    const char *text = json_string_value(value);
-    if (text && strcmp(text, "png") == 0)
-        r->request->response_format = ATEDM_RESPONSE_PNG;
-    else if (text && strcmp(text, "b64_json") == 0)
-        r->request->response_format = ATEDM_RESPONSE_B64_JSON;
-    else if (text && strcmp(text, "url") == 0)
-        r->request->response_format = ATEDM_RESPONSE_URL;
-    else
+    if (!find_format(value, &r->request->response_format))
         atedm_field_errors_add(r->errors, pointer, "is not one of \"b64_json\", \"png\", \"url\"");
 }
 
@@ -246,6 +254,20 @@ atedm_status atedm_generate_json_read(const json_t *body, const atedm_request_li
     refuse_unknown(&r);
     validate(&r, limits);
     return ATEDM_OK;
+}
+
+bool atedm_generate_json_format(const json_t *body, bool png_wanted,
+                                atedm_response_format *ret_format)
+{
+    const json_t *value = json_object_get(body, "response_format");
+    const json_t *images = json_object_get(body, "num_images");
+    atedm_response_format format = png_wanted ? ATEDM_RESPONSE_PNG : ATEDM_RESPONSE_B64_JSON;
+    if (!json_is_object(body) || (value && !find_format(value, &format)))
+        return false;
+    if (format == ATEDM_RESPONSE_PNG && images && json_integer_value(images) != 1)
+        return false;
+    *ret_format = format;
+    return true;
 }
 
 // ---- Accept

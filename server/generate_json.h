@@ -19,6 +19,11 @@ ATEDM_MUST_CHECK atedm_status atedm_generate_json_read(
     const json_t *body, const atedm_request_limits *limits, const atedm_prune_spec *default_prune,
     bool png_wanted, uint64_t seed, atedm_request *ret_request, atedm_field_errors *errors);
 
+// The format of the answer that a body asks for, which may have other fields that are wrong. False:
+// none that this body can be answered in.
+bool atedm_generate_json_format(const json_t *body, bool png_wanted,
+                                atedm_response_format *ret_format);
+
 // Whether an Accept header (NULL: absent) prefers image/png to application/json (RFC 9110, 12.5.1).
 bool atedm_accept_prefers_png(const char *accept);
 

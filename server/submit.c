@@ -3,6 +3,7 @@
 
 #include "server/admit.h"
 #include "server/answer.h"
+#include "server/generate_json.h"
 #include "server/job_json.h"
 #include "server/problem.h"
 #include "server/refuse.h"
@@ -198,7 +199,7 @@ static atedm_response no_memory(const atedm_exchange *x)
 }
 
 // Makes the exchange wait. NULL, and the exchange is answered, where there is no memory.
-static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, const atedm_request *request)
+static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, atedm_response_format format)
 {
     waiter *w = malloc(sizeof *w);
     if (!w) {
@@ -210,7 +211,7 @@ static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, const atedm_reques
                   .watcher = {.call = on_event, .user = w},
                   .async = prefers_async(x),
                   .keyed = idempotency_key(x) != NULL,
-                  .format = request->response_format};
+                  .format = format};
     atedm_exchange_wait(x, on_gone, w);
     return w;
 }
@@ -219,7 +220,7 @@ static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, const atedm_reques
 static void submit_new(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body,
                        const char *sent)
 {
-    waiter *w = new_waiter(d, x, &job->request);
+    waiter *w = new_waiter(d, x, job->request.response_format);
     atedm_status status = w ? submit(w, job, body, sent) : ATEDM_ERR_NOMEM;
     if (!status)
         return;
@@ -245,7 +246,9 @@ static atedm_live *find_live(const atedm_daemon *d, const atedm_exchange *x)
 typedef struct lookup {
     atedm_daemon *daemon;
     atedm_exchange *exchange; // NULL: the client is gone
-    atedm_job *job;           // NULL: submitted
+    atedm_job *job;           // NULL: submitted, or refused
+    atedm_response refusal;   // where there never was a job; body NULL: answered with
+    atedm_response_format format;
     json_t *body;
     char *sent;
 } lookup;
@@ -253,9 +256,17 @@ typedef struct lookup {
 static void free_lookup(lookup *l)
 {
     atedm_job_destroy(l->job);
+    free(l->refusal.body);
     json_decref(l->body);
     free(l->sent);
     free(l);
+}
+
+static void respond_refusal(lookup *l)
+{
+    atedm_response refusal = l->refusal;
+    l->refusal = (atedm_response){.status = 0};
+    atedm_exchange_respond(l->exchange, refusal);
 }
 
 static void on_lookup_gone(void *user)
@@ -264,28 +275,32 @@ static void on_lookup_gone(void *user)
     l->exchange = NULL;
 }
 
-static bool is_other(const lookup *l, const atedm_store_job *known)
+static bool is_other(lookup *l, const atedm_store_job *known)
 {
     if (known->sent && strcmp(l->sent, known->sent) == 0)
         return false;
-    atedm_exchange_respond(
-        l->exchange, atedm_problem_response(ATEDM_PROBLEM_CONFLICT, atedm_exchange_id(l->exchange),
-                                            "job %s has this key, and another body", known->id));
+    if (l->job)
+        atedm_exchange_respond(
+            l->exchange,
+            atedm_problem_response(ATEDM_PROBLEM_CONFLICT, atedm_exchange_id(l->exchange),
+                                   "job %s has this key, and another body", known->id));
+    else
+        respond_refusal(l);
     return true;
 }
 
-static void follow_live(const lookup *l, atedm_live *live)
+static void follow_live(lookup *l, atedm_live *live)
 {
     if (is_other(l, &live->record))
         return;
-    waiter *w = new_waiter(l->daemon, l->exchange, &l->job->request);
+    waiter *w = new_waiter(l->daemon, l->exchange, l->format);
     if (w && w->async && live->stored)
         respond(w, accepted_answer(l->exchange, &live->record, live->job));
     else if (w)
         atedm_live_watch(live, &w->watcher);
 }
 
-static void follow_stored(const lookup *l, const atedm_store_job *known)
+static void follow_stored(lookup *l, const atedm_store_job *known)
 {
     atedm_exchange *x = l->exchange;
     if (is_other(l, known))
@@ -294,13 +309,15 @@ static void follow_stored(const lookup *l, const atedm_store_job *known)
         atedm_exchange_respond(x, accepted_answer(x, known, NULL));
     else
         atedm_store_call_get(l->daemon, x, known->id, ATEDM_STORE_ALL_IMAGES, answer_known,
-                             &formats[l->job->request.response_format]);
+                             &formats[l->format]);
 }
 
 static void submit_unknown(lookup *l)
 {
     atedm_daemon *d = l->daemon;
-    if (d->draining) {
+    if (!l->job) {
+        respond_refusal(l);
+    } else if (d->draining) {
         atedm_count_rejected(d, "draining");
         atedm_exchange_respond(l->exchange,
                                atedm_refuse_busy(d, atedm_exchange_id(l->exchange), false));
@@ -350,22 +367,39 @@ static void look_up(lookup *l)
     atedm_exchange_respond(x, no_memory(x));
 }
 
-void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body)
+static atedm_response bad_key(const atedm_exchange *x)
 {
-    const char *key = idempotency_key(x);
-    char *sent = is_good_key(key) ? sent_text(body) : NULL;
-    lookup *l = sent ? malloc(sizeof *l) : NULL;
-    if (l) {
-        *l = (lookup){d, x, job, json_incref(body), sent};
-        look_up(l);
+    return atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
+                                  "Idempotency-Key is 1..%d visible ASCII characters",
+                                  ATEDM_IDEMPOTENCY_KEY_MAX);
+}
+
+void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, atedm_response refusal,
+                        json_t *body)
+{
+    bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
+    atedm_response_format format;
+    // What cannot be answered in any format was never taken: there is no job of it.
+    if (!is_good_key(idempotency_key(x)) || !atedm_generate_json_format(body, png, &format)) {
+        atedm_exchange_respond(x, job ? bad_key(x) : refusal);
+        atedm_job_destroy(job);
         return;
     }
-    atedm_job_destroy(job);
-    atedm_exchange_respond(
-        x, sent || is_good_key(key)
-               ? no_memory(x)
-               : atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
-                                        "Idempotency-Key is 1..%d visible ASCII characters",
-                                        ATEDM_IDEMPOTENCY_KEY_MAX));
-    free(sent);
+    char *sent = sent_text(body);
+    lookup *l = sent ? malloc(sizeof *l) : NULL;
+    if (!l) {
+        free(sent);
+        free(refusal.body);
+        atedm_job_destroy(job);
+        atedm_exchange_respond(x, no_memory(x));
+        return;
+    }
+    *l = (lookup){.daemon = d,
+                  .exchange = x,
+                  .job = job,
+                  .refusal = refusal,
+                  .format = format,
+                  .body = json_incref(body),
+                  .sent = sent};
+    look_up(l);
 }

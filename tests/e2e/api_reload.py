@@ -62,6 +62,45 @@ class Live(ReloadTest):
                 self.assertIn(f'{name}="{value} -> {before}"', self.set(d))
                 self.assertEqual(estimate().status, 200)
 
+    def test_what_is_sent_again_came_before(self):
+        body, key = {"steps": 4, "num_images": 2, "pruning": "auto"}, {"Idempotency-Key": "k"}
+        before = {"latency_objective_s": 60}
+        with self.daemon(before) as d:
+            first = d.generate(body, headers=key).json()
+            for options in ({**before, "max_steps": 3}, {**before, "max_images": 1}, {}):
+                self.set(d, **options)
+                self.assertEqual(d.generate(body).status, 422, options)
+                again = d.generate(body, headers=key)
+                self.assertEqual((again.status, again.json()), (200, first), options)
+                held = d.generate(body, headers={**key, "Prefer": "respond-async"})
+                self.assertEqual((held.status, held.json()["id"]), (202, first["id"]))
+                for fields, headers in ((body, {"Idempotency-Key": "l"}), ({**body, "seed": 8}, key),
+                                        (body, {**key, "Accept": "image/png"})):  # of two pictures
+                    self.assertEqual(d.generate(fields, headers=headers).status, 422, options)
+            self.assertEqual(d.post("/generate", b"[]", headers=key).status, 422)
+
+    def test_what_is_sent_again_while_it_runs(self):
+        again = {"Idempotency-Key": "k", "Prefer": "respond-async"}
+        with self.daemon() as d:
+            first = d.generate(LONG, headers=again)
+            self.assertEqual(first.status, 202)
+            self.set(d, max_steps=3)
+            second = d.generate(LONG, headers=again)
+            self.assertEqual((second.status, second.json()["id"]), (202, first.json()["id"]))
+            self.assertEqual(d.request("DELETE", first.headers["Location"]).status, 200)
+
+    def test_what_is_sent_again_with_less_priority_allowed(self):
+        alice = make_key()
+        keys = KeyFile(self, entry("alice", alice))
+        body, once = {"priority": 5}, {**bearer(alice), "Idempotency-Key": "k"}
+        with self.daemon({"api_keys": str(keys)}) as d:
+            first = d.generate(body, headers=once)
+            keys.set(entry("alice", alice, max_priority=4))
+            reload(d)
+            self.assertEqual(d.generate(body, headers=bearer(alice)).status, 403)
+            again = d.generate(body, headers=once)
+            self.assertEqual((again.status, again.json()), (200, first.json()))
+
     def test_default_pruning(self):
         with self.daemon({"default_pruning": "off"}) as d:
             self.assertEqual(d.generate().json()["flops"]["saved_ratio"], 0)

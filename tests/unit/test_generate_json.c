@@ -296,6 +296,33 @@ Test(generate_json, prompt_of_8_kilobytes)
     }
 }
 
+// What a body asks for, whatever else is wrong with it: -1 where no answer can be made for it.
+static int format_of(const char *text, bool png_wanted)
+{
+    json_t *body = json_loads(text, JSON_DECODE_ANY, NULL);
+    atedm_response_format format = ATEDM_RESPONSE_B64_JSON;
+    bool known = atedm_generate_json_format(body, png_wanted, &format);
+    json_decref(body);
+    return known ? (int)format : -1;
+}
+
+Test(generate_json, format_of_a_body_that_is_wrong_otherwise)
+{
+    cr_expect_eq(format_of("{}", false), ATEDM_RESPONSE_B64_JSON);
+    cr_expect_eq(format_of("{\"steps\":0}", true), ATEDM_RESPONSE_PNG);
+    cr_expect_eq(format_of("{\"response_format\":\"b64_json\"}", true), ATEDM_RESPONSE_B64_JSON);
+    cr_expect_eq(format_of("{\"response_format\":\"url\",\"num_images\":2}", true),
+                 ATEDM_RESPONSE_URL);
+    cr_expect_eq(format_of("{\"response_format\":\"png\",\"num_images\":1}", false),
+                 ATEDM_RESPONSE_PNG);
+    cr_expect_eq(format_of("{\"response_format\":\"png\",\"num_images\":2}", false), -1);
+    cr_expect_eq(format_of("{\"num_images\":2}", true), -1);
+    cr_expect_eq(format_of("{\"response_format\":\"jpeg\"}", false), -1);
+    cr_expect_eq(format_of("{\"response_format\":null}", false), -1);
+    cr_expect_eq(format_of("[]", false), -1);
+    cr_expect_eq(format_of("7", false), -1);
+}
+
 Test(generate_json, accept)
 {
     cr_assert_not(atedm_accept_prefers_png(NULL));
