@@ -242,10 +242,15 @@ static atedm_status hand_over(atedm_store *store, const operation *what)
         return ATEDM_ERR_NOMEM;
     }
     pthread_mutex_lock(&store->mutex);
-    append(&store->todo, o);
-    pthread_cond_signal(&store->changed);
+    bool closing = store->closing; // then the thread may have ended
+    if (!closing) {
+        append(&store->todo, o);
+        pthread_cond_signal(&store->changed);
+    }
     pthread_mutex_unlock(&store->mutex);
-    return ATEDM_OK;
+    if (closing)
+        free_operation(o);
+    return closing ? ATEDM_ERR_CANCELED : ATEDM_OK;
 }
 
 atedm_status atedm_store_add(atedm_store *store, const atedm_store_job *job, atedm_store_done done,

@@ -70,11 +70,12 @@ ATEDM_MUST_CHECK atedm_status atedm_store_open(const atedm_store_options *option
                                                                const atedm_store_job *job),
                                                void *user, atedm_store **ret_store,
                                                atedm_error *err);
-// Does all that was handed over, calls back, closes the file. The memory goes when the loop has
-// closed the handle. NULL allowed.
+// Does all that was handed over before, calls back, closes the file. The memory goes when the loop
+// has closed the handle. NULL allowed.
 void atedm_store_close(atedm_store *store);
 
-// Each calls `done` once from the loop, never from inside. ATEDM_ERR_NOMEM: it does not.
+// Each calls `done` once from the loop, never from inside. It does not on ATEDM_ERR_NOMEM, nor on
+// ATEDM_ERR_CANCELED: the store is being closed, and this is one of its last calls back.
 //
 // A new job. ATEDM_ERR_IO where its owner has one of the same key: atedm_store_find_key comes
 // first.

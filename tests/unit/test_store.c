@@ -196,6 +196,24 @@ Test(store, has_one_job_for_each_key_of_an_owner)
     cr_assert_eq(n_jobs, 0);
 }
 
+static atedm_status asked_late;
+
+static void ask_again(void *user, atedm_store_result *result)
+{
+    keep(user, result);
+    asked_late = atedm_store_get(store, "a", ATEDM_STORE_NO_IMAGES, keep, NULL);
+}
+
+Test(store, takes_nothing_more_once_it_closes)
+{
+    const atedm_store_job job = {.id = "a", .owner = "", .request = "{}", .created = 1};
+    cr_assert_eq(atedm_store_add(store, &job, ask_again, NULL), ATEDM_OK);
+    close_store(); // which calls back
+    cr_assert_eq(calls, 1);
+    cr_assert_eq(status, ATEDM_OK);
+    cr_assert_eq(asked_late, ATEDM_ERR_CANCELED);
+}
+
 Test(store, finds_a_job_by_its_key)
 {
     static const struct {
