@@ -33,6 +33,9 @@ ATEDM_MUST_CHECK atedm_status atedm_preview_fit(const atedm_model *model, size_t
 
 // Of a preview; larger ones show every second latent along both sides, or every third, and so on.
 #define ATEDM_PREVIEW_MAX_PIXELS ((int64_t)1 << 18)
+// Of its PNG without texts: three bytes a pixel and one a row, where zlib saves nothing; and what
+// zlib and PNG put around them.
+#define ATEDM_PREVIEW_MAX_BYTES (4 * ATEDM_PREVIEW_MAX_PIXELS + (64 << 10))
 
 typedef struct atedm_preview_grid {
     int64_t stride; // every how many-th latent is shown

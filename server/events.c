@@ -15,10 +15,8 @@
 
 // Bytes of events that are not read yet: what is the case, a preview with it, and the end.
 #define TEXT_MAX (2u << 20)
-// A preview is three bytes a pixel, if zlib saves nothing; a row has one more, and a block five.
-// Behind it there is room for what goes with it.
-_Static_assert((4 * ATEDM_PREVIEW_MAX_PIXELS + (64 << 10)) * 4 / 3 < TEXT_MAX - (512 << 10),
-               "every preview has room, in base64");
+_Static_assert(ATEDM_PREVIEW_MAX_BYTES * 4 / 3 < TEXT_MAX - (512 << 10),
+               "every preview has room, in base64, and what goes with it");
 
 typedef struct stream {
     atedm_exchange *exchange;

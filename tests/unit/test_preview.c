@@ -2,6 +2,8 @@
 // refused.
 #include "core/preview.h"
 
+#include "core/base/splitmix.h"
+#include "core/png.h"
 #include "tests/unit/pipeline_bench.h"
 
 #include <criterion/criterion.h>
@@ -63,6 +65,25 @@ Test(preview, shows_fewer_latents_where_they_are_many)
             cr_assert_eq(rgb[3 * (y * 257 + x)], 2 * x % 100 + 2 * y % 100, "%d, %d", y, x);
     cr_expect_eq(rgb[3 * 257 * 257], 77);
     free(latents);
+    free(rgb);
+}
+
+// What zlib can save nothing of, in the shape that has most rows.
+Test(preview, its_file_is_within_the_limit)
+{
+    const size_t bytes = 3 * (size_t)ATEDM_PREVIEW_MAX_PIXELS;
+    uint8_t *rgb = malloc(bytes);
+    for (size_t i = 0; i < bytes; i++)
+        rgb[i] = (uint8_t)(atedm_splitmix(1, i) >> 56);
+    atedm_buffer png;
+    atedm_buffer_init(&png, 2 * (size_t)ATEDM_PREVIEW_MAX_BYTES);
+    atedm_error err = {""};
+    cr_assert_eq(atedm_png_encode(rgb, ATEDM_PREVIEW_MAX_PIXELS / ATEDM_PNG_MAX_SIDE,
+                                  ATEDM_PNG_MAX_SIDE, NULL, 0, &png, &err),
+                 ATEDM_OK);
+    cr_expect_leq(png.size, (size_t)ATEDM_PREVIEW_MAX_BYTES);
+    cr_expect_geq(png.size, bytes);
+    atedm_buffer_finish(&png);
     free(rgb);
 }
 
