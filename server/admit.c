@@ -7,6 +7,7 @@
 #include "server/generate_json.h"
 #include "server/json_body.h"
 #include "server/problem.h"
+#include "server/refuse.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -138,16 +139,6 @@ static bool is_allowed(const atedm_daemon *d, const atedm_exchange *x, const ate
     return false;
 }
 
-static atedm_response refuse(const atedm_daemon *d, const char *id,
-                             const atedm_field_errors *errors, const atedm_error *err)
-{
-    if (errors->count)
-        return atedm_problem_fields(id, errors);
-    ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
-              atedm_log_text("error", err->message));
-    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "the log says more under this id");
-}
-
 atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_body,
                        atedm_response *ret_refusal)
 {
@@ -164,7 +155,8 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_bo
     bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
     atedm_job *job = make_job(d, *ret_body, png, &errors, &err);
     if (!job) {
-        *ret_refusal = refuse(d, id, &errors, &err);
+        *ret_refusal =
+            errors.count ? atedm_problem_fields(id, &errors) : atedm_refuse_failed(d, id, &err);
         return NULL;
     }
     if (!is_allowed(d, x, job, ret_refusal)) {

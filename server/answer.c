@@ -134,8 +134,7 @@ static atedm_response b64_response(const char *id, json_t *answer, const atedm_w
         response.size = text.size;
         if (status) {
             atedm_buffer_finish(&text);
-            response =
-                atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the answer");
+            response = atedm_problem_no_memory(id);
         }
     }
     json_decref(list);
@@ -162,8 +161,7 @@ atedm_response atedm_png_response(const char *request_id, const atedm_worker_ima
     atedm_response response = {.status = 200, .content_type = "image/png", .size = image->size};
     response.body = malloc(image->size);
     if (!response.body)
-        return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, request_id,
-                                      "no memory for the answer");
+        return atedm_problem_no_memory(request_id);
     memcpy(response.body, image->png, image->size);
     return response;
 }
@@ -173,8 +171,7 @@ atedm_response atedm_answer_response(const char *request_id, json_t *take_answer
                                      atedm_response_format format)
 {
     if (!take_answer)
-        return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, request_id,
-                                      "no memory for the answer");
+        return atedm_problem_no_memory(request_id);
     switch (format) {
     case ATEDM_RESPONSE_PNG:
         return png_response(request_id, take_answer, &images[0]);

@@ -118,9 +118,7 @@ static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_
 {
     stream *s = calloc(1, sizeof *s);
     if (!s) {
-        atedm_exchange_respond(x,
-                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
-                                                      "no memory for the answer"));
+        atedm_exchange_respond(x, atedm_problem_no_memory(atedm_exchange_id(x)));
         return;
     }
     *s = (stream){.exchange = x, .moved = true, .step = -1};

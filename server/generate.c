@@ -17,14 +17,6 @@ typedef struct waiter {
     atedm_job *job;
 } waiter;
 
-static atedm_response failure_answer(const waiter *w, const atedm_error *error)
-{
-    const char *id = atedm_exchange_id(w->exchange);
-    ATEDM_LOG(&w->daemon->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
-              atedm_log_text("error", error->message));
-    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "the log says more under this id");
-}
-
 static atedm_response done_answer(const waiter *w, const atedm_worker_result *result)
 {
     const char *id = atedm_exchange_id(w->exchange);
@@ -57,7 +49,7 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
         break;
     case ATEDM_JOB_FAILED:
     default:
-        response = failure_answer(w, error);
+        response = atedm_refuse_failed(w->daemon, atedm_exchange_id(w->exchange), error);
         break;
     }
     atedm_exchange_respond(w->exchange, response);

@@ -126,9 +126,7 @@ void atedm_handle_openapi(void *app, atedm_exchange *x)
     const char *text = get_text(app);
     char *copy = text ? strdup(text) : NULL;
     if (!copy) {
-        atedm_exchange_respond(x,
-                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
-                                                      "no memory for the answer"));
+        atedm_exchange_respond(x, atedm_problem_no_memory(atedm_exchange_id(x)));
         return;
     }
     atedm_response response = {

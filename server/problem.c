@@ -84,6 +84,11 @@ atedm_response atedm_problem_response(atedm_problem problem, const char *id, con
     return serialise(kinds[problem].status, "application/problem+json", body);
 }
 
+atedm_response atedm_problem_no_memory(const char *id)
+{
+    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the answer");
+}
+
 json_t *atedm_problem_json(atedm_problem problem, const char *id, const char *format, ...)
 {
     va_list args;
@@ -96,7 +101,7 @@ json_t *atedm_problem_json(atedm_problem problem, const char *id, const char *fo
 atedm_response atedm_problem_stored(const char *id, json_t *take_body)
 {
     if (!take_body)
-        return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the answer");
+        return atedm_problem_no_memory(id);
     unsigned status = (unsigned)json_integer_value(json_object_get(take_body, "status"));
     return serialise(status, "application/problem+json", take_body);
 }
@@ -133,6 +138,6 @@ atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *er
 atedm_response atedm_json_response(unsigned status, const char *id, json_t *take_value)
 {
     if (!take_value)
-        return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the answer");
+        return atedm_problem_no_memory(id);
     return serialise(status, "application/json", take_value);
 }

@@ -30,6 +30,7 @@ typedef enum atedm_problem {
 // `id` is the exchange's. Where there is no memory the answer is a bare status 500.
 atedm_response atedm_problem_response(atedm_problem problem, const char *id, const char *format,
                                       ...) ATEDM_PRINTF(3, 4);
+atedm_response atedm_problem_no_memory(const char *id); // for the answer: 500
 // The body alone, for where it is kept; NULL where there is no memory.
 struct json_t;
 struct json_t *atedm_problem_json(atedm_problem problem, const char *id, const char *format, ...)

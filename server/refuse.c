@@ -57,8 +57,22 @@ atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, bool queue_ful
     return response;
 }
 
-atedm_response atedm_refuse_storage(atedm_daemon *d, const char *id)
+static void log_failure(const atedm_daemon *d, const char *id, const atedm_error *why)
 {
+    ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
+              atedm_log_text("error", why->message));
+}
+
+atedm_response atedm_refuse_failed(const atedm_daemon *d, const char *id, const atedm_error *why)
+{
+    log_failure(d, id, why);
+    return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "the log says more under this id");
+}
+
+atedm_response atedm_refuse_storage(atedm_daemon *d, const char *id, const atedm_error *why)
+{
+    if (why)
+        log_failure(d, id, why);
     atedm_response response = atedm_problem_response(
         ATEDM_PROBLEM_STORAGE, id, "the job store is out of order; the log says more");
     atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));

@@ -1,5 +1,5 @@
-// Answers to what is not taken: requests that are wrong before their body is read, and those that
-// cannot be admitted now.
+// Answers to what is not taken: requests that are wrong before their body is read, those that
+// cannot be admitted now, and those that fail.
 #ifndef ATEDM_REFUSE_H
 #define ATEDM_REFUSE_H
 
@@ -9,8 +9,11 @@
 atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *exchange,
                                      atedm_refusal refusal);
 
-// While requests cannot be admitted: 503 with Retry-After.
-atedm_response atedm_refuse_storage(atedm_daemon *daemon, const char *id);
+// 500: it failed in the daemon. Logs why.
+atedm_response atedm_refuse_failed(const atedm_daemon *daemon, const char *id,
+                                   const atedm_error *why);
+// While requests cannot be admitted: 503 with Retry-After. `why` is logged; NULL: it is already.
+atedm_response atedm_refuse_storage(atedm_daemon *daemon, const char *id, const atedm_error *why);
 atedm_response atedm_refuse_busy(atedm_daemon *daemon, const char *id, bool queue_full);
 
 // Where atedm_dispatch_submit failed; counts it.

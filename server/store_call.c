@@ -26,9 +26,7 @@ atedm_store_call *atedm_store_call_create(atedm_daemon *d, atedm_exchange *x,
 {
     atedm_store_call *call = malloc(sizeof *call);
     if (!call) {
-        atedm_exchange_respond(x,
-                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
-                                                      "no memory for the answer"));
+        atedm_exchange_respond(x, atedm_problem_no_memory(atedm_exchange_id(x)));
         return NULL;
     }
     *call = (atedm_store_call){.daemon = d, .exchange = x, .answer = answer, .context = context};
@@ -57,9 +55,7 @@ void atedm_store_call_back(void *user, atedm_store_result *result)
         return;
     const char *id = atedm_exchange_id(x);
     if (result->status) {
-        ATEDM_LOG(&call.daemon->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
-                  atedm_log_text("error", result->error.message));
-        atedm_exchange_respond(x, atedm_refuse_storage(call.daemon, id));
+        atedm_exchange_respond(x, atedm_refuse_storage(call.daemon, id, &result->error));
     } else if (call.one_job && !is_there(&call, result)) {
         atedm_exchange_respond(x, atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id,
                                                          "there is no such job (any more)"));

@@ -147,7 +147,7 @@ static void on_event(void *user, const atedm_live *live, atedm_job_event event)
         return;
     case ATEDM_JOB_REFUSED:
         atedm_count_rejected(w->daemon, "storage");
-        respond(w, atedm_refuse_storage(w->daemon, id));
+        respond(w, atedm_refuse_storage(w->daemon, id, NULL));
         return;
     case ATEDM_JOB_LEFT:
     default:
@@ -337,11 +337,8 @@ static void on_found(void *user, atedm_store_result *result)
     if (live) {
         follow_live(l, live);
     } else if (x && result->status) {
-        ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed",
-                  atedm_log_text("id", atedm_exchange_id(x)),
-                  atedm_log_text("error", result->error.message));
         atedm_count_rejected(d, "storage");
-        atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x)));
+        atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), &result->error));
     } else if (x && result->n_jobs) {
         follow_stored(l, &result->jobs[0]);
     } else if (x) {

@@ -18,9 +18,7 @@ void atedm_handle_metrics(void *app, atedm_exchange *x)
     atedm_buffer_init(&text, ATEDM_METRICS_TEXT_MAX);
     if (atedm_metrics_render(d->metrics, &text)) {
         atedm_buffer_finish(&text);
-        atedm_exchange_respond(x,
-                               atedm_problem_response(ATEDM_PROBLEM_INTERNAL, atedm_exchange_id(x),
-                                                      "no memory for the answer"));
+        atedm_exchange_respond(x, atedm_problem_no_memory(atedm_exchange_id(x)));
         return;
     }
     atedm_exchange_respond(
