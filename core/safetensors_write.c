@@ -106,20 +106,10 @@ end:
     return status;
 }
 
-static atedm_status write_all(int fd, const char *path, const void *data, size_t size,
-                              atedm_error *err)
+static atedm_status put(int fd, const char *path, const void *data, size_t size, atedm_error *err)
 {
-    const char *from = data;
-    while (size) {
-        ssize_t done = write(fd, from, size);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return atedm_error_set(err, ATEDM_ERR_IO, "%s: %s", path, strerror(errno));
-        from += done;
-        size -= (size_t)done;
-    }
-    return ATEDM_OK;
+    atedm_status status = atedm_write_all(fd, data, size);
+    return status ? atedm_error_set(err, status, "%s: %s", path, strerror(errno)) : ATEDM_OK;
 }
 
 static atedm_status write_header(atedm_safetensors_writer *writer, const char *text,
@@ -131,11 +121,11 @@ static atedm_status write_header(atedm_safetensors_writer *writer, const char *t
     unsigned char length[8];
     for (int i = 0; i < 8; i++)
         length[i] = (unsigned char)((uint64_t)(size + padding) >> (8 * i));
-    atedm_status status = write_all(writer->fd, writer->part, length, sizeof length, err);
+    atedm_status status = put(writer->fd, writer->part, length, sizeof length, err);
     if (!status)
-        status = write_all(writer->fd, writer->part, text, size, err);
+        status = put(writer->fd, writer->part, text, size, err);
     if (!status)
-        status = write_all(writer->fd, writer->part, spaces, padding, err);
+        status = put(writer->fd, writer->part, spaces, padding, err);
     return status;
 }
 
@@ -186,7 +176,7 @@ atedm_status atedm_safetensors_writer_put(atedm_safetensors_writer *writer, cons
         return atedm_error_set(err, ATEDM_ERR_INVALID,
                                "%s: more data than the %zu bytes of its tensors", writer->path,
                                writer->expected);
-    atedm_status status = write_all(writer->fd, writer->part, data, size, err);
+    atedm_status status = put(writer->fd, writer->part, data, size, err);
     if (!status)
         writer->written += size;
     return status;

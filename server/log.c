@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 
@@ -87,17 +86,6 @@ static atedm_status append_field(const atedm_log *log, atedm_buffer *line,
     return status ? status : append_value(line, field);
 }
 
-static void write_all(int fd, const char *data, size_t size)
-{
-    while (size > 0) {
-        ssize_t written = write(fd, data, size);
-        if (written <= 0)
-            return; // nowhere left to tell
-        data += written;
-        size -= (size_t)written;
-    }
-}
-
 void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *message,
                      const atedm_log_field *fields)
 {
@@ -115,6 +103,7 @@ void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *me
     line.max = ATEDM_LOG_LINE_MAX;
     status = atedm_buffer_append(&line, log->json ? "}\n" : "\n", log->json ? 2 : 1);
     if (!status)
-        write_all(log->fd, line.data, line.size);
+        status = atedm_write_all(log->fd, line.data, line.size);
+    (void)status; // nowhere left to tell
     atedm_buffer_finish(&line);
 }

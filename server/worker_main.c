@@ -124,17 +124,12 @@ static order *take_orders(mailbox *box, bool wait)
     return orders;
 }
 
-static void write_all(int fd, const char *data, size_t size)
+// Takes what is in the buffer.
+static void send_frame(const mailbox *box, atedm_buffer *buffer)
 {
-    while (size) {
-        ssize_t written = write(fd, data, size);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            _exit(0); // the daemon is gone
-        data += written;
-        size -= (size_t)written;
-    }
+    if (atedm_write_all(box->fd, buffer->data, buffer->size))
+        _exit(0); // the daemon is gone
+    atedm_buffer_finish(buffer);
 }
 
 static void send_message(const mailbox *box, const atedm_worker_message *message)
@@ -143,8 +138,7 @@ static void send_message(const mailbox *box, const atedm_worker_message *message
     atedm_buffer_init(&buffer, 2 * ATEDM_FRAME_MAX);
     if (atedm_frame_put_message(&buffer, message))
         die("no memory for a result");
-    write_all(box->fd, buffer.data, buffer.size);
-    atedm_buffer_finish(&buffer);
+    send_frame(box, &buffer);
 }
 
 // Whatever comes next would fail too. The request is not to blame and is not answered: the daemon
@@ -173,8 +167,7 @@ static void greet(const mailbox *box)
     atedm_buffer_init(&buffer, ATEDM_FRAME_MAX);
     if (atedm_frame_put_hello(&buffer))
         die("no memory");
-    write_all(box->fd, buffer.data, buffer.size);
-    atedm_buffer_finish(&buffer);
+    send_frame(box, &buffer);
 }
 
 static void hand_over(atedm_runner *runner, order *orders)

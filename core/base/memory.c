@@ -1,4 +1,4 @@
-// Growing buffer and whole-file reading: see memory.h.
+// Growing buffer, whole-file reading and writing: see memory.h.
 #include "core/base/memory.h"
 
 #include <errno.h>
@@ -124,4 +124,19 @@ fail:
     free(data);
     close(fd);
     return status;
+}
+
+atedm_status atedm_write_all(int fd, const void *data, size_t size)
+{
+    const char *from = data;
+    while (size) {
+        ssize_t done = write(fd, from, size);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return ATEDM_ERR_IO;
+        from += done;
+        size -= (size_t)done;
+    }
+    return ATEDM_OK;
 }

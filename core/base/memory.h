@@ -1,4 +1,5 @@
-// Sizes that cannot overflow unnoticed, and a growing byte buffer with a maximum.
+// Sizes that cannot overflow unnoticed, a growing byte buffer with a maximum, and whole files and
+// buffers in and out.
 #ifndef ATEDM_BASE_MEMORY_H
 #define ATEDM_BASE_MEMORY_H
 
@@ -39,5 +40,7 @@ ATEDM_MUST_CHECK atedm_status atedm_buffer_printf(atedm_buffer *buffer, const ch
 // bytes are refused (ATEDM_ERR_LIMIT).
 ATEDM_MUST_CHECK atedm_status atedm_file_read(const char *path, size_t max, char **ret_data,
                                               size_t *ret_size, atedm_error *err);
+// All of it, in as many writes as it takes. ATEDM_ERR_IO: errno says why, and some may be written.
+ATEDM_MUST_CHECK atedm_status atedm_write_all(int fd, const void *data, size_t size);
 
 #endif

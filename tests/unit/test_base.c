@@ -5,7 +5,10 @@
 #include "core/base/utf8.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -98,6 +101,45 @@ Test(buffer, grows_to_its_maximum_and_no_further)
     cr_assert_eq(buffer.data[1000], '\0');
     atedm_buffer_finish(&buffer);
     atedm_buffer_finish(NULL);
+}
+
+static void *read_slowly(void *user)
+{
+    const int *fd = user;
+    char some[1000];
+    size_t *total = calloc(1, sizeof *total);
+    for (ssize_t size; (size = read(*fd, some, sizeof some)) > 0; *total += (size_t)size)
+        for (ssize_t i = 0; i < size; i++)
+            cr_assert_eq((unsigned char)some[i], (*total + (size_t)i) % 251);
+    return total;
+}
+
+Test(file, write_all_takes_as_many_writes_as_it_needs)
+{
+    enum { BYTES = 1 << 20 }; // more than a pipe holds
+    int ends[2];
+    cr_assert_eq(pipe(ends), 0);
+    unsigned char *data = malloc(BYTES);
+    for (size_t i = 0; i < BYTES; i++)
+        data[i] = (unsigned char)(i % 251);
+    pthread_t reader;
+    void *total;
+    cr_assert_eq(pthread_create(&reader, NULL, read_slowly, &ends[0]), 0);
+    cr_assert_eq(atedm_write_all(ends[1], data, BYTES), ATEDM_OK);
+    close(ends[1]);
+    pthread_join(reader, &total);
+    cr_assert_eq(*(size_t *)total, (size_t)BYTES);
+    free(total);
+    close(ends[0]);
+    // A pipe that nobody reads, and that does not wait: some is written, and errno says why no
+    // more.
+    cr_assert_eq(pipe2(ends, O_NONBLOCK), 0);
+    cr_assert_eq(atedm_write_all(ends[1], data, BYTES), ATEDM_ERR_IO);
+    cr_assert_eq(errno, EAGAIN);
+    cr_assert_eq(atedm_write_all(ends[1], data, 0), ATEDM_OK);
+    close(ends[0]);
+    close(ends[1]);
+    free(data);
 }
 
 Test(file, read_refuses_what_is_too_large_or_no_file)
