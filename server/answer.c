@@ -4,7 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/utf8.h"
 #include "server/accounts.h"
-#include "server/generate_json.h"
+#include "server/plan_json.h"
 #include "server/problem.h"
 #include "server/text.h"
 

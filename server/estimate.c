@@ -1,8 +1,8 @@
 // POST /v1/estimate: what a request would cost and how long it would wait, nothing run.
 #include "server/admit.h"
 #include "server/daemon.h"
-#include "server/generate_json.h"
 #include "server/handlers.h"
+#include "server/plan_json.h"
 #include "server/problem.h"
 
 #include <math.h>

@@ -1,12 +1,8 @@
-// The JSON of /generate: a body read into a request with every wrong field named, and the parts of
-// the answer.
+// The JSON of /generate: a body read into a request with every wrong field named.
 #ifndef ATEDM_GENERATE_JSON_H
 #define ATEDM_GENERATE_JSON_H
 
-#include "core/flops.h"
-#include "core/plan.h"
 #include "core/request.h"
-#include "server/valve.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -26,15 +22,5 @@ bool atedm_generate_json_format(const json_t *body, bool png_wanted,
 
 // Whether an Accept header (NULL: absent) prefers image/png to application/json (RFC 9110, 12.5.1).
 bool atedm_accept_prefers_png(const char *accept);
-
-// The answer's "pruning": preset, ratio, mean share of the unpruned UNet's cost, phases. plan NULL:
-// off. `pick`: why the daemon chose it, where it did. NULL where there is no memory, as for the
-// following.
-json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost,
-                           const atedm_pick *pick);
-// A complete spec, field by field as a request has them.
-json_t *atedm_prune_spec_json(const atedm_prune_spec *spec);
-// The answer's "flops", from the analytic cost.
-json_t *atedm_cost_json(const atedm_request_cost *cost);
 
 #endif

@@ -3,6 +3,7 @@
 #include "server/generate_json.h"
 #include "server/json_body.h"
 #include "server/log.h"
+#include "server/plan_json.h"
 #include "server/text.h"
 
 #include <criterion/criterion.h>
