@@ -9,7 +9,7 @@
 #define RETRY_AFTER_UNKNOWN_S 5
 #define RETRY_AFTER_MAX_S 3600
 
-double atedm_job_flops_left(const atedm_job *job)
+static double job_flops_left(const atedm_job *job)
 {
     double done = (double)job->steps_done / job->request.steps;
     return (double)job->cost.executed * (1 - done);
@@ -19,7 +19,7 @@ double atedm_seat_seconds_left(const atedm_seat *s, bool measured)
 {
     double flops = 0;
     for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-        flops += atedm_job_flops_left(atedm_job_of(place));
+        flops += job_flops_left(atedm_job_of(place));
     return measured ? flops / s->rate : flops;
 }
 
@@ -109,7 +109,7 @@ static double seconds_until_room(const atedm_seat *s)
         return 0;
     double least = INFINITY;
     for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-        least = fmin(least, atedm_job_flops_left(atedm_job_of(place)));
+        least = fmin(least, job_flops_left(atedm_job_of(place)));
     return least * (double)s->active.depth / s->rate;
 }
 

@@ -34,7 +34,6 @@ static inline atedm_job *atedm_job_of(const atedm_queue_item *place)
     return (atedm_job *)((char *)(uintptr_t)place - offsetof(atedm_job, place));
 }
 
-double atedm_job_flops_left(const atedm_job *job);
 // Seconds until the worker is through with what it has; in FLOPs where it was not measured yet,
 // which then goes for all.
 double atedm_seat_seconds_left(const atedm_seat *seat, bool measured);
