@@ -147,14 +147,6 @@ GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker
 
 // ---- what is left to do to sums
 
-template <class T> GPU_FN void unpack(uint32_t bits, float (&to)[2])
-{
-    T pair[2];
-    memcpy(pair, &bits, sizeof bits);
-    to[0] = gpu_load(pair[0]);
-    to[1] = gpu_load(pair[1]);
-}
-
 // The thread's pixels: element 0 of each in y, -1 where there is none.
 template <class S>
 GPU_FN void find_pixels(const atedm_cuda_conv_hopper &a, const part &p, int worker,
@@ -198,9 +190,10 @@ GPU_FN void load_added(const atedm_cuda_conv_hopper &a, const part &p, int colum
     if (column >= a.out)
         return;
     if (a.channel_add)
-        unpack<T>(*reinterpret_cast<const uint32_t *>(static_cast<const T *>(a.channel_add) +
-                                                      (int64_t)p.sample * a.out + column),
-                  ret_added);
+        gpu_unpack_pair<T>(
+            *reinterpret_cast<const uint32_t *>(static_cast<const T *>(a.channel_add) +
+                                                (int64_t)p.sample * a.out + column),
+            ret_added);
     if (a.bias) {
         ret_added[0] += a.bias[column];
         ret_added[1] += a.bias[column + 1];
@@ -234,7 +227,7 @@ GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, co
             load_added<T>(a, p, p.output + (first + n) * 8 + lane * 2, added);
 #pragma unroll
             for (int i = 0; i < rows; i++) {
-                unpack<T>(words[i][n], more);
+                gpu_unpack_pair<T>(words[i][n], more);
 #pragma unroll
                 for (int e = 0; e < 2; e++)
                     v[e] = r.d[i / 2][first + n][i % 2 * 2 + e] + added[e] + more[e];

@@ -20,12 +20,13 @@
 
 #define GPU_FN __device__ __forceinline__
 
-// ---- launches: GPU_LAUNCH((kernel<T>), grid, block, shared bytes, stream, arguments...)
+// ---- launches: GPU_LAUNCH((kernel<T>), grid, block, shared bytes, stream, arguments...);
+// GPU_LAUNCH_CLUSTERS((kernel<T>), blocks of a cluster, as before...)
 
 #ifdef __CUDACC__
 template <class... P, class... A>
-inline cudaError_t gpu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                              cudaStream_t stream, A &&...arguments)
+inline cudaError_t gpu_launch(void (*kernel)(P...), int cluster, dim3 grid, dim3 block,
+                              size_t shared, cudaStream_t stream, A &&...arguments)
 {
     if (shared > 48u << 10) // what a kernel may have without asking
         if (cudaError_t error = cudaFuncSetAttribute(
@@ -36,12 +37,18 @@ inline cudaError_t gpu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = stream;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {(unsigned)cluster, 1, 1};
+    config.attrs = &attribute;
+    config.numAttrs = cluster > 1;
     return cudaLaunchKernelEx(&config, kernel, static_cast<A &&>(arguments)...);
 }
-#define GPU_LAUNCH(kernel, ...) gpu_launch(kernel, __VA_ARGS__)
+#define GPU_LAUNCH_CLUSTERS(kernel, ...) gpu_launch(kernel, __VA_ARGS__)
 #else
-#define GPU_LAUNCH(kernel, ...) ::emulated::launch(#kernel, kernel, __VA_ARGS__)
+#define GPU_LAUNCH_CLUSTERS(kernel, ...) ::emulated::launch(#kernel, kernel, __VA_ARGS__)
 #endif
+#define GPU_LAUNCH(kernel, ...) GPU_LAUNCH_CLUSTERS(kernel, 1, __VA_ARGS__)
 
 // Shared memory, all of it dynamic.
 template <class T> GPU_FN T *gpu_shared()

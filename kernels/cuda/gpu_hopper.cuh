@@ -90,6 +90,22 @@ GPU_FN void gpu_mbarrier_wait(gpu_mbarrier &b, unsigned parity)
                  "r"(parity)
                  : "memory");
 }
+// Arrives at the barrier that stands there in block `rank` of the cluster. ("mapa")
+GPU_FN void gpu_mbarrier_arrive_at(gpu_mbarrier &b, int rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+                 "}\n" ::"r"(gpu_shared_address(&b)),
+                 "r"(rank)
+                 : "memory");
+}
+// ("barrier.cluster") All threads of all blocks of the cluster; of one where there are no clusters.
+GPU_FN void gpu_cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
 // ("barrier.cta") Barrier 1..15 of `threads`, who sync or arrive.
 GPU_FN void gpu_named_sync(int id, int threads)
 {
@@ -119,6 +135,17 @@ GPU_FN void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, in
                  "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(gpu_shared_address(to)),
                  "l"(&map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(gpu_shared_address(&b))
                  : "memory");
+}
+// The same to every block of the cluster that has a bit in `blocks`: to the same place of its
+// shared memory, and its own barrier counts the bytes. (".multicast::cluster")
+GPU_FN void gpu_tensor_load_to_all(void *to, const CUtensorMap &map, int column, int row,
+                                   gpu_mbarrier &b, unsigned blocks)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(gpu_shared_address(to)),
+        "l"(&map), "r"(column), "r"(row), "r"(gpu_shared_address(&b)), "h"((unsigned short)blocks)
+        : "memory");
 }
 // What a copy has brought, read like any memory. Before another copy may come to its place, the
 // reader fences, since copies and loads have no order of their own ("Async Proxy").
@@ -170,8 +197,8 @@ template <int N> GPU_FN void gpu_fewer_registers()
     GPU_TEXT_64                                                                                    \
     ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
 
-// d [64, N] = a b^T (+ d where `add`): a [64, 16] and b [N, 16], rows in shared memory; N 160 or
-// 128. The same with a in registers; N 128.
+// d [64, N] = a b^T (+ d where `add`): a [64, 16] and b [N, 16], rows in shared memory; N 160, 128
+// or 64. The same with a in registers; N 128.
 // d [64, 64] += a b: a [64, 16] in registers, b [16, 64], rows in shared memory.
 // Thread l of a warpgroup has d[n][i] of row 16 (l / 32) + l % 32 / 4 + (i / 2) * 8, column 8 n + l
 // % 4 * 2 + i % 2, and a as mma.m16n8k16's, of the same rows.
@@ -190,6 +217,14 @@ template <int N> GPU_FN void gpu_fewer_registers()
                      "wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " {" GPU_TEXT_64 \
                      "}, %64, %65, add, 1, 1, 0, 0;\n}"                                            \
                      : GPU_64(d)                                                                   \
+                     : "l"(a), "l"(b), "r"((int)add));                                             \
+    }                                                                                              \
+    GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[8][4], uint64_t a, uint64_t b, bool add)            \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                              \
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " {" GPU_TEXT_32  \
+                     "}, %32, %33, add, 1, 1, 0, 0;\n}"                                            \
+                     : GPU_32(d)                                                                   \
                      : "l"(a), "l"(b), "r"((int)add));                                             \
     }                                                                                              \
     GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[16][4], const uint32_t(&a)[4], uint64_t b,          \
@@ -290,6 +325,14 @@ inline void gpu_mbarrier_wait(gpu_mbarrier &b, unsigned parity, ATEDM_PLACE)
 {
     emulated::mbarrier_wait(&b.bits, parity, at);
 }
+inline void gpu_mbarrier_arrive_at(gpu_mbarrier &b, int rank, ATEDM_PLACE)
+{
+    emulated::mbarrier_arrive_at(&b.bits, rank, at);
+}
+inline void gpu_cluster_sync(ATEDM_PLACE)
+{
+    emulated::cluster_barrier(at);
+}
 inline void gpu_named_sync(int id, int threads, ATEDM_PLACE)
 {
     emulated::named_barrier_arrive(id, threads, true, at);
@@ -307,6 +350,11 @@ inline void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, in
                               gpu_mbarrier &b, ATEDM_PLACE)
 {
     emulated::tensor_load(to, map, {i, j, k, l}, 4, &b.bits, at);
+}
+inline void gpu_tensor_load_to_all(void *to, const CUtensorMap &map, int column, int row,
+                                   gpu_mbarrier &b, unsigned blocks, ATEDM_PLACE)
+{
+    emulated::tensor_load_to_all(to, map, {column, row, 0, 0}, 2, &b.bits, blocks, at);
 }
 template <class V> inline V gpu_read_copied(const V *p)
 {
@@ -372,6 +420,15 @@ inline float gpu_max_nan(float a, float b)
 }
 
 #endif
+
+// Two elements that lie side by side.
+template <class T> GPU_FN void gpu_unpack_pair(uint32_t bits, float (&to)[2])
+{
+    T pair[2];
+    memcpy(pair, &bits, sizeof bits);
+    to[0] = gpu_load(pair[0]);
+    to[1] = gpu_load(pair[1]);
+}
 
 // What is the same for all of a warp anyway: nvcc knows then, and keeps what is made of it, such as
 // descriptors, in uniform registers.

@@ -1,7 +1,8 @@
 // The part of cuBLASLt that kernels/cuda calls, on the host. Like the real one it proposes another
 // algorithm for another number of rows, and the algorithms add in different orders: whoever asks
-// anew for every size gets results that depend on the batch. It holds callers to the alignment that
-// they promised to the heuristic. C++.
+// anew for every size gets results that depend on the batch. One adds as wgmma.cpp's products do,
+// one after the other from the first on. It holds callers to the alignment that they promised to
+// the heuristic. C++.
 #include "tests/emulated/memory.hpp"
 
 #include "tests/emulated/fallback/cublasLt.h"
@@ -15,6 +16,7 @@ using emulated::is_device;
 // What an algorithm's words mean.
 enum { WORD_ORDER, WORD_ALIGN_A, WORD_ALIGN_B, WORD_ALIGN_C, WORD_ALIGN_D };
 enum { ORDER_WHOLE, ORDER_HALVES };
+constexpr int LANES = 16;           // sums at a time
 constexpr int64_t FEW_COLUMNS = 64; // below that the heuristic takes the other algorithm
 
 struct cublasLtContext {
@@ -66,50 +68,52 @@ struct product {
     uint64_t order;
     bool rounds_twice;
 
-    static std::vector<float> read(const void *p, const cublasLtMatrixLayoutOpaque &l)
+    // Columns in groups of LANES, zeros behind the last one: of each row of a group, all lanes.
+    static std::vector<float> read(const void *p, const cublasLtMatrixLayoutOpaque &l, int lanes)
     {
-        std::vector<float> values((size_t)(l.rows * l.columns));
+        int64_t groups = (l.columns + lanes - 1) / lanes;
+        std::vector<float> values((size_t)(groups * lanes * l.rows));
         for (int64_t j = 0; j < l.columns; j++)
             for (int64_t i = 0; i < l.rows; i++)
-                values[(size_t)(j * l.rows + i)] = load(p, j * l.stride + i, l.type);
+                values[(size_t)((j / lanes * l.rows + i) * lanes + j % lanes)] =
+                    load(p, j * l.stride + i, l.type);
         return values;
     }
 
-    static float dot(const float *x, const float *y, int64_t n)
+    // Of rows first .. end - 1 of a group of A's columns and one of B's.
+    static void dot(const float *x, const float *y, int64_t first, int64_t end, float *sums)
     {
-        float lanes[8] = {}, sum = 0;
-        int64_t i = 0;
-        for (; i + 8 <= n; i += 8)
-            for (int l = 0; l < 8; l++)
-                lanes[l] += x[i + l] * y[i + l];
-        for (; i < n; i++)
-            sum += x[i] * y[i];
-        for (float lane : lanes)
-            sum += lane;
-        return sum;
+        float lanes[LANES] = {};
+        for (int64_t i = first; i < end; i++)
+            for (int l = 0; l < LANES; l++)
+                lanes[l] += x[i * LANES + l] * y[i];
+        for (int l = 0; l < LANES; l++)
+            sums[l] += lanes[l];
     }
 
-    float sum(const float *x, const float *y, int64_t k) const
+    void finish(int64_t i, int64_t j, float value) const
     {
-        int64_t half = k / 2;
-        if (order == ORDER_WHOLE)
-            return dot(x, y, k);
-        return dot(x, y, half) + dot(x + half, y + half, k - half);
+        if (beta != 0)
+            value += beta * load(c, j * lc.stride + i, lc.type);
+        if (rounds_twice)
+            value = __bfloat162float(__float2bfloat16_rn(value));
+        if (desc.epilogue == CUBLASLT_EPILOGUE_BIAS)
+            value += load(desc.bias, i, ld.type);
+        store(d, j * ld.stride + i, ld.type, value);
     }
 
     void run() const
     {
-        std::vector<float> x = read(a, la), y = read(b, lb);
+        std::vector<float> x = read(a, la, LANES), y = read(b, lb, 1);
+        int64_t half = order == ORDER_WHOLE ? la.rows : la.rows / 2;
         for (int64_t j = 0; j < ld.columns; j++)
-            for (int64_t i = 0; i < ld.rows; i++) {
-                float value = sum(&x[(size_t)(i * la.rows)], &y[(size_t)(j * lb.rows)], la.rows);
-                if (beta != 0)
-                    value += beta * load(c, j * lc.stride + i, lc.type);
-                if (rounds_twice)
-                    value = __bfloat162float(__float2bfloat16_rn(value));
-                if (desc.epilogue == CUBLASLT_EPILOGUE_BIAS)
-                    value += load(desc.bias, i, ld.type);
-                store(d, j * ld.stride + i, ld.type, value);
+            for (int64_t i = 0; i < ld.rows; i += LANES) {
+                const float *group = &x[(size_t)(i * la.rows)], *column = &y[(size_t)(j * lb.rows)];
+                float sums[LANES] = {};
+                dot(group, column, 0, half, sums);
+                dot(group, column, half, la.rows, sums);
+                for (int l = 0; l < LANES && i + l < ld.rows; l++)
+                    finish(i + l, j, sums[l]);
             }
     }
 };

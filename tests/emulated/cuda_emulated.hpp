@@ -76,7 +76,9 @@ struct fiber {
     char *stack_top = nullptr;
 };
 
+struct block;
 struct warp {
+    block *of = nullptr;
     fiber *lane = nullptr; // [32]
     uint32_t index = 0, alive = 0, ready = 0, arrived = 0;
 };
@@ -99,6 +101,7 @@ void copy_commit();
 void copy_wait(uint32_t groups_left);
 
 struct launch_request {
+    int cluster; // blocks of each, one behind the other in x
     dim3 grid, block;
     size_t shared;
     const char *name;
@@ -127,15 +130,15 @@ inline void check_argument(const T &value, const char *kernel, int argument, cud
 
 // What <<<>>> is to nvcc.
 template <class... P, class... A>
-cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                   cudaStream_t stream, A &&...arguments)
+cudaError_t launch(const char *name, void (*kernel)(P...), int cluster, dim3 grid, dim3 block,
+                   size_t shared, cudaStream_t stream, A &&...arguments)
 {
     struct closure {
         launch_request request;
         void (*kernel)(P...);
         std::tuple<std::decay_t<P>...> arguments;
     };
-    auto *c = new closure{{grid, block, shared, name, nullptr, nullptr},
+    auto *c = new closure{{cluster, grid, block, shared, name, nullptr, nullptr},
                           kernel,
                           std::tuple<std::decay_t<P>...>(std::forward<A>(arguments)...)};
     int i = 0;

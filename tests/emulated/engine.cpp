@@ -1,11 +1,10 @@
-// The engine: fibers, the scheduler, barriers, shared memory, asynchronous copies, launches. C++.
+// The engine: fibers, the scheduler, barriers, shared memory, asynchronous copies. C++.
 // Faults in a kernel (a bad access, a deadlock, a copy that nobody waits for) end the program with
 // a message that names kernel, block and thread.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/memory.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -142,12 +141,40 @@ static uint32_t pick_bit(uint32_t bits)
     return random_bit(bits);
 }
 
+static void enter(block &b)
+{
+    running = &b;
+    blockIdx = b.index;
+}
+
+as_block::as_block(block *b) : before(running)
+{
+    enter(*b);
+}
+
+as_block::~as_block()
+{
+    enter(*before);
+}
+
+// To another block of the cluster where this one has nothing to do, and in random order anyway.
+static void move_on()
+{
+    uint32_t ready = 0;
+    for (int i = 0; i < running->in->n; i++)
+        ready |= (uint32_t)(running->in->blocks[i]->ready_warps != 0) << i;
+    if (ready)
+        enter(*running->in->blocks[pick_bit(ready)]);
+}
+
 static fiber *pick()
 {
+    if (running->in->n > 1 && (!running->ready_warps || running->schedule == settings::RANDOM))
+        move_on();
     if (!running->ready_warps)
         return nullptr;
-    warp *w = current != &running->scheduler ? current->in : nullptr;
-    if (!w || !w->ready || running->schedule == settings::RANDOM)
+    warp *w = current->in; // NULL: the scheduler's
+    if (!w || w->of != running || !w->ready || running->schedule == settings::RANDOM)
         w = &running->warps[pick_bit(running->ready_warps)];
     return &w->lane[pick_bit(w->ready)];
 }
@@ -155,7 +182,7 @@ static fiber *pick()
 static void set_ready(warp &w, uint32_t lanes)
 {
     w.ready |= lanes;
-    running->ready_warps |= 1u << w.index;
+    w.of->ready_warps |= 1u << w.index;
 }
 
 static void clear_ready(fiber *f)
@@ -177,22 +204,30 @@ static bool waits_alike(const fiber &a, const fiber &b)
            !strcmp(a.what, b.what);
 }
 
+static void tell_who_waits(const block &b)
+{
+    for (int i = 0; i < b.n_threads; i++) {
+        const fiber &a = b.fibers[i];
+        int alike = 0, earlier = 0;
+        for (int j = 0; j < b.n_threads && a.now != state::DONE; j++) {
+            alike += waits_alike(a, b.fibers[j]);
+            earlier += j < i && waits_alike(a, b.fibers[j]);
+        }
+        if (alike && !earlier)
+            fprintf(stderr,
+                    "  block %u: %d threads from (%u,%u,%u) on wait at %s, mask %08x, %s:%d\n",
+                    b.index.x, alike, a.index.x, a.index.y, a.index.z, a.what, a.mask, a.at.file,
+                    a.at.line);
+    }
+}
+
 [[noreturn]] static void deadlock()
 {
     fprintf(stderr, "emulated cuda: DEADLOCK in %s block (%u,%u,%u): %d of %d threads alive\n",
             kernel_name(), blockIdx.x, blockIdx.y, blockIdx.z, running->n_alive,
             running->n_threads);
-    for (int i = 0; i < running->n_threads; i++) {
-        const fiber &a = running->fibers[i];
-        int alike = 0, earlier = 0;
-        for (int j = 0; j < running->n_threads && a.now != state::DONE; j++) {
-            alike += waits_alike(a, running->fibers[j]);
-            earlier += j < i && waits_alike(a, running->fibers[j]);
-        }
-        if (alike && !earlier)
-            fprintf(stderr, "  %d threads from (%u,%u,%u) on wait at %s, mask %08x, %s:%d\n", alike,
-                    a.index.x, a.index.y, a.index.z, a.what, a.mask, a.at.file, a.at.line);
-    }
+    for (int i = 0; i < running->in->n; i++)
+        tell_who_waits(*running->in->blocks[i]);
     abort();
 }
 
@@ -203,10 +238,20 @@ void wake(fiber &f)
 }
 
 // Copies land when nothing else goes on.
+static bool land_somewhere()
+{
+    for (int i = 0; i < running->in->n; i++) {
+        as_block there(running->in->blocks[i]);
+        if (land_awaited(*running))
+            return true;
+    }
+    return false;
+}
+
 static fiber *pick_or_land()
 {
     fiber *next = pick();
-    if (!next && land_awaited(*running))
+    while (!next && land_somewhere())
         next = pick();
     if (!next)
         deadlock();
@@ -315,6 +360,19 @@ void collective(uint32_t mask, void *operands, collective_fn fn, const char *wha
     wait_here();
 }
 
+// To the next one; behind a cluster's last, to the OS thread's own stack.
+static void leave_fiber()
+{
+    const cluster &c = *running->in;
+    for (int i = 0; i < c.n; i++)
+        if (c.blocks[i]->n_alive) {
+            switch_to(pick_or_land());
+            return;
+        }
+    enter(*c.blocks[0]);
+    switch_to(&running->scheduler);
+}
+
 static void end_fiber()
 {
     fiber *f = current;
@@ -334,7 +392,11 @@ static void end_fiber()
     }
     if (b.n_alive && b.arrived == b.n_alive)
         release_barrier();
-    switch_to(b.n_alive ? pick_or_land() : &b.scheduler);
+    if (b.in->arrived)
+        release_cluster(*b.in);
+    if (!b.n_alive)
+        end_async(b);
+    leave_fiber();
     abort(); // nobody switches to a fiber that is done
 }
 
@@ -406,7 +468,7 @@ static char *map_pages(size_t bytes)
     return (char *)p;
 }
 
-static block *new_block()
+block *new_block()
 {
     block *b = new block;
     b->stacks = map_pages(MOST_THREADS * (STACK + PAGE));
@@ -437,14 +499,11 @@ static void prepare_fiber(block &b, int i, const launch_request &launch)
     TSAN(if (!f.tsan) f.tsan = __tsan_create_fiber(0);)
 }
 
-static void run_block(const launch_request &launch, uint64_t number)
+static void prepare_block(block &b, const launch_request &launch, uint64_t number)
 {
-    block &b = *running;
     unsigned n = (unsigned)(number % launch.grid.x);
     uint64_t rest = number / launch.grid.x;
-    blockIdx = {n, (unsigned)(rest % launch.grid.y), (unsigned)(rest / launch.grid.y)};
-    blockDim = {launch.block.x, launch.block.y, launch.block.z};
-    gridDim = {launch.grid.x, launch.grid.y, launch.grid.z};
+    b.index = {n, (unsigned)(rest % launch.grid.y), (unsigned)(rest / launch.grid.y)};
     b.n_threads = b.n_alive = (int)(launch.block.x * launch.block.y * launch.block.z);
     b.ready_warps = 0;
     b.launch = &launch;
@@ -463,49 +522,30 @@ static void run_block(const launch_request &launch, uint64_t number)
         w.index = (uint32_t)i / 32;
         w.alive = lanes == 32 ? ~0u : (1u << lanes) - 1;
         w.ready = w.arrived = 0;
+        w.of = &b;
         set_ready(w, w.alive);
     }
     for (int i = 0; i < b.n_threads; i++)
         prepare_fiber(b, i, launch);
     begin_async(b);
-    TSAN(b.scheduler.tsan = __tsan_get_current_fiber(); __tsan_release(&b.tsan_start);)
-    current = &b.scheduler;
-    switch_to(pick());
-    end_async(b);
-    current = nullptr;
-    TSAN(__tsan_acquire(&b.tsan_end);)
+    TSAN(__tsan_release(&b.tsan_start);)
 }
 
-// ---- launches
-
-static std::mutex pool_mutex;
-// Blocks that no thread runs, guarded by pool_mutex; never destroyed, so that the leak checker
-// finds them.
-static std::vector<block *> &pool = *new std::vector<block *>;
-
-static void run_blocks(const launch_request &launch, std::atomic<uint64_t> &next, uint64_t total)
+void run_cluster(cluster &c, const launch_request &launch, uint64_t number)
 {
-    {
-        std::lock_guard<std::mutex> lock(pool_mutex);
-        if (pool.empty()) {
-            running = new_block();
-        } else {
-            running = pool.back();
-            pool.pop_back();
-        }
-    }
-    std::vector<char> handler_stack(64 << 10); // a fiber's own may be what overflowed
-    stack_t mine = {}, before = {};
-    mine.ss_sp = handler_stack.data();
-    mine.ss_size = handler_stack.size();
-    sigaltstack(&mine, &before);
-    for (uint64_t n; (n = next.fetch_add(1)) < total;)
-        run_block(launch, n);
-    sigaltstack(&before, nullptr);
-    std::lock_guard<std::mutex> lock(pool_mutex);
-    pool.push_back(running);
-    running = nullptr;
+    blockDim = {launch.block.x, launch.block.y, launch.block.z};
+    gridDim = {launch.grid.x, launch.grid.y, launch.grid.z};
+    for (int i = 0; i < c.n; i++)
+        prepare_block(*c.blocks[i], launch, number * (uint64_t)c.n + (uint64_t)i);
+    enter(*c.blocks[0]);
+    TSAN(running->scheduler.tsan = __tsan_get_current_fiber();)
+    current = &running->scheduler;
+    switch_to(pick());
+    current = nullptr;
+    TSAN(for (int i = 0; i < c.n; i++) __tsan_acquire(&c.blocks[i]->tsan_end);)
 }
+
+// ---- faults
 
 static void on_fault(int signal_number, siginfo_t *info, void *)
 {
@@ -528,20 +568,6 @@ static void on_fault(int signal_number, siginfo_t *info, void *)
     raise(signal_number);
 }
 
-cudaError_t check_launch(const launch_request &launch)
-{
-    uint64_t threads = (uint64_t)launch.block.x * launch.block.y * launch.block.z;
-    size_t most_shared = setting().sm >= 90 ? MOST_SHARED : (size_t)163 << 10;
-    if (threads > 0 && threads <= MOST_THREADS && launch.grid.x && launch.grid.y && launch.grid.z &&
-        launch.grid.x <= INT32_MAX && launch.grid.y <= 65535 && launch.grid.z <= 65535 &&
-        launch.shared <= most_shared)
-        return cudaSuccess;
-    fprintf(stderr, "emulated cuda: %s refused: grid (%u,%u,%u), %llu threads, %zu bytes shared\n",
-            launch.name, launch.grid.x, launch.grid.y, launch.grid.z, (unsigned long long)threads,
-            launch.shared);
-    return cudaErrorInvalidConfiguration;
-}
-
 void catch_faults()
 {
     static std::once_flag once;
@@ -552,23 +578,6 @@ void catch_faults()
         sigaction(SIGSEGV, &action, nullptr);
         sigaction(SIGBUS, &action, nullptr);
     });
-}
-
-void run_launch(const launch_request &launch)
-{
-    catch_faults();
-    uint64_t total = (uint64_t)launch.grid.x * launch.grid.y * launch.grid.z;
-    std::atomic<uint64_t> next{0};
-    // A thread costs more than what a small launch does.
-    uint64_t threads = total * launch.block.x * launch.block.y * launch.block.z;
-    uint64_t most = threads < 1024 ? 1 : (uint64_t)setting().workers;
-    int workers = (int)std::min(most, total);
-    std::vector<std::thread> others;
-    for (int i = 1; i < workers; i++)
-        others.emplace_back([&] { run_blocks(launch, next, total); });
-    run_blocks(launch, next, total);
-    for (auto &other : others)
-        other.join();
 }
 
 } // namespace emulated

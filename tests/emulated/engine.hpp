@@ -37,6 +37,7 @@ constexpr int MOST_THREADS = 1024;
 constexpr size_t MOST_SHARED = (size_t)227 << 10; // of a block on sm_90
 constexpr size_t PAGE = 4096;
 constexpr int MOST_DEVICES = 16;
+constexpr int MOST_CLUSTER = 8; // blocks, that every device has room for
 
 // From the environment, so that one binary runs in all modes.
 struct settings {
@@ -58,6 +59,15 @@ const settings &setting();
 
 // What a block has going on beside its threads: hopper.hpp.
 struct asynchronous;
+struct block;
+
+// Blocks that one OS thread runs together, since they reach each other's shared memory: mostly one.
+struct cluster {
+    block *blocks[MOST_CLUSTER];
+    int n = 0;
+    int arrived = 0; // threads of all blocks, at the cluster's barrier
+    char tsan = 0;
+};
 
 struct block {
     fiber fibers[MOST_THREADS];
@@ -71,6 +81,8 @@ struct block {
     char *shared = nullptr, *shared_end = nullptr;
     size_t shared_bytes = 0;
     const launch_request *launch = nullptr;
+    uint3 index{};
+    cluster *in = nullptr;
     settings::order schedule = settings::FORWARD; // of setting(), within reach
     uint64_t rng = 0;
     asynchronous *async = nullptr; // never destroyed, as the block
@@ -80,12 +92,37 @@ ATEDM_EMULATED_TLS block *running;
 
 // ---- engine.cpp
 
+// While one lives, what is said of the running block is said of that one.
+class as_block
+{
+  public:
+    explicit as_block(block *b);
+    ~as_block();
+    as_block(const as_block &) = delete;
+    as_block &operator=(const as_block &) = delete;
+
+  private:
+    block *before;
+};
+
 // The current fiber cannot go on until somebody wakes it.
 void wait_here();
 void wake(fiber &f);
 // Whether what may happen now or later happens now: with threads in forward order later, in reverse
 // now, in random order either, by the schedule's own numbers, so that a run can be repeated.
 bool is_early();
+
+// A block with stacks and shared memory, for any launch.
+block *new_block();
+// From its blocks' first thread to their last.
+void run_cluster(cluster &c, const launch_request &launch, uint64_t number);
+// Has bad accesses told, with kernel, block and thread.
+void catch_faults();
+
+// ---- cluster.cpp
+
+// Whoever waits at the cluster's barrier goes on where all threads that live are there.
+bool release_cluster(cluster &c);
 
 // ---- hopper.cpp
 
@@ -94,9 +131,6 @@ void begin_async(block &b);
 void end_async(const block &b);
 // Lets copies land that somebody waits for; false: there are none.
 bool land_awaited(block &b);
-
-// Has bad accesses told, with kernel, block and thread.
-void catch_faults();
 
 } // namespace emulated
 

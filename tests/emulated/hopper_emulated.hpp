@@ -29,6 +29,15 @@ void clear_16(void *to, place at);
 void async_fence(place at);
 void set_registers(int n, bool more, place at);
 
+// ---- cluster.cpp
+
+// The same place in the shared memory of block `rank` of the cluster.
+void mbarrier_arrive_at(void *barrier, int rank, place at);
+// To the same place of every block that has a bit in the mask; each counts at its own barrier.
+void tensor_load_to_all(void *to, const CUtensorMap &map, coordinates from, int rank, void *barrier,
+                        uint32_t mask, place at);
+void cluster_barrier(place at);
+
 // ---- wgmma.cpp
 
 enum class element { BF16, F16 };

@@ -195,7 +195,7 @@ MISTAKES = (
     ("conv, hopper: pixels outside the image are stored", "conv_hopper.cu", "conv", [("y < a.h && x < a.w ?", "y < a.h ?")]),
     ("conv, hopper: outputs behind the last one are stored", "conv_hopper.cu", "conv",
      [("if (at[i] >= 0 && own < a.out)", "if (at[i] >= 0)")]),
-    ("conv, hopper: residuals of one pixel", "conv_hopper.cu", "conv", [("unpack<T>(words[i][n], more)", "unpack<T>(words[0][n], more)")]),
+    ("conv, hopper: residuals of one pixel", "conv_hopper.cu", "conv", [("pair<T>(words[i][n], more)", "pair<T>(words[0][n], more)")]),
     ("conv, hopper: residuals of the next outputs", "conv_hopper.cu", "conv",
      [("        memcpy(words, next, sizeof words);\n        if (first + GROUP < eights)\n            load_residuals<T, S>(a, at, own + GROUP * 8, next);\n",
        "        if (first + GROUP < eights)\n            load_residuals<T, S>(a, at, own + GROUP * 8, next);\n        memcpy(words, next, sizeof words);\n")]),

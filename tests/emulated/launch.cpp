@@ -1,0 +1,88 @@
+// Launches: what is refused, and the clusters of a grid on OS threads. C++.
+#include "tests/emulated/engine.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <mutex>
+#include <thread>
+
+namespace emulated
+{
+
+static std::mutex pool_mutex;
+// Blocks that no thread runs, guarded by pool_mutex; never destroyed, so that the leak checker
+// finds them.
+static std::vector<block *> &pool = *new std::vector<block *>;
+
+static void take_blocks(cluster &c, int n)
+{
+    std::lock_guard<std::mutex> lock(pool_mutex);
+    for (; c.n < n; c.n++) {
+        block *&b = c.blocks[c.n];
+        if (pool.empty()) {
+            b = new_block();
+        } else {
+            b = pool.back();
+            pool.pop_back();
+        }
+        b->in = &c;
+    }
+}
+
+// `next`, `total`: clusters.
+static void run_clusters(const launch_request &launch, std::atomic<uint64_t> &next, uint64_t total)
+{
+    cluster c;
+    take_blocks(c, launch.cluster);
+    std::vector<char> handler_stack(64 << 10); // a fiber's own may be what overflowed
+    stack_t mine = {}, before = {};
+    mine.ss_sp = handler_stack.data();
+    mine.ss_size = handler_stack.size();
+    sigaltstack(&mine, &before);
+    for (uint64_t n; (n = next.fetch_add(1)) < total;)
+        run_cluster(c, launch, n);
+    sigaltstack(&before, nullptr);
+    std::lock_guard<std::mutex> lock(pool_mutex);
+    pool.insert(pool.end(), c.blocks, c.blocks + c.n);
+    running = nullptr;
+}
+
+cudaError_t check_launch(const launch_request &launch)
+{
+    uint64_t threads = (uint64_t)launch.block.x * launch.block.y * launch.block.z;
+    size_t most_shared = setting().sm >= 90 ? MOST_SHARED : (size_t)163 << 10;
+    if (threads > 0 && threads <= MOST_THREADS && launch.grid.x && launch.grid.y && launch.grid.z &&
+        launch.grid.x <= INT32_MAX && launch.grid.y <= 65535 && launch.grid.z <= 65535 &&
+        launch.shared <= most_shared && launch.cluster <= MOST_CLUSTER &&
+        launch.grid.x % (unsigned)launch.cluster == 0 &&
+        (launch.cluster == 1 || setting().sm == 90))
+        return cudaSuccess;
+    fprintf(stderr,
+            "emulated cuda: %s refused: grid (%u,%u,%u), %llu threads, %zu bytes shared, "
+            "clusters of %d\n",
+            launch.name, launch.grid.x, launch.grid.y, launch.grid.z, (unsigned long long)threads,
+            launch.shared, launch.cluster);
+    return cudaErrorInvalidConfiguration;
+}
+
+void run_launch(const launch_request &launch)
+{
+    catch_faults();
+    uint64_t total = (uint64_t)launch.grid.x * launch.grid.y * launch.grid.z;
+    std::atomic<uint64_t> next{0};
+    uint64_t clusters = total / (uint64_t)launch.cluster;
+    // A thread costs more than what a small launch does.
+    uint64_t threads = total * launch.block.x * launch.block.y * launch.block.z;
+    uint64_t most = threads < 1024 ? 1 : (uint64_t)setting().workers;
+    int workers = (int)std::min(most, clusters);
+    std::vector<std::thread> others;
+    for (int i = 1; i < workers; i++)
+        others.emplace_back([&] { run_clusters(launch, next, clusters); });
+    run_clusters(launch, next, clusters);
+    for (auto &other : others)
+        other.join();
+}
+
+} // namespace emulated
