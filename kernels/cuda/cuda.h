@@ -21,11 +21,19 @@ typedef CUresult(CUDAAPI *atedm_cuda_encode_fn)(CUtensorMap *, CUtensorMapDataTy
                                                 CUtensorMapInterleave, CUtensorMapSwizzle,
                                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
+// What linear_hopper.cu is.
+typedef enum atedm_cuda_linear_choice {
+    ATEDM_CUDA_LINEAR_CUBLAS, // nothing: linear layers are cuBLASLt's
+    ATEDM_CUDA_LINEAR_TRIED,  // one more candidate of trials
+    ATEDM_CUDA_LINEAR_HOPPER, // whose the layers are that it takes
+} atedm_cuda_linear_choice;
+
 // What the kernels for compute capability 9.0 need of a device.
 typedef struct atedm_cuda_hopper {
-    atedm_cuda_encode_fn encode; // where one of these is true
+    atedm_cuda_encode_fn encode; // where one of these is
     bool attention, conv;        // are those of these kernels: attention and ranking; convolutions
-    int multiprocessors;         // of any device
+    atedm_cuda_linear_choice linear;
+    int multiprocessors; // of any device
 } atedm_cuda_hopper;
 
 typedef struct atedm_cuda_device {
@@ -221,7 +229,7 @@ bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
 
 // ---- hopper.c
 
-// As ATEDM_CUDA_ATTENTION and ATEDM_CUDA_CONV say for the device.
+// As ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV and ATEDM_CUDA_LINEAR say for the device.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper,
                                                        atedm_error *err);
 // For what atedm_cuda_is_head64 takes. Takes the spans from `spans`, not from args.

@@ -13,6 +13,11 @@
 // as "auto" has them: dnn.c.
 #define CONV_ENVIRONMENT "ATEDM_CUDA_CONV"
 
+// Whose linear layers: "cublas", cuBLASLt's; "hopper", linear_hopper.cu's, those that it takes, for
+// which the device has to be of compute capability 9.0; "auto", the default: there it is one more
+// candidate of the trials.
+#define LINEAR_ENVIRONMENT "ATEDM_CUDA_LINEAR"
+
 #define HOPPER_MAJOR 9
 // The CUDA version that the driver's function is of: the first that has it.
 #define ENCODE_VERSION 12000
@@ -43,6 +48,23 @@ static atedm_status refuse(const char *environment, int major, atedm_error *err)
                            environment, major, HOPPER_MAJOR);
 }
 
+static atedm_status read_linear(atedm_cuda_linear_choice *ret_choice, atedm_error *err)
+{
+    static const char *const names[] = {[ATEDM_CUDA_LINEAR_CUBLAS] = "cublas",
+                                        [ATEDM_CUDA_LINEAR_TRIED] = "auto",
+                                        [ATEDM_CUDA_LINEAR_HOPPER] = "hopper"};
+    const char *value = getenv(LINEAR_ENVIRONMENT);
+    size_t i = 0, n = sizeof names / sizeof *names;
+    while (i < n && strcmp(value ? value : "auto", names[i]) != 0)
+        i++;
+    if (i == n)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "cuda: " LINEAR_ENVIRONMENT " is \"%s\": auto, cublas or hopper",
+                               value);
+    *ret_choice = (atedm_cuda_linear_choice)i;
+    return ATEDM_OK;
+}
+
 atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, atedm_error *err)
 {
     const char *attention = getenv(ATTENTION_ENVIRONMENT), *conv = getenv(CONV_ENVIRONMENT);
@@ -54,20 +76,27 @@ atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, 
         return atedm_error_set(
             err, ATEDM_ERR_UNSUPPORTED,
             "cuda: " ATTENTION_ENVIRONMENT " is \"%s\": auto, portable or hopper", attention);
+    atedm_status status = read_linear(&found.linear, err);
+    if (status)
+        return status;
+    const char *asked = is_asked                                   ? ATTENTION_ENVIRONMENT
+                        : found.conv                               ? CONV_ENVIRONMENT
+                        : found.linear == ATEDM_CUDA_LINEAR_HOPPER ? LINEAR_ENVIRONMENT
+                                                                   : NULL;
     cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
     if (!error)
         error =
             cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, index);
     if (error)
         return atedm_cuda_status(error, "asking the device", err);
-    if ((is_asked || found.conv) && major != HOPPER_MAJOR)
-        return refuse(is_asked ? ATTENTION_ENVIRONMENT : CONV_ENVIRONMENT, major, err);
-    if (major == HOPPER_MAJOR && (is_auto || is_asked || found.conv)) {
-        atedm_status status = find_encode(&found.encode, err);
-        if (status && (is_asked || found.conv))
-            return status;
-    }
+    if (asked && major != HOPPER_MAJOR)
+        return refuse(asked, major, err);
+    if (major == HOPPER_MAJOR && (is_auto || asked || found.linear))
+        status = find_encode(&found.encode, err);
+    if (status && asked)
+        return status;
     found.attention = found.encode && (is_auto || is_asked);
+    found.linear = found.encode ? found.linear : ATEDM_CUDA_LINEAR_CUBLAS;
     *ret_hopper = found;
     return ATEDM_OK;
 }

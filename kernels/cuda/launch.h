@@ -126,6 +126,31 @@ bool atedm_cuda_conv_is_thin(const atedm_cuda_conv_call *conv);
 cudaError_t atedm_cuda_launch_conv_thin(atedm_dtype act, const atedm_cuda_conv_call *conv,
                                         cudaStream_t stream);
 
+// ---- linear_hopper.cu
+
+// y [rows, out] = x [rows, in] w [out, in]^T + residual + bias, for devices of compute capability
+// 9.0, and what hopper_linear.c decides of it. `x`, `weight`: tensor maps with boxes of
+// ATEDM_CUDA_HOPPER_CHANNELS columns and the rows that a block loads of its tile's.
+//
+// A cluster is `down` x `across` blocks, a tile each: those beside each other have the same rows,
+// those below each other the same outputs. Clusters are numbered by rows and outputs, the latter
+// first.
+typedef struct atedm_cuda_linear_hopper {
+    CUtensorMap x, weight;
+    const void *bias;     // act [out] or NULL
+    const void *residual; // act [rows, out] or NULL; may be y
+    void *y;              // act [rows, out]; F32 where sums, without bias and residual
+    int64_t rows;
+    int32_t out, steps; // outputs; boxes along a row of x
+    bool sums;
+    int32_t tile_rows, tile_outputs; // 64 times 64 or 128; 128 times 128 or 160
+    int32_t down, across;            // at most ATEDM_CUDA_HOPPER_CLUSTER together
+    int32_t clusters_across;         // along the outputs
+} atedm_cuda_linear_hopper;
+#define ATEDM_CUDA_HOPPER_CLUSTER 4
+cudaError_t atedm_cuda_launch_linear_hopper(atedm_dtype act, const atedm_cuda_linear_hopper *linear,
+                                            unsigned blocks, cudaStream_t stream);
+
 // ---- conv_hopper.cu
 
 // conv.cu's with stride 1, for devices of compute capability 9.0, and what hopper_conv.c decides of

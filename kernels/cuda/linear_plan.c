@@ -1,12 +1,12 @@
-// Algorithms of cuBLASLt for linear layers: y^T = W x^T, column-major as it wants it.
+// Algorithms for linear layers. Those of cuBLASLt are of y^T = W x^T, column-major as it wants it.
 //
 // Another number of rows wants another algorithm: with the one for 1024 rows, 600 take 1.4 times as
 // long as they have to, and so do 65536. But a row's bits may not depend on how many rows there
 // are. So the heuristic is asked for ATEDM_CUDA_PLAN_ROWS rows first, without reductions across
 // blocks. What it says for other numbers is taken where it gives the same bits in a trial (a kernel
-// that adds along a row in the same order, in tiles of another size), the fastest of these. The
-// device suite checks the outcome: samples alone and in batches, at full size. linear_trial.c has
-// the trials.
+// that adds along a row in the same order, in tiles of another size), the fastest of these; so with
+// own kernels, where the device has some. The device suite checks the outcome: samples alone and in
+// batches, at full size. linear_trial.c has the trials.
 #include "kernels/cuda/linear.h"
 
 #include <stdlib.h>
@@ -79,9 +79,9 @@ static cublasStatus_t product_init(product *p, atedm_dtype dtype, const atedm_cu
     return status;
 }
 
-cublasStatus_t atedm_cuda_multiply(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
-                                   const cublasLtMatmulAlgo_t *algo,
-                                   const atedm_cuda_operands *operands)
+static cublasStatus_t multiply_by_blas(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                       const cublasLtMatmulAlgo_t *algo,
+                                       const atedm_cuda_operands *operands)
 {
     const float one = 1, beta = key->residual ? 1 : 0;
     const void *c = key->residual ? operands->residual : operands->y;
@@ -99,6 +99,14 @@ cublasStatus_t atedm_cuda_multiply(atedm_cuda_stream *s, const atedm_cuda_plan_k
                        p.y, algo, workspace, ATEDM_CUDA_WORKSPACE_BYTES, s->stream);
     product_finish(&p);
     return status;
+}
+
+cublasStatus_t atedm_cuda_multiply(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                   const atedm_cuda_algorithm *algo,
+                                   const atedm_cuda_operands *operands)
+{
+    return algo->is_own ? atedm_cuda_hopper_linear(s, key, &algo->cut, operands)
+                        : multiply_by_blas(s, key, &algo->blas, operands);
 }
 
 // ---- the heuristic
@@ -130,8 +138,9 @@ static cublasStatus_t set_preferences(cublasLtMatmulPreference_t preference,
 }
 
 int atedm_cuda_propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
-                       cublasLtMatmulHeuristicResult_t *ret_results)
+                       atedm_cuda_algorithm *ret_algos)
 {
+    cublasLtMatmulHeuristicResult_t results[ATEDM_CUDA_PLAN_CANDIDATES];
     // The bias's address does not matter yet.
     product p;
     cublasLtMatmulPreference_t preference = NULL;
@@ -140,15 +149,14 @@ int atedm_cuda_propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *ke
         return 0;
     if (cublasLtMatmulPreferenceCreate(&preference) || set_preferences(preference, key) ||
         cublasLtMatmulAlgoGetHeuristic(((const atedm_cuda_device *)s->head.device)->blas, p.desc,
-                                       p.weight, p.x, p.y, p.y, preference, wanted, ret_results,
-                                       &n))
+                                       p.weight, p.x, p.y, p.y, preference, wanted, results, &n))
         n = 0;
     if (preference)
         (void)cublasLtMatmulPreferenceDestroy(preference);
     product_finish(&p);
     for (int i = 0; i < n; i++)
-        if (!ret_results[i].state) // of others no field counts
-            ret_results[good++] = ret_results[i];
+        if (!results[i].state) // of others no field counts
+            ret_algos[good++] = (atedm_cuda_algorithm){.blas = results[i].algo};
     return good;
 }
 
@@ -187,12 +195,9 @@ static atedm_cuda_plan *add(atedm_cuda_stream *s, const atedm_cuda_plan_key *key
 static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
 {
     atedm_cuda_plan *plan = find(s, key);
-    cublasLtMatmulHeuristicResult_t result;
     if (plan || !(plan = add(s, key)))
         return plan;
-    plan->found = atedm_cuda_propose(s, key, 1, &result) > 0;
-    if (plan->found)
-        plan->algo = result.algo;
+    plan->found = atedm_cuda_propose(s, key, 1, &plan->algo) > 0;
     if (plan->found && key->bias && s->head.act != ATEDM_F32)
         plan->rounds_twice = !atedm_cuda_rounds_once(s, plan);
     return s->head.status ? NULL : plan;
@@ -210,6 +215,34 @@ static int64_t round_rows(int64_t rows)
     return rows > ATEDM_CUDA_PLAN_LEAST_ROWS ? rows : ATEDM_CUDA_PLAN_LEAST_ROWS;
 }
 
+// Own algorithms, the best one first; returns how many there are.
+static int propose_own(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
+                       atedm_cuda_algorithm *ret_algos)
+{
+    atedm_cuda_linear_cut cuts[ATEDM_CUDA_PLAN_OWN];
+    int n = atedm_cuda_linear_cuts(s, key, wanted, cuts);
+    for (int i = 0; i < n; i++)
+        ret_algos[i] = (atedm_cuda_algorithm){.is_own = true, .cut = cuts[i]};
+    return n;
+}
+
+// Whether an own algorithm is nobody's, one more that is tried, or everybody's.
+static atedm_cuda_linear_choice choose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
+{
+    const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->head.device)->hopper;
+    return hopper->linear && atedm_cuda_hopper_takes_linear(s, key) ? hopper->linear
+                                                                    : ATEDM_CUDA_LINEAR_CUBLAS;
+}
+
+// Without cuBLASLt, and so without a trial: own algorithms have the same bits.
+static const atedm_cuda_plan *get_own(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
+{
+    atedm_cuda_plan *plan = add(s, key);
+    if (plan)
+        plan->found = propose_own(s, key, 1, &plan->algo) > 0;
+    return plan;
+}
+
 const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                            int64_t rows)
 {
@@ -218,6 +251,9 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
     atedm_cuda_plan *plan = find(s, &wanted);
     if (plan)
         return plan;
+    atedm_cuda_linear_choice choice = choose(s, key);
+    if (choice == ATEDM_CUDA_LINEAR_HOPPER)
+        return get_own(s, &wanted);
     atedm_cuda_plan_key for_first = wanted;
     for_first.rows = ATEDM_CUDA_PLAN_ROWS;
     const atedm_cuda_plan *first = get_first(s, &for_first);
@@ -226,8 +262,10 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
         return first;
     if (!(plan = add(s, &wanted)))
         return NULL;
-    cublasLtMatmulHeuristicResult_t candidates[ATEDM_CUDA_PLAN_CANDIDATES];
+    atedm_cuda_algorithm candidates[ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN];
     int n = atedm_cuda_propose(s, &wanted, ATEDM_CUDA_PLAN_CANDIDATES, candidates);
+    if (choice == ATEDM_CUDA_LINEAR_TRIED)
+        n += propose_own(s, &wanted, ATEDM_CUDA_PLAN_OWN, candidates + n);
     plan->algo = atedm_cuda_pick(s, &wanted, candidates, n, &first->algo);
     plan->found = true;
     return s->head.status ? NULL : plan;

@@ -1,15 +1,15 @@
-// What cuBLASLt's algorithms for linear layers do, by trying them: which have the bits of a known
+// What algorithms for linear layers do, by trying them: which have the bits of a known
 // one, and whether one rounds twice.
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/trial.h"
 
-_Static_assert(ATEDM_CUDA_PLAN_CANDIDATES <= ATEDM_CUDA_TRIAL_CANDIDATES, "all are tried");
+_Static_assert(ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN <= ATEDM_CUDA_TRIAL_CANDIDATES,
+               "all are tried");
 
 typedef struct call {
     atedm_cuda_stream *s;
     const atedm_cuda_plan_key *key;
-    const cublasLtMatmulAlgo_t *known;
-    const cublasLtMatmulHeuristicResult_t *candidates;
+    const atedm_cuda_algorithm *known, *candidates;
     atedm_cuda_trial_operands operands;
 } call;
 
@@ -35,13 +35,13 @@ static bool run(const void *user, const char *operands, int candidate, char *y)
                                      .y = y,
                                      .rows = c->key->rows};
     return !atedm_cuda_multiply(
-        c->s, c->key,
-        candidate == ATEDM_CUDA_TRIAL_KNOWN ? c->known : &c->candidates[candidate].algo, &all);
+        c->s, c->key, candidate == ATEDM_CUDA_TRIAL_KNOWN ? c->known : &c->candidates[candidate],
+        &all);
 }
 
-cublasLtMatmulAlgo_t atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
-                                     const cublasLtMatmulHeuristicResult_t *candidates, int n,
-                                     const cublasLtMatmulAlgo_t *known)
+atedm_cuda_algorithm atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                                     const atedm_cuda_algorithm *candidates, int n,
+                                     const atedm_cuda_algorithm *known)
 {
     size_t element = atedm_dtype_size(s->head.act), results = (size_t)(key->rows * key->out);
     call c = {.s = s, .key = key, .known = known, .candidates = candidates};
@@ -55,7 +55,7 @@ cublasLtMatmulAlgo_t atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan
         .user = &c,
     };
     int picked = atedm_cuda_trial_pick(s, &trial);
-    return picked == ATEDM_CUDA_TRIAL_KNOWN ? *known : candidates[picked].algo;
+    return picked == ATEDM_CUDA_TRIAL_KNOWN ? *known : candidates[picked];
 }
 
 // ---- roundings
@@ -100,13 +100,13 @@ static bool add_by_own(atedm_cuda_stream *s, const call *c, const char *operands
                        const comparison *at)
 {
     atedm_cuda_plan_key key = *c->key;
-    cublasLtMatmulHeuristicResult_t for_sums;
+    atedm_cuda_algorithm for_sums;
     key.sums = true;
     key.bias = key.residual = false;
     key.y_align = key.residual_align = ATEDM_CUDA_LINEAR_ALIGN;
     call own = *c;
     own.key = &key;
-    own.known = &for_sums.algo;
+    own.known = &for_sums;
     if (atedm_cuda_propose(s, &key, 1, &for_sums) < 1 ||
         !run(&own, operands, ATEDM_CUDA_TRIAL_KNOWN, (char *)at->sums))
         return false;

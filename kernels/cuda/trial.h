@@ -1,5 +1,5 @@
-// Trials of the algorithms that cuBLASLt and cuDNN propose: the fastest one that gives the same
-// bits as a known one. Why: docs/adr/0016-trials.md.
+// Trials of algorithms, those that cuBLASLt and cuDNN propose and own ones: the fastest one that
+// gives the same bits as a known one. Why: docs/adr/0016-trials.md.
 #ifndef ATEDM_KERNELS_CUDA_TRIAL_H
 #define ATEDM_KERNELS_CUDA_TRIAL_H
 
@@ -8,7 +8,7 @@
 // Device memory of a trial, which is given back: whoever needs more gets none, nor who does where
 // the device has no room.
 #define ATEDM_CUDA_TRIAL_BYTES ((size_t)1 << 30)
-#define ATEDM_CUDA_TRIAL_CANDIDATES 8
+#define ATEDM_CUDA_TRIAL_CANDIDATES 12
 #define ATEDM_CUDA_TRIAL_KNOWN (-1) // in place of a candidate's number
 
 // A matrix of the stream's act.

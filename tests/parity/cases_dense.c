@@ -73,6 +73,14 @@ static void linear_sizes(parity_case *c, linear_params *p)
         p->out = bench[c->bench][2];
         return;
     }
+    // Whole vectors, little less or more than one or several tiles, at times of long rows.
+    if (c->bench == PARITY_LARGE) {
+        bool is_long = parity_chance(&c->rng, 30);
+        p->rows = parity_range(&c->rng, 1, is_long ? 140 : 400);
+        p->in = is_long ? 64 * parity_range(&c->rng, 8, 17) : 8 * parity_range(&c->rng, 1, 40);
+        p->out = 8 * parity_range(&c->rng, 1, is_long ? 24 : 52);
+        return;
+    }
     p->in = random_channels(&c->rng);
     p->out = random_channels(&c->rng);
     p->rows = at_most(parity_range(&c->rng, 1, parity_chance(&c->rng, 50) ? 20 : 300),
@@ -83,7 +91,8 @@ void parity_build_linear(parity_case *c)
 {
     linear_params *p = c->params = parity_alloc(c, 1, sizeof *p);
     linear_sizes(c, p);
-    if (c->bench < 0)
+    // Without one, adding bias and residual is for the product's kernel.
+    if (c->bench < 0 && !(c->bench == PARITY_LARGE && parity_chance(&c->rng, 70)))
         p->activation =
             (atedm_activation)parity_range(&c->rng, ATEDM_ACT_NONE, ATEDM_ACT_QUICK_GELU);
     parity_array *x = parity_add(c, "x", PARITY_ACT, PARITY_IN, (size_t)(p->rows * p->in));
@@ -105,6 +114,8 @@ void parity_build_linear(parity_case *c)
         w->bias[i] = parity_tensor(c, 1, shape, 0, 1);
         left -= out;
     }
+    for (size_t i = 0; c->bench == PARITY_LARGE && i < c->n_arrays; i++)
+        c->arrays[i].offset = 0;
     c->by_absolute = true;
     c->counts.linear = (uint64_t)(p->rows * p->in * p->out);
     c->bench_flops = 2 * (double)c->counts.linear;

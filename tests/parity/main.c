@@ -44,7 +44,8 @@ static void usage(void)
            "  --json             with --bench: an object a line, with FLOPs and bytes\n"
            "  --full-size        instead, at these sizes: each sample gives the same bits alone\n"
            "  --large            cases have several tiles: attention of aligned rows and heads of\n"
-           "                     64, convolutions of stride 1 and 64 channels or multiples\n"
+           "                     64, convolutions of stride 1 and 64 channels or multiples,\n"
+           "                     linear layers of aligned rows\n"
            "  --sabotage OP|all  falsify results and succeed only if each fault is seen\n"
            "  --required         a backend or dtype that cannot run here is a failure\n");
 }

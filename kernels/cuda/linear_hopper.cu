@@ -1,0 +1,273 @@
+// Linear layers for compute capability 9.0, by wgmma, in small tiles: for so few rows that large
+// ones would leave multiprocessors without work. A block computes one tile. Small tiles load more
+// for each product than the second-level cache has to give, so that blocks of a cluster share what
+// they load: a slice of the rows of x comes from each block of the same rows, a slice of the
+// weights from each block of the same outputs, and goes to all of these.
+//
+// Each sum runs over the row in steps of 16 from its start on, in one accumulator in F32, whatever
+// the tile: as cuBLASLt's kernels have it, with which trials compare bits (ADR 16).
+#include "kernels/cuda/gpu_hopper.cuh"
+
+namespace
+{
+
+constexpr int STEP = ATEDM_CUDA_HOPPER_CHANNELS; // of a tile's row: 128 bytes
+constexpr int ROW_BYTES = STEP * 2;
+constexpr int STAGE_ROOM = 225 << 10; // of the 227 KiB that a block may have; barriers fit behind
+
+// ROWS, 64 for each warpgroup that multiplies, times OUTPUTS. One warp more loads.
+template <int ROWS, int OUTPUTS> struct tiling {
+    static constexpr int rows = ROWS, outputs = OUTPUTS, workers = ROWS / 64;
+    static constexpr int threads = workers * GPU_WARPGROUP + 32;
+    static constexpr int stages = STAGE_ROOM / ((ROWS + OUTPUTS) * ROW_BYTES);
+};
+
+// A stage is free when every warp of every block that gets a slice from this one has left it.
+template <class T, class S> struct alignas(GPU_TILE_ALIGN) tiles {
+    T x[S::stages][S::rows * STEP], weight[S::stages][S::outputs * STEP];
+    gpu_mbarrier there[S::stages], free[S::stages];
+};
+
+// Where a block is: in its cluster, and its tile's first row and output.
+struct place {
+    int down, across;
+    int64_t row;
+    int output;
+};
+
+template <class S> GPU_FN place find_place(const atedm_cuda_linear_hopper &a)
+{
+    int in_cluster = a.down * a.across, rank = (int)blockIdx.x % in_cluster,
+        cluster = (int)blockIdx.x / in_cluster;
+    int down = rank / a.across, across = rank % a.across;
+    return {down, across, ((int64_t)(cluster / a.clusters_across) * a.down + down) * S::rows,
+            (cluster % a.clusters_across * a.across + across) * S::outputs};
+}
+
+// Blocks that share slices with this one, itself among them.
+GPU_FN int count_peers(const atedm_cuda_linear_hopper &a)
+{
+    return a.down + a.across - 1;
+}
+
+// The i-th of them: those of the same rows, then the others of the same outputs.
+GPU_FN int find_peer(const atedm_cuda_linear_hopper &a, const place &p, int i)
+{
+    if (i < a.across)
+        return p.down * a.across + i;
+    int below = i - a.across;
+    return (below < p.down ? below : below + 1) * a.across + p.across;
+}
+
+template <class T, class S>
+GPU_FN void init_barriers(const atedm_cuda_linear_hopper &a, tiles<T, S> &t)
+{
+    for (int i = 0; i < S::stages; i++) {
+        gpu_mbarrier_init(t.there[i], 1);
+        gpu_mbarrier_init(t.free[i], S::workers * GPU_WARPGROUP / 32 * count_peers(a));
+    }
+    gpu_mbarrier_fence();
+}
+
+// ---- loading: one thread
+
+template <class T, class S>
+GPU_FN void load(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> &t)
+{
+    const int x_slice = S::rows / a.across, x_from = p.across * x_slice;
+    const int w_slice = S::outputs / a.down, w_from = p.down * w_slice;
+    const unsigned beside = ((1u << a.across) - 1) << p.down * a.across;
+    unsigned below = 0;
+    for (int i = 0; i < a.down; i++)
+        below |= 1u << (i * a.across + p.across);
+    gpu_ring<S::stages> r;
+    for (int step = 0; step < a.steps; step++, gpu_advance(r)) {
+        gpu_mbarrier &there = t.there[r.stage];
+        gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);
+        gpu_mbarrier_expect(there, sizeof *t.x + sizeof *t.weight);
+        gpu_tensor_load_to_all(t.x[r.stage] + x_from * STEP, a.x, step * STEP, (int)p.row + x_from,
+                               there, beside);
+        gpu_tensor_load_to_all(t.weight[r.stage] + w_from * STEP, a.weight, step * STEP,
+                               p.output + w_from, there, below);
+    }
+}
+
+// ---- products
+
+template <class S> struct sums {
+    float d[S::outputs / 8][4];
+};
+
+// Starts sums += x w^T, or sums = that, of a stage.
+template <class T, class S>
+GPU_FN void start_products(sums<S> &r, const T *x, const T *w, bool is_first)
+{
+    gpu_wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < STEP / GPU_MMA_K; k++)
+        gpu_wgmma_rows(T(), r.d, gpu_matrix_step(gpu_matrix(x), k * GPU_MMA_K * 2),
+                       gpu_matrix_step(gpu_matrix(w), k * GPU_MMA_K * 2), !is_first || k > 0);
+    gpu_wgmma_commit();
+}
+
+// The warp is done with a stage: who loads parts of it is told. `peer`: the lane's, -1: none.
+GPU_FN void leave(gpu_mbarrier &free, int peer)
+{
+    if (peer >= 0)
+        gpu_mbarrier_arrive_at(free, peer);
+}
+
+// Products of two steps go on at a time; stages are left one step later.
+template <class T, class S>
+GPU_FN void multiply(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> &t, int worker,
+                     sums<S> &r)
+{
+    int lane = (int)threadIdx.x % 32, last = -1; // whose products may still go on
+    int peer = lane < count_peers(a) ? find_peer(a, p, lane) : -1;
+    gpu_ring<S::stages> ring;
+    for (int step = 0; step < a.steps; step++, gpu_advance(ring)) {
+        gpu_mbarrier_wait(t.there[ring.stage], ring.phase);
+        start_products<T, S>(r, t.x[ring.stage] + worker * 64 * STEP, t.weight[ring.stage],
+                             step == 0);
+        gpu_wgmma_wait_but<1>();
+        if (last >= 0)
+            leave(t.free[last], peer);
+        last = ring.stage;
+    }
+    gpu_wgmma_wait<0>(r.d);
+    leave(t.free[last], peer);
+}
+
+// ---- what is left to do to sums
+
+// A thread has two outputs of each eight. In memory it sees to one eight of four, and its quad to
+// the four: whole sectors.
+constexpr int GROUP = 4;
+
+// Of a group of eights, from a matrix of act; zeros where there are none.
+template <class T>
+GPU_FN void load_group(const void *from, int64_t at, bool is_there, uint32_t (&ret_words)[GROUP])
+{
+    uint4 words = {0, 0, 0, 0};
+    if (is_there)
+        words = *reinterpret_cast<const uint4 *>(static_cast<const T *>(from) + at);
+    memcpy(ret_words, &words, sizeof words);
+}
+
+// What is added to two sums side by side, the residual first, as cuBLASLt has it.
+template <class T>
+GPU_FN uint32_t finish(const atedm_cuda_linear_hopper &a, float first, float second,
+                       uint32_t residual, uint32_t bias)
+{
+    float more[2];
+    if (a.residual) {
+        gpu_unpack_pair<T>(residual, more);
+        first += more[0];
+        second += more[1];
+    }
+    if (a.bias) {
+        gpu_unpack_pair<T>(bias, more);
+        first += more[0];
+        second += more[1];
+    }
+    return gpu_pack(T(), first, second);
+}
+
+// `row`: the thread's first one, the other is 8 rows on.
+template <class T, class S>
+GPU_FN void store(const atedm_cuda_linear_hopper &a, int64_t row, int output, const sums<S> &r)
+{
+    int lane = (int)threadIdx.x % 4;
+#pragma unroll
+    for (int first = 0; first < S::outputs / 8; first += GROUP) {
+        int own = output + (first + lane) * 8;
+        uint32_t bias[GROUP];
+        load_group<T>(a.bias, own, a.bias && own < a.out, bias);
+        gpu_quad_transpose(bias);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            bool is_there = row + i * 8 < a.rows && own < a.out;
+            int64_t at = (row + i * 8) * a.out + own;
+            uint32_t words[GROUP];
+            load_group<T>(a.residual, at, a.residual && is_there, words);
+            gpu_quad_transpose(words);
+#pragma unroll
+            for (int n = 0; n < GROUP; n++)
+                words[n] = finish<T>(a, r.d[first + n][i * 2], r.d[first + n][i * 2 + 1], words[n],
+                                     bias[n]);
+            gpu_quad_transpose(words);
+            if (is_there)
+                gpu_store_16(static_cast<T *>(a.y) + at, {words[0], words[1], words[2], words[3]});
+        }
+    }
+}
+
+// In F32 a quad's two of an eight each are a whole sector.
+template <class S>
+GPU_FN void store_sums(const atedm_cuda_linear_hopper &a, int64_t row, int output, const sums<S> &r)
+{
+    int column = output + (int)threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < S::outputs / 8; n++, column += 8)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (row + i * 8 < a.rows && column < a.out)
+                *reinterpret_cast<float2 *>(static_cast<float *>(a.y) + (row + i * 8) * a.out +
+                                            column) = {r.d[n][i * 2], r.d[n][i * 2 + 1]};
+}
+
+template <class T, class S>
+GPU_FN void work(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> &t)
+{
+    int worker = gpu_uniform((int)threadIdx.x / GPU_WARPGROUP);
+    sums<S> r;
+    multiply<T, S>(a, p, t, worker, r);
+    int64_t row = p.row + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4;
+    if (a.sums)
+        store_sums<S>(a, row, p.output, r);
+    else
+        store<T, S>(a, row, p.output, r);
+}
+
+template <class T, class S>
+__global__ void __launch_bounds__(S::threads, 1)
+    linear_hopper_kernel(const __grid_constant__ atedm_cuda_linear_hopper a)
+{
+    tiles<T, S> &t = *gpu_shared_tiles<tiles<T, S>>();
+    const place p = find_place<S>(a);
+    if (threadIdx.x == 0)
+        init_barriers(a, t);
+    gpu_cluster_sync(); // no block loads into another one, or arrives there, before it has barriers
+    if (threadIdx.x < S::workers * GPU_WARPGROUP)
+        work(a, p, t);
+    else if (threadIdx.x == S::workers * GPU_WARPGROUP)
+        load(a, p, t);
+    __syncwarp();
+    gpu_cluster_sync(); // nor after it has ended
+}
+
+template <class T, class S>
+cudaError_t launch(const atedm_cuda_linear_hopper &a, unsigned blocks, cudaStream_t stream)
+{
+    return GPU_LAUNCH_CLUSTERS((linear_hopper_kernel<T, S>), a.down * a.across, dim3(blocks),
+                               dim3(S::threads), sizeof(tiles<T, S>), stream, a);
+}
+
+template <class T>
+cudaError_t choose(const atedm_cuda_linear_hopper &a, unsigned blocks, cudaStream_t stream)
+{
+    if (a.tile_rows == 64)
+        return a.tile_outputs == 64 ? launch<T, tiling<64, 64>>(a, blocks, stream)
+                                    : launch<T, tiling<64, 128>>(a, blocks, stream);
+    return a.tile_outputs == 128 ? launch<T, tiling<128, 128>>(a, blocks, stream)
+                                 : launch<T, tiling<128, 160>>(a, blocks, stream);
+}
+
+} // namespace
+
+cudaError_t atedm_cuda_launch_linear_hopper(atedm_dtype act, const atedm_cuda_linear_hopper *linear,
+                                            unsigned blocks, cudaStream_t stream)
+{
+    return act == ATEDM_BF16 ? choose<gpu_bf16>(*linear, blocks, stream)
+                             : choose<gpu_f16>(*linear, blocks, stream);
+}
