@@ -67,7 +67,7 @@ int atedm_cuda_linear_cuts(const atedm_cuda_stream *s, const atedm_cuda_plan_key
     for (size_t t = 0; t < sizeof tiles / sizeof *tiles; t++)
         for (size_t i = 0; i < sizeof clusters / sizeof *clusters; i++) {
             const atedm_cuda_linear_cut cut = {tiles[t][0], tiles[t][1], clusters[i][0],
-                                               clusters[i][1]};
+                                               clusters[i][1], false};
             double cycles = cut_cycles(hopper, key, &cut);
             int at = n < wanted ? n++ : wanted; // the last one has to go
             for (; at > 0 && cycles < cut_cycles(hopper, key, &ret_cuts[at - 1]); at--)
@@ -112,6 +112,7 @@ cublasStatus_t atedm_cuda_hopper_linear(atedm_cuda_stream *s, const atedm_cuda_p
         .out = (int32_t)key->out,
         .steps = (int32_t)divide_up(key->in, ATEDM_CUDA_HOPPER_CHANNELS),
         .sums = key->sums,
+        .is_bias_first = cut->is_bias_first,
         .tile_rows = cut->rows,
         .tile_outputs = cut->outputs,
         .down = cut->down,

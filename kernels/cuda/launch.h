@@ -141,8 +141,8 @@ typedef struct atedm_cuda_linear_hopper {
     const void *residual; // act [rows, out] or NULL; may be y
     void *y;              // act [rows, out]; F32 where sums, without bias and residual
     int64_t rows;
-    int32_t out, steps; // outputs; boxes along a row of x
-    bool sums;
+    int32_t out, steps;              // outputs; boxes along a row of x
+    bool sums, is_bias_first;        // which goes before the residual
     int32_t tile_rows, tile_outputs; // 64 times 64 or 128; 128 times 128 or 160
     int32_t down, across;            // at most ATEDM_CUDA_HOPPER_CLUSTER together
     int32_t clusters_across;         // along the outputs
@@ -223,14 +223,17 @@ cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_at
 
 // ---- trial.cu
 
-// Random values, the same each time for a seed. All but plain ones are from 2^-8 to 2^7, and
-// negative ones: a row that cancels, times one of the others, sums to 0 but for rounding, which
-// depends on the order.
+// Random values, the same each time for a seed. All but plain and opposed ones are from 2^-8 to
+// 2^7, and negative ones: a row that cancels, times one of the others, sums to 0 but for rounding,
+// which depends on the order. Opposed ones are for what is added to sums: a first row of +-2^15,
+// and its negatives below. Both added to a sum leave it rounded, in a way that depends on which
+// comes first.
 typedef enum atedm_cuda_noise {
     ATEDM_CUDA_NOISE_PLAIN, // from [-1, 1]
     ATEDM_CUDA_NOISE_CANCELS,
     ATEDM_CUDA_NOISE_ROWS,
     ATEDM_CUDA_NOISE_ONE_ROW, // all of them alike
+    ATEDM_CUDA_NOISE_OPPOSED,
 } atedm_cuda_noise;
 // y [rows, columns]
 cudaError_t atedm_cuda_launch_noise(atedm_dtype act, atedm_cuda_noise kind, uint32_t seed, void *y,

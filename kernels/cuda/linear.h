@@ -24,9 +24,11 @@ typedef struct atedm_cuda_plan_key {
 } atedm_cuda_plan_key;
 
 // How linear_hopper.cu cuts results: rows and outputs of a tile; blocks of a cluster, below and
-// beside each other.
+// beside each other. Which of bias and residual, where there are both, is added first: the kernels
+// of cuBLASLt may do it either way.
 typedef struct atedm_cuda_linear_cut {
     int32_t rows, outputs, down, across;
+    bool is_bias_first;
 } atedm_cuda_linear_cut;
 
 typedef struct atedm_cuda_algorithm {
@@ -91,11 +93,12 @@ bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan);
 // Whether linear_hopper.cu, where the device can run it, computes such layers, with any number of
 // rows.
 bool atedm_cuda_hopper_takes_linear(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key);
-// The `wanted` best cuts for the key's rows, by arithmetic, the best one first; returns how many
-// there are.
+// The best cuts for the key's rows, by arithmetic, the best one first, without the bias first;
+// returns how many there are: as many as are wanted.
 int atedm_cuda_linear_cuts(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
                            atedm_cuda_linear_cut *ret_cuts);
-// Enqueues a product of a layer that it takes. A row's bits are the same in every cut.
+// Enqueues a product of a layer that it takes. A row's bits are the same in every cut, but for what
+// is added first.
 ATEDM_MUST_CHECK cublasStatus_t atedm_cuda_hopper_linear(atedm_cuda_stream *s,
                                                          const atedm_cuda_plan_key *key,
                                                          const atedm_cuda_linear_cut *cut,

@@ -154,23 +154,26 @@ GPU_FN void load_group(const void *from, int64_t at, bool is_there, uint32_t (&r
     memcpy(ret_words, &words, sizeof words);
 }
 
-// What is added to two sums side by side, the residual first, as cuBLASLt has it.
+// Adds two elements side by side, where there are any.
+template <class T> GPU_FN void add(bool is_there, uint32_t bits, float (&to)[2])
+{
+    float more[2];
+    gpu_unpack_pair<T>(bits, more);
+#pragma unroll
+    for (int e = 0; e < 2; e++)
+        to[e] = is_there ? to[e] + more[e] : to[e];
+}
+
+// What is added to two sums, and they as elements.
 template <class T>
 GPU_FN uint32_t finish(const atedm_cuda_linear_hopper &a, float first, float second,
                        uint32_t residual, uint32_t bias)
 {
-    float more[2];
-    if (a.residual) {
-        gpu_unpack_pair<T>(residual, more);
-        first += more[0];
-        second += more[1];
-    }
-    if (a.bias) {
-        gpu_unpack_pair<T>(bias, more);
-        first += more[0];
-        second += more[1];
-    }
-    return gpu_pack(T(), first, second);
+    float v[2] = {first, second};
+    add<T>(a.bias && a.is_bias_first, bias, v);
+    add<T>(a.residual, residual, v);
+    add<T>(a.bias && !a.is_bias_first, bias, v);
+    return gpu_pack(T(), v[0], v[1]);
 }
 
 // `row`: the thread's first one, the other is 8 rows on.

@@ -215,14 +215,20 @@ static int64_t round_rows(int64_t rows)
     return rows > ATEDM_CUDA_PLAN_LEAST_ROWS ? rows : ATEDM_CUDA_PLAN_LEAST_ROWS;
 }
 
-// Own algorithms, the best one first; returns how many there are.
-static int propose_own(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
-                       atedm_cuda_algorithm *ret_algos)
+// Own algorithms for a trial: the best cuts, with either order of what is added where that matters.
+// Returns how many there are.
+static int propose_own(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
+                       atedm_cuda_algorithm ret_algos[ATEDM_CUDA_PLAN_OWN])
 {
     atedm_cuda_linear_cut cuts[ATEDM_CUDA_PLAN_OWN];
-    int n = atedm_cuda_linear_cuts(s, key, wanted, cuts);
-    for (int i = 0; i < n; i++)
-        ret_algos[i] = (atedm_cuda_algorithm){.is_own = true, .cut = cuts[i]};
+    int orders = key->bias && key->residual ? 2 : 1, n = 0;
+    int n_cuts = atedm_cuda_linear_cuts(s, key, ATEDM_CUDA_PLAN_OWN / orders, cuts);
+    for (int i = 0; i < n_cuts; i++)
+        for (int order = 0; order < orders; order++) {
+            atedm_cuda_algorithm *algo = &ret_algos[n++];
+            *algo = (atedm_cuda_algorithm){.is_own = true, .cut = cuts[i]};
+            algo->cut.is_bias_first = order > 0;
+        }
     return n;
 }
 
@@ -239,7 +245,7 @@ static const atedm_cuda_plan *get_own(atedm_cuda_stream *s, const atedm_cuda_pla
 {
     atedm_cuda_plan *plan = add(s, key);
     if (plan)
-        plan->found = propose_own(s, key, 1, &plan->algo) > 0;
+        plan->found = plan->algo.is_own = atedm_cuda_linear_cuts(s, key, 1, &plan->algo.cut) > 0;
     return plan;
 }
 
@@ -265,7 +271,7 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
     atedm_cuda_algorithm candidates[ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN];
     int n = atedm_cuda_propose(s, &wanted, ATEDM_CUDA_PLAN_CANDIDATES, candidates);
     if (choice == ATEDM_CUDA_LINEAR_TRIED)
-        n += propose_own(s, &wanted, ATEDM_CUDA_PLAN_OWN, candidates + n);
+        n += propose_own(s, &wanted, candidates + n);
     plan->algo = atedm_cuda_pick(s, &wanted, candidates, n, &first->algo);
     plan->found = true;
     return s->head.status ? NULL : plan;

@@ -13,25 +13,33 @@ typedef struct call {
     atedm_cuda_trial_operands operands;
 } call;
 
+// Addends are the bias, and behind it the residual.
 static void place_operands(call *c)
 {
     const atedm_cuda_plan_key *key = c->key;
     c->operands = (atedm_cuda_trial_operands){
         .x = {key->rows, key->in, key->in, ATEDM_CUDA_NOISE_CANCELS},
         .weight = {key->out, key->in, key->weight_stride, ATEDM_CUDA_NOISE_ROWS},
-        .addends = {.rows = key->rows, .columns = key->out, .stride = key->out},
+        .addends = {.rows = key->rows + 1, .columns = key->out, .stride = key->out},
     };
+    if (key->bias && key->residual)
+        c->operands.addends.noise = ATEDM_CUDA_NOISE_OPPOSED;
     atedm_cuda_trial_place(c->s->head.act, &c->operands);
+}
+
+static const char *residual_of(const call *c, const char *operands)
+{
+    return operands + c->operands.addends_at +
+           (size_t)c->key->out * atedm_dtype_size(c->s->head.act);
 }
 
 static bool run(const void *user, const char *operands, int candidate, char *y)
 {
     const call *c = user;
-    const char *addends = operands + c->operands.addends_at;
     const atedm_cuda_operands all = {.weight = operands + c->operands.weight_at,
                                      .x = operands,
-                                     .bias = addends,
-                                     .residual = addends,
+                                     .bias = operands + c->operands.addends_at,
+                                     .residual = residual_of(c, operands),
                                      .y = y,
                                      .rows = c->key->rows};
     return !atedm_cuda_multiply(
@@ -115,8 +123,8 @@ static bool add_by_own(atedm_cuda_stream *s, const call *c, const char *operands
         atedm_cuda_launch_to_f32(s->head.act, addends, at->bias, key.out, s->stream);
     if (!error)
         error = atedm_cuda_launch_epilogue(s->head.act, ATEDM_ACT_NONE, at->sums, at->bias,
-                                           c->key->residual ? addends : NULL, at->other, key.rows,
-                                           key.out, s->stream);
+                                           c->key->residual ? residual_of(c, operands) : NULL,
+                                           at->other, key.rows, key.out, s->stream);
     atedm_cuda_check(&s->head, error, "linear");
     return !s->head.status;
 }

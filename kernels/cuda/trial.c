@@ -16,7 +16,6 @@
 #ifndef ATEDM_CUDA_TRIAL_RESULTS
 #define ATEDM_CUDA_TRIAL_RESULTS ((int64_t)1 << 20)
 #endif
-#define LEAST_ROUNDS 2 // one of each kind of operands
 #define MOST_ROUNDS 16 // smaller shapes gain little, and would take longer to try
 #define TIMED_RUNS 3
 #define ALIGN ((size_t)256)
@@ -56,6 +55,12 @@ static cudaError_t fill(const atedm_cuda_stream *s, const atedm_cuda_trial_opera
                                    operand->columns, operand->stride, s->stream);
 }
 
+// Sums of nothing but rounding; ordinary operands; those, with noise added.
+static int count_kinds(const atedm_cuda_trial_operands *operands)
+{
+    return operands->addends.noise == ATEDM_CUDA_NOISE_PLAIN ? 2 : 3;
+}
+
 cudaError_t atedm_cuda_trial_fill(const atedm_cuda_stream *s,
                                   const atedm_cuda_trial_operands *operands, char *memory,
                                   int round)
@@ -63,16 +68,17 @@ cudaError_t atedm_cuda_trial_fill(const atedm_cuda_stream *s,
     const atedm_cuda_trial_operand *x = &operands->x, *weight = &operands->weight;
     const atedm_cuda_noise plain = ATEDM_CUDA_NOISE_PLAIN;
     uint32_t seed = (uint32_t)round << 20;
-    bool odd = round % 2;
+    int kind = round % count_kinds(operands);
     char *addends = memory + operands->addends_at;
-    cudaError_t error = fill(s, x, odd ? plain : x->noise, seed, memory);
+    cudaError_t error = fill(s, x, kind ? plain : x->noise, seed, memory);
     if (!error)
         error =
-            fill(s, weight, odd ? plain : weight->noise, seed + 1, memory + operands->weight_at);
+            fill(s, weight, kind ? plain : weight->noise, seed + 1, memory + operands->weight_at);
     if (error)
         return error;
-    if (odd)
-        return fill(s, &operands->addends, plain, seed + 2, addends);
+    if (kind)
+        return fill(s, &operands->addends, kind == 1 ? plain : operands->addends.noise, seed + 2,
+                    addends);
     return cudaMemsetAsync(addends, 0, bytes_of(s->head.act, &operands->addends), s->stream);
 }
 
@@ -169,7 +175,8 @@ int atedm_cuda_trial_pick(atedm_cuda_stream *s, const atedm_cuda_trial *trial)
     const char *value = getenv(SWITCH);
     bool off = value && strcmp(value, "0") == 0;
     int64_t rounds = (ATEDM_CUDA_TRIAL_RESULTS + trial->results - 1) / trial->results;
-    rounds = rounds > LEAST_ROUNDS ? rounds : LEAST_ROUNDS;
+    int kinds = count_kinds(trial->operands); // one round of each, at least
+    rounds = rounds > kinds ? rounds : kinds;
     course c;
     // F32 is for comparing, not for speed.
     if (off || s->head.act == ATEDM_F32 || s->head.status || rounds > MOST_ROUNDS ||

@@ -23,24 +23,31 @@ GPU_FN uint32_t hash(uint32_t h)
     return h ^ h >> 16;
 }
 
-// Block: a row. But for plain noise, a value for a column and the one as far from the end, and 0 in
+// But for plain and opposed noise, a value for a column and the one as far from the end, and 0 in
 // the middle.
+GPU_FN float value_of(atedm_cuda_noise kind, uint32_t seed, uint32_t row, int64_t j,
+                      int64_t columns)
+{
+    int64_t other = columns - 1 - j;
+    if (kind == ATEDM_CUDA_NOISE_PLAIN)
+        return (float)hash(hash(seed + row) + (uint32_t)j) * 0x1p-31f - 1.0f;
+    if (kind == ATEDM_CUDA_NOISE_OPPOSED)
+        return (hash(hash(seed) + (uint32_t)j) & 1) == (row > 0) ? 0x1p15f : -0x1p15f;
+    if (j == other)
+        return 0;
+    if (kind == ATEDM_CUDA_NOISE_ONE_ROW)
+        row = 0;
+    float value = noise_value(hash(hash(seed + row) + (uint32_t)(j < other ? j : other)));
+    return kind == ATEDM_CUDA_NOISE_CANCELS && j > other ? -value : value;
+}
+
+// Block: a row.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     noise_kernel(T *y, int64_t columns, int64_t stride, atedm_cuda_noise kind, uint32_t seed)
 {
-    uint32_t row = kind == ATEDM_CUDA_NOISE_ONE_ROW ? 0 : blockIdx.x;
-    for (int64_t j = threadIdx.x; j < columns; j += THREADS) {
-        int64_t other = columns - 1 - j, at = j < other ? j : other;
-        bool plain = kind == ATEDM_CUDA_NOISE_PLAIN;
-        uint32_t h = hash(hash(seed + row) + (uint32_t)(plain ? j : at));
-        float value = plain ? (float)h * 0x1p-31f - 1.0f : noise_value(h);
-        if (!plain && j == other)
-            value = 0;
-        if (kind == ATEDM_CUDA_NOISE_CANCELS && j > other)
-            value = -value;
-        gpu_store(&y[blockIdx.x * stride + j], value);
-    }
+    for (int64_t j = threadIdx.x; j < columns; j += THREADS)
+        gpu_store(&y[blockIdx.x * stride + j], value_of(kind, seed, blockIdx.x, j, columns));
 }
 
 template <class T>

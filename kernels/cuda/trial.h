@@ -14,12 +14,13 @@
 // A matrix of the stream's act.
 typedef struct atedm_cuda_trial_operand {
     int64_t rows, columns, stride;
-    atedm_cuda_noise noise; // of even rounds
+    atedm_cuda_noise noise; // of rounds that are not ordinary
 } atedm_cuda_trial_operand;
 
 // One behind the other in memory, from x on. Noise of x and weight goes together, so that sums of
-// their products are 0 but for rounding. Addends, bias and all else that is added, have none: they
-// are 0 in even rounds.
+// their products are 0 but for rounding; addends, bias and all else that is added, are 0 in that
+// kind of round. Addends may have noise in rounds of their own: opposed, where two of them are
+// added, whose order is seen then.
 typedef struct atedm_cuda_trial_operands {
     atedm_cuda_trial_operand x, weight, addends;
     size_t weight_at, addends_at, bytes; // by atedm_cuda_trial_place
@@ -39,7 +40,7 @@ typedef struct atedm_cuda_trial {
 size_t atedm_cuda_trial_whole(size_t bytes);
 // Sets where each of the operands begins, and their bytes.
 void atedm_cuda_trial_place(atedm_dtype act, atedm_cuda_trial_operands *operands);
-// Enqueues their values of a round, others each time; those of odd rounds are ordinary.
+// Enqueues their values of a round, others each time; those of round 1 are ordinary.
 cudaError_t atedm_cuda_trial_fill(const atedm_cuda_stream *s,
                                   const atedm_cuda_trial_operands *operands, char *memory,
                                   int round);

@@ -3,15 +3,24 @@
 // anew for every size gets results that depend on the batch. One adds as wgmma.cpp's products do,
 // one after the other from the first on. It holds callers to the alignment that they promised to
 // the heuristic. C++.
+#include "tests/emulated/engine.hpp"
 #include "tests/emulated/memory.hpp"
 
 #include "tests/emulated/fallback/cublasLt.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 using emulated::is_device;
+
+// Products that were enqueued, for tests.
+extern "C" {
+__attribute__((visibility("default"))) extern long atedm_emulated_products;
+long atedm_emulated_products;
+}
 
 // What an algorithm's words mean.
 enum { WORD_ORDER, WORD_ALIGN_A, WORD_ALIGN_B, WORD_ALIGN_C, WORD_ALIGN_D };
@@ -93,17 +102,23 @@ struct product {
 
     void finish(int64_t i, int64_t j, float value) const
     {
+        bool has_bias = desc.epilogue == CUBLASLT_EPILOGUE_BIAS,
+             is_first = emulated::setting().blas_bias_first && !rounds_twice;
+        if (has_bias && is_first)
+            value += load(desc.bias, i, ld.type);
         if (beta != 0)
             value += beta * load(c, j * lc.stride + i, lc.type);
         if (rounds_twice)
             value = __bfloat162float(__float2bfloat16_rn(value));
-        if (desc.epilogue == CUBLASLT_EPILOGUE_BIAS)
+        if (has_bias && !is_first)
             value += load(desc.bias, i, ld.type);
         store(d, j * ld.stride + i, ld.type, value);
     }
 
     void run() const
     {
+        if (int ms = emulated::setting().blas_ms)
+            std::this_thread::sleep_for(std::chrono::milliseconds(ms));
         std::vector<float> x = read(a, la, LANES), y = read(b, lb, 1);
         int64_t half = order == ORDER_WHOLE ? la.rows : la.rows / 2;
         for (int64_t j = 0; j < ld.columns; j++)
@@ -261,6 +276,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
                               const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t stream)
 {
     const void *operands[] = {a, b, c, d};
+    atedm_emulated_products++;
     for (int i = 0; i < 4; i++)
         if ((uintptr_t)operands[i] % algo->data[WORD_ALIGN_A + i])
             return CUBLAS_STATUS_EXECUTION_FAILED;

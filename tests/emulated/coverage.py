@@ -52,11 +52,12 @@ def commands_of(build):
     for dtype, iterations in ITERATIONS.items():
         yield (*parity, "--dtype", dtype, "--iterations", iterations), "own"
     yield (*parity, "--dtype", "bf16", "--op", "conv", "--iterations", ITERATIONS["bf16"]), "cudnn"
-    for op in ("attention", "rank_tokens", "conv"):
+    for op in ("attention", "rank_tokens", "conv", "linear"):
         yield (*parity, "--op", op, "--dtype", "bf16", "--iterations", ITERATIONS["bf16"]), "hopper"
         yield (*parity, "--op", op, "--dtype", "f16", "--large", "--iterations", 6), "hopper"
     yield (build / "tests/golden/stages", "--data", ROOT / "tests/golden/data", "--backend", "cuda"), "own"
     yield (emulated / "test_cuda",), "own"
+    yield (emulated / "test_linear",), "own"
     yield (emulated / "test_devices",), "own"
     yield (emulated / "test_steps", "--filter", "staging/*"), "own"
     yield (emulated / "test_dnn",), "auto"

@@ -44,6 +44,8 @@ settings::settings()
     devices = std::min(number("ATEDM_EMULATED_DEVICES", devices), MOST_DEVICES);
     multiprocessors = number("ATEDM_EMULATED_MULTIPROCESSORS", multiprocessors);
     fail_after = number("ATEDM_EMULATED_FAIL_AFTER", fail_after);
+    blas_ms = number("ATEDM_EMULATED_BLAS_MS", blas_ms);
+    blas_bias_first = number("ATEDM_EMULATED_BLAS_BIAS_FIRST", 0) != 0;
     if (const char *text = getenv("ATEDM_EMULATED_MEMORY"))
         memory = strtoull(text, nullptr, 10);
     if (workers <= 0)

@@ -207,6 +207,53 @@ MISTAKES = (
      [("bool is_row = conv->h == 1 && conv->kernel == 1;", "bool is_row = conv->h == 1;")]),
     ("conv, hopper: boxes without the window's rows", "hopper_conv.c", "conv", [(" + conv->kernel - 1)", ")")]),
     ("conv, hopper: images without a stride", "hopper_conv.c", "conv", [("image = (cuuint64_t)conv->h * row", "image = row")]),
+    ("linear, hopper: tiles are read before they are there", "linear_hopper.cu", "linear",
+     [("        gpu_mbarrier_wait(t.there[ring.stage], ring.phase);\n", "")]),
+    ("linear, hopper: tiles are overwritten while they are read", "linear_hopper.cu", "linear",
+     [("        if (last >= 0)\n            leave(t.free[last], peer);\n", "        leave(t.free[ring.stage], peer);\n"),
+      ("    gpu_wgmma_wait<0>(r.d);\n    leave(t.free[last], peer);\n", "    gpu_wgmma_wait<0>(r.d);\n")]),
+    ("linear, hopper: stages are left while a product goes on", "linear_hopper.cu", "linear",
+     [("gpu_wgmma_wait_but<1>();", "gpu_wgmma_wait_but<2>();")]),
+    ("linear, hopper: nobody waits until a stage is free", "linear_hopper.cu", "linear",
+     [("        gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);\n", "")]),
+    ("linear, hopper: a stage is free when this block has left it", "linear_hopper.cu", "linear",
+     [("lane < count_peers(a) ? find_peer(a, p, lane) : -1", "lane < 1 ? (int)blockIdx.x % (a.down * a.across) : -1"),
+      ("GPU_WARPGROUP / 32 * count_peers(a)", "GPU_WARPGROUP / 32")]),
+    ("linear, hopper: blocks begin before the others have barriers", "linear_hopper.cu", "linear",
+     [("    gpu_cluster_sync(); // no block loads", "    __syncthreads(); // no block loads")]),
+    ("linear, hopper: blocks end while others still share with them", "linear_hopper.cu", "linear",
+     [("    gpu_cluster_sync(); // nor after it has ended\n", "")]),
+    ("linear, hopper: every block loads the first slice", "linear_hopper.cu", "linear",
+     [("(int)p.row + x_from,", "(int)p.row,")]),
+    ("linear, hopper: sums are stored before the product is done", "linear_hopper.cu", "linear",
+     [("gpu_wgmma_wait<0>(r.d);", "gpu_wgmma_wait<1>(r.d);")]),
+    ("linear, hopper: sums begin with what was there", "linear_hopper.cu", "linear", [("step == 0);", "false);")]),
+    ("linear, hopper: the second half's rows are the first one's", "linear_hopper.cu", "linear",
+     [("worker * 64 * STEP", "worker * 0")]),
+    ("linear, hopper: rows behind the last one are stored", "linear_hopper.cu", "linear",
+     [("row + i * 8 < a.rows && own < a.out", "own < a.out")]),
+    ("linear, hopper: outputs behind the last one are stored", "linear_hopper.cu", "linear",
+     [("row + i * 8 < a.rows && own < a.out", "row + i * 8 < a.rows")]),
+    ("linear, hopper: sums behind the last output are stored", "linear_hopper.cu", "linear",
+     [("row + i * 8 < a.rows && column < a.out", "row + i * 8 < a.rows")]),
+    ("linear, hopper: residuals are not exchanged in a quad", "linear_hopper.cu", "linear",
+     [("is_there, words);\n            gpu_quad_transpose(words);\n", "is_there, words);\n")]),
+    ("linear, hopper: every tile has the first one's bias", "linear_hopper.cu", "linear",
+     [("load_group<T>(a.bias, own,", "load_group<T>(a.bias, own - output,")]),
+    ("linear, hopper: another order of sums", "linear_hopper.cu", "test_linear",
+     [("gpu_matrix(x), k * GPU_MMA_K * 2)", "gpu_matrix(x), (3 - k) * GPU_MMA_K * 2)"),
+      ("gpu_matrix(w), k * GPU_MMA_K * 2)", "gpu_matrix(w), (3 - k) * GPU_MMA_K * 2)")]),
+    ("linear, hopper: another order of what is added", "linear_hopper.cu", "test_linear",
+     [("a.bias && a.is_bias_first", "a.bias"), ("a.bias && !a.is_bias_first", "false")]),
+    ("linear, hopper: the bias always comes last", "linear_plan.c", "test_linear", [("= order > 0;", "= false;")]),
+    ("linear, hopper: few rows are somebody else's", "linear_plan.c", "test_linear",
+     [("if (choice == ATEDM_CUDA_LINEAR_HOPPER)", "if (choice == ATEDM_CUDA_LINEAR_HOPPER && rows > 16)")]),
+    ("linear, hopper: no trial has an own kernel", "linear_plan.c", "test_linear",
+     [("n += propose_own(s, &wanted,", "(void)propose_own(s, &wanted,")]),
+    ("linear, hopper: boxes of a whole tile", "hopper_linear.c", "linear", [("cut->rows / cut->across", "cut->rows")]),
+    ("linear, hopper: weights without a stride", "hopper_linear.c", "linear", [("key->in, key->weight_stride", "key->in, key->in")]),
+    ("linear, hopper: the last columns are forgotten", "hopper_linear.c", "linear",
+     [(".steps = (int32_t)divide_up(key->in, ATEDM_CUDA_HOPPER_CHANNELS)", ".steps = (int32_t)((key->in + 32) / ATEDM_CUDA_HOPPER_CHANNELS + (key->in < 32))")]),
     ("rank: never ends early", "rank.cu", "rank_tokens", [("(moving == 0 || t >=", "(t >=")]),
     ("rank: heads stop each by itself", "rank.cu", "rank_tokens",
      [("moving += lane == 0 &&", "moving += lane == 0 && head == 0 &&")]),
@@ -287,9 +334,9 @@ MISTAKES = (
     ("weights: taps and channels exchanged", "weights.c", "conv",
      [("from + (i * taps + t) * element", "from + (t * in + i) * element")]),
     ("linear: trials of nothing but zeros", "trial.c", "linear",
-     [("fill(s, x, odd ? plain : x->noise, seed, memory)", "cudaMemsetAsync(memory, 0, operands->weight_at, s->stream)")]),
+     [("fill(s, x, kind ? plain : x->noise, seed, memory)", "cudaMemsetAsync(memory, 0, operands->weight_at, s->stream)")]),
     ("cudnn: trials of nothing but zeros", "trial.c", "conv",
-     [("fill(s, x, odd ? plain : x->noise, seed, memory)", "cudaMemsetAsync(memory, 0, operands->weight_at, s->stream)")]),
+     [("fill(s, x, kind ? plain : x->noise, seed, memory)", "cudaMemsetAsync(memory, 0, operands->weight_at, s->stream)")]),
     ("linear: algorithms are taken without a trial", "trial.c", "linear",
      [(", c->counts) == 0;", ", c->counts) >= 0;")]),
     ("linear: plans are not told apart by rows", "linear_plan.c", "linear",
@@ -343,7 +390,8 @@ C = ("cc", "-std=c17", *COMMON)
 # Ways to run parity: name, dtype, environment.
 LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
 # Small cases, and those with several tiles: what the kernels for compute capability 9.0 do from tile to tile.
-HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_EMULATED_SM": "90"}
+HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_CUDA_LINEAR": "hopper",
+          "ATEDM_EMULATED_SM": "90"}
 WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
         ("reverse", "bf16", {"ATEDM_EMULATED_SCHEDULE": "reverse"}))
 PROGRAM_WAYS = (("once", "", {}),)  # which sets its own
@@ -410,7 +458,7 @@ def build(build_dir, folder, file, replacements):
 def run_parity(build_dir, shared, operation, dtype, more):
     """Whether parity passes."""
     large = ("--large",) if "LARGE" in more else ()
-    iterations = "12" if large else "120" if more.get("ATEDM_CUDA_CONV") == "cudnn" else "40"
+    iterations = ("40" if operation == "linear" else "12") if large else "120" if more.get("ATEDM_CUDA_CONV") == "cudnn" else "40"
     more = {"ATEDM_CUDA_CONV": "own", "ATEDM_CUDNN": str(build_dir / "tests/emulated/cudnn-emulated.so"), **more}
     result = subprocess.run((str(build_dir / "tests/parity/parity"), "--backend", "cuda", "--required", "--dtype", dtype, "--op",
                              operation, "--iterations", iterations, *large),

@@ -464,7 +464,7 @@ Test(cuda, no_algorithm_for_any_rows)
     close_layer(&l);
 }
 
-// ---- ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV
+// ---- ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV, ATEDM_CUDA_LINEAR
 
 static void expect_choice(const char *name, const char *choice, const char *sm, const char *message)
 {
@@ -482,6 +482,11 @@ static void expect_choice(const char *name, const char *choice, const char *sm, 
 static void expect_attention(const char *choice, const char *sm, const char *message)
 {
     expect_choice("ATEDM_CUDA_ATTENTION", choice, sm, message);
+}
+
+static void expect_linear(const char *choice, const char *sm, const char *message)
+{
+    expect_choice("ATEDM_CUDA_LINEAR", choice, sm, message);
 }
 
 static void expect_conv(const char *choice, const char *sm, const char *message)
@@ -536,4 +541,26 @@ Test(conv, hopper_beside_portable_attention)
 {
     setenv("ATEDM_CUDA_ATTENTION", "portable", 1);
     expect_conv("hopper", "90", NULL);
+}
+
+Test(linear, no_such_choice)
+{
+    expect_linear("cuBLAS", "90", "ATEDM_CUDA_LINEAR is \"cuBLAS\": auto, cublas or hopper");
+}
+
+Test(linear, hopper_elsewhere)
+{
+    expect_linear("hopper", "80",
+                  "ATEDM_CUDA_LINEAR is \"hopper\": the device is of compute capability 8, not 9");
+}
+
+Test(linear, hopper_there)
+{
+    expect_linear("hopper", "90", NULL);
+}
+
+Test(linear, auto_and_cublas_everywhere)
+{
+    expect_linear("auto", "80", NULL);
+    expect_linear("cublas", "90", NULL);
 }
