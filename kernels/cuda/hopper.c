@@ -13,9 +13,9 @@
 // as "auto" has them: dnn.c.
 #define CONV_ENVIRONMENT "ATEDM_CUDA_CONV"
 
-// Whose linear layers: "cublas", cuBLASLt's; "hopper", linear_hopper.cu's, those that it takes, for
-// which the device has to be of compute capability 9.0; "auto", the default: there it is one more
-// candidate of the trials.
+// Whose linear layers: "cublas", cuBLASLt's, as has "auto", the default; "tried": on a device of
+// compute capability 9.0 linear_hopper.cu is one more candidate of the trials; "hopper": that
+// one's, those that it takes, for which the device has to be such a one.
 #define LINEAR_ENVIRONMENT "ATEDM_CUDA_LINEAR"
 
 #define HOPPER_MAJOR 9
@@ -51,16 +51,18 @@ static atedm_status refuse(const char *environment, int major, atedm_error *err)
 static atedm_status read_linear(atedm_cuda_linear_choice *ret_choice, atedm_error *err)
 {
     static const char *const names[] = {[ATEDM_CUDA_LINEAR_CUBLAS] = "cublas",
-                                        [ATEDM_CUDA_LINEAR_TRIED] = "auto",
+                                        [ATEDM_CUDA_LINEAR_TRIED] = "tried",
                                         [ATEDM_CUDA_LINEAR_HOPPER] = "hopper"};
     const char *value = getenv(LINEAR_ENVIRONMENT);
     size_t i = 0, n = sizeof names / sizeof *names;
-    while (i < n && strcmp(value ? value : "auto", names[i]) != 0)
+    if (!value || strcmp(value, "auto") == 0)
+        value = names[ATEDM_CUDA_LINEAR_CUBLAS];
+    while (i < n && strcmp(value, names[i]) != 0)
         i++;
     if (i == n)
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "cuda: " LINEAR_ENVIRONMENT " is \"%s\": auto, cublas or hopper",
-                               value);
+        return atedm_error_set(
+            err, ATEDM_ERR_UNSUPPORTED,
+            "cuda: " LINEAR_ENVIRONMENT " is \"%s\": auto, cublas, tried or hopper", value);
     *ret_choice = (atedm_cuda_linear_choice)i;
     return ATEDM_OK;
 }

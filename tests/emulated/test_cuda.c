@@ -545,7 +545,7 @@ Test(conv, hopper_beside_portable_attention)
 
 Test(linear, no_such_choice)
 {
-    expect_linear("cuBLAS", "90", "ATEDM_CUDA_LINEAR is \"cuBLAS\": auto, cublas or hopper");
+    expect_linear("cuBLAS", "90", "ATEDM_CUDA_LINEAR is \"cuBLAS\": auto, cublas, tried or hopper");
 }
 
 Test(linear, hopper_elsewhere)

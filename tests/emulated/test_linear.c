@@ -151,7 +151,7 @@ static void slow_blas(void)
 Test(linear, own_where_it_is_faster)
 {
     slow_blas();
-    layer l = open_layer("auto", "90", IN);
+    layer l = open_layer("tried", "90", IN);
     cr_assert_eq(products_of(&l, ATEDM_ACT_NONE), 0);
     cr_assert_eq(products_of(&l, ATEDM_ACT_GELU), 0, "by way of sums");
     close_layer(&l);
@@ -168,7 +168,7 @@ Test(linear, cublas_where_asked_for)
 Test(linear, cublas_elsewhere)
 {
     slow_blas();
-    layer l = open_layer("auto", "80", IN);
+    layer l = open_layer("tried", "80", IN);
     cr_assert_eq(products_of(&l, ATEDM_ACT_NONE), RUNS);
     close_layer(&l);
 }
@@ -177,7 +177,7 @@ Test(linear, cublas_without_trials)
 {
     slow_blas();
     setenv("ATEDM_CUDA_TRIALS", "0", 1);
-    layer l = open_layer("auto", "90", IN);
+    layer l = open_layer("tried", "90", IN);
     cr_assert_eq(products_of(&l, ATEDM_ACT_NONE), RUNS);
     close_layer(&l);
 }
@@ -217,7 +217,7 @@ Test(linear, same_bits_by_whomever)
     static uint16_t y[5][ROWS * OUT];
     compute("hopper", false, y[0]);
     compute("hopper", true, y[1]);
-    compute("auto", false, y[2]);
+    compute("tried", false, y[2]);
     compute("cublas", false, y[3]);
     compute("cublas", true, y[4]);
     for (int i = 1; i < 5; i++)
@@ -230,7 +230,7 @@ static void check_order(void)
     static uint16_t y[2][ROWS * OUT];
     slow_blas();
     for (int i = 0; i < 2; i++) {
-        layer l = open_layer(i ? "auto" : "cublas", "90", IN);
+        layer l = open_layer(i ? "tried" : "cublas", "90", IN);
         use_opposed(&l);
         cr_assert_eq(products_of(&l, ATEDM_ACT_NONE), i ? 0 : RUNS);
         download(&l, y[i]);
