@@ -29,7 +29,7 @@ FULL = {
     "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
     "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 2,
     "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"),
-    "hopper": (("attention",), ("conv",)),
+    "hopper": (("attention",), ("conv",), ("linear",)),
     "latency": {"steps": 30, "clients": 1, "requests": 5}, "throughput": {"steps": 20, "clients": 16, "requests": 48},
     "served": ("off", "at-edm-c"), "pytorch": (2, 16),  # a minute's compilation each
 }
@@ -44,10 +44,12 @@ TOY = {
 }
 
 
-# Each operation without and with the kernel for compute capability 9.0.
+# Each operation without and with the kernel for compute capability 9.0; "tried": where a trial is for it.
 WAYS = {
     "attention": {"portable": {"ATEDM_CUDA_ATTENTION": "portable"}, "hopper": {"ATEDM_CUDA_ATTENTION": "hopper"}},
     "conv": {"portable": {"ATEDM_CUDA_CONV": "auto"}, "hopper": {"ATEDM_CUDA_CONV": "hopper"}},
+    "linear": {"portable": {"ATEDM_CUDA_LINEAR": "cublas"}, "tried": {"ATEDM_CUDA_LINEAR": "tried"},
+               "hopper": {"ATEDM_CUDA_LINEAR": "hopper"}},
 }
 HOPPER_PRUNINGS = ("off", "at-edm-c")
 
@@ -88,8 +90,8 @@ class Bench:
                            *repeated("--batch", s["cost_batches"]), *repeated("--pruning", prunings), environment=environment)
 
     def hopper(self, ceilings):
-        """Attention and convolutions by the kernels for compute capability 9.0 beside the others: alone, and in evaluations;
-        None where the device is another."""
+        """Attention, convolutions and linear layers by the kernels for compute capability 9.0 beside the others: alone, and in
+        evaluations; None where the device is another. Whoever is tried is in evaluations as that only."""
         s = self.settings
         if not s["hopper"]:
             return None
@@ -99,6 +101,8 @@ class Bench:
             for way, environment in WAYS[op].items():
                 lines = self.timed(f"{op}, {way}", ("--op", op, *more), environment)
                 out["kernels"] += [{**line, "way": way} for line in figures.kernels(lines, ceilings)]
+                if way == "hopper" and "tried" in WAYS[op]:
+                    continue
                 try:
                     report = self.report(f"evaluations, {op} {way}", "--stages", "ceilings,unet", "--ops", "--repeat",
                                          s["repeat"], *s["ceilings"], *repeated("--batch", s["batches"]),

@@ -18,16 +18,17 @@ DTYPES = ("f32", "bf16", "f16")
 # Libraries' kernels are not for us to test.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
 # Operations that have a kernel for compute capability 9.0 ("hopper"), and one for all others. Convolutions without are all
-# that does not say so.
+# that does not say so; linear layers are cuBLASLt's there, and the kernel is one of those that are tried.
 WAYS = {"portable": ({"ATEDM_CUDA_ATTENTION": "portable"}, ("attention", "rank_tokens")),
-        "hopper": ({"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper"}, ("attention", "rank_tokens", "conv"))}
+        "hopper": ({"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_CUDA_LINEAR": "hopper"},
+                   ("attention", "rank_tokens", "conv", "linear"))}
 # Those that the kernel does not take are conv.cu's, not cuDNN's, under the sanitizers.
 NO_LIBRARY = {"ATEDM_CUDNN": "none"}
 # Nothing is done beside anything.
 IN_ORDER = {"ATEDM_CUDA_ASIDE": "0", "ATEDM_CUDA_GRAPHS": "0"}
 # What daemons get of the variables that choose a device's kernels.
-KEPT = ("ATEDM_CUDA_ASIDE", "ATEDM_CUDA_ATTENTION", "ATEDM_CUDA_BACKEND", "ATEDM_CUDA_CONV", "ATEDM_CUDA_GRAPHS", "ATEDM_CUDNN",
-        "ATEDM_EMULATED_SM")
+KEPT = ("ATEDM_CUDA_ASIDE", "ATEDM_CUDA_ATTENTION", "ATEDM_CUDA_BACKEND", "ATEDM_CUDA_CONV", "ATEDM_CUDA_GRAPHS", "ATEDM_CUDA_LINEAR",
+        "ATEDM_CUDNN", "ATEDM_EMULATED_SM")
 # What has the machine to itself, last.
 ALONE = ("soak",)
 # Cases an operation under the sanitizers, which are some hundred times slower.

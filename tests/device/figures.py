@@ -122,13 +122,13 @@ def kernels(lines, ceilings):
     return out
 
 
-def both_ways(entries, *keys):
-    """Pairs (portable, hopper) of entries that are alike in `keys`; where one is missing, None."""
-    pairs = {}
+def all_ways(entries, *keys):
+    """(portable, hopper, tried) of entries that are alike in `keys`; where one is missing, None."""
+    alike = {}
     for entry in entries:
-        pair = pairs.setdefault(tuple(entry[key] for key in keys), {"portable": None, "hopper": None})
-        pair[entry["way"]] = entry
-    return [(pair["portable"], pair["hopper"]) for pair in pairs.values()]
+        ways = alike.setdefault(tuple(entry[key] for key in keys), {"portable": None, "hopper": None, "tried": None})
+        ways[entry["way"]] = entry
+    return [(ways["portable"], ways["hopper"], ways["tried"]) for ways in alike.values()]
 
 
 def loops(report):

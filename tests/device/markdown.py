@@ -54,22 +54,25 @@ def pytorch_text(result):
 
 
 def hopper_text(result):
-    """Attention and convolutions both ways, and evaluations with them."""
+    """Attention, convolutions and linear layers each way, and evaluations with them."""
     if not result["hopper"]:
         return "Not measured: the device is not of compute capability 9.0.\n"
 
-    def cells(pair, key, unit):
-        values = [entry and entry[key] for entry in pair]
-        return [number(value and value * unit) for value in values]
+    def rows_of(entries, *keys, units):
+        rows = []
+        for ways in figures.all_ways(entries, *keys):
+            one = next(entry for entry in ways if entry)
+            values = [entry and entry[key] and entry[key] * unit for key, unit in units.items() for entry in ways]
+            faster = [figures.ratio(ways[0] and ways[0]["seconds"], entry and entry["seconds"]) for entry in ways[1:]]
+            rows.append([*(label(one[key]) if key == "pruning" else one[key] for key in keys), *map(number, values + faster)])
+        return rows
 
-    rows = [[(a or b)["op"], (a or b)["case"], *cells((a, b), "seconds", 1e6), *cells((a, b), "flops_per_s", 1e-12),
-             number(figures.ratio(a and a["seconds"], b and b["seconds"]))]
-            for a, b in figures.both_ways(result["hopper"]["kernels"], "op", "case")]
-    text = table(("operation", "case", "without, us", "with, us", "without, TFLOP/s", "with, TFLOP/s", "times as fast"), rows)
-    rows = [[(a or b)["op"], (a or b)["batch"], label((a or b)["pruning"]), *cells((a, b), "seconds", 1e3),
-             number(figures.ratio(a and a["seconds"], b and b["seconds"]))]
-            for a, b in figures.both_ways(result["hopper"]["evaluations"], "op", "batch", "pruning")]
-    return text + "\n" + table(("operation", "batch of an evaluation", "pruning", "without, ms", "with, ms", "times as fast"), rows)
+    rows = rows_of(result["hopper"]["kernels"], "op", "case", units={"seconds": 1e6, "flops_per_s": 1e-12})
+    text = table(("operation", "case", "without, us", "with, us", "tried, us", "without, TFLOP/s", "with, TFLOP/s", "tried, TFLOP/s",
+                  "times as fast", "tried"), rows)
+    rows = rows_of(result["hopper"]["evaluations"], "op", "batch", "pruning", units={"seconds": 1e3})
+    return text + "\n" + table(("operation", "batch of an evaluation", "pruning", "without, ms", "with, ms", "tried, ms",
+                                "times as fast", "tried"), rows)
 
 
 def requests_text(result):

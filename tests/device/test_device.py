@@ -59,18 +59,20 @@ class Check(Folder):
                      "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak",
                      "hopper attention bf16", "hopper rank_tokens full size f16", "hopper invariance",
                      "hopper attention memcheck", "hopper rank_tokens racecheck", "portable attention large bf16",
-                     "hopper conv large f16", "hopper conv full size bf16", "hopper conv racecheck"):
+                     "hopper conv large f16", "hopper conv full size bf16", "hopper conv racecheck", "hopper linear large f16",
+                     "hopper linear full size bf16", "hopper linear memcheck"):
             self.assertIn(part, names)
 
     def test_hopper(self):
-        only = ("--only", "hopper attention bf16", "hopper rank_tokens bf16", "hopper conv large bf16", "parity f16",
+        only = ("--only", "hopper attention bf16", "hopper rank_tokens bf16", "hopper conv large bf16", "hopper linear large bf16", "parity f16",
                 "--iterations", 1, "--jobs", 2)
         done = self.check(*only, ATEDM_EMULATED_SM="90")
-        self.assertIn("4 passed, 0 failed, 0 skipped", done.stdout)
+        self.assertIn("5 passed, 0 failed, 0 skipped", done.stdout)
         self.assertEqual([step["name"] for step in self.results()["steps"]],
-                         ["parity f16", "hopper attention bf16", "hopper rank_tokens bf16", "hopper conv large bf16"])
+                         ["parity f16", "hopper attention bf16", "hopper rank_tokens bf16", "hopper conv large bf16",
+                          "hopper linear large bf16"])
         done = self.check(*only)
-        self.assertIn("1 passed, 0 failed, 3 skipped", done.stdout)
+        self.assertIn("1 passed, 0 failed, 4 skipped", done.stdout)
         self.assertIn("the device is of compute capability 8, not 9", done.stdout)
 
     def test_side_by_side(self):
@@ -251,14 +253,14 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual(values["the same by the Hopper path"], (300, False))
         self.assertEqual(values["G-WPR's share of an evaluation of 2"], (0.175, False))
 
-    def test_both_ways(self):
+    def test_all_ways(self):
         entries = [{"op": "conv", "way": way, "case": case, "seconds": seconds, "flops_per_s": 1e12, "batch": 2, "pruning": "off"}
-                   for way, case, seconds in (("portable", "a", 3.0), ("portable", "b", 1.0), ("hopper", "a", 2.0))]
-        self.assertEqual(figures.both_ways(entries, "case"), [(entries[0], entries[2]), (entries[1], None)])
+                   for way, case, seconds in (("portable", "a", 3.0), ("portable", "b", 1.0), ("hopper", "a", 2.0), ("tried", "b", 0.5))]
+        self.assertEqual(figures.all_ways(entries, "case"), [(entries[0], entries[2], None), (entries[1], None, entries[3])])
         text = markdown.hopper_text({"hopper": {"kernels": entries, "evaluations": [entries[0], entries[2]]}})
-        self.assertIn("| conv | a | 3e+06 | 2e+06 | 1 | 1 | 1.5 |", text)
-        self.assertIn("| conv | b | 1e+06 |  | 1 |  |  |", text)
-        self.assertIn("| conv | 2 | `off` | 3000 | 2000 | 1.5 |", text)
+        self.assertIn("| conv | a | 3e+06 | 2e+06 |  | 1 | 1 |  | 1.5 |  |", text)
+        self.assertIn("| conv | b | 1e+06 |  | 5e+05 | 1 |  | 1 |  | 2 |", text)
+        self.assertIn("| conv | 2 | `off` | 3000 | 2000 |  | 1.5 |  |", text)
         self.assertIn("Not measured", markdown.hopper_text({"hopper": None}))
 
 

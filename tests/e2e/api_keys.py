@@ -317,6 +317,7 @@ class Limits(KeyTest):
                 self.assertEqual(again.json()["id"], first.json()["id"])
             self.check_problem(send({"seed": 7}), 409, "idempotency-conflict")
             self.assertEqual(send(key="x2").status, 429)
+            self.assertEqual(d.request("DELETE", first.headers["Location"], headers=bearer(alice)).status, 200)
 
     def test_nor_is_it_when_the_first_has_ended(self):
         alice = make_key()

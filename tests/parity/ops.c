@@ -11,7 +11,7 @@
 // act matrices, and in rank_tokens, which may keep its map in 16 bits, f16's where act is bf16 (an
 // eighth of its units), used in each iteration; nowhere else.
 const parity_op parity_ops[] = {
-    {OP(linear), .bound = {1.01, 16, 0}, .n_bench = 10},
+    {OP(linear), .bound = {1.01, 16, 0}, .n_bench = 16},
     {OP(conv), .bound = {1.01, 16, 0}, .n_bench = 13},
     {OP(group_norm), .bound = {1.01, 8, 0}, .n_bench = 4},
     {OP(layer_norm), .bound = {1.01, 8, 0}, .n_bench = 2},
