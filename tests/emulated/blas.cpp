@@ -77,27 +77,38 @@ struct product {
     uint64_t order;
     bool rounds_twice;
 
-    // Columns in groups of LANES, zeros behind the last one: of each row of a group, all lanes.
-    static std::vector<float> read(const void *p, const cublasLtMatrixLayoutOpaque &l, int lanes)
+    // Columns in groups of N, zeros behind the last one: of each row of a group, all of them.
+    template <int N>
+    static std::vector<float> read(const void *p, const cublasLtMatrixLayoutOpaque &l)
     {
-        int64_t groups = (l.columns + lanes - 1) / lanes;
-        std::vector<float> values((size_t)(groups * lanes * l.rows));
-        for (int64_t j = 0; j < l.columns; j++)
-            for (int64_t i = 0; i < l.rows; i++)
-                values[(size_t)((j / lanes * l.rows + i) * lanes + j % lanes)] =
-                    load(p, j * l.stride + i, l.type);
+        std::vector<float> values((size_t)((l.columns + N - 1) / N * N * l.rows));
+        float *to = values.data();
+        for (int64_t first = 0; first < l.columns; first += N)
+            for (int64_t i = 0; i < l.rows; i++, to += N)
+                for (int64_t j = 0; j < N && first + j < l.columns; j++)
+                    to[j] = load(p, (first + j) * l.stride + i, l.type);
         return values;
     }
 
-    // Of rows first .. end - 1 of a group of A's columns and one of B's.
+    // Of rows first .. end - 1 of a group of A's columns and one of B's. In vectors, which gcc
+    // would make of the loop over rows.
     static void dot(const float *x, const float *y, int64_t first, int64_t end, float *sums)
     {
-        float lanes[LANES] = {};
-        for (int64_t i = first; i < end; i++)
-            for (int l = 0; l < LANES; l++)
-                lanes[l] += x[i * LANES + l] * y[i];
-        for (int l = 0; l < LANES; l++)
-            sums[l] += lanes[l];
+        typedef float vector __attribute__((vector_size(16), aligned(4), may_alias));
+        const vector *from = (const vector *)(x + first * LANES);
+        vector a = {}, b = {}, c = {}, d = {};
+        static_assert(sizeof(vector[4]) == LANES * sizeof(float));
+        for (int64_t i = first; i < end; i++, from += 4) {
+            a += from[0] * y[i];
+            b += from[1] * y[i];
+            c += from[2] * y[i];
+            d += from[3] * y[i];
+        }
+        vector *to = (vector *)sums;
+        to[0] += a;
+        to[1] += b;
+        to[2] += c;
+        to[3] += d;
     }
 
     void finish(int64_t i, int64_t j, float value) const
@@ -119,7 +130,7 @@ struct product {
     {
         if (int ms = emulated::setting().blas_ms)
             std::this_thread::sleep_for(std::chrono::milliseconds(ms));
-        std::vector<float> x = read(a, la, LANES), y = read(b, lb, 1);
+        std::vector<float> x = read<LANES>(a, la), y = read<1>(b, lb);
         int64_t half = order == ORDER_WHOLE ? la.rows : la.rows / 2;
         for (int64_t j = 0; j < ld.columns; j++)
             for (int64_t i = 0; i < ld.rows; i += LANES) {
