@@ -162,18 +162,14 @@ GPU_FN void find_pixels(const atedm_cuda_conv_hopper &a, const part &p, int work
     }
 }
 
-// A thread has two outputs of each eight. In memory it sees to one eight of four, and its quad to
-// the four: whole sectors.
-constexpr int GROUP = 4;
-
 // Residuals of a group of eights, zeros where there are none.
 template <class T, class S>
 GPU_FN void load_residuals(const atedm_cuda_conv_hopper &a, const int64_t (&at)[S::products * 2],
-                           int own, uint32_t (&ret_words)[S::products * 2][GROUP])
+                           int own, uint32_t (&ret_words)[S::products * 2][GPU_GROUP])
 {
 #pragma unroll
     for (int i = 0; i < S::products * 2; i++) {
-        uint4 words = {0, 0, 0, 0};
+        uint4 words = {0, 0, 0, 0}; // not gpu_load_eight: ptxas would spill
         if (a.residual && at[i] >= 0 && own < a.out)
             words =
                 *reinterpret_cast<const uint4 *>(static_cast<const T *>(a.residual) + at[i] + own);
@@ -206,23 +202,23 @@ template <class T, class S>
 GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, const sums<S> &r)
 {
     constexpr int eights = S::outputs / 8, rows = S::products * 2;
-    static_assert(eights % GROUP == 0, "whole groups");
+    static_assert(eights % GPU_GROUP == 0, "whole groups");
     int64_t at[rows];
     find_pixels<S>(a, p, worker, at);
     int lane = (int)threadIdx.x % 4, own = p.output + lane * 8;
-    uint32_t next[rows][GROUP];
+    uint32_t next[rows][GPU_GROUP];
     load_residuals<T, S>(a, at, own, next);
 #pragma unroll
-    for (int first = 0; first < eights; first += GROUP, own += GROUP * 8) {
-        uint32_t words[rows][GROUP];
+    for (int first = 0; first < eights; first += GPU_GROUP, own += GPU_GROUP * 8) {
+        uint32_t words[rows][GPU_GROUP];
         memcpy(words, next, sizeof words);
-        if (first + GROUP < eights)
-            load_residuals<T, S>(a, at, own + GROUP * 8, next);
+        if (first + GPU_GROUP < eights)
+            load_residuals<T, S>(a, at, own + GPU_GROUP * 8, next);
 #pragma unroll
         for (int i = 0; i < rows && a.residual; i++)
             gpu_quad_transpose(words[i]);
 #pragma unroll
-        for (int n = 0; n < GROUP; n++) {
+        for (int n = 0; n < GPU_GROUP; n++) {
             float added[2], more[2], v[2];
             load_added<T>(a, p, p.output + (first + n) * 8 + lane * 2, added);
 #pragma unroll
@@ -238,8 +234,7 @@ GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, co
         for (int i = 0; i < rows; i++) {
             gpu_quad_transpose(words[i]);
             if (at[i] >= 0 && own < a.out)
-                gpu_store_16(static_cast<T *>(a.y) + at[i] + own,
-                             {words[i][0], words[i][1], words[i][2], words[i][3]});
+                gpu_store_eight<T>(a.y, at[i] + own, words[i]);
         }
     }
 }

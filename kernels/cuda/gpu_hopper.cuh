@@ -437,8 +437,29 @@ GPU_FN int gpu_uniform(int x)
     return __shfl_sync(0xffffffffu, x, 0);
 }
 
+// What is left to do to a product's sums goes by groups of four eights of outputs. A thread has two
+// outputs of each eight; in memory it sees to one eight of the four, and its quad to all: whole
+// sectors.
+#define GPU_GROUP 4
+
+// The thread's eight in memory, zeros where there is none.
+template <class T>
+GPU_FN void gpu_load_eight(const void *from, int64_t at, bool is_there,
+                           uint32_t (&ret_words)[GPU_GROUP])
+{
+    uint4 words = {0, 0, 0, 0};
+    if (is_there)
+        words = *reinterpret_cast<const uint4 *>(static_cast<const T *>(from) + at);
+    memcpy(ret_words, &words, sizeof words);
+}
+template <class T>
+GPU_FN void gpu_store_eight(void *to, int64_t at, const uint32_t (&words)[GPU_GROUP])
+{
+    gpu_store_16(static_cast<T *>(to) + at, {words[0], words[1], words[2], words[3]});
+}
+
 // Lane i of each four lanes gives its word j for word i of lane j.
-GPU_FN void gpu_quad_transpose(uint32_t (&words)[4])
+GPU_FN void gpu_quad_transpose(uint32_t (&words)[GPU_GROUP])
 {
 #pragma unroll
     for (int step = 1; step <= 2; step *= 2) {

@@ -222,25 +222,23 @@ static bool launch(atedm_cuda_stream *s, const atedm_cuda_graph *g)
     return false;
 }
 
-static bool is_pausing(atedm_cuda_stream *s)
-{
-    return s->graphs.off || (s->graphs.pause > 0 && s->graphs.pause--);
-}
-
 void atedm_cuda_stream_repeat(atedm_stream *head, const void *key, size_t key_bytes,
                               atedm_enqueue_fn enqueue, void *user)
 {
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     const atedm_op_counts before = head->counts;
-    atedm_cuda_graph *g = is_pausing(s) ? NULL : find(s, key, key_bytes);
-    if (g && g->graph && launch(s, g)) {
-        atedm_op_counts_add(&head->counts, &g->counts);
-        head->repeats.replayed++;
-        return;
+    bool pauses = s->graphs.pause > 0;
+    s->graphs.pause -= pauses;
+    atedm_cuda_graph *g = s->graphs.off || pauses ? NULL : find(s, key, key_bytes);
+    if (g && g->graph) {
+        if (launch(s, g)) {
+            atedm_op_counts_add(&head->counts, &g->counts);
+            head->repeats.replayed++;
+            return;
+        }
+        g = NULL; // it has gone, with all others
     }
-    // After a launch that failed there is no g any more.
-    bool is_kept = g && !s->graphs.off && !s->graphs.pause;
-    if (is_kept && capture(s, g, enqueue, user) && launch(s, g)) {
+    if (g && capture(s, g, enqueue, user) && launch(s, g)) {
         head->repeats.recorded++;
         head->repeats.refusal[0] = '\0';
         return;

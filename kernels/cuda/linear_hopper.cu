@@ -140,20 +140,6 @@ GPU_FN void multiply(const atedm_cuda_linear_hopper &a, const place &p, tiles<T,
 
 // ---- what is left to do to sums
 
-// A thread has two outputs of each eight. In memory it sees to one eight of four, and its quad to
-// the four: whole sectors.
-constexpr int GROUP = 4;
-
-// Of a group of eights, from a matrix of act; zeros where there are none.
-template <class T>
-GPU_FN void load_group(const void *from, int64_t at, bool is_there, uint32_t (&ret_words)[GROUP])
-{
-    uint4 words = {0, 0, 0, 0};
-    if (is_there)
-        words = *reinterpret_cast<const uint4 *>(static_cast<const T *>(from) + at);
-    memcpy(ret_words, &words, sizeof words);
-}
-
 // Adds two elements side by side, where there are any.
 template <class T> GPU_FN void add(bool is_there, uint32_t bits, float (&to)[2])
 {
@@ -182,25 +168,25 @@ GPU_FN void store(const atedm_cuda_linear_hopper &a, int64_t row, int output, co
 {
     int lane = (int)threadIdx.x % 4;
 #pragma unroll
-    for (int first = 0; first < S::outputs / 8; first += GROUP) {
+    for (int first = 0; first < S::outputs / 8; first += GPU_GROUP) {
         int own = output + (first + lane) * 8;
-        uint32_t bias[GROUP];
-        load_group<T>(a.bias, own, a.bias && own < a.out, bias);
+        uint32_t bias[GPU_GROUP];
+        gpu_load_eight<T>(a.bias, own, a.bias && own < a.out, bias);
         gpu_quad_transpose(bias);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             bool is_there = row + i * 8 < a.rows && own < a.out;
             int64_t at = (row + i * 8) * a.out + own;
-            uint32_t words[GROUP];
-            load_group<T>(a.residual, at, a.residual && is_there, words);
+            uint32_t words[GPU_GROUP];
+            gpu_load_eight<T>(a.residual, at, a.residual && is_there, words);
             gpu_quad_transpose(words);
 #pragma unroll
-            for (int n = 0; n < GROUP; n++)
+            for (int n = 0; n < GPU_GROUP; n++)
                 words[n] = finish<T>(a, r.d[first + n][i * 2], r.d[first + n][i * 2 + 1], words[n],
                                      bias[n]);
             gpu_quad_transpose(words);
             if (is_there)
-                gpu_store_16(static_cast<T *>(a.y) + at, {words[0], words[1], words[2], words[3]});
+                gpu_store_eight<T>(a.y, at, words);
         }
     }
 }
