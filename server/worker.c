@@ -6,7 +6,9 @@
 #include "server/worker.h"
 
 #include "core/base/clock.h"
+#include "core/base/processors.h"
 #include "server/frames.h"
+#include "server/worker_environment.h"
 
 #include <math.h>
 #include <signal.h>
@@ -26,6 +28,7 @@
 
 struct atedm_worker {
     char *arguments[ARGUMENTS]; // of the program, NULL behind the last
+    char **environment;
     uv_loop_t *loop;
     void (*receive)(void *user, atedm_worker_message *message);
     void *user;
@@ -54,6 +57,7 @@ static void free_worker(atedm_worker *w)
 {
     for (size_t i = 0; i < ARGUMENTS; i++)
         free(w->arguments[i]);
+    atedm_worker_environment_destroy(w->environment);
     atedm_frame_reader_finish(&w->reader);
     free(w);
 }
@@ -256,6 +260,7 @@ static int spawn(atedm_worker *w)
     uv_process_options_t options = {.exit_cb = on_process_exit,
                                     .file = w->arguments[0],
                                     .args = w->arguments,
+                                    .env = w->environment,
                                     .stdio_count = WORKER_FD + 1,
                                     .stdio = stdio};
     uv_pipe_init(w->loop, &w->pipe, 0);
@@ -308,12 +313,18 @@ static bool build_arguments(atedm_worker *w, const atedm_worker_options *options
            add_number(w, &count, "--sharers", options->sharers);
 }
 
+static bool build_environment(atedm_worker *w, const atedm_worker_options *options)
+{
+    w->environment = atedm_worker_environment_create(environ, atedm_processors(), options->sharers);
+    return w->environment;
+}
+
 atedm_status atedm_worker_create(const atedm_worker_options *options, uv_loop_t *loop,
                                  void (*receive)(void *user, atedm_worker_message *message),
                                  void *user, atedm_worker **ret_worker, atedm_error *err)
 {
     atedm_worker *w = calloc(1, sizeof *w);
-    if (!w || !build_arguments(w, options)) {
+    if (!w || !build_arguments(w, options) || !build_environment(w, options)) {
         if (w)
             free_worker(w);
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a worker");

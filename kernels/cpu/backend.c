@@ -1,6 +1,7 @@
 // The cpu backend's device, streams and table of operations: see cpu.h.
 #include "kernels/cpu/cpu.h"
 
+#include "core/base/processors.h"
 #include "kernels/cpu/primitive.h"
 
 #include <omp.h>
@@ -26,8 +27,18 @@ static bool matmul_mixes_rows(void)
     return onednn_has(dnnl_cpu_isa_avx512_core_amx) && omp_get_max_threads() >= AMX_SPLIT_THREADS;
 }
 
+// OpenMP knows which processors the process may run on, but not how much of them: in a container
+// with a quota its threads would use that up in the first part of each period, and stand still.
+static void limit_threads(void)
+{
+    int processors = atedm_processors();
+    if (!getenv("OMP_NUM_THREADS") && processors < omp_get_max_threads())
+        omp_set_num_threads(processors);
+}
+
 static atedm_status device_create(int index, atedm_device **ret_device, atedm_error *err)
 {
+    limit_threads();
     atedm_cpu_device *device = calloc(1, sizeof *device);
     if (!device)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a device");

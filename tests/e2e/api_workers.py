@@ -201,6 +201,18 @@ class Life(unittest.TestCase):
                 self.assertEqual(images_of(one.answer()), alone)
             self.assertEqual(restarts(d) + restarts(d, "cpu:1"), 1)
 
+    def test_workers_share_the_processors(self):
+        half = (len(os.sched_getaffinity(0)) + 1) // 2
+        for given, wanted in (({}, range(1, half + 1)), ({"OMP_NUM_THREADS": "7", "GOMP_SPINCOUNT": "5"}, (7,))):
+            with Daemon(workers=2, environment=given) as d:
+                wait_until(lambda: len(d.workers()) == 2, "both are there")
+                for pid in d.workers():
+                    words = pathlib.Path(f"/proc/{pid}/environ").read_text().split("\0")
+                    names = [word.partition("=")[0] for word in words]
+                    threads, = (word for word in words if word.startswith("OMP_NUM_THREADS="))
+                    self.assertIn(int(threads.partition("=")[2]), wanted)
+                    self.assertEqual(names.count("GOMP_SPINCOUNT"), 1 if given else 0)  # there is OMP_WAIT_POLICY
+
 
 if __name__ == "__main__":
     unittest.main()
