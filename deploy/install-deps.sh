@@ -39,6 +39,7 @@ openssl              3.0      program openssl
 python3-numpy        1.24     python  numpy
 python3-pil          9.4      python  PIL
 python3-jsonschema   4.10     python  jsonschema
+python3-kubernetes   22.6     python  kubernetes
 systemd              252      program systemd-analyze
 mandoc               1.14     program mandoc
 prometheus           2.42     program promtool

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Prints recording rules and alerts as the Prometheus operator takes them, from the files of deploy/prometheus/rules:
+#
+#   deploy/kubernetes/monitoring/rules.sh | kubectl apply -f -
+set -eu
+cd "$(dirname "$0")/../../prometheus/rules"
+for file in *.yml; do
+    cat <<END
+---
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: atedmd-${file%.yml}
+  labels: {app.kubernetes.io/name: atedmd}
+spec:
+END
+    sed 's/^/  /' "$file"
+done

@@ -1,0 +1,96 @@
+#!/bin/sh
+# Runs the pod of base/ with podman, as kubectl renders it: its image, user, limits, probes, volumes. Shows that it becomes
+# ready, makes a picture, and that a job which it left goes on in the pod after it. As root, after deploy/docker/try.sh FOLDER,
+# which leaves the image there. Skipped (77) where something is missing: apt-get install podman runc catatonit
+# python3-kubernetes, and a kubectl of 1.21 or later.
+#
+# usage: deploy/kubernetes/try.sh FOLDER
+set -eu
+
+cd "$(dirname "$0")"
+folder=${1:?the folder that deploy/docker/try.sh was given}
+for program in podman runc catatonit kubectl; do
+    command -v "$program" >/dev/null || { echo "not installed: $program"; exit 77; }
+done
+[ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
+
+port=8080
+podman="podman --root $folder/storage --runroot $folder/run --storage-driver vfs --runtime runc"
+pod=$folder/pod.yaml
+# Limits as they are: podman's own may be more than this machine lets anybody have.
+cat >"$folder/containers.conf" <<END
+[containers]
+default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=20000:20000"]
+END
+export CONTAINERS_CONF=$folder/containers.conf
+
+finish() {
+    $podman kube down "$pod" >/dev/null 2>&1 || true
+    $podman volume rm --force --all >/dev/null 2>&1 || true
+}
+trap finish EXIT
+
+fail() {
+    echo "FAILED: $*" >&2
+    $podman logs atedmd-0-atedmd >&2 2>/dev/null || true
+    exit 1
+}
+
+# What Kubernetes makes of a stateful set: its first pod, with its claim. On this machine's network.
+kubectl kustomize base >"$folder/base.yaml"
+/usr/bin/python3 - "$folder/base.yaml" >"$pod" <<'END'
+import sys
+import yaml
+documents = list(yaml.safe_load_all(open(sys.argv[1], encoding="utf-8")))
+found = {document["kind"]: document for document in documents}
+stateful_set = found["StatefulSet"]["spec"]
+claim, = stateful_set["volumeClaimTemplates"]  # podman makes a volume of what a pod claims
+spec = stateful_set["template"]["spec"]
+name = claim["metadata"]["name"]
+spec["volumes"].append({"name": name, "persistentVolumeClaim": {"claimName": f"{name}-atedmd-0"}})
+spec["hostNetwork"] = True
+container, = spec["containers"]
+container["image"] = "localhost/" + container["image"]
+port, = container.pop("ports")  # podman publishes no ports there, and knows them by their numbers only
+for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+    container[probe]["httpGet"]["port"] = port["containerPort"]
+yaml.safe_dump_all([found["ConfigMap"],
+                    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "atedmd-0"}, "spec": spec}], sys.stdout)
+END
+
+start() {
+    $podman kube play "$pod" >/dev/null
+    for _ in $(seq 100); do
+        curl -sf "http://127.0.0.1:$port/readyz" >/dev/null && return
+        sleep 0.1
+    done
+    fail "not ready"
+}
+inside() { $podman exec atedmd-0-atedmd "$@"; }
+
+start
+curl -sf "http://127.0.0.1:$port/generate" -H 'Content-Type: application/json' -H 'Accept: image/png' -o "$folder/picture.png" \
+    -d '{"prompt": "a small red star left of a big blue circle on a white background", "guidance_scale": 4, "seed": 1, "steps": 20}' ||
+    fail "no picture"
+head -c 8 "$folder/picture.png" | od -An -c | grep -q 'P   N   G' || fail "what came is no PNG"
+[ "$(inside id -u)" = 10001 ] || fail "runs as $(inside id -u)"
+inside grep -q '^CapEff:.0*$' /proc/1/status || fail "has capabilities"
+inside grep -q '^Seccomp:.2$' /proc/1/status || fail "no seccomp filter"
+inside sh -c ': >/etc/x' 2>/dev/null && fail "/etc can be written"
+inside sh -c ': >/var/lib/atedmd/x && rm /var/lib/atedmd/x' || fail "the volume cannot be written"
+inside cat /etc/atedm/atedmd.json | cmp - base/atedmd.json || fail "another configuration"
+threads=$(inside sh -c 'cat /proc/[0-9]*/environ' | tr '\0' '\n' | grep OMP_NUM_THREADS) || fail "no threads"
+echo "threads: $threads"
+
+job=$(curl -sf "http://127.0.0.1:$port/generate" -H 'Content-Type: application/json' -H 'Prefer: respond-async' \
+    -d '{"prompt": "a red circle", "steps": 20, "guidance_scale": 4}' | sed 's/.*"id":"\([0-9a-f]*\)".*/\1/')
+$podman kube down "$pod" >/dev/null # keeps volumes
+start
+for _ in $(seq 300); do
+    curl -s "http://127.0.0.1:$port/jobs/$job" | grep -q '"state":"done"' && break
+    sleep 0.2
+done
+curl -sf "http://127.0.0.1:$port/jobs/$job/images/0" | head -c 8 | od -An -c | grep -q 'P   N   G' ||
+    fail "the job is not there after a restart"
+echo "job $job: done, also for the pod after"
+echo "passed"
