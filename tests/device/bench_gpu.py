@@ -191,7 +191,7 @@ class Bench:
                   s["size"].split("x")[0], *where)
         out = {"evaluations": []}
         # A process each, so that one that takes too long does not cost the others' figures.
-        for batch, mode in itertools.product(s["pytorch"], ("eager", "compiled")):
+        for batch, mode in itertools.product(s["pytorch"], ("eager", "compiled", "tome")):
             name = f"pytorch {mode} {batch}"
             text = self.steps.run(name, (*common, "--batch", batch, "--modes", mode), 3600, self.others)
             if self.steps.passed(name):

@@ -46,11 +46,13 @@ def pytorch_text(result):
         return f"Not measured: {result['pytorch']['skipped']}\n"
     rows = []
     for entry in result["pytorch"]["evaluations"]:
-        own = next((e for e in result["evaluations"] if e["pruning"] == "off" and e["batch"] == entry["batch"]), None)
-        rows.append([entry["mode"], entry["batch"], ms(entry["seconds"]), ms(own and own["seconds"]),
-                     number(own and entry["seconds"] / own["seconds"])])
+        # Of about as many FLOPs.
+        pruning = "at-edm-c" if "tome" in entry["mode"] else "off"
+        own = next((e for e in result["evaluations"] if e["pruning"] == pruning and e["batch"] == entry["batch"]), None)
+        rows.append([entry["mode"], entry["batch"], number(entry.get("flops") and 1e-9 * entry["flops"]), ms(entry["seconds"]), label(pruning),
+                     ms(own and own["seconds"]), number(own and entry["seconds"] / own["seconds"])])
     versions = ", ".join(f"{key} {value}" for key, value in result["pytorch"]["versions"].items())
-    return f"{versions}\n\n" + table(("PyTorch", "batch", "ms", "atedm, ms", "its time over ours"), rows)
+    return f"{versions}\n\n" + table(("PyTorch", "batch", "GFLOP", "ms", "atedm", "ms", "its time over ours"), rows)
 
 
 def hopper_text(result):

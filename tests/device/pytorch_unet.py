@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Times diffusers' UNet2DConditionModel with random weights, in bf16 with scaled dot product attention and with torch.compile.
-Skipped (77) where torch or diffusers is not there.
+"""Times diffusers' UNet2DConditionModel with random weights, in bf16 with scaled dot product attention: as it is (eager), with
+torch.compile, and with tokens merged by ToMe (tomesd), which is what else makes SDXL cheaper without training. Says how many
+FLOPs an evaluation has, by PyTorch's own counter. Skipped (77) where a package is not there.
 
-usage: pytorch_unet.py --config UNET_CONFIG.json [--size PIXELS] [--batch N...] [--modes eager compiled] [--repeat N]
-                       [--device cpu] [--dtype f32]
+usage: pytorch_unet.py --config UNET_CONFIG.json [--size PIXELS] [--batch N...] [--modes eager compiled tome tome-compiled]
+                       [--tome-ratio SHARE] [--repeat N] [--device cpu] [--dtype f32]
 """
 import argparse
 import json
@@ -15,6 +16,9 @@ SKIPPED = 77
 TEXT_TOKENS = 77
 WARM_UP = 3
 PIXELS_A_LATENT = 8
+# Merged in attention, cross-attention and feed-forward of all levels, half of the tokens leave as many FLOPs as at-edm-c:
+# 61.2 % at 1024x1024, with what it takes to find out which.
+TOME_RATIO = 0.5
 
 
 def inputs(torch, config, batch, latent, device, dtype):
@@ -23,9 +27,33 @@ def inputs(torch, config, batch, latent, device, dtype):
 
     pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
     sample = random(batch, config["in_channels"], latent, latent).to(memory_format=torch.channels_last)
-    return {"sample": sample, "timestep": torch.tensor(500, device=device),
-            "encoder_hidden_states": random(batch, TEXT_TOKENS, config["cross_attention_dim"]),
-            "added_cond_kwargs": {"text_embeds": random(batch, pooled), "time_ids": random(batch, 6)}, "return_dict": False}
+    # In places where tomesd looks for them.
+    return (sample, torch.tensor(500, device=device)), {
+        "encoder_hidden_states": random(batch, TEXT_TOKENS, config["cross_attention_dim"]),
+        "added_cond_kwargs": {"text_embeds": random(batch, pooled), "time_ids": random(batch, 6)}, "return_dict": False}
+
+
+def prepare(torch, unet, mode, ratio):
+    """The model of a mode; the same module, patched or not."""
+    if "tome" in mode:
+        import tomesd
+        tomesd.apply_patch(unet, ratio=ratio, max_downsample=8, merge_crossattn=True, merge_mlp=True)
+    # Compiled for each batch: code for any batch would be slower.
+    return torch.compile(unet, dynamic=False) if "compiled" in mode else unet
+
+
+def count_flops(torch, unet, args, fields):
+    """On a device that computes nothing, so that attention is products that are counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def there(value):
+        if isinstance(value, dict):
+            return {key: there(item) for key, item in value.items()}
+        return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+    with FlopCounterMode(display=False) as counter:
+        unet(*map(there, args), **there(fields))
+    return counter.get_total_flops()
 
 
 def seconds(torch, call, device, repeat):
@@ -51,7 +79,9 @@ def main():
     parser.add_argument("--config", type=pathlib.Path, required=True)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
-    parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
+    parser.add_argument("--modes", nargs="+", choices=("eager", "compiled", "tome", "tome-compiled"),
+                        default=["eager", "compiled"])
+    parser.add_argument("--tome-ratio", type=float, default=TOME_RATIO)
     parser.add_argument("--repeat", type=int, default=10)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
@@ -59,6 +89,9 @@ def main():
     try:
         import torch
         import diffusers
+        if any("tome" in mode for mode in args.modes):
+            import tomesd
+            del tomesd
     except ImportError as missing:
         print(f"no figures of PyTorch: {missing}")
         return SKIPPED
@@ -66,19 +99,24 @@ def main():
     dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
     torch.manual_seed(1)
     torch.set_default_dtype(dtype)
-    with torch.device(args.device):  # its default processor is the one with SDPA
-        unet = diffusers.UNet2DConditionModel.from_config(config)
-    unet = unet.eval().to(memory_format=torch.channels_last)
+    def make(device):
+        with torch.device(device):  # its default processor is the one with SDPA
+            unet = diffusers.UNet2DConditionModel.from_config(config)
+        return unet.eval().to(memory_format=torch.channels_last)
+
+    unet, counted = make(args.device), make("meta")
     rows = []
     with torch.inference_mode():
         for mode in args.modes:
-            # Compiled for each batch: code for any batch would be slower.
-            model = torch.compile(unet, dynamic=False) if mode == "compiled" else unet
+            model = prepare(torch, unet, mode, args.tome_ratio)
+            prepare(torch, counted, mode.replace("compiled", ""), args.tome_ratio)
             for batch in args.batch:
-                fields = inputs(torch, config, batch, args.size // PIXELS_A_LATENT, args.device, dtype)
-                times = seconds(torch, lambda m=model, f=fields: m(**f), args.device, args.repeat)
-                rows.append({"mode": mode, "batch": batch, "seconds": times[len(times) // 2], "best_s": times[0]})
-                print(f"{mode}, batch {batch}: {1e3 * times[0]:.2f} ms", file=sys.stderr)
+                given, fields = inputs(torch, config, batch, args.size // PIXELS_A_LATENT, args.device, dtype)
+                flops = count_flops(torch, counted, given, fields)
+                times = seconds(torch, lambda m=model, g=given, f=fields: m(*g, **f), args.device, args.repeat)
+                rows.append({"mode": mode, "batch": batch, "seconds": times[len(times) // 2], "best_s": times[0],
+                             "flops": flops})
+                print(f"{mode}, batch {batch}: {1e3 * times[0]:.2f} ms, {1e-9 * flops:.1f} GFLOP", file=sys.stderr)
     print(json.dumps({"versions": {"torch": torch.__version__, "diffusers": diffusers.__version__}, "evaluations": rows}))
     return 0
 

@@ -269,17 +269,17 @@ class Bench(Folder):
     PYTHON = """#!/bin/sh
 echo "$*" >>"$(dirname "$0")/called"
 case $* in *"--batch 1 --modes compiled") ;; *) exit 77;; esac
-echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch": 1, "seconds": 1000.0, "best_s": 999.0}]}'
+echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch": 1, "seconds": 1000.0, "best_s": 999.0, "flops": 7e9}]}'
 """
 
     def check_pytorch(self, result, text):
         called = (self.folder / "called").read_text(encoding="utf-8")
-        self.assertEqual(called.count("\n"), 4)
+        self.assertEqual(called.count("\n"), 6)
         self.assertRegex(called, r"pytorch_unet\.py --config \S+/unet/config\.json --size 64 --device cpu --dtype f32 --repeat 2 --batch 1 --modes eager\n")
         met = {bar["name"]: bar["met"] for bar in result["bars"]}
         self.assertTrue(met["unpruned evaluation of 1 against PyTorch compiled"])
         self.assertIsNone(met["unpruned evaluation of 2 against PyTorch compiled"])
-        self.assertIn("| compiled | 1 | 1e+06 |", text)
+        self.assertIn("| compiled | 1 | 7 | 1e+06 | `off` |", text)
 
     def test_toy(self):
         python = self.folder / "python"
