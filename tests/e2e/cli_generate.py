@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """`atedm generate` as a user runs it: files, settings in them, reports, dumps, refusals."""
 import json
+import os
 import unittest
+import unittest.mock
 
-from cli_common import MODEL, CommandTest, read_png, read_safetensors
+from cli_common import MODEL, ROOT, CommandTest, read_png, read_safetensors
 
 FAST = ("--model", MODEL, "--backend", "cpu", "--dtype", "f32", "--prompt", "a red circle", "--steps", 2,
         "--width", 64, "--height", 48)
@@ -40,6 +42,16 @@ class Generate(CommandTest):
         other, _ = self.generate("c.png", "--seed", 8)
         self.assertEqual(one.read_bytes(), two.read_bytes())
         self.assertNotEqual(read_png(one)[2], read_png(other)[2])
+
+    def test_same_bytes_on_any_number_of_threads(self):
+        """Of a model with layers that are worth sharing out."""
+        made = set()
+        for threads in ("1", "2", "3"):
+            with unittest.mock.patch.dict(os.environ, OMP_NUM_THREADS=threads):
+                self.run_json("generate", "--model", ROOT / "models/demo", "--backend", "cpu", "--prompt", "a red circle", "--seed", 7,
+                              "--steps", 2, "--pruning", "at-edm-c", "--guidance-scale", 4, "-o", self.folder / "a.png")
+            made.add((self.folder / "a.png").read_bytes())
+        self.assertEqual(len(made), 1)
 
     def test_drawn_seed_is_told(self):
         one, report = self.generate("a.png")

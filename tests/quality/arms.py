@@ -42,4 +42,6 @@ COMPARISONS = [
     *((f"at-edm-{x}", "off") for x in ("a", "b", "c", "d", "dagger")),
     *((f"{name}@c", "off") for name in _PARTS),
     *((preset, f"{name}@{short}") for short, preset in _VARIED.items() for name in _VARIANTS),
+    *((preset, f"{name}@{short}") for short, preset in _VARIED.items() for name in ("tome", "tome-attention")),
+    *((f"{name}@{short}", "diffusers") for short in _VARIED for name in ("tome", "tome-attention")),
 ]

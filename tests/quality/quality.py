@@ -11,6 +11,7 @@ import argparse
 import datetime
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -22,7 +23,7 @@ import numpy as np
 
 from arms import ARMS
 from evaluate import DRAWN, Series, compare_all, measure, measure_drawn, reference, summary
-from generate import generate_all, load
+from generate import generate_all, load, place
 from prompts import DEFAULT_SETS, PER_SET, SETS, prompts
 from report import markdown
 from world import ROOT
@@ -40,6 +41,7 @@ def options() -> argparse.Namespace:
                         help=f"of {', '.join(SETS)} (default: {', '.join(DEFAULT_SETS)})")  # fmt: skip
     parser.add_argument("--arms", nargs="+", default=list(ARMS), metavar="ARM",
                         help=f"of {', '.join(ARMS)} (default: all of them)")  # fmt: skip
+    parser.add_argument("--peers", nargs="+", default=[], metavar="ARM", help="what peer.py has left in DIR, beside them")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "quality", metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="keep the pictures that DIR has")
     args = parser.parse_args()
@@ -48,6 +50,9 @@ def options() -> argparse.Namespace:
         parser.error(f"there is no {name!r}")
     # The unpruned pictures are what the others are held against.
     args.arms = ["off", *(arm for arm in args.arms if arm != "off")]
+    for name, peer in itertools.product(args.sets, args.peers):
+        if not place(args.out, name, peer, args.prompts - 1).with_suffix(".json").exists():
+            parser.error(f"--peers: {args.out} has not {args.prompts} pictures of {peer!r} in {name!r}")
     if args.prompts < 2:
         parser.error("--prompts: at least 2")
     return args
@@ -131,7 +136,7 @@ def main():
     with live_daemon(args.model) as daemon:
         refused = generate_all(daemon, sets, {arm: ARMS[arm] for arm in args.arms}, args.out, args.steps,
                                args.guidance, args.resume)  # fmt: skip
-    groups, size = evaluate(args, sets, [arm for arm in args.arms if arm not in refused])
+    groups, size = evaluate(args, sets, [*(arm for arm in args.arms if arm not in refused), *args.peers])
     report = {"run": about_this_run(args, size), "refused": refused, "groups": groups}
     (args.out / "quality.json").write_text(json.dumps(report, indent=1) + "\n")
     text = markdown(report)

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Pictures of the same prompts and seeds by diffusers, as it is and with tokens merged by ToMe (Bolya and Hoffman 2023, package
+tomesd), for `quality.py --peers` to hold against the daemon's. For a Python with torch, diffusers, transformers and tomesd.
+
+ToMe merges the most similar tokens in front of each attention, cross-attention and feed-forward, and puts them apart again behind
+it. Its ratios are such that the UNet has as many FLOPs as with the preset behind the @, by PyTorch's own counter, which counts
+the search for similar tokens too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import diffusers
+import tomesd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from generate import Progress, place
+from prompts import DEFAULT_SETS, prompts
+from world import ROOT
+
+# name: tomesd's settings
+ALL = {"max_downsample": 8, "merge_crossattn": True, "merge_mlp": True}
+ARMS = {
+    "diffusers": None,
+    "tome@c": {"ratio": 0.41, **ALL},
+    "tome@dagger": {"ratio": 0.26, **ALL},
+    "tome-attention@dagger": {"ratio": 0.75, "max_downsample": 8},  # where its authors recommend it: in attention only
+}
+
+
+def patch(unet, settings: dict | None):
+    tomesd.remove_patch(unet)
+    if settings:
+        tomesd.apply_patch(unet, **settings)
+
+
+def count_flops(config: dict, settings: dict | None) -> int:
+    """Of one evaluation of one sample at the model's native size; on a device that computes nothing."""
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel.from_config(config)
+        size, context = config["sample_size"], config["cross_attention_dim"]
+        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        added = {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}
+        given = (torch.empty(1, config["in_channels"], size, size), torch.tensor(500), torch.empty(1, 77, context))
+    patch(unet, settings)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        unet(*given, added_cond_kwargs=added)
+    return counter.get_total_flops()
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT / "models" / "demo"))
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--prompts", type=int, default=50, metavar="N", help="of each set (default %(default)s)")
+    parser.add_argument("--sets", nargs="+", default=list(DEFAULT_SETS), metavar="SET")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "quality", metavar="DIR")
+    return parser.parse_args()
+
+
+def main():
+    args = options()
+    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(args.model, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    config = dict(pipeline.unet.config)
+    baseline = count_flops(config, None)
+    progress = Progress(len(args.arms) * len(args.sets) * args.prompts)
+    for arm in args.arms:
+        flops = count_flops(config, ARMS[arm])
+        patch(pipeline.unet, ARMS[arm])
+        for name in args.sets:
+            for prompt in prompts(name, args.prompts):
+                start = time.perf_counter()
+                made = pipeline(prompt.text, num_inference_steps=args.steps, guidance_scale=args.guidance,
+                                generator=torch.Generator().manual_seed(prompt.seed)).images[0]  # fmt: skip
+                seconds = time.perf_counter() - start
+                path = place(args.out, name, arm, prompt.number)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made.save(path.with_suffix(".png"))
+                # As the daemon's answers have it, for evaluate.py.
+                said = {"flops": {"baseline": baseline, "unet": flops, "overhead": 0, "text_encoder": 0, "vae": 0},
+                        "latency": {"denoise_s": seconds, "text_encoder_s": 0, "vae_s": 0, "encode_s": 0},
+                        "batch": {"mean_size": 1}}  # fmt: skip
+                path.with_suffix(".json").write_text(json.dumps({"prompt": prompt.text, "seed": prompt.seed, **said}))
+                progress.step(f"{name} {arm}")
+
+
+if __name__ == "__main__":
+    main()
