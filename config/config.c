@@ -81,7 +81,7 @@ static const option options[] = {
     {"max_batch", OPTION_INTEGER, FIELD(max_batch), "8", 1, ATEDM_ENGINE_MAX_BATCH, NULL, "N",
      "images in one UNet evaluation"},
     {"memory_limit", OPTION_INTEGER, FIELD(memory_limit), "0", 0, 1e15, NULL, "BYTES",
-     "device memory of a worker; 0: most of what its GPU has free; no limit on a CPU"},
+     "device memory of a worker; 0: most of what its GPU, or on a CPU its container, has left"},
     {"job_store", OPTION_TEXT, FIELD(job_store), "auto", 0, 0, NULL, "FILE",
      "where jobs are kept; auto: jobs.db in $STATE_DIRECTORY, or in the user's state folder"},
     {"job_retention_s", OPTION_INTEGER, LIVE_FIELD(job_retention_s), "86400", 1, 1e9, NULL,

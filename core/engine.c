@@ -1,5 +1,6 @@
 // Continuous batching: see engine.h. What it leaves to others: evaluations (engine_evaluate.c).
 #include "core/base/clock.h"
+#include "core/base/control_group.h"
 #include "core/engine_private.h"
 
 #include <math.h>
@@ -15,20 +16,25 @@ _Static_assert(2 * ATEDM_ENGINE_MAX_BATCH <= ATEDM_UNET_MAX_SAMPLES, "batches fi
 #define NAP_NS 100000
 
 // Of the memory that is free at the start, what may be used where no limit is named: a driver and
-// libraries take some later, others on the device may, too.
+// libraries take some later, others on the device or in the container may, too.
 #define MEMORY_SHARE 0.9
 
 // ---- life
 // ------------------------------------------------------------------------------------------
 
+// What has a memory of its own says how much of it is left; what computes in the process' has what
+// control groups leave to that.
 static size_t default_limit(const atedm_model *model, size_t sharers)
 {
     atedm_device_figures figures;
-    if (!atedm_device_measure(model->device, &figures) ||
-        isnan(figures.value[ATEDM_FIGURE_MEMORY_FREE]))
+    double left = atedm_memory_left();
+    if (atedm_device_measure(model->device, &figures) &&
+        !isnan(figures.value[ATEDM_FIGURE_MEMORY_FREE]))
+        left = figures.value[ATEDM_FIGURE_MEMORY_FREE];
+    if (isinf(left))
         return SIZE_MAX;
     double share = MEMORY_SHARE / (double)(sharers ? sharers : 1);
-    return model->weight_bytes + (size_t)(share * figures.value[ATEDM_FIGURE_MEMORY_FREE]);
+    return model->weight_bytes + (size_t)(share * left);
 }
 
 atedm_status atedm_engine_create(const atedm_model *model, const atedm_engine_options *options,

@@ -6,7 +6,7 @@
 #include "server/worker.h"
 
 #include "core/base/clock.h"
-#include "core/base/processors.h"
+#include "core/base/control_group.h"
 #include "server/frames.h"
 #include "server/worker_environment.h"
 

@@ -1,7 +1,7 @@
 // The cpu backend's device, streams and table of operations: see cpu.h.
 #include "kernels/cpu/cpu.h"
 
-#include "core/base/processors.h"
+#include "core/base/control_group.h"
 #include "kernels/cpu/primitive.h"
 
 #include <omp.h>
