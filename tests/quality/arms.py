@@ -43,5 +43,6 @@ COMPARISONS = [
     *((f"{name}@c", "off") for name in _PARTS),
     *((preset, f"{name}@{short}") for short, preset in _VARIED.items() for name in _VARIANTS),
     *((preset, f"{name}@{short}") for short, preset in _VARIED.items() for name in ("tome", "tome-attention")),
+    *((f"cosine@{short}", f"tome@{short}") for short in _VARIED),
     *((f"{name}@{short}", "diffusers") for short in _VARIED for name in ("tome", "tome-attention")),
 ]
