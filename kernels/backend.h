@@ -1,13 +1,13 @@
 // What a backend implements. Only kernels/ includes this header: callers use kernels.h, whose
 // functions (ops.c, ops_tokens.c; kernels.c for devices, memory and streams) check arguments, count
-// multiply-accumulates, and call the table below.
+// multiply-accumulates, and call the backend.
 //
 // A table function may rely on: a stream that has not failed, arguments that kernels.h allows,
 // counts > 0. It reports failure with atedm_stream_fail. HACKING.md says how to add an operation.
 #ifndef ATEDM_KERNELS_BACKEND_H
 #define ATEDM_KERNELS_BACKEND_H
 
-#include "kernels/kernels.h"
+#include "kernels/operations.h"
 
 #include <stddef.h>
 
@@ -51,6 +51,15 @@ struct atedm_weight {
     int kernel, stride; // convolutions
     size_t bytes;
 };
+
+// The operations: void (*linear)(atedm_stream *s, const atedm_linear_args *args) and so on. None is
+// NULL.
+typedef struct atedm_op_table {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): they are a declaration's.
+#define X(op, parameters, arguments, bytes) void(*op) parameters;
+    ATEDM_OPERATIONS(X)
+#undef X
+} atedm_op_table;
 
 struct atedm_backend {
     const char *name;
@@ -106,51 +115,8 @@ struct atedm_backend {
                                         atedm_weight **ret_weight, atedm_error *err);
     void (*weight_destroy)(atedm_weight *weight);
 
-    // The op table, in the order of kernels.h.
-    void (*linear)(atedm_stream *s, const atedm_linear_args *args);
-    void (*conv)(atedm_stream *s, const atedm_conv_args *args);
-    void (*group_norm)(atedm_stream *s, const atedm_group_norm_args *args);
-    void (*layer_norm)(atedm_stream *s, const atedm_layer_norm_args *args);
-    void (*geglu)(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
-    void (*activate)(atedm_stream *s, atedm_activation activation, const void *x, void *y,
-                     int64_t count);
-    void (*add)(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
-    void (*upsample2)(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
-                      int64_t c);
-    void (*concat)(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
-                   int64_t rows);
-    void (*embed_tokens)(atedm_stream *s, const atedm_weight *table, const atedm_weight *position,
-                         const int64_t *ids, int64_t rows, int64_t tokens, void *y);
-    void (*sinusoid)(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
-    void (*to_f32)(atedm_stream *s, const void *x, float *y, int64_t count);
-    void (*from_f32)(atedm_stream *s, const float *x, void *y, int64_t count);
-    void (*attention)(atedm_stream *s, const atedm_attention_args *args);
-    void (*rank_tokens)(atedm_stream *s, const atedm_rank_args *args);
-    void (*random_scores)(atedm_stream *s, const uint64_t *draws, const float *weights,
-                          float *scores, const atedm_random_span *spans, int64_t n_spans);
-    void (*select_tokens)(atedm_stream *s, const float *scores, int32_t *kept,
-                          const atedm_prune_span *spans, int64_t n_spans);
-    void (*source_attention)(atedm_stream *s, const atedm_source_args *args,
-                             const atedm_source_map *map);
-    void (*source_cosine)(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c);
-    void (*source_nearest)(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
-                           int64_t width);
-    void (*source_zero)(atedm_stream *s, const atedm_source_args *args);
-    void (*source_weights)(atedm_stream *s, const int32_t *source, const float *before,
-                           float *weights, const atedm_prune_span *spans, int64_t n_spans);
-    void (*gather_rows)(atedm_stream *s, const void *x, const int32_t *index, void *y,
-                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
-    void (*add_rows)(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
-                     int64_t c, const atedm_gather_span *spans, int64_t n_spans);
-    void (*scale_input)(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
-                        int64_t count);
-    void (*sampler_step)(atedm_stream *s, const atedm_step_args *args);
-    void (*image_finish)(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
+    atedm_op_table ops;
 };
-
-// Entries of the op table, none of which may be NULL.
-#define ATEDM_BACKEND_OPERATIONS                                                                   \
-    ((sizeof(atedm_backend) - offsetof(atedm_backend, linear)) / sizeof(void (*)(void)))
 
 extern const atedm_backend atedm_backend_ref;
 extern const atedm_backend atedm_backend_cpu;

@@ -62,7 +62,7 @@ void atedm_linear(atedm_stream *s, const atedm_linear_args *args)
         atedm_check_act(s, op, "y", args->y, ATEDM_DIMS(args->rows, out), &y) &&
         check_output(s, op, &x, &y, args->residual) &&
         atedm_check_count(s, op, ATEDM_DIMS(args->rows, in, out), &s->counts.linear))
-        BACKEND(s)->linear(s, args);
+        BACKEND(s)->ops.linear(s, args);
 }
 
 void atedm_conv(atedm_stream *s, const atedm_conv_args *args)
@@ -85,7 +85,7 @@ void atedm_conv(atedm_stream *s, const atedm_conv_args *args)
         return;
     if (atedm_check_count(s, op, ATEDM_DIMS(args->n, ho, wo, w->out, w->in, w->kernel, w->kernel),
                           &s->counts.conv))
-        BACKEND(s)->conv(s, args);
+        BACKEND(s)->ops.conv(s, args);
 }
 
 // ---- norms
@@ -107,7 +107,7 @@ void atedm_group_norm(atedm_stream *s, const atedm_group_norm_args *args)
     if (atedm_check_act(s, op, "x", args->x, ATEDM_DIMS(args->n, args->hw, c), &x) &&
         atedm_check_act(s, op, "y", args->y, ATEDM_DIMS(args->n, args->hw, c), &y) &&
         atedm_check_same_or_apart(s, op, &x, &y))
-        BACKEND(s)->group_norm(s, args);
+        BACKEND(s)->ops.group_norm(s, args);
 }
 
 void atedm_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args)
@@ -122,7 +122,7 @@ void atedm_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args)
     if (atedm_check_act(s, op, "x", args->x, ATEDM_DIMS(args->rows, c), &x) &&
         atedm_check_act(s, op, "y", args->y, ATEDM_DIMS(args->rows, c), &y) &&
         atedm_check_same_or_apart(s, op, &x, &y))
-        BACKEND(s)->layer_norm(s, args);
+        BACKEND(s)->ops.layer_norm(s, args);
 }
 
 // ---- element by element
@@ -135,7 +135,7 @@ void atedm_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t 
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, f, 2), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(rows, f), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->geglu(s, x, y, rows, f);
+        BACKEND(s)->ops.geglu(s, x, y, rows, f);
 }
 
 void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
@@ -147,7 +147,7 @@ void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x,
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_same_or_apart(s, op, &in, &out))
-        BACKEND(s)->activate(s, activation, x, y, count);
+        BACKEND(s)->ops.activate(s, activation, x, y, count);
 }
 
 void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count)
@@ -160,7 +160,7 @@ void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t c
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_same_or_apart(s, op, &first, &out) &&
         atedm_check_same_or_apart(s, op, &second, &out))
-        BACKEND(s)->add(s, a, b, y, count);
+        BACKEND(s)->ops.add(s, a, b, y, count);
 }
 
 void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
@@ -172,7 +172,7 @@ void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(n, h, w, c), &out) &&
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(n, (h + 1) / 2, (w + 1) / 2, c), &in) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->upsample2(s, x, y, n, h, w, c);
+        BACKEND(s)->ops.upsample2(s, x, y, n, h, w, c);
 }
 
 void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
@@ -185,7 +185,7 @@ void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int
         atedm_check_act(s, op, "b", b, ATEDM_DIMS(rows, cb), &right) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(rows, ca + cb), &out) &&
         atedm_check_apart(s, op, &left, &out) && atedm_check_apart(s, op, &right, &out))
-        BACKEND(s)->concat(s, a, ca, b, cb, y, rows);
+        BACKEND(s)->ops.concat(s, a, ca, b, cb, y, rows);
 }
 
 void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count)
@@ -196,7 +196,7 @@ void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count)
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_tensor(s, op, "y", y, sizeof *y, ATEDM_DIMS(count), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->to_f32(s, x, y, count);
+        BACKEND(s)->ops.to_f32(s, x, y, count);
 }
 
 void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
@@ -207,7 +207,7 @@ void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
         atedm_check_tensor(s, op, "x", x, sizeof *x, ATEDM_DIMS(count), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->from_f32(s, x, y, count);
+        BACKEND(s)->ops.from_f32(s, x, y, count);
 }
 
 // ---- embeddings
@@ -243,7 +243,7 @@ void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_
         return;
     }
     if (check_ids(s, op, ids, rows, table->out))
-        BACKEND(s)->embed_tokens(s, table, position, ids, rows, tokens, y);
+        BACKEND(s)->ops.embed_tokens(s, table, position, ids, rows, tokens, y);
 }
 
 void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y)
@@ -257,7 +257,7 @@ void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t di
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "%s",
                          values ? "the dimension is odd" : "values is NULL");
     else
-        BACKEND(s)->sinusoid(s, values, n, dim, y);
+        BACKEND(s)->ops.sinusoid(s, values, n, dim, y);
 }
 
 // ---- sampler
@@ -275,7 +275,7 @@ void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y
     if (!a)
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "a is NULL");
     else
-        BACKEND(s)->scale_input(s, x, a, y, n, count);
+        BACKEND(s)->ops.scale_input(s, x, a, y, n, count);
 }
 
 void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
@@ -295,7 +295,7 @@ void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "scale %g, a %g or b %g is not a number",
                          (double)args->guidance_scale, args->a, args->b);
     else
-        BACKEND(s)->sampler_step(s, args);
+        BACKEND(s)->ops.sampler_step(s, args);
 }
 
 void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count)
@@ -306,5 +306,5 @@ void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t coun
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_tensor(s, op, "y", y, sizeof *y, ATEDM_DIMS(count), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->image_finish(s, x, y, count);
+        BACKEND(s)->ops.image_finish(s, x, y, count);
 }

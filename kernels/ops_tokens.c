@@ -118,7 +118,7 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
                 &count))
             return;
     s->counts.attention = count;
-    BACKEND(s)->attention(s, args);
+    BACKEND(s)->ops.attention(s, args);
 }
 
 // ---- AT-EDM
@@ -175,7 +175,7 @@ void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
             return;
     }
     s->counts.overhead = count;
-    BACKEND(s)->rank_tokens(s, args);
+    BACKEND(s)->ops.rank_tokens(s, args);
 }
 
 void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
@@ -196,7 +196,7 @@ void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *we
         atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &out) &&
         atedm_check_apart(s, op, &in[0], &out) &&
         (!weights || atedm_check_apart(s, op, &in[1], &out)))
-        BACKEND(s)->random_scores(s, draws, weights, scores, spans, n_spans);
+        BACKEND(s)->ops.random_scores(s, draws, weights, scores, spans, n_spans);
 }
 
 // Rows and kept lists of the spans within bounds.
@@ -228,7 +228,7 @@ void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
         atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &in) &&
         atedm_check_tensor(s, op, "kept", kept, sizeof *kept, ATEDM_DIMS(n_kept), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->select_tokens(s, scores, kept, spans, n_spans);
+        BACKEND(s)->ops.select_tokens(s, scores, kept, spans, n_spans);
 }
 
 static bool check_source(atedm_stream *s, const char *op, const atedm_source_args *args,
@@ -271,7 +271,7 @@ void atedm_source_attention(atedm_stream *s, const atedm_source_args *args,
         check_operand(s, op, &k, map->heads, map->head_dim, &region) &&
         check_lse(s, op, map->lse, map->lse_stride, map->heads, rows, &region) &&
         count_pairs(s, op, args, (int64_t)map->heads * map->head_dim))
-        BACKEND(s)->source_attention(s, args, map);
+        BACKEND(s)->ops.source_attention(s, args, map);
 }
 
 void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c)
@@ -281,7 +281,7 @@ void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const v
     atedm_region region;
     if (!s->status && args->n_spans != 0 && check_source(s, op, args, &rows) &&
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, c), &region) && count_pairs(s, op, args, c))
-        BACKEND(s)->source_cosine(s, args, x, c);
+        BACKEND(s)->ops.source_cosine(s, args, x, c);
 }
 
 void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
@@ -296,14 +296,14 @@ void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const 
     if (width < 1 || width > INT32_MAX) // places are int32_t
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "the grid is %" PRId64 " wide", width);
     else
-        BACKEND(s)->source_nearest(s, args, place, width);
+        BACKEND(s)->ops.source_nearest(s, args, place, width);
 }
 
 void atedm_source_zero(atedm_stream *s, const atedm_source_args *args)
 {
     int64_t rows;
     if (!s->status && args->n_spans != 0 && check_source(s, "source_zero", args, &rows))
-        BACKEND(s)->source_zero(s, args);
+        BACKEND(s)->ops.source_zero(s, args);
 }
 
 void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *before,
@@ -319,7 +319,7 @@ void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *b
         (!before ||
          (atedm_check_tensor(s, op, "before", before, sizeof *before, ATEDM_DIMS(rows), &more) &&
           atedm_check_apart(s, op, &more, &out))))
-        BACKEND(s)->source_weights(s, source, before, weights, spans, n_spans);
+        BACKEND(s)->ops.source_weights(s, source, before, weights, spans, n_spans);
 }
 
 // Spans within bounds: entries of the index lists and rows of y; some of them may be empty.
@@ -369,7 +369,7 @@ void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, voi
                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
 {
     if (check_gather(s, "gather_rows", x, index, y, row_bytes, spans, n_spans))
-        BACKEND(s)->gather_rows(s, x, index, y, row_bytes, spans, n_spans);
+        BACKEND(s)->ops.gather_rows(s, x, index, y, row_bytes, spans, n_spans);
 }
 
 void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
@@ -381,5 +381,5 @@ void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float 
     if (c < 1 || c > ATEDM_MAX_ELEMENTS)
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "rows of %" PRId64 " elements", c);
     else if (check_gather(s, op, x, index, y, (size_t)c * atedm_dtype_size(s->act), spans, n_spans))
-        BACKEND(s)->add_rows(s, x, index, factor, y, c, spans, n_spans);
+        BACKEND(s)->ops.add_rows(s, x, index, factor, y, c, spans, n_spans);
 }

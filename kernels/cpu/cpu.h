@@ -138,55 +138,9 @@ dnnl_memory_t atedm_cpu_weight_memory(const atedm_cpu_weight *weight,
 // Copies with all threads.
 void atedm_cpu_copy(const void *from, void *to, size_t bytes); // elementwise.c
 
-// linear.c, conv.c
-void atedm_cpu_linear(atedm_stream *s, const atedm_linear_args *args);
-void atedm_cpu_conv(atedm_stream *s, const atedm_conv_args *args);
-
-// norm.c
-void atedm_cpu_group_norm(atedm_stream *s, const atedm_group_norm_args *args);
-void atedm_cpu_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args);
-
-// elementwise.c
-void atedm_cpu_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
-void atedm_cpu_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
-                        int64_t count);
-void atedm_cpu_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
-void atedm_cpu_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
-                         int64_t c);
-void atedm_cpu_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb,
-                      void *y, int64_t rows);
-void atedm_cpu_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
-void atedm_cpu_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
-void atedm_cpu_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
-                           size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
-void atedm_cpu_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
-                        int64_t c, const atedm_gather_span *spans, int64_t n_spans);
-
-// sampling.c
-void atedm_cpu_embed_tokens(atedm_stream *s, const atedm_weight *table,
-                            const atedm_weight *position, const int64_t *ids, int64_t rows,
-                            int64_t tokens, void *y);
-void atedm_cpu_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
-void atedm_cpu_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
-                           int64_t count);
-void atedm_cpu_sampler_step(atedm_stream *s, const atedm_step_args *args);
-void atedm_cpu_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
-
-// attention.c, rank.c, select.c, source.c
-void atedm_cpu_attention(atedm_stream *s, const atedm_attention_args *args);
-void atedm_cpu_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
-void atedm_cpu_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
-                             float *scores, const atedm_random_span *spans, int64_t n_spans);
-void atedm_cpu_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
-                             const atedm_prune_span *spans, int64_t n_spans);
-void atedm_cpu_source_attention(atedm_stream *s, const atedm_source_args *args,
-                                const atedm_source_map *map);
-void atedm_cpu_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x,
-                             int64_t c);
-void atedm_cpu_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
-                              int64_t width);
-void atedm_cpu_source_zero(atedm_stream *s, const atedm_source_args *args);
-void atedm_cpu_source_weights(atedm_stream *s, const int32_t *source, const float *before,
-                              float *weights, const atedm_prune_span *spans, int64_t n_spans);
+// The operations, in the files that are called like them: atedm_cpu_linear and so on.
+#define X(op, parameters, arguments, bytes) void atedm_cpu_##op parameters;
+ATEDM_OPERATIONS(X)
+#undef X
 
 #endif

@@ -202,10 +202,6 @@ atedm_status atedm_cuda_table_weight_create(const atedm_weight *head,
                                             atedm_weight **ret_weight, atedm_error *err);
 void atedm_cuda_weight_destroy(atedm_weight *weight); // NULL allowed
 
-// ---- linear.c
-
-void atedm_cuda_linear(atedm_stream *s, const atedm_linear_args *args);
-
 // ---- linear_plan.c
 
 void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
@@ -290,50 +286,10 @@ void atedm_cuda_stream_forget(atedm_stream *s);
 // cannot: false, after failing the stream.
 bool atedm_cuda_graphs_release(atedm_cuda_stream *s);
 
-// ---- ops.c
+// ---- linear.c, ops.c, ops_tokens.c: atedm_cuda_linear and so on
 
-void atedm_cuda_conv(atedm_stream *s, const atedm_conv_args *args);
-void atedm_cuda_group_norm(atedm_stream *s, const atedm_group_norm_args *args);
-void atedm_cuda_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args);
-void atedm_cuda_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f);
-void atedm_cuda_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
-                         int64_t count);
-void atedm_cuda_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count);
-void atedm_cuda_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
-                          int64_t c);
-void atedm_cuda_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb,
-                       void *y, int64_t rows);
-void atedm_cuda_embed_tokens(atedm_stream *s, const atedm_weight *table,
-                             const atedm_weight *position, const int64_t *ids, int64_t rows,
-                             int64_t tokens, void *y);
-void atedm_cuda_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
-void atedm_cuda_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
-void atedm_cuda_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
-void atedm_cuda_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
-                            int64_t count);
-void atedm_cuda_sampler_step(atedm_stream *s, const atedm_step_args *args);
-void atedm_cuda_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
-
-// ---- ops_tokens.c
-
-void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args);
-void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
-void atedm_cuda_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
-                              float *scores, const atedm_random_span *spans, int64_t n_spans);
-void atedm_cuda_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
-                              const atedm_prune_span *spans, int64_t n_spans);
-void atedm_cuda_source_attention(atedm_stream *s, const atedm_source_args *args,
-                                 const atedm_source_map *map);
-void atedm_cuda_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x,
-                              int64_t c);
-void atedm_cuda_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
-                               int64_t width);
-void atedm_cuda_source_zero(atedm_stream *s, const atedm_source_args *args);
-void atedm_cuda_source_weights(atedm_stream *s, const int32_t *source, const float *before,
-                               float *weights, const atedm_prune_span *spans, int64_t n_spans);
-void atedm_cuda_gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
-                            size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans);
-void atedm_cuda_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor,
-                         void *y, int64_t c, const atedm_gather_span *spans, int64_t n_spans);
+#define X(op, parameters, arguments, bytes) void atedm_cuda_##op parameters;
+ATEDM_OPERATIONS(X)
+#undef X
 
 #endif

@@ -142,125 +142,13 @@ static void copy(atedm_stream *s, const void *from_device, void *to_device, size
 {
 }
 
-static void linear(atedm_stream *s, const atedm_linear_args *args)
-{
-}
-
-static void conv(atedm_stream *s, const atedm_conv_args *args)
-{
-}
-
-static void group_norm(atedm_stream *s, const atedm_group_norm_args *args)
-{
-}
-
-static void layer_norm(atedm_stream *s, const atedm_layer_norm_args *args)
-{
-}
-
-static void geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t f)
-{
-}
-
-static void activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
-                     int64_t count)
-{
-}
-
-static void add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count)
-{
-}
-
-static void upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
-                      int64_t c)
-{
-}
-
-static void concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
-                   int64_t rows)
-{
-}
-
-static void embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_weight *position,
-                         const int64_t *ids, int64_t rows, int64_t tokens, void *y)
-{
-}
-
-static void sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y)
-{
-}
-
-static void to_f32(atedm_stream *s, const void *x, float *y, int64_t count)
-{
-}
-
-static void from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
-{
-}
-
-static void attention(atedm_stream *s, const atedm_attention_args *args)
-{
-}
-
-static void rank_tokens(atedm_stream *s, const atedm_rank_args *args)
-{
-}
-
-static void random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
-                          float *scores, const atedm_random_span *spans, int64_t n_spans)
-{
-}
-
-static void select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
-                          const atedm_prune_span *spans, int64_t n_spans)
-{
-}
-
-static void source_attention(atedm_stream *s, const atedm_source_args *args,
-                             const atedm_source_map *map)
-{
-}
-
-static void source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c)
-{
-}
-
-static void source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
-                           int64_t width)
-{
-}
-
-static void source_zero(atedm_stream *s, const atedm_source_args *args)
-{
-}
-
-static void source_weights(atedm_stream *s, const int32_t *source, const float *before,
-                           float *weights, const atedm_prune_span *spans, int64_t n_spans)
-{
-}
-
-static void gather_rows(atedm_stream *s, const void *x, const int32_t *index, void *y,
-                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
-{
-}
-
-static void add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
-                     int64_t c, const atedm_gather_span *spans, int64_t n_spans)
-{
-}
-
-static void scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
-                        int64_t count)
-{
-}
-
-static void sampler_step(atedm_stream *s, const atedm_step_args *args)
-{
-}
-
-static void image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count)
-{
-}
+// An operation does nothing.
+#define X(op, parameters, arguments, bytes)                                                        \
+    static void dry_##op parameters                                                                \
+    {                                                                                              \
+    }
+ATEDM_OPERATIONS(X)
+#undef X
 
 const atedm_backend atedm_backend_dry = {
     .name = "dry",
@@ -281,31 +169,7 @@ const atedm_backend atedm_backend_dry = {
     .norm_weight_create = norm_weight_create,
     .table_weight_create = table_weight_create,
     .weight_destroy = weight_destroy,
-    .linear = linear,
-    .conv = conv,
-    .group_norm = group_norm,
-    .layer_norm = layer_norm,
-    .geglu = geglu,
-    .activate = activate,
-    .add = add,
-    .upsample2 = upsample2,
-    .concat = concat,
-    .embed_tokens = embed_tokens,
-    .sinusoid = sinusoid,
-    .to_f32 = to_f32,
-    .from_f32 = from_f32,
-    .attention = attention,
-    .rank_tokens = rank_tokens,
-    .random_scores = random_scores,
-    .select_tokens = select_tokens,
-    .source_attention = source_attention,
-    .source_cosine = source_cosine,
-    .source_nearest = source_nearest,
-    .source_zero = source_zero,
-    .source_weights = source_weights,
-    .gather_rows = gather_rows,
-    .add_rows = add_rows,
-    .scale_input = scale_input,
-    .sampler_step = sampler_step,
-    .image_finish = image_finish,
+#define X(op, parameters, arguments, bytes) .op = dry_##op,
+    .ops = {ATEDM_OPERATIONS(X)},
+#undef X
 };

@@ -83,15 +83,11 @@ static int check_table(const atedm_device *device)
         !b->stream_begin_aside != !b->stream_end_aside ||
         !b->stream_begin_aside != !b->stream_join_aside || !b->stream_repeat != !b->stream_forget)
         failed += wrong("has some functions for streams without those that go with them");
-    const char *operations = (const char *)b + offsetof(atedm_backend, linear);
-    for (size_t i = 0; i < ATEDM_BACKEND_OPERATIONS; i++) {
-        void (*operation)(void);
-        memcpy(&operation, operations + i * sizeof operation, sizeof operation);
-        if (!operation) {
-            printf("FAIL devices: operation %zu of the table is not there\n", i);
-            failed++;
-        }
-    }
+#define X(op, parameters, arguments, bytes)                                                        \
+    if (!b->ops.op)                                                                                \
+        failed += wrong("lacks the operation " #op);
+    ATEDM_OPERATIONS(X)
+#undef X
     return failed;
 }
 

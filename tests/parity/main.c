@@ -33,7 +33,7 @@ static void usage(void)
 {
     printf("usage: parity [OPTION]...\n"
            "Holds a backend's operations against the reference backend.\n"
-           "  --backend NAME     ref, cpu, or dry, which computes nothing (default ref)\n"
+           "  --backend NAME     ref, cpu, cuda, or dry, which computes nothing (default ref)\n"
            "  --dtype NAME       f32, bf16 or f16 (default f32)\n"
            "  --op NAME          this operation only; or \"bad_calls\" or \"devices\"\n"
            "  --seed N           first seed (default 1); case i uses seed N + i\n"

@@ -42,3 +42,12 @@ const parity_op parity_ops[] = {
     {OP(image_finish), .bound = {0, 4, 0}, .check = parity_check_image_finish, .n_bench = 1},
 };
 const size_t parity_n_ops = sizeof parity_ops / sizeof *parity_ops;
+
+enum {
+#define X(op, parameters, arguments, bytes) OP_##op,
+    ATEDM_OPERATIONS(X)
+#undef X
+        N_OPERATIONS
+};
+_Static_assert(sizeof parity_ops / sizeof *parity_ops == N_OPERATIONS + 1,
+               "every operation, and copies");

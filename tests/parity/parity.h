@@ -8,7 +8,7 @@
 #ifndef ATEDM_PARITY_H
 #define ATEDM_PARITY_H
 
-#include "kernels/kernels.h"
+#include "kernels/operations.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -232,77 +232,24 @@ int parity_bad_calls(atedm_stream *stream);
 // Devices, memory and streams; returns the number of mistakes (printed).
 int parity_devices(const char *backend);
 
-// ---- the operations: cases_*.c
+// ---- the operations: cases_*.c; atedm_copy is none of the table's
 
-void parity_build_linear(parity_case *c);
-void parity_run_linear(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_conv(parity_case *c);
-void parity_run_conv(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_group_norm(parity_case *c);
-void parity_run_group_norm(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_layer_norm(parity_case *c);
-void parity_run_layer_norm(const parity_case *c, const parity_side *side, int64_t part);
+#define X(op, parameters, arguments, bytes)                                                        \
+    void parity_build_##op(parity_case *c);                                                        \
+    void parity_run_##op(const parity_case *c, const parity_side *side, int64_t part);
+ATEDM_OPERATIONS(X)
+X(copy, , , )
+#undef X
 
-void parity_build_geglu(parity_case *c);
-void parity_run_geglu(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_activate(parity_case *c);
-void parity_run_activate(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_add(parity_case *c);
-void parity_run_add(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_upsample2(parity_case *c);
-void parity_run_upsample2(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_concat(parity_case *c);
-void parity_run_concat(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_embed_tokens(parity_case *c);
-void parity_run_embed_tokens(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_sinusoid(parity_case *c);
-void parity_run_sinusoid(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_to_f32(parity_case *c);
-void parity_run_to_f32(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_from_f32(parity_case *c);
-void parity_run_from_f32(const parity_case *c, const parity_side *side, int64_t part);
 bool parity_check_from_f32(const parity_case *c, const parity_side *reference,
                            const parity_side *candidate, char *why, size_t size);
-void parity_build_copy(parity_case *c);
-void parity_run_copy(const parity_case *c, const parity_side *side, int64_t part);
-
-void parity_build_scale_input(parity_case *c);
-void parity_run_scale_input(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_sampler_step(parity_case *c);
-void parity_run_sampler_step(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_image_finish(parity_case *c);
-void parity_run_image_finish(const parity_case *c, const parity_side *side, int64_t part);
-bool parity_check_image_finish(const parity_case *c, const parity_side *reference,
-                               const parity_side *candidate, char *why, size_t size);
-
-void parity_build_attention(parity_case *c);
-void parity_run_attention(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_rank_tokens(parity_case *c);
-void parity_run_rank_tokens(const parity_case *c, const parity_side *side, int64_t part);
 bool parity_check_rank_tokens(const parity_case *c, const parity_side *reference,
                               const parity_side *candidate, char *why, size_t size);
-
-void parity_build_random_scores(parity_case *c);
-void parity_run_random_scores(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_select_tokens(parity_case *c);
-void parity_run_select_tokens(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_source_attention(parity_case *c);
-void parity_run_source_attention(const parity_case *c, const parity_side *side, int64_t part);
 bool parity_check_source_attention(const parity_case *c, const parity_side *reference,
                                    const parity_side *candidate, char *why, size_t size);
-void parity_build_source_cosine(parity_case *c);
-void parity_run_source_cosine(const parity_case *c, const parity_side *side, int64_t part);
 bool parity_check_source_cosine(const parity_case *c, const parity_side *reference,
                                 const parity_side *candidate, char *why, size_t size);
-void parity_build_source_nearest(parity_case *c);
-void parity_run_source_nearest(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_source_zero(parity_case *c);
-void parity_run_source_zero(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_source_weights(parity_case *c);
-void parity_run_source_weights(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_gather_rows(parity_case *c);
-void parity_run_gather_rows(const parity_case *c, const parity_side *side, int64_t part);
-void parity_build_add_rows(parity_case *c);
-void parity_run_add_rows(const parity_case *c, const parity_side *side, int64_t part);
+bool parity_check_image_finish(const parity_case *c, const parity_side *reference,
+                               const parity_side *candidate, char *why, size_t size);
 
 #endif
