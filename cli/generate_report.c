@@ -2,9 +2,9 @@
 #include "cli/generate_report.h"
 
 #include "cli/cli.h"
+#include "core/plan_json.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,38 +28,6 @@ static json_t *images_json(const atedm_generate_report *report)
                                         (json_int_t)(r->seed + (uint64_t)i), "width",
                                         (json_int_t)r->width, "height", (json_int_t)r->height));
     return images;
-}
-
-static json_t *pruning_json(const atedm_generate_report *report)
-{
-    const atedm_plan *plan = atedm_generation_plan(report->generation);
-    const atedm_request_cost *cost = atedm_generation_cost(report->generation);
-    if (!plan)
-        return json_pack("{s:s, s:f, s:f, s:[]}", "preset", "off", "ratio", 0.0,
-                         "mean_unet_flops_ratio", 1.0, "phases");
-    atedm_phase phases[ATEDM_MAX_PHASES];
-    size_t n_phases = atedm_prune_phases(&plan->spec, phases);
-    json_t *list = json_array();
-    for (size_t i = 0; i < n_phases; i++) {
-        json_t *skip = json_array();
-        for (size_t k = 0; k < phases[i].n_skip; k++)
-            json_array_append_new(skip, json_string(phases[i].skip[k]));
-        double ratio = isnan(phases[i].ratio) ? plan->ratio : phases[i].ratio;
-        json_array_append_new(list, json_pack("{s:f, s:f, s:o}", "until", phases[i].until, "ratio",
-                                              ratio, "skip", skip));
-    }
-    return json_pack("{s:s?, s:f, s:f, s:o}", "preset",
-                     *plan->spec.preset ? plan->spec.preset : NULL, "ratio", plan->ratio,
-                     "mean_unet_flops_ratio", cost->mean_unet_flops_ratio, "phases", list);
-}
-
-static json_t *flops_json(const atedm_request_cost *cost)
-{
-    return json_pack("{s:I, s:I, s:f, s:I, s:I, s:I, s:I}", "executed", (json_int_t)cost->executed,
-                     "baseline", (json_int_t)cost->baseline, "saved_ratio", cost->saved_ratio,
-                     "overhead", (json_int_t)cost->overhead, "text_encoder",
-                     (json_int_t)cost->text_encoder, "unet", (json_int_t)cost->unet, "vae",
-                     (json_int_t)cost->vae);
 }
 
 static json_t *latency_json(const atedm_generate_report *report)
@@ -91,14 +59,15 @@ static json_t *warnings_json(const atedm_generate_report *report)
 static int print_json(const atedm_generate_report *report)
 {
     const atedm_model *m = report->model;
+    const atedm_request_cost *cost = atedm_generation_cost(report->generation);
     return atedm_cli_print_json(
         "generate",
         json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:I, s:o}", "model", m->config.name,
                   "backend", atedm_device_backend(m->device), "dtype", atedm_dtype_name(m->dtype),
-                  "images", images_json(report), "pruning", pruning_json(report), "flops",
-                  flops_json(atedm_generation_cost(report->generation)), "latency",
-                  latency_json(report), "peak_memory_bytes", (json_int_t)atedm_cli_peak_memory(),
-                  "warnings", warnings_json(report)));
+                  "images", images_json(report), "pruning",
+                  atedm_plan_json(atedm_generation_plan(report->generation), cost), "flops",
+                  atedm_cost_json(cost), "latency", latency_json(report), "peak_memory_bytes",
+                  (json_int_t)atedm_cli_peak_memory(), "warnings", warnings_json(report)));
 }
 
 static void print_text(const atedm_generate_report *report)

@@ -1,6 +1,7 @@
 // The settings that a PNG carries: see png_settings.h.
 #include "core/png_settings.h"
 
+#include "core/plan_json.h"
 #include "core/png.h"
 #include "core/sampler.h"
 
@@ -30,18 +31,6 @@ static const char *number_text(double value, char buffer[32])
             break;
     }
     return buffer;
-}
-
-// The number whose shortest text is that of the float: 0.001 for 0.001f.
-static double plain_double(float value)
-{
-    char text[32];
-    for (int digits = 1; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)value);
-        if (strtof(text, NULL) == value)
-            break;
-    }
-    return strtod(text, NULL);
 }
 
 // ---- AUTOMATIC1111's text
@@ -104,103 +93,7 @@ static atedm_status append_parameters(atedm_buffer *text, const source *s)
     return status;
 }
 
-// ---- JSON. Each function returns NULL where memory ran out; json_pack passes that on.
-
-// Appends, taking the item; false where either is NULL.
-static bool add(json_t *list, json_t *item)
-{
-    return json_array_append_new(list, item) == 0;
-}
-
-static bool set(json_t *object, const char *key, json_t *item)
-{
-    return json_object_set_new(object, key, item) == 0;
-}
-
-// The value where it is whole, else NULL.
-static json_t *whole(json_t *value, bool complete)
-{
-    if (complete)
-        return value;
-    json_decref(value);
-    return NULL;
-}
-
-static json_t *skip_json(const atedm_phase *phase)
-{
-    json_t *list = json_array();
-    bool complete = list != NULL;
-    for (size_t i = 0; i < phase->n_skip && complete; i++)
-        complete = add(list, json_string(phase->skip[i]));
-    return whole(list, complete);
-}
-
-static json_t *phases_json(const atedm_prune_spec *spec)
-{
-    json_t *list = json_array();
-    bool complete = list != NULL;
-    for (size_t i = 0; i < spec->n_phases && complete; i++) {
-        const atedm_phase *phase = &spec->phases[i];
-        json_t *item = json_pack("{s:f, s:o}", "until", phase->until, "skip", skip_json(phase));
-        complete = isnan(phase->ratio) || set(item, "ratio", json_real(phase->ratio));
-        complete = add(list, item) && complete;
-    }
-    return whole(list, complete);
-}
-
-static json_t *levels_json(const atedm_prune_spec *spec)
-{
-    json_t *list = json_array();
-    bool complete = list != NULL;
-    for (int level = 0; level < ATEDM_MAX_LEVELS && complete; level++)
-        complete = !(spec->skip_levels >> level & 1) || add(list, json_integer(level));
-    return whole(list, complete);
-}
-
-static json_t *layers_json(const atedm_prune_spec *spec)
-{
-    json_t *list = json_array();
-    bool complete = list != NULL;
-    for (size_t i = 0; i < spec->n_prune_after && complete; i++)
-        complete = add(list, json_integer(spec->prune_after[i]));
-    return whole(list, complete);
-}
-
-static bool set_schedule(json_t *pruning, const atedm_prune_spec *spec)
-{
-    if (strcmp(spec->schedule, "phases") == 0)
-        return set(pruning, "phases", phases_json(spec));
-    return set(pruning, "schedule", json_string(spec->schedule)) &&
-           (strcmp(spec->schedule, "dsap") != 0 || set(pruning, "tau", json_real(spec->tau)));
-}
-
-// What has no meaning with the map is left out: requests may not have it then.
-static json_t *score_json(const atedm_prune_spec *spec)
-{
-    const char *map = atedm_score_map_names[spec->score_map];
-    if (spec->score_map == ATEDM_SCORE_RANDOM)
-        return json_pack("{s:s}", "map", map);
-    return json_pack("{s:s, s:s, s:i, s:f, s:i}", "map", map, "heads",
-                     spec->rank.heads == ATEDM_HEADS_MEAN ? "mean" : "rms", "max_iterations",
-                     spec->rank.max_iterations, "tolerance", plain_double(spec->rank.tolerance),
-                     "interval", spec->score_interval);
-}
-
-static json_t *pruning_json(const atedm_plan *plan)
-{
-    if (!plan)
-        return json_string("off");
-    const atedm_prune_spec *spec = &plan->spec;
-    json_t *pruning = json_pack(
-        "{s:f, s:o, s:o, s:o, s:s, s:s, s:s, s:b, s:s}", "ratio", plan->ratio, "skip_levels",
-        levels_json(spec), "prune_after", layers_json(spec), "score", score_json(spec), "selection",
-        atedm_selection_names[spec->selection], "recovery", atedm_recovery_names[spec->recovery],
-        "copy", atedm_copy_names[spec->copy], "proportional_attention",
-        spec->proportional_attention, "masks", atedm_masks_names[spec->masks]);
-    bool complete = pruning && set_schedule(pruning, spec) &&
-                    (!spec->preset[0] || set(pruning, "preset", json_string(spec->preset)));
-    return whole(pruning, complete);
-}
+// ---- JSON
 
 static json_t *settings_json(const source *s)
 {
@@ -210,7 +103,7 @@ static json_t *settings_json(const source *s)
                   "negative_prompt", r->negative_prompt, "width", (json_int_t)r->width, "height",
                   (json_int_t)r->height, "steps", r->steps, "guidance_scale", r->guidance_scale,
                   "seed", (json_int_t)s->seed, "num_images", 1, "sampler", r->sampler, "pruning",
-                  pruning_json(s->plan));
+                  atedm_plan_request_json(s->plan));
     return json_pack("{s:o, s:s, s:s, s:s, s:s}", "generate", body, "model", s->model, "dtype",
                      s->dtype, "backend", s->backend, "version", ATEDM_VERSION);
 }

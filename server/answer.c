@@ -3,8 +3,9 @@
 
 #include "core/base/clock.h"
 #include "core/base/utf8.h"
+#include "core/plan_json.h"
 #include "server/accounts.h"
-#include "server/plan_json.h"
+#include "server/pick_json.h"
 #include "server/problem.h"
 #include "server/text.h"
 

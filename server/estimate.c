@@ -1,8 +1,9 @@
 // POST /v1/estimate: what a request would cost and how long it would wait, nothing run.
+#include "core/plan_json.h"
 #include "server/admit.h"
 #include "server/daemon.h"
 #include "server/handlers.h"
-#include "server/plan_json.h"
+#include "server/pick_json.h"
 #include "server/problem.h"
 
 #include <math.h>

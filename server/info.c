@@ -1,8 +1,8 @@
 // What there is: models, samplers, pruning schedules; and whether the daemon is alive and ready.
+#include "core/plan_json.h"
 #include "core/sampler.h"
 #include "server/daemon.h"
 #include "server/handlers.h"
-#include "server/plan_json.h"
 #include "server/problem.h"
 #include "server/refuse.h"
 

@@ -1,9 +1,9 @@
 // Bodies of /generate: what is refused before and after parsing, every wrong field at once, what a
 // good body becomes; base64; the log's lines, whatever their values hold.
+#include "core/plan_json.h"
 #include "server/generate_json.h"
 #include "server/json_body.h"
 #include "server/log.h"
-#include "server/plan_json.h"
 #include "server/text.h"
 
 #include <criterion/criterion.h>
