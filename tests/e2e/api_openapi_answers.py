@@ -91,6 +91,10 @@ class Answers(unittest.TestCase):
                 head = d.request("HEAD", path)
                 self.assertEqual((head.status, head.body), (200, b""))
 
+        for default in ("auto", "off", '{"ratio": 0.3}'):
+            with Daemon(latency_objective_s=1000, default_pruning=default) as d:
+                self.ask(d, "GET", "/v1/schedules", 200)
+
     def jobs(self):
         with Daemon(max_active=1) as d:
             self.both(d, 202, SMALL, ASYNC)
