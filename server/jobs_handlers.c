@@ -141,7 +141,7 @@ static void answer_list(atedm_daemon *d, atedm_exchange *x, const void *context,
             json_array_append_new(list, atedm_job_json(record, job));
     }
     json_t *next =
-        result->n_jobs ? json_integer(result->jobs[result->n_jobs - 1].sequence) : json_null();
+        result->more ? json_integer(result->jobs[result->n_jobs - 1].sequence) : json_null();
     atedm_exchange_respond(
         x, atedm_json_response(200, atedm_exchange_id(x),
                                json_pack("{s:o, s:o}", "jobs", list, "next", next)));

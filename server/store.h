@@ -55,6 +55,7 @@ typedef struct atedm_store_result {
     atedm_error error;
     atedm_store_job *jobs;
     size_t n_jobs;
+    bool more; // of a list: there are jobs behind the last one
     atedm_worker_image *images;
     size_t n_images;
 } atedm_store_result;

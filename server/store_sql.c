@@ -404,10 +404,14 @@ atedm_status atedm_store_file_list(atedm_store_file *file, const char *owner, in
     sqlite3_stmt *s = file->statements[which];
     sqlite3_bind_int64(s, 1, before);
     sqlite3_bind_int(s, 2, state);
-    sqlite3_bind_int64(s, 3, (int64_t)limit);
+    sqlite3_bind_int64(s, 3, (int64_t)limit + 1); // the last one only shows that there are more
     if (owner)
         bind_text(s, 4, owner);
-    return run_for_jobs(file, which, result);
+    atedm_status status = run_for_jobs(file, which, result);
+    result->more = result->n_jobs > limit;
+    if (result->more)
+        atedm_store_job_finish(&result->jobs[--result->n_jobs]);
+    return status;
 }
 
 static atedm_status remove_job(atedm_store_file *file, const char *id, bool *ret_found,

@@ -131,6 +131,10 @@ class Life(unittest.TestCase):
         self.assertEqual([job["id"] for job in page["jobs"]], ids[:2])
         page = self.d.get(f"/jobs?limit=1&before={page['next']}").json()
         self.assertEqual([job["id"] for job in page["jobs"]], ids[2:])
+        # Nothing behind the last page, also where it is full.
+        count = len(self.d.get("/jobs?limit=1000").json()["jobs"])
+        for limit, more in ((count - 1, True), (count, False), (count + 1, False), (1000, False)):
+            self.assertEqual(self.d.get(f"/jobs?limit={limit}").json()["next"] is not None, more, limit)
         done = self.d.get("/jobs?state=done").json()["jobs"]
         self.assertLess(set(ids), {job["id"] for job in done} | {""})
         self.assertEqual({job["state"] for job in done}, {"done"})

@@ -20,6 +20,7 @@ static atedm_store *store;
 static int calls;
 static atedm_status status;
 static size_t n_jobs, n_images, image_size;
+static bool more;
 static atedm_store_job first;
 static char order[IDS_MAX];
 
@@ -35,6 +36,7 @@ static void keep(void *user, atedm_store_result *result)
     calls++;
     status = result->status;
     n_jobs = result->n_jobs;
+    more = result->more;
     n_images = result->n_images;
     image_size = n_images ? result->images[0].size : 0;
     order[0] = '\0';
@@ -248,9 +250,15 @@ Test(store, lists_an_owner_by_state_and_page)
     cr_assert_eq(atedm_store_list(store, "me", -1, INT64_MAX, 3, keep, NULL), ATEDM_OK);
     run_until(calls + 1);
     cr_assert_str_eq(order, "d c b ");
+    cr_assert(more);
     cr_assert_eq(atedm_store_list(store, "me", -1, 2, 3, keep, NULL), ATEDM_OK);
     run_until(calls + 1);
     cr_assert_str_eq(order, "a ");
+    cr_assert_not(more);
+    cr_assert_eq(atedm_store_list(store, "me", -1, INT64_MAX, 4, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_str_eq(order, "d c b a ");
+    cr_assert_not(more);
     cr_assert_eq(atedm_store_list(store, "me", ATEDM_STORE_DONE, INT64_MAX, 3, keep, NULL),
                  ATEDM_OK);
     run_until(calls + 1);
