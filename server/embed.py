@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Writes server/openapi.json as a C array, so that the daemon has it without a file.
+"""Writes a file as a C array, so that the daemon has it without one: server/NAME.json as atedm_NAME_text of server/NAME.h.
 
 usage: embed.py INPUT OUTPUT
 """
 import pathlib
 import sys
 
-HEAD = """// {name} as bytes: made by embed.py.
-#include "server/openapi.h"
+HEAD = """// {file} as bytes: made by embed.py.
+#include "server/{name}.h"
 
-const unsigned char atedm_openapi_text[] = {{
+const unsigned char atedm_{name}_text[] = {{
 """
-TAIL = """};
-const size_t atedm_openapi_text_size = sizeof atedm_openapi_text;
+TAIL = """}};
+const size_t atedm_{name}_text_size = sizeof atedm_{name}_text;
 """
 BYTES_A_LINE = 24
 
@@ -20,7 +20,8 @@ BYTES_A_LINE = 24
 def main(source, target):
     data = source.read_bytes()
     lines = [",".join(map(str, data[at:at + BYTES_A_LINE])) + ",\n" for at in range(0, len(data), BYTES_A_LINE)]
-    target.write_text(HEAD.format(name=source.name) + "".join(lines) + TAIL, encoding="utf-8")
+    names = {"file": source.name, "name": source.stem}
+    target.write_text(HEAD.format(**names) + "".join(lines) + TAIL.format(**names), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
 #include "server/daemon.h"
 
+void atedm_handle_page(void *app, atedm_exchange *exchange);       // page.c
 void atedm_handle_generate(void *app, atedm_exchange *exchange);   // generate.c
 void atedm_handle_estimate(void *app, atedm_exchange *exchange);   // estimate.c
 void atedm_handle_jobs(void *app, atedm_exchange *exchange);       // jobs_handlers.c

@@ -4,6 +4,7 @@
 #include "server/handlers.h"
 
 const atedm_route atedm_routes[] = {
+    {"/", atedm_handle_page, NULL, NULL, ATEDM_ROUTE_OPEN},
     {"/generate", NULL, atedm_handle_generate, NULL, ATEDM_ROUTE_CLIENTS},
     {"/v1/generate", NULL, atedm_handle_generate, NULL, ATEDM_ROUTE_CLIENTS},
     {"/jobs", atedm_handle_jobs, NULL, NULL, ATEDM_ROUTE_CLIENTS},

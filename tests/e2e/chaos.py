@@ -114,13 +114,11 @@ def run(kills, seed):
             if worker:
                 wait_until(lambda: client.all_done(d), "all done")
         wait_until(lambda: client.all_done(d), "all done")
-        listed, before = [], ""
-        while True:
+        listed, page = [], {"next": None}
+        while page["next"] or not listed:
+            before = f"&before={page['next']}" if page["next"] else ""
             page = d.get("/jobs?limit=1000" + before).json()
             listed += [job["id"] for job in page["jobs"]]
-            if not page["jobs"]:
-                break
-            before = f"&before={page['next']}"
         paths = {path for path, _ in client.accepted.values()}
         assert len(listed) == client.sent and {"/jobs/" + job for job in listed} == paths, "lost or twice"
         for path, kind in client.accepted.values():
