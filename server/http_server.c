@@ -3,6 +3,7 @@
 // done with requests is in http.c.
 #include "server/http_private.h"
 
+#include <ctype.h>
 #include <gnutls/abstract.h>
 #include <limits.h>
 #include <stdio.h>
@@ -132,6 +133,22 @@ static int no_certificate(gnutls_session_t session, const struct gnutls_cert_ret
     return -1;
 }
 
+// Decodes "%HH" in paths and queries, but not "%00", which would hide what stands behind it.
+static size_t unescape(void *user, struct MHD_Connection *connection, char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from; from++) {
+        char digits[3] = "";
+        if (from[0] == '%' && isxdigit((unsigned char)from[1]) && isxdigit((unsigned char)from[2]))
+            memcpy(digits, from + 1, 2);
+        long byte = strtol(digits, NULL, 16);
+        *to++ = byte ? (char)byte : *from;
+        from += byte ? 2 : 0;
+    }
+    *to = '\0';
+    return (size_t)(to - text);
+}
+
 // What stands behind the first MHD_OPTION_END is not read.
 static struct MHD_Daemon *start_mhd(atedm_http *http, bool tls)
 {
@@ -144,8 +161,9 @@ static struct MHD_Daemon *start_mhd(atedm_http *http, bool tls)
         o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->connection_timeout_s,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)ATEDM_HTTP_HEADERS_MAX,
         MHD_OPTION_NOTIFY_COMPLETED, atedm_http_on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
-        atedm_peer_on_connection, http, tls ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END,
-        ATEDM_TLS_PRIORITIES, MHD_OPTION_HTTPS_CERT_CALLBACK2, no_certificate, MHD_OPTION_END);
+        atedm_peer_on_connection, http, MHD_OPTION_UNESCAPE_CALLBACK, unescape, http,
+        tls ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END, ATEDM_TLS_PRIORITIES,
+        MHD_OPTION_HTTPS_CERT_CALLBACK2, no_certificate, MHD_OPTION_END);
 }
 
 static atedm_status start_side(atedm_http *http, bool tls, atedm_error *err)
