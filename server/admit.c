@@ -139,6 +139,14 @@ static bool is_allowed(const atedm_daemon *d, const atedm_exchange *x, const ate
     return false;
 }
 
+bool atedm_admit_wants_png(const atedm_exchange *x)
+{
+    char *accept = atedm_exchange_header_list(x, "Accept");
+    bool png = atedm_accept_prefers_png(accept);
+    free(accept);
+    return png;
+}
+
 atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_body,
                        atedm_response *ret_refusal)
 {
@@ -152,7 +160,7 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_bo
         *ret_refusal = atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message);
         return NULL;
     }
-    bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
+    bool png = atedm_admit_wants_png(x);
     atedm_job *job = make_job(d, *ret_body, png, &errors, &err);
     if (!job) {
         *ret_refusal =

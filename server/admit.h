@@ -11,6 +11,8 @@
 // NULL where it is no JSON.
 atedm_job *atedm_admit(atedm_daemon *daemon, const atedm_exchange *exchange, json_t **ret_body,
                        atedm_response *ret_refusal);
+// Whether its headers prefer the picture itself.
+bool atedm_admit_wants_png(const atedm_exchange *exchange);
 // A job of a body that was admitted and stored before; NULL, and the error, where the model or the
 // limits are such that it cannot be done any more.
 atedm_job *atedm_admit_stored(atedm_daemon *daemon, const char *body, atedm_error *err);

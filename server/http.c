@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 // What is reported where the connection ended before there was an answer (nginx's code).
@@ -320,6 +321,32 @@ const char *atedm_exchange_query(const atedm_exchange *x, const char *name)
 const char *atedm_exchange_header(const atedm_exchange *x, const char *name)
 {
     return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+typedef struct joining {
+    const char *name;
+    atedm_buffer text;
+    bool failed;
+} joining;
+
+static enum MHD_Result join(void *user, enum MHD_ValueKind kind, const char *name,
+                            const char *value)
+{
+    joining *j = user;
+    if (strcasecmp(name, j->name) == 0 &&
+        atedm_buffer_printf(&j->text, "%s%s", j->text.size ? ", " : "", value ? value : ""))
+        j->failed = true;
+    return MHD_YES;
+}
+
+char *atedm_exchange_header_list(const atedm_exchange *x, const char *name)
+{
+    joining j = {.name = name};
+    atedm_buffer_init(&j.text, (size_t)2 * ATEDM_HTTP_HEADERS_MAX);
+    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, join, &j);
+    if (j.failed)
+        atedm_buffer_finish(&j.text);
+    return j.text.data;
 }
 
 const char *atedm_exchange_body(const atedm_exchange *x, size_t *ret_size)

@@ -124,6 +124,9 @@ const char *atedm_exchange_parameter(const atedm_exchange *exchange, size_t i);
 const char *atedm_exchange_query(const atedm_exchange *exchange, const char *name);
 // NULL where the request has no such header.
 const char *atedm_exchange_header(const atedm_exchange *exchange, const char *name);
+// All of a header's lines with commas between them (RFC 9110, section 5.3), for free(). NULL: there
+// is none, or no memory.
+char *atedm_exchange_header_list(const atedm_exchange *exchange, const char *name);
 const char *atedm_exchange_body(const atedm_exchange *exchange, size_t *ret_size);
 double atedm_exchange_started(const atedm_exchange *exchange); // monotonic clock
 

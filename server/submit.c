@@ -30,15 +30,15 @@ typedef struct waiter {
 static bool prefers_async(const atedm_exchange *x)
 {
     static const char wanted[] = "respond-async";
-    const char *at = atedm_exchange_header(x, "Prefer");
-    while (at && *at) {
+    char *preferences = atedm_exchange_header_list(x, "Prefer");
+    bool found = false;
+    for (const char *at = preferences; at && *at; at += strcspn(at, ",")) {
         at += strspn(at, ", \t");
         size_t size = strcspn(at, ",; \t");
-        if (size == sizeof wanted - 1 && strncasecmp(at, wanted, size) == 0)
-            return true;
-        at += strcspn(at, ",");
+        found |= size == sizeof wanted - 1 && strncasecmp(at, wanted, size) == 0;
     }
-    return false;
+    free(preferences);
+    return found;
 }
 
 static const char *idempotency_key(const atedm_exchange *x)
@@ -374,7 +374,7 @@ static atedm_response bad_key(const atedm_exchange *x)
 void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, atedm_response refusal,
                         json_t *body)
 {
-    bool png = atedm_accept_prefers_png(atedm_exchange_header(x, "Accept"));
+    bool png = atedm_admit_wants_png(x);
     atedm_response_format format;
     // What cannot be answered in any format was never taken: there is no job of it.
     if (!is_good_key(idempotency_key(x)) || !atedm_generate_json_format(body, png, &format)) {

@@ -85,6 +85,19 @@ class Life(unittest.TestCase):
             with self.subTest(header):
                 self.assertEqual(self.d.generate(headers={"Prefer": header}).status, status)
 
+    def test_lists_may_be_in_several_lines(self):
+        body = json.dumps(SMALL).encode()
+        for name, values, status, kind in (
+                ("Prefer", ("wait=5", "respond-async"), 202, "application/json"),
+                ("Accept", ("application/json;q=0.1", "image/png"), 200, "image/png"),
+                ("Accept", ("image/png;q=0.1", "application/json"), 200, "application/json")):
+            with self.subTest(values), self.d.connect() as s:
+                lines = "".join(f"{name}: {value}\r\n" for value in values)
+                s.sendall(f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{lines}"
+                          f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                answer = read_response(s)
+                self.assertEqual((answer.status, answer.headers["Content-Type"]), (status, kind))
+
     def test_a_drawn_seed_is_told(self):
         path = submit(self.d, {"seed": None})
         wait_state(self.d, path)
