@@ -59,6 +59,21 @@ const char *atedm_exchange_allowed(const atedm_exchange *x)
     return "POST";
 }
 
+// The value of a parameter, in quotes or not.
+static bool is_utf8(const char *value)
+{
+    static const char utf8[] = "utf-8";
+    bool quoted = *value == '"';
+    value += quoted;
+    if (strncasecmp(value, utf8, sizeof utf8 - 1) != 0)
+        return false;
+    value += sizeof utf8 - 1;
+    if (quoted && *value++ != '"')
+        return false;
+    value += strspn(value, " \t");
+    return *value == '\0' || *value == ';';
+}
+
 bool atedm_content_type_is_json(const char *content_type)
 {
     static const char json[] = "application/json";
@@ -68,9 +83,11 @@ bool atedm_content_type_is_json(const char *content_type)
     rest += strspn(rest, " \t");
     if (*rest != ';')
         return *rest == '\0';
-    rest += 1 + strspn(rest + 1, " \t");
-    if (strncasecmp(rest, "charset=", 8) != 0)
-        return true; // other parameters mean nothing to JSON
-    rest += 8 + (rest[8] == '"');
-    return strncasecmp(rest, "utf-8", 5) == 0;
+    // Parameters but for the charset mean nothing to JSON.
+    for (; *rest == ';'; rest += strcspn(rest, ";")) {
+        rest += 1 + strspn(rest + 1, " \t");
+        if (strncasecmp(rest, "charset=", 8) == 0 && !is_utf8(rest + 8))
+            return false;
+    }
+    return true;
 }

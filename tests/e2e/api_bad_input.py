@@ -114,12 +114,13 @@ class BadInput(unittest.TestCase):
     def test_wrong_type(self):
         body = json.dumps(SMALL).encode()
         for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", "",
-                     "application/json; charset=latin-1", "multipart/form-data; boundary=x"):
+                     "application/json; charset=latin-1", "application/json; charset=utf-80",
+                     "application/json; x=y; charset=latin-1", 'application/json; charset="utf-8', "multipart/form-data; boundary=x"):
             answer = self.daemon.request("POST", "/generate", body, {"Content-Type": kind})
             self.check_problem(answer, 415, "media-type")
         self.check_problem(self.daemon.request("POST", "/generate", body), 415)
         for kind in ("application/json", "Application/JSON ; charset=UTF-8",
-                     'application/json;charset="utf-8"'):
+                     'application/json;charset="utf-8"', "application/json; x=y;charset=utf-8 ; z", "application/json;"):
             answer = self.daemon.request("POST", "/generate", body, {"Content-Type": kind})
             self.assertEqual(answer.status, 200, kind)
 
