@@ -88,7 +88,7 @@ static void dispatch(atedm_exchange *x, const char *version)
 }
 
 static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *connection,
-                                       const char *method, const char *path, const char *version)
+                                       const char *method, const char *target, const char *version)
 {
     atedm_exchange *x = calloc(1, sizeof *x);
     if (!x)
@@ -99,7 +99,7 @@ static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *
     x->started = atedm_clock_monotonic();
     make_id(x->id);
     snprintf(x->method, sizeof x->method, "%s", method);
-    snprintf(x->path, sizeof x->path, "%s", path);
+    snprintf(x->path, sizeof x->path, "%s", atedm_route_path(target));
     atedm_buffer_init(&x->body, http->options.max_body);
     dispatch(x, version);
     http->open++;

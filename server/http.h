@@ -110,7 +110,7 @@ void atedm_http_destroy(atedm_http *http); // NULL allowed
 
 const char *atedm_exchange_id(const atedm_exchange *exchange);
 const char *atedm_exchange_method(const atedm_exchange *exchange);
-// As it was sent; for the log.
+// Of its target, decoded; for the log.
 const char *atedm_exchange_path(const atedm_exchange *exchange);
 // The route's path, "other" where there is none: a label of bounded variety.
 const char *atedm_exchange_route(const atedm_exchange *exchange);

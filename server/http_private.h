@@ -67,6 +67,9 @@ struct atedm_exchange {
 // why.
 bool atedm_framing_is_clear(struct MHD_Connection *connection, const char *version);
 
+// The path of a request's target, also of one in absolute form, "http://host/path" (RFC 9112,
+// section 3.2.2).
+const char *atedm_route_path(const char *target);
 // The route of a path, and what stands in it for each {name}; NULL where there is none.
 const atedm_route *atedm_route_find(const atedm_route *routes, const char *path,
                                     char ret_parameters[][ATEDM_ROUTE_PARAMETER_MAX]);

@@ -5,6 +5,19 @@
 #include <string.h>
 #include <strings.h>
 
+const char *atedm_route_path(const char *target)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        size_t size = strlen(schemes[i]);
+        if (strncasecmp(target, schemes[i], size) == 0) {
+            const char *path = strchr(target + size, '/');
+            return path ? path : "/";
+        }
+    }
+    return target;
+}
+
 // One segment of a path, from behind its slash; *path goes on to the next slash or the end.
 static size_t take_segment(const char **path)
 {

@@ -126,11 +126,11 @@ class BadInput(unittest.TestCase):
 
     def test_paths_and_methods(self):
         for path in ("/", "/generate/", "/v1", "/v1/../generate", "/GENERATE", "/" + "a" * 5000,
-                     "/%00", "/healthz%00", "/healthz%00x", "/%ff", "/v1/jobs", "/openapi.yaml"):
+                     "/%00", "/healthz%00", "/healthz%00x", "/%ff", "/v1/jobs", "/openapi.yaml", "http://x", "ftp://x/healthz"):
             self.check_problem(self.daemon.get(path), 404, "not-found")
         for query in ("state=done%00", "limit=5%00x", "before=5%00"):
             self.check_problem(self.daemon.get("/jobs?" + query), 400, "query")
-        for path in ("/%68ealthz", "/jobs?%6Cimit=%35"):
+        for path in ("http://x/healthz", "HTTPS://[::1]:1/healthz?x", "/%68ealthz", "/jobs?%6Cimit=%35"):
             self.assertEqual(self.daemon.get(path).status, 200, path)
         for method, path, allow in (("GET", "/generate", "POST"), ("HEAD", "/generate", "POST"),
                                     ("DELETE", "/v1/generate", "POST"),
