@@ -33,6 +33,20 @@ static const char *number_text(double value, char buffer[32])
     return buffer;
 }
 
+// As text, in the fewest digits in which every number reads back as the same.
+static char *dump_json(const json_t *value)
+{
+    for (size_t digits = 15;; digits++) {
+        char *text = json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(digits));
+        json_t *back = text ? json_loads(text, 0, NULL) : NULL;
+        bool same = json_equal(back, value);
+        json_decref(back);
+        if (!text || same || digits == 17)
+            return text;
+        free(text);
+    }
+}
+
 // ---- AUTOMATIC1111's text
 
 static const char *sampler_title(const char *name)
@@ -56,6 +70,30 @@ static atedm_status append_value(atedm_buffer *text, const char *key, const char
     return status;
 }
 
+// What preset, ratio, schedule and tau do not tell, as the field of a request; nothing where all
+// else is the preset's.
+static atedm_status append_rest(atedm_buffer *text, const atedm_plan *plan)
+{
+    const atedm_prune_spec *spec = &plan->spec;
+    atedm_plan plain = {.ratio = plan->ratio};
+    atedm_status status =
+        atedm_prune_preset(spec->preset[0] ? spec->preset : "at-edm", &plain.spec);
+    if (status)
+        return status;
+    snprintf(plain.spec.preset, sizeof plain.spec.preset, "%s", spec->preset);
+    snprintf(plain.spec.schedule, sizeof plain.spec.schedule, "%s", spec->schedule);
+    plain.spec.tau = spec->tau;
+    json_t *all = atedm_plan_request_json(plan), *told = atedm_plan_request_json(&plain);
+    if (!all || !told || !json_equal(all, told)) {
+        char *rest = dump_json(all);
+        status = rest ? append_value(text, "AT-EDM pruning", rest) : ATEDM_ERR_NOMEM;
+        free(rest);
+    }
+    json_decref(all);
+    json_decref(told);
+    return status;
+}
+
 static atedm_status append_pruning(atedm_buffer *text, const atedm_plan *plan)
 {
     char number[32];
@@ -68,7 +106,7 @@ static atedm_status append_pruning(atedm_buffer *text, const atedm_plan *plan)
         status = append_value(text, "AT-EDM schedule", spec->schedule);
     if (!status && strcmp(spec->schedule, "dsap") == 0)
         status = append_value(text, "AT-EDM tau", number_text(spec->tau, number));
-    return status;
+    return status ? status : append_rest(text, plan);
 }
 
 static atedm_status append_parameters(atedm_buffer *text, const source *s)
@@ -106,20 +144,6 @@ static json_t *settings_json(const source *s)
                   atedm_plan_request_json(s->plan));
     return json_pack("{s:o, s:s, s:s, s:s, s:s}", "generate", body, "model", s->model, "dtype",
                      s->dtype, "backend", s->backend, "version", ATEDM_VERSION);
-}
-
-// As text, in the fewest digits in which every number reads back as the same.
-static char *dump_json(const json_t *value)
-{
-    for (size_t digits = 15;; digits++) {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(digits));
-        json_t *back = text ? json_loads(text, 0, NULL) : NULL;
-        bool same = json_equal(back, value);
-        json_decref(back);
-        if (!text || same || digits == 17)
-            return text;
-        free(text);
-    }
 }
 
 atedm_status atedm_png_settings_write(const atedm_request *request, const atedm_plan *plan,

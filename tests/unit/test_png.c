@@ -209,6 +209,20 @@ Test(png_settings, automatic1111_text)
     free(text);
     json_decref(json);
 
+    // What these do not tell stands behind them, as JSON.
+    plan.spec.selection = ATEDM_SELECT_TOP;
+    encode_settings(&r, &plan, "sdxl-base", &text, &json);
+    const char *rest = strstr(text, "AT-EDM tau: 0.3, AT-EDM pruning: ");
+    cr_assert_not_null(rest, "%s", text);
+    json_t *quoted = json_loads(rest + strlen("AT-EDM tau: 0.3, AT-EDM pruning: "),
+                                JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, NULL);
+    json_t *pruning = json_loads(json_string_value(quoted), 0, NULL);
+    cr_assert(json_equal(pruning, json_object_get(json_object_get(json, "generate"), "pruning")));
+    json_decref(quoted);
+    json_decref(pruning);
+    free(text);
+    json_decref(json);
+
     r.negative_prompt = NULL;
     r.guidance_scale = 1;
     encode_settings(&r, NULL, "my, model: \"x\"", &text, &json);
