@@ -296,11 +296,6 @@ int64_t atedm_tokenizer_length(const atedm_tokenizer *tokenizer)
     return tokenizer->length;
 }
 
-int64_t atedm_tokenizer_eos(const atedm_tokenizer *tokenizer)
-{
-    return tokenizer->end;
-}
-
 // ---- encoding
 
 typedef struct encoder {

@@ -21,7 +21,6 @@ void atedm_tokenizer_close(atedm_tokenizer *tokenizer); // NULL allowed
 
 int64_t atedm_tokenizer_vocab_size(const atedm_tokenizer *tokenizer);
 int64_t atedm_tokenizer_length(const atedm_tokenizer *tokenizer); // model_max_length: 77
-int64_t atedm_tokenizer_eos(const atedm_tokenizer *tokenizer);
 
 // Encodes UTF-8 `text` (size bytes) to exactly atedm_tokenizer_length ids in `ret_ids`: start,
 // tokens, end, padding with the tokenizer's pad token. Special tokens that are spelled out in the

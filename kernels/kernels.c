@@ -35,11 +35,6 @@ const char *atedm_device_backend(const atedm_device *device)
     return device->backend->name;
 }
 
-const char *atedm_device_name(const atedm_device *device)
-{
-    return device->facts.name;
-}
-
 const atedm_device_facts *atedm_device_describe(const atedm_device *device)
 {
     return &device->facts;

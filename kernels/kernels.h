@@ -74,7 +74,6 @@ ATEDM_MUST_CHECK atedm_status atedm_devices_select(const char *backend, const ch
                                                    size_t *ret_count, atedm_error *err);
 
 const char *atedm_device_backend(const atedm_device *device); // "ref", "cpu", "cuda", "dry"
-const char *atedm_device_name(const atedm_device *device);    // label of metrics, e.g. "cpu"
 const atedm_device_facts *atedm_device_describe(const atedm_device *device);
 bool atedm_device_is_dry(const atedm_device *device);
 
@@ -331,8 +330,7 @@ void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_
 // [n]; y [device] act [n, dim], dim even.
 void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
 
-// dtype conversion between act and F32, [device], `count` elements.
-void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count);
+// y = act(x), [device], `count` elements. Tests and benchmarks make their inputs with it.
 void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
 
 // ---- attention

@@ -188,17 +188,6 @@ void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int
         BACKEND(s)->ops.concat(s, a, ca, b, cb, y, rows);
 }
 
-void atedm_to_f32(atedm_stream *s, const void *x, float *y, int64_t count)
-{
-    static const char op[] = "to_f32";
-    atedm_region in, out;
-    if (atedm_check_ahead(s, op) && count != 0 &&
-        atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
-        atedm_check_tensor(s, op, "y", y, sizeof *y, ATEDM_DIMS(count), &out) &&
-        atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->ops.to_f32(s, x, y, count);
-}
-
 void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
 {
     static const char op[] = "from_f32";

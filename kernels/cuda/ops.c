@@ -123,11 +123,6 @@ void atedm_cuda_sinusoid(atedm_stream *s, const double *values, int64_t n, int64
     }
 }
 
-void atedm_cuda_to_f32(atedm_stream *s, const void *x, float *y, int64_t count)
-{
-    atedm_cuda_check(s, atedm_cuda_launch_to_f32(s->act, x, y, count, queue(s)), "to_f32");
-}
-
 void atedm_cuda_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
 {
     atedm_cuda_check(s, atedm_cuda_launch_from_f32(s->act, x, y, count, queue(s)), "from_f32");

@@ -88,11 +88,6 @@ void ref_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim,
         }
 }
 
-void ref_to_f32(atedm_stream *s, const void *x, float *y, int64_t count)
-{
-    ref_load_row(s->act, x, 0, y, count);
-}
-
 void ref_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
 {
     atedm_convert(x, ATEDM_F32, y, s->act, (size_t)count);

@@ -274,19 +274,6 @@ static void build_conversion(parity_case *c, parity_type from, parity_type to)
     snprintf(c->text, sizeof c->text, "count %" PRId64, p->count);
 }
 
-void parity_build_to_f32(parity_case *c)
-{
-    build_conversion(c, PARITY_ACT, PARITY_F32);
-}
-
-void parity_run_to_f32(const parity_case *c, const parity_side *side, int64_t part)
-{
-    const count_params *p = c->params;
-    int64_t first = part < 0 ? 0 : p->bounds[part];
-    atedm_to_f32(side->stream, parity_at(side, c, 0, first), parity_at(side, c, 1, first),
-                 part < 0 ? p->count : p->bounds[part + 1] - first);
-}
-
 void parity_build_from_f32(parity_case *c)
 {
     build_conversion(c, PARITY_F32, PARITY_ACT);

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-double parity_roundoff(atedm_dtype dtype)
+static double roundoff(atedm_dtype dtype)
 {
     return dtype == ATEDM_BF16 ? 0x1p-8 : dtype == ATEDM_F16 ? 0x1p-11 : 0x1p-24;
 }
@@ -22,10 +22,10 @@ static double tolerance(const parity_case *c, size_t array, size_t i, double ref
     atedm_dtype dtype = a->type == PARITY_ACT ? c->act : ATEDM_F32;
     double magnitude = a->magnitude ? a->magnitude[i] : fabs(reference);
     double growth = a->growth ? a->growth[i] : 1;
-    double arithmetic = bound->accumulate * parity_roundoff(ATEDM_F32) * growth;
+    double arithmetic = bound->accumulate * roundoff(ATEDM_F32) * growth;
     double passes = a->passes ? a->passes[i] : 1;
-    double intermediate = bound->intermediate * parity_roundoff(c->act) * passes;
-    return bound->output * parity_roundoff(dtype) * fabs(reference) +
+    double intermediate = bound->intermediate * roundoff(c->act) * passes;
+    return bound->output * roundoff(dtype) * fabs(reference) +
            (arithmetic + intermediate) * magnitude + underflow(dtype);
 }
 
@@ -35,7 +35,7 @@ bool parity_close(const parity_case *c, size_t array, size_t i, double reference
     return fabs(candidate - reference) <= tolerance(c, array, i, reference);
 }
 
-bool parity_compare_array(const parity_case *c, size_t array, const parity_side *reference,
+static bool compare_array(const parity_case *c, size_t array, const parity_side *reference,
                           const parity_side *candidate, char *why, size_t size)
 {
     const parity_array *a = &c->arrays[array];
@@ -73,8 +73,7 @@ bool parity_compare(const parity_case *c, const parity_side *reference,
     if (c->op->check)
         return c->op->check(c, reference, candidate, why, size);
     for (size_t i = 0; i < c->n_arrays; i++)
-        if (c->arrays[i].role != PARITY_IN &&
-            !parity_compare_array(c, i, reference, candidate, why, size))
+        if (c->arrays[i].role != PARITY_IN && !compare_array(c, i, reference, candidate, why, size))
             return false;
     return true;
 }

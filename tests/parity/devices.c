@@ -100,7 +100,8 @@ int parity_devices(const char *backend)
         !strstr(err.message, "cpu2"))
         failed += wrong("there is a backend \"cpu2\"");
     parity_require(atedm_device_create(backend, &device, &err), &err, "device");
-    if (strcmp(atedm_device_backend(device), backend) != 0 || !atedm_device_name(device)[0] ||
+    if (strcmp(atedm_device_backend(device), backend) != 0 ||
+        !atedm_device_describe(device)->name[0] ||
         atedm_device_is_dry(device) != !strcmp(backend, "dry"))
         failed += wrong("has a wrong name");
     failed += check_table(device);

@@ -22,7 +22,6 @@ const parity_op parity_ops[] = {
     {OP(concat), .exact = true, .n_bench = 1},
     {OP(embed_tokens), .bound = {1.01, 1, 0}, .n_bench = 1},
     {OP(sinusoid), .bound = {1.01, 1, 0}, .n_bench = 1},
-    {OP(to_f32), .exact = true, .n_bench = 1},
     {OP(from_f32), .check = parity_check_from_f32, .n_bench = 1},
     {OP(copy), .exact = true, .n_bench = 1},
     {OP(attention), .bound = {1.01, 8, 1}, .n_bench = 8},

@@ -176,11 +176,7 @@ void parity_extent(const parity_side *side, const parity_case *c, size_t array, 
 
 bool parity_compare(const parity_case *c, const parity_side *reference,
                     const parity_side *candidate, char *why, size_t size);
-// One output array under the case's bound.
-bool parity_compare_array(const parity_case *c, size_t array, const parity_side *reference,
-                          const parity_side *candidate, char *why, size_t size);
 bool parity_close(const parity_case *c, size_t array, size_t i, double reference, double candidate);
-double parity_roundoff(atedm_dtype dtype);
 
 // ---- sabotage: proves that the comparison sees what it has to see
 
