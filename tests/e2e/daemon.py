@@ -122,6 +122,11 @@ class Daemon:
         tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
         return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
+    def paths(self):
+        """All that GET has an answer for, without those that have parameters."""
+        return {path for path, item in self.get("/openapi.json").json()["paths"].items()
+                if "get" in item and "{" not in path}
+
     def connect(self):
         return socket.create_connection((self.host, self.port), PATIENCE)
 
