@@ -11,7 +11,7 @@ from daemon import SMALL, Daemon, wait_until
 
 MOUNT = pathlib.Path("/sys/fs/cgroup")
 # {controller: files of version 1, files of version 2}, of one processor and of so many bytes.
-MEMORY = 150_000_000
+MEMORY = 500_000_000  # a worker with a thread for each of many processors fits
 LIMITS = {"cpu": ({"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"}, {"cpu.max": "100000 100000"}),
           "memory": ({"memory.limit_in_bytes": str(MEMORY)}, {"memory.max": str(MEMORY)})}
 
@@ -52,8 +52,8 @@ class Containers(unittest.TestCase):
 
     @unittest.skipIf(os.environ.get("ATEDM_FAULT_INJECTION") == "1", "the sanitizers of such builds take memory of their own")
     def test_a_request_that_does_not_fit_is_refused(self):
-        large = {**SMALL, "width": 1536, "height": 1536, "steps": 1}
-        with group("memory") as folder, Contained(folder, backend="cpu") as d:
+        large = {**SMALL, "width": 4096, "height": 4096, "steps": 1}
+        with group("memory") as folder, Contained(folder, max_area=1 << 24) as d:
             first, = d.workers()
             self.assertEqual(d.generate(SMALL).status, 200)
             answer = d.generate(large)
