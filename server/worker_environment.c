@@ -6,10 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Looks of a thread that waits for the others, some 0.1 to 0.4 ms: longer than they take to come
-// where each has a processor, so that it need not sleep and be woken, which takes longer than many
-// an operation. libgomp's own is thirty times that, which where a processor has other work to do
-// is kept from that work.
+// How often a thread looks for the others before it sleeps: for some 0.1 to 0.4 ms. Where each has
+// a processor of its own they come sooner, and to be woken takes longer than many an operation. By
+// itself libgomp looks thirty times as often, and meanwhile keeps the processor from other work.
 #define SPIN_COUNT 10000
 
 #define MORE 2 // variables
