@@ -99,7 +99,10 @@ class Start(unittest.TestCase):
 
     def test_ipv6_and_names(self):
         for listen in ("[::1]:0", "localhost:0", ":0"):
-            process = subprocess.Popen([PROGRAM, "--model", MODEL, "--listen", listen],
+            # Not the store of whoever runs this, which their own daemon may have.
+            state = tempfile.TemporaryDirectory(prefix="atedmd-")
+            self.addCleanup(state.cleanup)
+            process = subprocess.Popen([PROGRAM, "--model", MODEL, "--listen", listen, "--job-store", state.name + "/jobs.db"],
                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             line = process.stdout.readline()
             process.stdout.close()
