@@ -27,10 +27,11 @@ _Static_assert(2 * ATEDM_ENGINE_MAX_BATCH <= ATEDM_UNET_MAX_SAMPLES, "batches fi
 static size_t default_limit(const atedm_model *model, size_t sharers)
 {
     atedm_device_figures figures;
-    double left = atedm_memory_left();
-    if (atedm_device_measure(model->device, &figures) &&
-        !isnan(figures.value[ATEDM_FIGURE_MEMORY_FREE]))
+    double left = NAN;
+    if (atedm_device_measure(model->device, &figures))
         left = figures.value[ATEDM_FIGURE_MEMORY_FREE];
+    if (isnan(left))
+        left = atedm_memory_left();
     if (isinf(left))
         return SIZE_MAX;
     double share = MEMORY_SHARE / (double)(sharers ? sharers : 1);

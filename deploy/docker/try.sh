@@ -34,6 +34,8 @@ fail() {
     exit 1
 }
 
+. deploy/docker/requests.sh
+
 # ---- the base: Debian, from where this machine has its packages
 
 codename=bookworm
@@ -87,11 +89,7 @@ took=$(awk -v ticks="$ticks" -v hz="$(getconf CLK_TCK)" '{ printf "%.2f", $1 - t
 echo "ready: $took s after the process' start, $(awk "BEGIN { printf \"%.2f\", $end - $begin }") s after podman's"
 awk "BEGIN { exit !($took < $ready_s) }" || fail "ready only after $took s"
 
-curl -sf "http://127.0.0.1:$port/generate" -H 'Content-Type: application/json' -H 'Accept: image/png' -o "$folder/picture.png" \
-    -d '{"prompt": "a small red star left of a big blue circle on a white background", "guidance_scale": 4, "seed": 1, "steps": 20}' ||
-    fail "no picture"
-head -c 8 "$folder/picture.png" | od -An -c | grep -q 'P   N   G' || fail "what came is no PNG"
-echo "picture: $(stat -c %s "$folder/picture.png") bytes"
+make_picture
 
 inside() { $podman exec "$container" "$@"; }
 inside atedmd-healthcheck || fail "not healthy"
@@ -109,19 +107,12 @@ done
     fail "files of a build are in the image"
 [ -z "$(inside sh -c 'ls -d /src /build /out /tmp/packages 2>/dev/null')" ] || fail "the build's folders are in the image"
 
-job=$(curl -sf "http://127.0.0.1:$port/generate" -H 'Content-Type: application/json' -H 'Prefer: respond-async' \
-    -d '{"prompt": "a red circle", "steps": 20, "guidance_scale": 4}' | sed 's/.*"id":"\([0-9a-f]*\)".*/\1/')
+start_job
 $podman stop --time 60 "$container" >/dev/null
 [ "$($podman inspect --format '{{.State.ExitCode}}' "$container")" = 0 ] || fail "exit status of the drain"
 $podman rm "$container" >/dev/null
 start
-for _ in $(seq 300); do
-    curl -s "http://127.0.0.1:$port/jobs/$job" | grep -q '"state":"done"' && break
-    sleep 0.2
-done
-curl -sf "http://127.0.0.1:$port/jobs/$job/images/0" | head -c 8 | od -An -c | grep -q 'P   N   G' ||
-    fail "the job is not there after a restart"
-echo "job $job: done, also for the container after"
+await_job
 echo "packages beyond the base:"
 inside dpkg-query -W -f '${Package} ${Version} ${Installed-Size}\n' | sort >"$folder/packages"
 chroot "$folder/base" dpkg-query -W -f '${Package} ${Version} ${Installed-Size}\n' | sort >"$folder/packages.base"

@@ -36,6 +36,8 @@ fail() {
     exit 1
 }
 
+. ../docker/requests.sh
+
 # What Kubernetes makes of a stateful set: its first pod, with its claim. On this machine's network.
 kubectl kustomize base >"$folder/base.yaml"
 /usr/bin/python3 - "$folder/base.yaml" >"$pod" <<'END'
@@ -69,10 +71,7 @@ start() {
 inside() { $podman exec atedmd-0-atedmd "$@"; }
 
 start
-curl -sf "http://127.0.0.1:$port/generate" -H 'Content-Type: application/json' -H 'Accept: image/png' -o "$folder/picture.png" \
-    -d '{"prompt": "a small red star left of a big blue circle on a white background", "guidance_scale": 4, "seed": 1, "steps": 20}' ||
-    fail "no picture"
-head -c 8 "$folder/picture.png" | od -An -c | grep -q 'P   N   G' || fail "what came is no PNG"
+make_picture
 [ "$(inside id -u)" = 10001 ] || fail "runs as $(inside id -u)"
 inside grep -q '^CapEff:.0*$' /proc/1/status || fail "has capabilities"
 inside grep -q '^Seccomp:.2$' /proc/1/status || fail "no seccomp filter"
@@ -82,15 +81,8 @@ inside cat /etc/atedm/atedmd.json | cmp - base/atedmd.json || fail "another conf
 threads=$(inside sh -c 'cat /proc/[0-9]*/environ' | tr '\0' '\n' | grep OMP_NUM_THREADS) || fail "no threads"
 echo "threads: $threads"
 
-job=$(curl -sf "http://127.0.0.1:$port/generate" -H 'Content-Type: application/json' -H 'Prefer: respond-async' \
-    -d '{"prompt": "a red circle", "steps": 20, "guidance_scale": 4}' | sed 's/.*"id":"\([0-9a-f]*\)".*/\1/')
+start_job
 $podman kube down "$pod" >/dev/null # keeps volumes
 start
-for _ in $(seq 300); do
-    curl -s "http://127.0.0.1:$port/jobs/$job" | grep -q '"state":"done"' && break
-    sleep 0.2
-done
-curl -sf "http://127.0.0.1:$port/jobs/$job/images/0" | head -c 8 | od -An -c | grep -q 'P   N   G' ||
-    fail "the job is not there after a restart"
-echo "job $job: done, also for the pod after"
+await_job
 echo "passed"

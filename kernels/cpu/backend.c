@@ -31,8 +31,10 @@ static bool matmul_mixes_rows(void)
 // with a quota its threads would use that up in the first part of each period, and stand still.
 static void limit_threads(void)
 {
+    if (getenv("OMP_NUM_THREADS"))
+        return; // workers have it, and whoever knows better
     int processors = atedm_processors();
-    if (!getenv("OMP_NUM_THREADS") && processors < omp_get_max_threads())
+    if (processors < omp_get_max_threads())
         omp_set_num_threads(processors);
 }
 

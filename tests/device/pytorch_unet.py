@@ -19,6 +19,7 @@ PIXELS_A_LATENT = 8
 # Merged in attention, cross-attention and feed-forward of all levels, half of the tokens leave as many FLOPs as at-edm-c:
 # 61.2 % at 1024x1024, with what it takes to find out which.
 TOME_RATIO = 0.5
+TOME_EVERYWHERE = {"max_downsample": 8, "merge_crossattn": True, "merge_mlp": True}
 
 
 def inputs(torch, config, batch, latent, device, dtype):
@@ -33,13 +34,12 @@ def inputs(torch, config, batch, latent, device, dtype):
         "added_cond_kwargs": {"text_embeds": random(batch, pooled), "time_ids": random(batch, 6)}, "return_dict": False}
 
 
-def prepare(torch, unet, mode, ratio):
-    """The model of a mode; the same module, patched or not."""
-    if "tome" in mode:
-        import tomesd
-        tomesd.apply_patch(unet, ratio=ratio, max_downsample=8, merge_crossattn=True, merge_mlp=True)
-    # Compiled for each batch: code for any batch would be slower.
-    return torch.compile(unet, dynamic=False) if "compiled" in mode else unet
+def patch(unet, settings):
+    """Has the module merge tokens, with tomesd's settings; None: not, or no more."""
+    import tomesd
+    tomesd.remove_patch(unet)
+    if settings:
+        tomesd.apply_patch(unet, **settings)
 
 
 def count_flops(torch, unet, args, fields):
@@ -51,7 +51,7 @@ def count_flops(torch, unet, args, fields):
             return {key: there(item) for key, item in value.items()}
         return value.to("meta") if isinstance(value, torch.Tensor) else value
 
-    with FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         unet(*map(there, args), **there(fields))
     return counter.get_total_flops()
 
@@ -86,10 +86,11 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     args = parser.parse_args()
+    has_tome = any("tome" in mode for mode in args.modes)
     try:
         import torch
         import diffusers
-        if any("tome" in mode for mode in args.modes):
+        if has_tome:
             import tomesd
             del tomesd
     except ImportError as missing:
@@ -108,8 +109,10 @@ def main():
     rows = []
     with torch.inference_mode():
         for mode in args.modes:
-            model = prepare(torch, unet, mode, args.tome_ratio)
-            prepare(torch, counted, mode.replace("compiled", ""), args.tome_ratio)
+            for module in (unet, counted) if has_tome else ():
+                patch(module, {"ratio": args.tome_ratio, **TOME_EVERYWHERE} if "tome" in mode else None)
+            # Compiled for each batch: code for any batch would be slower.
+            model = torch.compile(unet, dynamic=False) if "compiled" in mode else unet
             for batch in args.batch:
                 given, fields = inputs(torch, config, batch, args.size // PIXELS_A_LATENT, args.device, dtype)
                 flops = count_flops(torch, counted, given, fields)

@@ -8,18 +8,17 @@ import subprocess
 import tempfile
 import unittest
 
-from daemon import Daemon
+from daemon import Daemon, enter_class
 from key_file import KeyFile, entry, make_key
 
 
 class Page(unittest.TestCase):
-    def setUp(self):
-        daemon = Daemon(wait=False)
-        self.d = daemon.__enter__()
-        self.addCleanup(daemon.__exit__, None, None, None)
-        self.answer = self.d.get("/")
-        self.text = self.answer.body.decode("utf-8")
-        self.script = re.search(r"<script>(.*)</script>", self.text, re.S).group(1)
+    @classmethod
+    def setUpClass(cls):
+        cls.d = enter_class(cls, Daemon(wait=False))
+        cls.answer = cls.d.get("/")
+        cls.text = cls.answer.body.decode("utf-8")
+        cls.script = re.search(r"<script>(.*)</script>", cls.text, re.S).group(1)
 
     def test_headers(self):
         self.assertEqual(self.answer.status, 200)

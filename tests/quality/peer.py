@@ -11,46 +11,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import diffusers
-import tomesd
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from generate import Progress, place
 from prompts import DEFAULT_SETS, prompts
 from world import ROOT
 
+sys.path.insert(0, str(ROOT / "tests" / "device"))
+from pytorch_unet import TOME_EVERYWHERE, count_flops, inputs, patch  # noqa: E402
+
 # name: tomesd's settings
-ALL = {"max_downsample": 8, "merge_crossattn": True, "merge_mlp": True}
 ARMS = {
     "diffusers": None,
-    "tome@c": {"ratio": 0.41, **ALL},
-    "tome@dagger": {"ratio": 0.26, **ALL},
+    "tome@c": {"ratio": 0.41, **TOME_EVERYWHERE},
+    "tome@dagger": {"ratio": 0.26, **TOME_EVERYWHERE},
     "tome-attention@dagger": {"ratio": 0.75, "max_downsample": 8},  # where its authors recommend it: in attention only
 }
 
 
-def patch(unet, settings: dict | None):
-    tomesd.remove_patch(unet)
-    if settings:
-        tomesd.apply_patch(unet, **settings)
-
-
-def count_flops(config: dict, settings: dict | None) -> int:
-    """Of one evaluation of one sample at the model's native size; on a device that computes nothing."""
+def flops_of(config: dict, settings: dict | None) -> int:
+    """Of one evaluation of one sample at the model's native size."""
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel.from_config(config)
-        size, context = config["sample_size"], config["cross_attention_dim"]
-        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-        added = {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}
-        given = (torch.empty(1, config["in_channels"], size, size), torch.tensor(500), torch.empty(1, 77, context))
     patch(unet, settings)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        unet(*given, added_cond_kwargs=added)
-    return counter.get_total_flops()
+    return count_flops(torch, unet, *inputs(torch, config, 1, config["sample_size"], "meta", torch.float32))
 
 
 def options() -> argparse.Namespace:
@@ -70,10 +59,10 @@ def main():
     pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(args.model, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
     config = dict(pipeline.unet.config)
-    baseline = count_flops(config, None)
+    baseline = flops_of(config, None)
     progress = Progress(len(args.arms) * len(args.sets) * args.prompts)
     for arm in args.arms:
-        flops = count_flops(config, ARMS[arm])
+        flops = flops_of(config, ARMS[arm])
         patch(pipeline.unet, ARMS[arm])
         for name in args.sets:
             for prompt in prompts(name, args.prompts):
