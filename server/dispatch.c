@@ -174,9 +174,22 @@ static bool takes(const atedm_seat *s, const atedm_job *job)
     return !first || (!job->strikes && !atedm_job_of(first)->strikes);
 }
 
+// One that may have taken a daemon down is all that any worker has.
+static bool is_barred(const atedm_dispatch *d, const atedm_job *job)
+{
+    for (size_t i = 0; i < d->n_seats; i++) {
+        const atedm_queue_item *first = d->seats[i].active.first;
+        if (first && (job->tries || atedm_job_of(first)->tries))
+            return true;
+    }
+    return false;
+}
+
 // The worker for the job that has least to do; NULL: none has room.
 static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
 {
+    if (is_barred(d, job))
+        return NULL;
     bool measured = true;
     for (size_t i = 0; i < d->n_seats; i++)
         measured &= !isnan(d->seats[i].rate);

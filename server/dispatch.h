@@ -37,6 +37,7 @@ struct atedm_job {
     atedm_request_cost cost;
     atedm_pick pick; // where the daemon chose the plan
     double arrived;  // monotonic clock
+    int tries;       // earlier runs of it that ended with their daemon
     // Whose it is, where it counts against a client: the end of the job, whatever it is, gives that
     // back. clients NULL: counted nowhere.
     atedm_clients *clients; // borrowed

@@ -22,6 +22,7 @@ struct atedm_jobs {
     uv_timer_t retry;
     uv_timer_t expire;
     uv_timer_t tick;
+    bool draining; // runs that do not come to their end are no fault of theirs
     bool closed;
 };
 
@@ -113,6 +114,18 @@ static void count_store_error(const atedm_jobs *jobs, const char *operation)
 {
     atedm_metrics_count(jobs->options.metrics, ATEDM_METRIC_STORE_ERRORS, 1,
                         ATEDM_LABELS(operation));
+}
+
+// ---- runs
+
+static void note_run(atedm_live *live, const atedm_job *job, bool runs)
+{
+    int tries = job->tries + runs;
+    if (tries == live->record.tries)
+        return;
+    live->record.tries = tries;
+    if (live->added)
+        atedm_store_set_tries(live->jobs->store, live->record.id, tries);
 }
 
 // ---- the end
@@ -224,6 +237,7 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
                                job->request.deadline_s));
         return;
     case ATEDM_JOB_CUT_OFF:
+        note_run(live, job, false);
         leave(live, ATEDM_JOB_LEFT);
         return;
     case ATEDM_JOB_FAILED:
@@ -236,8 +250,9 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
 
 static void on_progress(void *user, const atedm_job *job)
 {
-    (void)job;
-    tell(user, ATEDM_JOB_MOVED);
+    atedm_live *live = user;
+    note_run(live, job, job->seat && !live->jobs->draining);
+    tell(live, ATEDM_JOB_MOVED);
 }
 
 static void on_preview(void *user, const atedm_job *job, int step, const atedm_worker_image *image)
@@ -294,7 +309,8 @@ atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const ated
         return status;
     }
     atedm_live_watch(live, watcher);
-    if (!atedm_store_add(jobs->store, &live->record, on_added, live))
+    live->added = !atedm_store_add(jobs->store, &live->record, on_added, live);
+    if (live->added)
         return ATEDM_OK;
     // The dispatch has taken the job: it goes, and the caller must not see it again.
     give_up(live);
@@ -370,6 +386,32 @@ void atedm_live_cancel(atedm_live *live, const char *reason)
 
 // ---- life
 
+// NULL: not any more, and that is its end; the store is told as soon as there is one.
+static atedm_job *revive(atedm_live *live)
+{
+    const atedm_jobs_options *options = &live->jobs->options;
+    const atedm_store_job *record = &live->record;
+    atedm_error error = {""};
+    if (record->tries >= ATEDM_MAX_TRIES) {
+        atedm_error_set(&error, ATEDM_ERR_LIMIT, "%d daemons ended while they ran it",
+                        record->tries);
+        log_failure(live, "a job is not tried again", &error);
+        set_end(live, ATEDM_STORE_FAILED,
+                atedm_problem_json(ATEDM_PROBLEM_INTERNAL, record->id, "%s", error.message));
+        return NULL;
+    }
+    atedm_job *job = options->revive(options->user, record->request, &error);
+    if (job) {
+        job->tries = record->tries;
+        return job;
+    }
+    log_failure(live, "a stored request cannot be done any more", &error);
+    set_end(
+        live, ATEDM_STORE_FAILED,
+        atedm_problem_json(ATEDM_PROBLEM_INVALID, record->id, "not any more: %s", error.message));
+    return NULL;
+}
+
 // A job that another daemon left. Its time counts from when it was accepted.
 static void on_pending(void *user, const atedm_store_job *record)
 {
@@ -377,16 +419,14 @@ static void on_pending(void *user, const atedm_store_job *record)
     atedm_live *live = add_live(jobs, record);
     if (!live)
         return; // it stays pending
-    live->stored = true;
-    atedm_error error = {""};
-    atedm_job *job = jobs->options.revive(jobs->options.user, record->request, &error);
-    if (!job) {
-        log_failure(live, "a stored request cannot be done any more", &error);
-        set_end(live, ATEDM_STORE_FAILED,
-                atedm_problem_json(ATEDM_PROBLEM_INVALID, record->id, "not any more: %s",
-                                   error.message));
-        return; // the store is told as soon as there is one
-    }
+    live->added = live->stored = true;
+    atedm_job *job = revive(live);
+    if (!job)
+        return;
+    if (job->tries)
+        ATEDM_LOG(jobs->options.log, ATEDM_LOG_WARNING,
+                  "a daemon ended while it ran a job, which is tried again, alone",
+                  atedm_log_text("id", record->id), atedm_log_integer("tries", job->tries));
     job->arrived = atedm_clock_monotonic() - (double)(atedm_clock_unix() - record->created);
     connect_job(live, job);
     atedm_dispatch_restore(jobs->options.dispatch, job);
@@ -443,9 +483,12 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
 
 void atedm_jobs_drain(atedm_jobs *jobs)
 {
+    jobs->draining = true;
     atedm_live *next;
     for (atedm_live *live = jobs->first; live; live = next) {
         next = live->next;
+        if (live->job && live->job->seat)
+            note_run(live, live->job, false);
         if (!live->stored || !live->job || live->job->seat)
             continue;
         give_up(live);
@@ -458,8 +501,11 @@ void atedm_jobs_close(atedm_jobs *jobs)
     if (!jobs)
         return;
     jobs->closed = true;
-    for (atedm_live *live = jobs->first; live; live = live->next)
+    for (atedm_live *live = jobs->first; live; live = live->next) {
+        if (live->job)
+            note_run(live, live->job, false);
         give_up(live);
+    }
     atedm_store_close(jobs->store); // calls back for all that it was handed
     jobs->store = NULL;
     atedm_live *next;

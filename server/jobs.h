@@ -2,6 +2,9 @@
 // its sender hears that it is accepted, runs like any request (dispatch.h), and is told to be at
 // its end when the store has its result. What a daemon had when it ended is run by the next one.
 //
+// A run that begins is written down there too, so that a job which ends its daemon each time it is
+// run (its container goes with it, for want of memory say) is not run for ever.
+//
 // A job is live from its submission until the store has its end; whoever is interested watches it
 // for as long.
 #ifndef ATEDM_JOBS_H
@@ -12,6 +15,10 @@
 #include "server/store.h"
 
 #include <uv.h>
+
+// A job that was being run when this many daemons ended, and none of them by a signal that it
+// heeds, is given up.
+#define ATEDM_MAX_TRIES 3
 
 typedef struct atedm_jobs atedm_jobs;
 typedef struct atedm_live atedm_live;
@@ -43,6 +50,7 @@ struct atedm_live {
 
     // The module's own.
     atedm_jobs *jobs;
+    bool added;  // the store was asked to take it
     bool stored; // the store has accepted it
     bool ending; // the store is asked to take the end
     atedm_job_watcher *watchers;

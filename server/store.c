@@ -14,13 +14,22 @@
 // Operations of one transaction at most.
 #define BATCH_MAX 64
 
-typedef enum operation_type { ADD, END, GET, FIND_KEY, LIST, REMOVE, EXPIRE } operation_type;
+typedef enum operation_type {
+    ADD,
+    SET_TRIES,
+    END,
+    GET,
+    FIND_KEY,
+    LIST,
+    REMOVE,
+    EXPIRE
+} operation_type;
 
 // On its way there, or back with its result.
 typedef struct operation {
     operation_type type;
-    atedm_store_job job; // END: id, state, ended, answer, n_images; GET, REMOVE: id; FIND_KEY:
-                         // owner, key; LIST: owner
+    atedm_store_job job; // SET_TRIES: id, tries; END: id, state, ended, answer, n_images; GET,
+                         // REMOVE: id; FIND_KEY: owner, key; LIST: owner
     const atedm_worker_image *images; // END
     int image;                        // GET
     int state;                        // LIST, with the following
@@ -130,6 +139,8 @@ static atedm_status perform(atedm_store *store, operation *o)
     switch (o->type) {
     case ADD:
         return atedm_store_file_add(file, &o->job, &o->result.error);
+    case SET_TRIES:
+        return atedm_store_file_set_tries(file, o->job.id, o->job.tries, &o->result.error);
     case END:
         status = atedm_store_file_end(file, &o->job, o->images, &o->result);
         return status ? status : expire(store, o->job.id, &o->result);
@@ -264,6 +275,14 @@ static operation about(operation_type type, const char *id, atedm_store_done don
     operation o = {.type = type, .done = done, .user = user};
     snprintf(o.job.id, sizeof o.job.id, "%s", id);
     return o;
+}
+
+void atedm_store_set_tries(atedm_store *store, const char *id, int tries)
+{
+    operation o = about(SET_TRIES, id, NULL, NULL);
+    o.job.tries = tries;
+    if (hand_over(store, &o))
+        return; // as where it cannot be written
 }
 
 atedm_status atedm_store_end(atedm_store *store, const char *id, atedm_store_state state,

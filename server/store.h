@@ -36,6 +36,7 @@ typedef struct atedm_store_job {
     atedm_store_state state;
     const char *answer; // JSON; NULL: not at its end
     size_t n_images;
+    int tries; // runs that were begun, and that no daemon has seen the end of
 } atedm_store_job;
 
 void atedm_store_job_finish(atedm_store_job *job); // frees its texts; NULL allowed
@@ -87,6 +88,8 @@ ATEDM_MUST_CHECK atedm_status atedm_store_end(atedm_store *store, const char *id
                                               atedm_store_state state, const char *answer,
                                               const atedm_worker_image *images, size_t n_images,
                                               atedm_store_done done, void *user);
+// A run of a pending job begins, or is over. Where it cannot be written, nobody is told.
+void atedm_store_set_tries(atedm_store *store, const char *id, int tries);
 // One job; n_jobs 0: there is none. `image`: the number of the image that comes with it, or one of
 // the following.
 enum { ATEDM_STORE_NO_IMAGES = -1, ATEDM_STORE_ALL_IMAGES = -2 };

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 // Pages that an expiry gives back to the file system at most.
 #define VACUUM_PAGES "256"
 
@@ -18,20 +18,25 @@ static const char schema[] =
     "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
     " owner TEXT NOT NULL, key TEXT, sent TEXT, request TEXT NOT NULL, created INTEGER NOT NULL,"
     " ended INTEGER NOT NULL DEFAULT 0, state INTEGER NOT NULL DEFAULT 0, answer TEXT,"
-    " images INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0);"
+    " images INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,"
+    " tries INTEGER NOT NULL DEFAULT 0);"
     "CREATE UNIQUE INDEX jobs_key ON jobs(owner, key) WHERE key IS NOT NULL;"
     "CREATE INDEX jobs_pending ON jobs(sequence) WHERE state = 0;"
     "CREATE INDEX jobs_ended ON jobs(ended, sequence) WHERE state <> 0;"
     "CREATE INDEX jobs_owner ON jobs(owner, sequence);"
     "CREATE TABLE images(job INTEGER NOT NULL REFERENCES jobs(sequence) ON DELETE CASCADE,"
     " number INTEGER NOT NULL, png BLOB NOT NULL, PRIMARY KEY(job, number));"
-    "PRAGMA user_version = 1;";
+    "PRAGMA user_version = 2;";
+
+static const char schema_from_1[] =
+    "ALTER TABLE jobs ADD COLUMN tries INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2;";
 
 enum {
     BEGIN,
     COMMIT,
     ROLLBACK,
     ADD,
+    SET_TRIES,
     FIND_KEY,
     END,
     ADD_IMAGE,
@@ -49,16 +54,19 @@ enum {
 
 // ?1: the sequence before which; ?2: the state, below 0 for all; ?3: how many.
 #define LIST_WHERE                                                                                 \
-    "SELECT sequence, id, owner, NULL, NULL, request, created, ended, state, NULL, images"         \
+    "SELECT sequence, id, owner, NULL, NULL, request, created, ended, state, NULL, images, tries"  \
     " FROM jobs WHERE "
 #define LIST_REST " AND (?2 < 0 OR state = ?2) ORDER BY sequence DESC LIMIT ?3"
-#define COLUMNS "sequence, id, owner, key, sent, request, created, ended, state, answer, images"
+#define COLUMNS                                                                                    \
+    "sequence, id, owner, key, sent, request, created, ended, state, answer, images, tries"
 
 static const char *const statements[N_STATEMENTS] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
-    [ADD] = "INSERT INTO jobs(id, owner, key, sent, request, created) VALUES(?, ?, ?, ?, ?, ?)",
+    [ADD] = "INSERT INTO jobs(id, owner, key, sent, request, created, tries)"
+            " VALUES(?, ?, ?, ?, ?, ?, ?)",
+    [SET_TRIES] = "UPDATE jobs SET tries = ?2 WHERE id = ?1 AND state = 0",
     [FIND_KEY] = "SELECT " COLUMNS " FROM jobs WHERE owner = ? AND key = ?",
     [END] = "UPDATE jobs SET state = ?2, ended = ?3, answer = ?4, images = ?5, bytes = ?6"
             " WHERE id = ?1 AND state = 0 RETURNING sequence",
@@ -154,6 +162,7 @@ static atedm_status append_job(sqlite3_stmt *s, atedm_store_result *result)
         .state = (atedm_store_state)sqlite3_column_int(s, 8),
         .answer = copy_column(s, 9, &lost),
         .n_images = (size_t)sqlite3_column_int64(s, 10),
+        .tries = sqlite3_column_int(s, 11),
     };
     const char *id = (const char *)sqlite3_column_text(s, 1);
     snprintf(job->id, sizeof job->id, "%s", id ? id : "");
@@ -210,6 +219,8 @@ static atedm_status prepare_file(atedm_store_file *file, atedm_error *err)
     int version = read_version(file->db);
     if (version == 0)
         status = execute(file, schema, err);
+    else if (version == 1)
+        status = execute(file, schema_from_1, err);
     else if (version != SCHEMA_VERSION)
         status = atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
                                  "a job store of version %d, where this program knows version %d",
@@ -292,7 +303,17 @@ atedm_status atedm_store_file_add(atedm_store_file *file, const atedm_store_job 
     bind_text(s, 4, job->sent);
     bind_text(s, 5, job->request);
     sqlite3_bind_int64(s, 6, job->created);
+    sqlite3_bind_int(s, 7, job->tries);
     return run(file, ADD, err);
+}
+
+atedm_status atedm_store_file_set_tries(atedm_store_file *file, const char *id, int tries,
+                                        atedm_error *err)
+{
+    sqlite3_stmt *s = file->statements[SET_TRIES];
+    bind_text(s, 1, id);
+    sqlite3_bind_int(s, 2, tries);
+    return run(file, SET_TRIES, err);
 }
 
 atedm_status atedm_store_file_find_key(atedm_store_file *file, const char *owner, const char *key,

@@ -20,6 +20,8 @@ void atedm_store_file_rollback(atedm_store_file *file);
 // Operations: jobs and images are appended to the result.
 ATEDM_MUST_CHECK atedm_status atedm_store_file_add(atedm_store_file *file,
                                                    const atedm_store_job *job, atedm_error *err);
+ATEDM_MUST_CHECK atedm_status atedm_store_file_set_tries(atedm_store_file *file, const char *id,
+                                                         int tries, atedm_error *err);
 ATEDM_MUST_CHECK atedm_status atedm_store_file_end(atedm_store_file *file,
                                                    const atedm_store_job *job,
                                                    const atedm_worker_image *images,

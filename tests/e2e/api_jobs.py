@@ -406,6 +406,49 @@ class Restart(unittest.TestCase):
             wait_state(d, path, "failed")
             d.request("DELETE", long)
 
+    def test_a_job_that_ends_its_daemons_is_given_up(self):
+        """Suspects run one at a time, so the second time hits whoever is to blame and nobody else."""
+        with Daemon(job_store=self.store) as d:
+            expected = images_of(d.generate(MEDIUM))[0]
+            poison, other = submit(d, LONG), submit(d, MEDIUM)
+            for path in (poison, other):
+                wait_state(d, path, "running")
+            d.kill()
+        for _ in range(2):
+            with Daemon(job_store=self.store) as d:
+                wait_state(d, poison, "running")
+                newcomer = submit(d, MEDIUM)
+                self.assertEqual([state(d, path) for path in (other, newcomer)], ["queued", "queued"])
+                d.kill()
+        with Daemon(job_store=self.store) as d:
+            wait_state(d, poison, "failed")
+            error = d.get(poison).json()["error"]
+            self.assertEqual((error["type"], error["detail"]),
+                             ("urn:atedm:problem:internal", "3 daemons ended while they ran it"))
+            self.assertIn("a job is not tried again", d.log())
+            for path in (other, newcomer):
+                wait_state(d, path)
+            self.assertEqual(d.get(other + "/images/0").body, expected)
+
+    def test_stopping_a_daemon_is_no_fault_of_what_runs(self):
+        with self.daemon() as d:
+            path = submit(d, LONG)
+            d.kill()
+        for kill in (False, True, False, True):
+            with self.daemon(drain_timeout_s=300 if kill else 0) as d:
+                wait_state(d, path, "running")
+                if not kill:
+                    self.assertEqual(d.stop(), 0)
+                    continue
+                d.process.send_signal(signal.SIGTERM)
+                wait_until(lambda daemon=d: "finishes what it has" in daemon.log(), "drains")
+                time.sleep(0.2)  # the store is written behind the log
+                d.kill()
+        with self.daemon() as d:
+            wait_state(d, path, "running")
+            self.assertIn("tries=1", d.log())
+            d.request("DELETE", path)
+
     def test_one_daemon_at_a_time(self):
         with self.daemon() as d:
             second = subprocess.run(d.command, capture_output=True, text=True, timeout=PATIENCE)

@@ -96,8 +96,9 @@ def run(kills, seed):
         for number in range(kills):
             # A request that loses two workers is given up, by design: so before a second worker goes,
             # all that the first one had has to be done.
+            # Nor may one lose three daemons.
             worker = rng.random() < 0.5 and number % 5 == 0
-            if worker:
+            if worker or number % 2 == 0:
                 wait_until(lambda: client.all_done(d), "all done")
             child = kill_later(d, rng, worker)
             alive = True

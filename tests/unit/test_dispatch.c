@@ -271,6 +271,32 @@ Test(dispatch, a_wish_goes_with_the_job)
     cr_expect_eq(b.ends, 1);
 }
 
+// Whoever may have taken a daemon down is alone on all workers; nobody overtakes it.
+Test(dispatch, suspects_of_a_daemon_s_end_run_alone)
+{
+    bench b;
+    open_bench_of(&b, 2);
+    for (int tries = 0; tries <= 2; tries++) {
+        atedm_job *job = make_job(&b);
+        job->tries = tries;
+        atedm_dispatch_restore(b.dispatch, job);
+    }
+    for (size_t i = 0; i < 2; i++)
+        say_of(i, (atedm_worker_message){.type = ATEDM_WORKER_READY});
+    for (size_t i = 0; i < 4; i++) {
+        cr_expect_eq(workers[0].job, i + 1);
+        cr_expect_eq(workers[1].job, 0);
+        cr_expect_eq(atedm_dispatch_get_state(b.dispatch).active, 1);
+        if (i == 0)
+            cr_assert_eq(atedm_dispatch_submit(b.dispatch, make_job(&b)), ATEDM_OK);
+        say((atedm_worker_message){.type = ATEDM_WORKER_ERROR, .job = the_worker.job});
+    }
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, make_job(&b)), ATEDM_OK);
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, make_job(&b)), ATEDM_OK);
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).active, 2, "the others need not be alone");
+    close_bench(&b);
+}
+
 // Nobody is told to come back in a second because a worker that is not there has nothing to do.
 Test(dispatch, a_worker_that_is_lost_has_no_room)
 {

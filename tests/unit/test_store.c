@@ -166,6 +166,57 @@ Test(store, tells_what_is_pending_in_order)
     cr_assert_str_eq(pending, "b c ");
 }
 
+// Of each pending job, in order.
+static void keep_tries(void *user, const atedm_store_job *job)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%s:%d", job->id, job->tries);
+    append(user, text);
+}
+
+Test(store, remembers_runs_whose_end_it_did_not_see)
+{
+    const atedm_store_job begun = {.id = "a", .owner = "", .request = "{}", .tries = 1};
+    cr_assert_eq(atedm_store_add(store, &begun, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    add("b", "", NULL, NULL);
+    add("c", "", NULL, NULL);
+    atedm_store_set_tries(store, "b", 2);
+    atedm_store_set_tries(store, "c", 3);
+    atedm_store_set_tries(store, "c", 2);
+    atedm_store_set_tries(store, "nobody", 2);
+    close_store();
+    char pending[IDS_MAX] = "";
+    atedm_error err = {""};
+    cr_assert_eq(atedm_store_open(&(atedm_store_options){path, 1000, 1000000}, &loop, keep_tries,
+                                  pending, &store, &err),
+                 ATEDM_OK);
+    cr_expect_str_eq(pending, "a:1 b:2 c:2 ");
+}
+
+// A store of the first version, which knew of no tries.
+Test(store, takes_over_what_an_older_daemon_left)
+{
+    add("a", "me", "key", "body");
+    close_store();
+    sqlite3 *db;
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, "ALTER TABLE jobs DROP COLUMN tries; PRAGMA user_version = 1",
+                              NULL, NULL, NULL),
+                 SQLITE_OK);
+    sqlite3_close(db);
+    for (int i = 0; i < 2; i++) {
+        char pending[IDS_MAX] = "";
+        cr_assert_eq(open_store(1000, 1000000, pending), ATEDM_OK);
+        cr_expect_str_eq(pending, "a ");
+        close_store();
+    }
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_OK);
+    end("a", ATEDM_STORE_DONE, 10);
+    get("a", ATEDM_STORE_ALL_IMAGES);
+    cr_expect_eq(n_images, 2);
+}
+
 Test(store, ends_a_job_once)
 {
     add("a", "", NULL, NULL);
