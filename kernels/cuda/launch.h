@@ -322,7 +322,7 @@ cudaError_t atedm_cuda_launch_source_attention(atedm_dtype act, const int32_t *k
                                                int32_t *source, const atedm_source_map *map,
                                                const atedm_cuda_prune_spans *spans,
                                                cudaStream_t stream);
-// Bytes of scratch that the next one wants.
+// Bytes of scratch that those on tensor cores want.
 int64_t atedm_cuda_source64_scratch(const atedm_cuda_prune_spans *spans);
 cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t *kept,
                                                  int32_t *source, const atedm_source_map *map,
@@ -332,11 +332,28 @@ cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t 
 cudaError_t atedm_cuda_launch_source_weights(const int32_t *source, const float *before,
                                              float *weights, const atedm_cuda_prune_spans *spans,
                                              cudaStream_t stream);
-// norms: F32 scratch by slot of the kept lists: entry kept_first + slot - first_slot.
+// Rows of c channels. norms: F32 scratch by slot of the kept lists, which the first one writes for
+// the others: 1 over a row's length in entry kept_first + slot - first_slot.
+typedef struct atedm_cuda_cosine {
+    const void *x; // act
+    int64_t c;
+    float *norms;
+    int64_t first_slot;
+} atedm_cuda_cosine;
+cudaError_t atedm_cuda_launch_source_norms(atedm_dtype act, const int32_t *kept,
+                                           const atedm_cuda_cosine *cosine,
+                                           const atedm_cuda_prune_spans *spans,
+                                           cudaStream_t stream);
 cudaError_t atedm_cuda_launch_source_cosine(atedm_dtype act, const int32_t *kept, int32_t *source,
-                                            const void *x, int64_t c, float *norms,
-                                            int64_t first_slot, const atedm_cuda_prune_spans *spans,
+                                            const atedm_cuda_cosine *cosine,
+                                            const atedm_cuda_prune_spans *spans,
                                             cudaStream_t stream);
+// For rows that atedm_cuda_is_cosine64 takes.
+bool atedm_cuda_is_cosine64(atedm_dtype act, const void *x, int64_t c);
+cudaError_t atedm_cuda_launch_source_cosine64(atedm_dtype act, const int32_t *kept, int32_t *source,
+                                              const atedm_cuda_cosine *cosine, void *scratch,
+                                              const atedm_cuda_prune_spans *spans,
+                                              cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -256,23 +256,43 @@ void atedm_cuda_source_attention(atedm_stream *s, const atedm_source_args *args,
                          "source_attention");
 }
 
+// Sets first_slot, and returns how many norms there are from there on.
+static int64_t count_norms(const atedm_cuda_prune_spans *some, atedm_cuda_cosine *cosine)
+{
+    int64_t end = 0;
+    cosine->first_slot = INT64_MAX;
+    for (int32_t i = 0; i < some->n; i++) {
+        const atedm_prune_span *span = &some->span[i];
+        if (span->kept_first < cosine->first_slot)
+            cosine->first_slot = span->kept_first;
+        if (span->kept_first + span->keep > end)
+            end = span->kept_first + span->keep;
+    }
+    return end - cosine->first_slot;
+}
+
 void atedm_cuda_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x,
                               int64_t c)
 {
+    bool fast = atedm_cuda_is_cosine64(s->act, x, c);
     atedm_cuda_prune_spans some = {0};
     for (int64_t first = 0; next_sources(s, args, &first, &some);) {
-        int64_t first_slot = some.span[0].kept_first, end = first_slot;
-        for (int32_t i = 0; i < some.n; i++) {
-            const atedm_prune_span *span = &some.span[i];
-            first_slot = span->kept_first < first_slot ? span->kept_first : first_slot;
-            end = span->kept_first + span->keep > end ? span->kept_first + span->keep : end;
-        }
-        float *norms = scratch_get(atedm_cuda_stream_of(s), end - first_slot, sizeof *norms);
-        if (!norms)
+        atedm_cuda_cosine cosine = {.x = x, .c = c};
+        int64_t n = count_norms(&some, &cosine);
+        int64_t found = fast ? atedm_cuda_source64_scratch(&some) : 0;
+        cosine.norms =
+            scratch_get(atedm_cuda_stream_of(s), n * (int64_t)sizeof *cosine.norms + found, 1);
+        if (!cosine.norms)
             return;
+        atedm_cuda_check(
+            s, atedm_cuda_launch_source_norms(s->act, args->kept, &cosine, &some, queue(s)),
+            "source_cosine");
         atedm_cuda_check(s,
-                         atedm_cuda_launch_source_cosine(s->act, args->kept, args->source, x, c,
-                                                         norms, first_slot, &some, queue(s)),
+                         fast ? atedm_cuda_launch_source_cosine64(s->act, args->kept, args->source,
+                                                                  &cosine, cosine.norms + n, &some,
+                                                                  queue(s))
+                              : atedm_cuda_launch_source_cosine(s->act, args->kept, args->source,
+                                                                &cosine, &some, queue(s)),
                          "source_cosine");
     }
 }

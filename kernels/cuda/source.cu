@@ -1,7 +1,7 @@
 // Where pruned tokens will take their value from: own slots of kept tokens, the nearest in the
 // grid, the most similar by attention or cosine. The attention map is not stored: a block sums it
 // over the heads for a tile of pruned and kept tokens and looks for the largest. source64.cu has
-// the fast path.
+// the fast paths.
 #include "kernels/cuda/plain_tile.cuh"
 #include "kernels/cuda/pruned.cuh"
 
@@ -124,34 +124,38 @@ cudaError_t attention(const int32_t *kept, int32_t *source, const atedm_source_m
 // Warp: a kept token; 1 over the length of its row, 0 where that has none.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    norms_kernel(const int32_t *kept, const T *x, int64_t c, float *norms, int64_t first_slot,
+    norms_kernel(const int32_t *kept, const __grid_constant__ atedm_cuda_cosine cosine,
                  const __grid_constant__ atedm_cuda_prune_spans spans)
 {
     const atedm_prune_span &span = spans.span[blockIdx.y];
     int64_t slot = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
     if (slot >= span.keep)
         return;
-    x += (span.first + kept[span.kept_first + slot]) * c;
+    const T *x =
+        static_cast<const T *>(cosine.x) + (span.first + kept[span.kept_first + slot]) * cosine.c;
     float sum = 0;
-    for (int64_t i = threadIdx.x % 32; i < c; i += 32)
+    for (int64_t i = threadIdx.x % 32; i < cosine.c; i += 32)
         sum += gpu_load(x[i]) * gpu_load(x[i]);
     sum = gpu_warp_sum(sum);
     if (threadIdx.x % 32 == 0)
-        norms[span.kept_first + slot - first_slot] = sum == 0.0f ? 0.0f : 1.0f / sqrtf(sum);
+        cosine.norms[span.kept_first + slot - cosine.first_slot] =
+            sum == 0.0f ? 0.0f : 1.0f / sqrtf(sum);
 }
 
 // Block: 16 pruned tokens of a span. Their own lengths do not change what is most similar.
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
-    cosine_kernel(const int32_t *kept, int32_t *source, const T *x, int64_t c, const float *norms,
-                  int64_t first_slot, const __grid_constant__ atedm_cuda_prune_spans spans)
+    cosine_kernel(const int32_t *kept, int32_t *source,
+                  const __grid_constant__ atedm_cuda_cosine cosine,
+                  const __grid_constant__ atedm_cuda_prune_spans spans)
 {
     const atedm_prune_span &span = spans.span[blockIdx.y];
     int64_t first = (int64_t)blockIdx.x * PLAIN_ROWS;
     if (first >= span.n - span.keep)
         return;
     kept += span.kept_first;
-    norms += span.kept_first - first_slot;
+    const float *norms = cosine.norms + (span.kept_first - cosine.first_slot);
+    const plain_matrix<T> rows = {static_cast<const T *>(cosine.x), cosine.c};
     plain_tiles &tiles = *gpu_shared<plain_tiles>();
     best_slot best = {-INFINITY, -1};
     name_pruned(tiles, kept, span, first);
@@ -159,7 +163,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
         float s[4];
         __syncthreads();
         name_kept(tiles, kept, span, slot0);
-        plain_scores(tiles, plain_matrix<T>{x, c}, plain_matrix<T>{x, c}, c, s);
+        plain_scores(tiles, rows, rows, cosine.c, s);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int64_t slot = slot0 + threadIdx.x % 8 + 8 * j;
@@ -171,18 +175,21 @@ __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
 }
 
 template <class T>
-cudaError_t cosine(const int32_t *kept, int32_t *source, const void *x, int64_t c, float *norms,
-                   int64_t first_slot, const atedm_cuda_prune_spans *spans, int64_t most,
-                   cudaStream_t stream)
+cudaError_t norms(const int32_t *kept, const atedm_cuda_cosine *cosine,
+                  const atedm_cuda_prune_spans *spans, cudaStream_t stream)
 {
-    cudaError_t error = GPU_LAUNCH(
-        (norms_kernel<T>), dim3(gpu_blocks(most_kept(spans), THREADS / 32), (unsigned)spans->n),
-        dim3(THREADS), 0, stream, kept, static_cast<const T *>(x), c, norms, first_slot, *spans);
-    if (error)
-        return error;
+    return GPU_LAUNCH((norms_kernel<T>),
+                      dim3(gpu_blocks(most_kept(spans), THREADS / 32), (unsigned)spans->n),
+                      dim3(THREADS), 0, stream, kept, *cosine, *spans);
+}
+
+template <class T>
+cudaError_t cosine(const int32_t *kept, int32_t *source, const atedm_cuda_cosine *cosine,
+                   const atedm_cuda_prune_spans *spans, int64_t most, cudaStream_t stream)
+{
     return GPU_LAUNCH((cosine_kernel<T>), dim3(gpu_blocks(most, PLAIN_ROWS), (unsigned)spans->n),
-                      dim3(PLAIN_THREADS), sizeof(plain_tiles), stream, kept, source,
-                      static_cast<const T *>(x), c, (const float *)norms, first_slot, *spans);
+                      dim3(PLAIN_THREADS), sizeof(plain_tiles), stream, kept, source, *cosine,
+                      *spans);
 }
 
 // Bit j: whether token first + 32 j + lane is the slot's. Loads are all on their way at once, which
@@ -261,15 +268,22 @@ cudaError_t atedm_cuda_launch_source_attention(atedm_dtype act, const int32_t *k
     return GPU_FOR_ACT(act, attention, kept, source, map, spans, most, stream);
 }
 
+cudaError_t atedm_cuda_launch_source_norms(atedm_dtype act, const int32_t *kept,
+                                           const atedm_cuda_cosine *cosine,
+                                           const atedm_cuda_prune_spans *spans, cudaStream_t stream)
+{
+    return GPU_FOR_ACT(act, norms, kept, cosine, spans, stream);
+}
+
 cudaError_t atedm_cuda_launch_source_cosine(atedm_dtype act, const int32_t *kept, int32_t *source,
-                                            const void *x, int64_t c, float *norms,
-                                            int64_t first_slot, const atedm_cuda_prune_spans *spans,
+                                            const atedm_cuda_cosine *similarity,
+                                            const atedm_cuda_prune_spans *spans,
                                             cudaStream_t stream)
 {
     int64_t most = most_pruned(spans);
     if (!most)
         return cudaSuccess;
-    return GPU_FOR_ACT(act, cosine, kept, source, x, c, norms, first_slot, spans, most, stream);
+    return GPU_FOR_ACT(act, cosine, kept, source, similarity, spans, most, stream);
 }
 
 cudaError_t atedm_cuda_launch_source_weights(const int32_t *source, const float *before,

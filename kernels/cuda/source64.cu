@@ -1,7 +1,7 @@
-// The most similar kept token by attention, with heads of 64, on tensor cores: see source.cu. A
-// block has 64 pruned and 64 kept tokens of a span and walks over the heads, with the next heads'
-// tiles on their way. What it finds goes to scratch; a second kernel takes the best of a pruned
-// token's.
+// The most similar kept token on tensor cores, by attention with heads of 64, or by cosine over
+// channels by the 64: see source.cu. A block has 64 pruned and 64 kept tokens of a span and walks
+// over the heads, or channels, with the next ones' tiles on their way. What it finds goes to
+// scratch; a second kernel takes the best of a pruned token's.
 #include "kernels/cuda/pruned.cuh"
 #include "kernels/cuda/tile64.cuh"
 
@@ -48,17 +48,40 @@ GPU_FN void name_rows(tiles<T> &t, const int32_t *kept, const atedm_prune_span &
         t.kept[i] = slot < span.keep ? span.first + kept[slot] : -1;
 }
 
-// Starts to load a head's tiles; behind the last head there is nothing to load.
-template <class T> GPU_FN void load_head(tiles<T> &t, const atedm_source_map &map, int64_t head)
+// Rows that are compared in n parts of 64 columns each.
+template <class T> struct compared {
+    const T *q, *k;
+    int64_t q_stride, k_stride, n;
+};
+
+// Starts to load a part's tiles; behind the last part there is nothing to load.
+template <class T> GPU_FN void load_part(tiles<T> &t, const compared<T> &rows, int64_t part)
 {
-    if (head < map.heads) {
-        int64_t stage = head % STAGES, column = head * TILE;
-        tile_load(t.q[stage], static_cast<const T *>(map.q) + column, map.q_stride,
-                  named_rows{t.pruned});
-        tile_load(t.k[stage], static_cast<const T *>(map.k) + column, map.k_stride,
-                  named_rows{t.kept});
+    if (part < rows.n) {
+        int64_t stage = part % STAGES, column = part * TILE;
+        tile_load(t.q[stage], rows.q + column, rows.q_stride, named_rows{t.pruned});
+        tile_load(t.k[stage], rows.k + column, rows.k_stride, named_rows{t.kept});
     }
     gpu_copy_commit();
+}
+
+// Calls add(products, part) for each part in turn. Products are laid out as tile_scores does.
+template <class T, class ADD> GPU_FN void walk_parts(tiles<T> &t, const compared<T> &rows, ADD add)
+{
+#pragma unroll
+    for (int part = 0; part < STAGES - 1; part++)
+        load_part(t, rows, part);
+    for (int64_t part = 0; part < rows.n; part++) {
+        gpu_copy_wait<STAGES - 2>();
+        __syncthreads(); // this part's tiles are there, and nobody reads the last one's any more
+        load_part(t, rows, part + STAGES - 1);
+        float s[8][4];
+        uint32_t queries[4][4];
+        tile_rows(queries, t.q[part % STAGES]);
+        tile_scores(s, queries, t.k[part % STAGES]);
+        add(s, part);
+    }
+    gpu_copy_wait<0>();
 }
 
 // A head's log-sum-exp of the thread's two rows, to base 2.
@@ -72,38 +95,60 @@ GPU_FN void load_lse(float (&lse2)[2], const atedm_source_map &map, int64_t head
                          : map.lse[head * map.lse_stride + row[half]] * TILE_LOG2E;
 }
 
-// Sums attention over the heads, laid out as tile_scores does.
-template <class T>
-GPU_FN void sum_heads(float (&p)[8][4], tiles<T> &t, const atedm_source_map &map,
-                      const int64_t (&row)[2])
-{
-    float lse2[2], next_lse2[2];
-    load_lse(lse2, map, 0, row);
+// Attention, over the heads.
+struct by_attention {
+    atedm_source_map map;
+
+    template <class T> GPU_FN void sum(float (&p)[8][4], tiles<T> &t, const int64_t (&row)[2]) const
+    {
+        float lse2[2];
+        load_lse(lse2, map, 0, row);
+        const compared<T> rows = {static_cast<const T *>(map.q), static_cast<const T *>(map.k),
+                                  map.q_stride, map.k_stride, map.heads};
+        walk_parts(t, rows, [&](const float(&s)[8][4], int64_t head) {
 #pragma unroll
-    for (int head = 0; head < STAGES - 1; head++)
-        load_head(t, map, head);
-    for (int64_t head = 0; head < map.heads; head++) {
-        load_lse(next_lse2, map, head + 1, row);
-        gpu_copy_wait<STAGES - 2>();
-        __syncthreads(); // this head's tiles are there, and nobody reads the last one's any more
-        load_head(t, map, head + STAGES - 1);
-        float s[8][4];
-        uint32_t queries[4][4];
-        tile_rows(queries, t.q[head % STAGES]);
-        tile_scores(s, queries, t.k[head % STAGES]);
+            for (int n = 0; n < 8; n++)
 #pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                p[n][i] += gpu_exp2(fmaf(s[n][i], TILE_SCALE2, -lse2[i / 2]));
-        lse2[0] = next_lse2[0];
-        lse2[1] = next_lse2[1];
+                for (int i = 0; i < 4; i++)
+                    p[n][i] += gpu_exp2(fmaf(s[n][i], TILE_SCALE2, -lse2[i / 2]));
+            load_lse(lse2, map, head + 1, row);
+        });
     }
-    gpu_copy_wait<0>();
-}
+
+    GPU_FN float factor(int64_t) const
+    {
+        return 1.0f;
+    }
+};
+
+// Rows of c channels with each other. The pruned token's length does not change what is most
+// similar.
+struct by_cosine {
+    atedm_cuda_cosine of;
+
+    template <class T> GPU_FN void sum(float (&p)[8][4], tiles<T> &t, const int64_t (&)[2]) const
+    {
+        const T *x = static_cast<const T *>(of.x);
+        walk_parts(t, compared<T>{x, x, of.c, of.c, of.c / TILE},
+                   [&](const float(&s)[8][4], int64_t) {
+#pragma unroll
+                       for (int n = 0; n < 8; n++)
+#pragma unroll
+                           for (int i = 0; i < 4; i++)
+                               p[n][i] += s[n][i];
+                   });
+    }
+
+    GPU_FN float factor(int64_t entry) const
+    {
+        return of.norms[entry - of.first_slot];
+    }
+};
 
 // Looks through a tile of similarities, the thread's two rows of it.
-GPU_FN void offer(best_slot (&best)[2], const float (&p)[8][4], int64_t slot0, int64_t keep)
+template <class BY>
+GPU_FN void offer(best_slot (&best)[2], const float (&p)[8][4], int64_t slot0,
+                  const atedm_prune_span &span, const BY &by)
 {
     int lane = threadIdx.x & 31;
 #pragma unroll
@@ -111,15 +156,14 @@ GPU_FN void offer(best_slot (&best)[2], const float (&p)[8][4], int64_t slot0, i
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int64_t slot = slot0 + n * 8 + lane % 4 * 2 + i % 2;
-            if (slot < keep)
-                best_offer(best[i / 2], p[n][i], (int32_t)slot);
+            if (slot < span.keep)
+                best_offer(best[i / 2], p[n][i] * by.factor(span.kept_first + slot), (int32_t)slot);
         }
 }
 
-template <class T>
+template <class T, class BY>
 __global__ void __launch_bounds__(TILE_THREADS, 4)
-    source64_kernel(const int32_t *kept, found_place place,
-                    const __grid_constant__ atedm_source_map map,
+    source64_kernel(const int32_t *kept, found_place place, const __grid_constant__ BY by,
                     const __grid_constant__ atedm_cuda_prune_spans spans)
 {
     const atedm_prune_span &span = spans.span[blockIdx.z];
@@ -132,9 +176,9 @@ __global__ void __launch_bounds__(TILE_THREADS, 4)
     int mine = (threadIdx.x >> 5) * 16 + (threadIdx.x & 31) / 4;
     const int64_t row[2] = {t.pruned[mine], t.pruned[mine + 8]};
     float p[8][4] = {};
-    sum_heads(p, t, map, row);
+    by.template sum<T>(p, t, row);
     best_slot best[2] = {{-INFINITY, -1}, {-INFINITY, -1}};
-    offer(best, p, slot0, span.keep);
+    offer(best, p, slot0, span, by);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         best_merge(best[half], 4);
@@ -167,19 +211,30 @@ int64_t most_tiles(const atedm_cuda_prune_spans *spans)
     return (most_kept(spans) + TILE - 1) / TILE;
 }
 
-template <class T>
-cudaError_t source64(const int32_t *kept, int32_t *source, const atedm_source_map *map,
-                     const found_place &place, const atedm_cuda_prune_spans *spans,
-                     cudaStream_t stream)
+template <class T, class BY>
+cudaError_t source64(const int32_t *kept, int32_t *source, const BY &by, const found_place &place,
+                     const atedm_cuda_prune_spans *spans, cudaStream_t stream)
 {
     unsigned n = (unsigned)spans->n;
-    cudaError_t error = GPU_LAUNCH(
-        (source64_kernel<T>), dim3(gpu_blocks(place.n_pruned, TILE), (unsigned)place.n_tiles, n),
-        dim3(TILE_THREADS), sizeof(tiles<T>), stream, kept, place, *map, *spans);
+    cudaError_t error =
+        GPU_LAUNCH((source64_kernel<T, BY>),
+                   dim3(gpu_blocks(place.n_pruned, TILE), (unsigned)place.n_tiles, n),
+                   dim3(TILE_THREADS), sizeof(tiles<T>), stream, kept, place, by, *spans);
     if (error)
         return error;
     return GPU_LAUNCH(best_kernel, dim3(gpu_blocks(place.n_pruned, TILE_THREADS), n),
                       dim3(TILE_THREADS), 0, stream, kept, place, source, *spans);
+}
+
+template <class BY>
+cudaError_t launch(atedm_dtype act, const int32_t *kept, int32_t *source, const BY &by,
+                   void *scratch, const atedm_cuda_prune_spans *spans, cudaStream_t stream)
+{
+    found_place place = {static_cast<best_slot *>(scratch), most_tiles(spans), most_pruned(spans)};
+    if (!place.n_pruned)
+        return cudaSuccess;
+    return act == ATEDM_BF16 ? source64<gpu_bf16>(kept, source, by, place, spans, stream)
+                             : source64<gpu_f16>(kept, source, by, place, spans, stream);
 }
 
 } // namespace
@@ -194,9 +249,18 @@ cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t 
                                                  void *scratch, const atedm_cuda_prune_spans *spans,
                                                  cudaStream_t stream)
 {
-    found_place place = {static_cast<best_slot *>(scratch), most_tiles(spans), most_pruned(spans)};
-    if (!place.n_pruned)
-        return cudaSuccess;
-    return act == ATEDM_BF16 ? source64<gpu_bf16>(kept, source, map, place, spans, stream)
-                             : source64<gpu_f16>(kept, source, map, place, spans, stream);
+    return launch(act, kept, source, by_attention{*map}, scratch, spans, stream);
+}
+
+bool atedm_cuda_is_cosine64(atedm_dtype act, const void *x, int64_t c)
+{
+    return act != ATEDM_F32 && c % TILE == 0 && tile_rows_align(&x, &c, 1);
+}
+
+cudaError_t atedm_cuda_launch_source_cosine64(atedm_dtype act, const int32_t *kept, int32_t *source,
+                                              const atedm_cuda_cosine *cosine, void *scratch,
+                                              const atedm_cuda_prune_spans *spans,
+                                              cudaStream_t stream)
+{
+    return launch(act, kept, source, by_cosine{*cosine}, scratch, spans, stream);
 }
