@@ -3,6 +3,7 @@
 #include "cli/dump.h"
 #include "cli/generate_options.h"
 #include "cli/generate_report.h"
+#include "cli/picture_files.h"
 #include "cli/progress.h"
 #include "core/base/clock.h"
 #include "core/base/memory.h"
@@ -10,11 +11,9 @@
 #include "core/png_settings.h"
 #include "core/safetensors.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define PNG_MAX (512u * 1024 * 1024) // bytes of one file
 
@@ -52,34 +51,6 @@ static void job_finish(job *j)
     atedm_request_finish(&j->request);
 }
 
-// "FILE.png", or "FILE-0.png", "FILE-1.png", ... where there are several.
-static char *file_name(const char *output, int image, int images)
-{
-    char *name = NULL;
-    if (images == 1)
-        return strdup(output);
-    const char *slash = strrchr(output, '/'), *dot = strrchr(output, '.');
-    if (!dot || (slash && dot < slash))
-        dot = output + strlen(output);
-    if (asprintf(&name, "%.*s-%d%s", (int)(dot - output), output, image, dot) < 0)
-        return NULL;
-    return name;
-}
-
-// A generation may take long: that its file cannot be written is told before.
-static atedm_status check_folder(const char *output, atedm_error *err)
-{
-    const char *slash = strrchr(output, '/');
-    char *folder = slash ? strndup(output, (size_t)(slash - output) + 1) : strdup(".");
-    if (!folder)
-        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory");
-    atedm_status status = ATEDM_OK;
-    if (access(folder, W_OK))
-        status = atedm_error_set(err, ATEDM_ERR_IO, "%s: %s", output, strerror(errno));
-    free(folder);
-    return status;
-}
-
 static atedm_status allocate_images(job *j, atedm_error *err)
 {
     int n = j->request.num_images;
@@ -88,7 +59,7 @@ static atedm_status allocate_images(job *j, atedm_error *err)
     j->files = calloc((size_t)n, sizeof *j->files);
     for (int i = 0; j->images && j->files && i < n; i++) {
         j->images[i] = malloc(bytes);
-        j->files[i] = file_name(j->options->values[ATEDM_GENERATE_OUTPUT], i, n);
+        j->files[i] = atedm_picture_name(j->options->values[ATEDM_GENERATE_OUTPUT], i, n);
         if (!j->images[i] || !j->files[i])
             return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for %d images", n);
     }
@@ -127,7 +98,7 @@ static atedm_status load(job *j, atedm_error *err)
     const char *backend = values[ATEDM_GENERATE_BACKEND],
                *dtype_name = values[ATEDM_GENERATE_DTYPE];
     atedm_dtype dtype;
-    atedm_status status = check_folder(values[ATEDM_GENERATE_OUTPUT], err);
+    atedm_status status = atedm_picture_check_folder(values[ATEDM_GENERATE_OUTPUT], err);
     if (!status)
         status = allocate_images(j, err);
     if (!status && values[ATEDM_GENERATE_LATENTS])
@@ -162,17 +133,6 @@ static atedm_status run(job *j, atedm_error *err)
     return status;
 }
 
-static atedm_status write_file(const char *path, const atedm_buffer *content, atedm_error *err)
-{
-    FILE *file = fopen(path, "wb");
-    if (!file)
-        return atedm_error_set(err, ATEDM_ERR_IO, "%s: %s", path, strerror(errno));
-    bool written = fwrite(content->data, 1, content->size, file) == content->size;
-    if (fclose(file) || !written)
-        return atedm_error_set(err, ATEDM_ERR_IO, "%s: %s", path, strerror(errno));
-    return ATEDM_OK;
-}
-
 static atedm_status write_images(job *j, atedm_error *err)
 {
     const atedm_plan *plan = atedm_generation_plan(j->generation);
@@ -184,7 +144,7 @@ static atedm_status write_images(job *j, atedm_error *err)
             atedm_png_encode_image(j->images[i], &j->request, plan, i, &j->model->config,
                                    j->model->dtype, atedm_device_backend(j->device), &png, err);
         if (!status)
-            status = write_file(j->files[i], &png, err);
+            status = atedm_picture_write(j->files[i], png.data, png.size, err);
         atedm_buffer_finish(&png);
         if (status)
             return status;

@@ -29,28 +29,6 @@ struct atedm_load_clients {
     size_t n_idle;
 };
 
-bool atedm_load_url_make(const char *text, size_t size, char *ret_url)
-{
-    CURLU *url = curl_url();
-    char *scheme = NULL, *query = NULL, *fragment = NULL;
-    bool good = url && !curl_url_set(url, CURLUPART_URL, text, 0) &&
-                !curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) &&
-                (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0) &&
-                curl_url_get(url, CURLUPART_QUERY, &query, 0) == CURLUE_NO_QUERY &&
-                curl_url_get(url, CURLUPART_FRAGMENT, &fragment, 0) == CURLUE_NO_FRAGMENT;
-    curl_free(scheme);
-    curl_free(query);
-    curl_free(fragment);
-    curl_url_cleanup(url);
-    size_t length = strlen(text);
-    while (length && text[length - 1] == '/')
-        length--;
-    if (!good || length + sizeof "/generate" > size)
-        return false;
-    snprintf(ret_url, size, "%.*s/generate", (int)length, text);
-    return true;
-}
-
 static size_t on_data(char *data, size_t size, size_t count, void *user)
 {
     client *c = user;
@@ -59,46 +37,13 @@ static size_t on_data(char *data, size_t size, size_t count, void *user)
     return size * count; // read to the end in any case: the connection serves on
 }
 
-static bool add_header(atedm_load_clients *clients, const char *text)
-{
-    struct curl_slist *longer = curl_slist_append(clients->headers, text);
-    if (longer)
-        clients->headers = longer;
-    return longer != NULL;
-}
-
-// What all requests have in common.
-static bool make_headers(atedm_load_clients *clients)
-{
-    bool good = add_header(clients, "Content-Type: application/json") &&
-                add_header(clients, "Expect:"); // none: bodies are small
-    if (good && clients->plan->api_key) {
-        size_t size = strlen(clients->plan->api_key) + sizeof "Authorization: Bearer ";
-        char *text = malloc(size);
-        if (!text)
-            return false;
-        snprintf(text, size, "Authorization: Bearer %s", clients->plan->api_key);
-        good = add_header(clients, text);
-        free(text);
-    }
-    return good;
-}
-
 static CURL *make_easy(const atedm_load_clients *clients, client *c)
 {
     CURL *easy = curl_easy_init();
     if (!easy)
         return NULL;
     CURLcode code = curl_easy_setopt(easy, CURLOPT_URL, clients->plan->url);
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    code =
-        code ? code : curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, clients->plan->unix_socket);
-    if (clients->plan->ca_file)
-        code = code ? code : curl_easy_setopt(easy, CURLOPT_CAINFO, clients->plan->ca_file);
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_PROXY, ""); // whatever the environment says
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    code = code ? code : atedm_endpoint_apply(&clients->plan->endpoint, easy);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_HTTPHEADER, clients->headers);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_POST, 1L);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
@@ -145,7 +90,8 @@ atedm_status atedm_load_clients_create(const atedm_load_plan *plan,
         clients->all = calloc(n, sizeof *clients->all);
         clients->idle = calloc(n, sizeof(client *));
     }
-    if (!clients || !clients->multi || !clients->all || !clients->idle || !make_headers(clients) ||
+    if (!clients || !clients->multi || !clients->all || !clients->idle ||
+        !atedm_endpoint_add_headers(&plan->endpoint, &clients->headers) ||
         curl_multi_setopt(clients->multi, CURLMOPT_MAXCONNECTS, (long)n)) {
         if (clients)
             atedm_load_clients_destroy(clients);

@@ -8,10 +8,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-// The address of /generate of the daemon at `text`, into the `size` bytes of ret_url. False where
-// that is no http or https URL with a host and without a query, or too long.
-bool atedm_load_url_make(const char *text, size_t size, char *ret_url);
-
 typedef struct atedm_load_clients atedm_load_clients;
 
 // plan->max_open clients; `plan` is borrowed.

@@ -2,7 +2,6 @@
 #include "cli/load_options.h"
 
 #include "cli/cli.h"
-#include "cli/load_client.h"
 #include "cli/load_lists.h"
 
 #include <getopt.h>
@@ -10,9 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define DEFAULT_URL "http://127.0.0.1:8080"
 #define DEFAULT_PROMPT "a red circle on a white background"
 #define DEFAULT_OPEN 512
 #define DEFAULT_DURATION_S 60
@@ -26,13 +23,8 @@ static const char help[] =
     "\n"
     "  --rate R             open loop: R requests/s arrive at random (a Poisson process), however\n"
     "                       slow the answers are; latency counts from when a request was due\n"
-    "  --concurrency N      closed loop: N clients, each sends when its last request was answered\n"
-    "  --url URL            of the daemon; default " DEFAULT_URL "\n"
-    "  --unix-socket PATH   the daemon's Unix socket; the URL's host is then only a name\n"
-    "  --ca-file FILE       for https: certificates to trust, PEM, in place of the system's\n"
-    "  --api-key KEY        sent as Authorization: Bearer KEY; default: ATEDM_API_KEY of the\n"
-    "                       environment, which other users of the machine cannot see\n"
-    "\n"
+    "  --concurrency N      closed loop: N clients, each sends when its last request was "
+    "answered\n" ATEDM_ENDPOINT_HELP "\n"
     "  --duration S         seconds in which requests become due; default 60\n"
     "  --requests N         so many requests, in place of --duration\n"
     "  --warmup S           seconds before that whose requests are sent but not counted; default "
@@ -65,11 +57,7 @@ static const char help[] =
     "  --help, --version\n";
 
 enum {
-    OPTION_URL,
-    OPTION_UNIX_SOCKET,
-    OPTION_CA_FILE,
-    OPTION_API_KEY,
-    OPTION_RATE,
+    OPTION_RATE = ATEDM_ENDPOINT_N_OPTIONS,
     OPTION_CONCURRENCY,
     OPTION_DURATION,
     OPTION_REQUESTS,
@@ -94,10 +82,7 @@ enum {
 };
 
 static const struct option options_table[N_OPTIONS + 1] = {
-    {"url", required_argument, NULL, OPTION_URL},
-    {"unix-socket", required_argument, NULL, OPTION_UNIX_SOCKET},
-    {"ca-file", required_argument, NULL, OPTION_CA_FILE},
-    {"api-key", required_argument, NULL, OPTION_API_KEY},
+    ATEDM_ENDPOINT_OPTIONS,
     {"rate", required_argument, NULL, OPTION_RATE},
     {"concurrency", required_argument, NULL, OPTION_CONCURRENCY},
     {"duration", required_argument, NULL, OPTION_DURATION},
@@ -124,10 +109,6 @@ static const struct option options_table[N_OPTIONS + 1] = {
 
 // What a value may be, for the message where it is not.
 static const char *const allowed[N_OPTIONS] = {
-    [OPTION_URL] = "http:// or https:// with a host, without query",
-    [OPTION_UNIX_SOCKET] = "1..107 bytes",
-    [OPTION_CA_FILE] = "a file that can be read",
-    [OPTION_API_KEY] = "1..1024 visible ASCII characters",
     [OPTION_RATE] = "over 0, up to 100000 requests/s",
     [OPTION_CONCURRENCY] = "1..4096 clients",
     [OPTION_DURATION] = "over 0, up to 1000000 s",
@@ -147,7 +128,7 @@ static const char *const allowed[N_OPTIONS] = {
 typedef struct given {
     atedm_load_options *o;
     atedm_load_lists lists;
-    const char *url, *api_key, *mix;
+    const char *mix;
     bool is[N_OPTIONS];
 } given;
 
@@ -202,19 +183,11 @@ static int take(given *g, int option, const char *value)
     bool good = true;
     g->is[option] = true;
     switch (option) {
-    case OPTION_URL:
-        g->url = value;
-        break;
-    case OPTION_UNIX_SOCKET:
-        g->o->plan.unix_socket = value;
-        good = *value && strlen(value) <= ATEDM_LOAD_MAX_SOCKET;
-        break;
-    case OPTION_CA_FILE:
-        g->o->plan.ca_file = value;
-        good = access(value, R_OK) == 0;
-        break;
-    case OPTION_API_KEY:
-        g->api_key = value;
+    case ATEDM_ENDPOINT_URL:
+    case ATEDM_ENDPOINT_UNIX_SOCKET:
+    case ATEDM_ENDPOINT_CA_FILE:
+    case ATEDM_ENDPOINT_API_KEY:
+        atedm_endpoint_take(&g->o->plan.endpoint, (atedm_endpoint_option)option, value);
         break;
     case OPTION_MIX:
         g->mix = value;
@@ -276,15 +249,6 @@ static int check_together(const given *g)
     return 0;
 }
 
-static bool is_key(const char *text)
-{
-    size_t length = strlen(text);
-    for (size_t i = 0; i < length; i++)
-        if (text[i] <= ' ' || text[i] > '~') // a line break would make another header
-            return false;
-    return length > 0 && length <= ATEDM_LOAD_MAX_KEY;
-}
-
 // Defaults, and what the values come to together. Returns the exit status, 0 for none.
 static int complete(given *g)
 {
@@ -295,17 +259,9 @@ static int complete(given *g)
         return result;
     if (g->is[OPTION_REQUESTS])
         o->plan.duration_s = INFINITY;
-    if (!atedm_load_url_make(g->url, sizeof o->url, o->url))
-        return atedm_cli_usage("bench serve", "--url: \"%s\" is not %s", g->url,
-                               allowed[OPTION_URL]);
-    const char *variable = getenv("ATEDM_API_KEY");
-    if (!g->api_key && variable && *variable)
-        g->api_key = variable;
-    if (g->api_key && !is_key(g->api_key))
-        return atedm_cli_usage("bench serve", "%s is not %s",
-                               g->api_key == variable ? "ATEDM_API_KEY" : "--api-key: the key",
-                               allowed[OPTION_API_KEY]);
-    o->plan.api_key = g->api_key;
+    result = atedm_endpoint_check(&o->plan.endpoint, "bench serve");
+    if (result || !atedm_endpoint_address(&o->plan.endpoint, "/generate", sizeof o->url, o->url))
+        return result;
     if (!g->lists.n_prompts && !atedm_load_lists_add_prompt(&g->lists, DEFAULT_PROMPT))
         return ATEDM_EXIT_FAILED;
     atedm_status status = g->mix ? atedm_load_mix_read(g->mix, &o->mix, &err)
@@ -360,7 +316,7 @@ bool atedm_load_options_parse(int argc, char **argv, atedm_load_options *ret_opt
                  .grace_s = DEFAULT_GRACE_S},
     };
     g->o = ret_options;
-    g->url = DEFAULT_URL;
+    atedm_endpoint_init(&ret_options->plan.endpoint);
     g->lists.guidance_scale = NAN;
     *ret_exit = parse(g, argc, argv, &run);
     atedm_load_lists_finish(&g->lists);

@@ -7,16 +7,13 @@
 
 #include <stdbool.h>
 
-#define ATEDM_LOAD_MAX_URL 2048    // bytes, terminator included
-#define ATEDM_LOAD_MAX_KEY 1024    // bytes of an API key
-#define ATEDM_LOAD_MAX_SOCKET 107  // bytes of a Unix socket's path, as the system has it
 #define ATEDM_LOAD_MAX_RATE 1e5    // requests/s
 #define ATEDM_LOAD_MAX_SECONDS 1e6 // of anything
 
 typedef struct atedm_load_options {
     atedm_load_plan plan; // its pointers are into this structure
     atedm_load_mix mix;
-    char url[ATEDM_LOAD_MAX_URL];
+    char url[ATEDM_ENDPOINT_MAX_URL];
     const char *output; // JSON file; NULL: none
     const char *plot;   // SVG file; NULL: none
     bool json, fail_on_errors;

@@ -8,6 +8,7 @@
 #ifndef ATEDM_CLI_LOAD_RUN_H
 #define ATEDM_CLI_LOAD_RUN_H
 
+#include "cli/endpoint.h"
 #include "cli/load_answer.h"
 #include "cli/load_mix.h"
 #include "core/base/status.h"
@@ -22,10 +23,8 @@
 #define ATEDM_LOAD_PAUSE_S 0.1          // a closed loop's rest after a request that got no answer
 
 typedef struct atedm_load_plan {
-    const char *url;         // of the endpoint that gets the requests
-    const char *api_key;     // NULL: none
-    const char *unix_socket; // where the URL's host is to be found; NULL: by its name
-    const char *ca_file;     // whom to trust for https; NULL: the system's authorities
+    atedm_endpoint endpoint;
+    const char *url; // that gets the requests
     const atedm_load_mix *mix;
     uint64_t seed;
     double rate;       // requests/s: open loop; 0: closed loop

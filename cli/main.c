@@ -1,6 +1,7 @@
 // `atedm`, the command line: picks the subcommand.
 #include "cli/cli.h"
 #include "cli/inspect.h"
+#include "cli/request.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +12,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"generate", atedm_cli_generate, "make a picture from a prompt, in this process"},
+    {"request", atedm_cli_request, "the same from a running daemon"},
     {"inspect", atedm_cli_inspect, "what a model is made of, and what a request costs"},
     {"mkmodel", atedm_cli_mkmodel, "write a model with seeded random weights"},
     {"key", atedm_cli_key, "make an API key for the daemon"},

@@ -11,7 +11,7 @@ import unittest
 
 ROOT = pathlib.Path(os.environ["ATEDM_SOURCE_DIR"])
 PAGES = ROOT / "deploy/man"
-COMMANDS = ("generate", "inspect", "mkmodel", "key", "bench step", "bench serve")
+COMMANDS = ("generate", "request", "inspect", "mkmodel", "key", "bench step", "bench serve")
 
 
 def help_of(program, *command):

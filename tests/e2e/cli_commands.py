@@ -6,7 +6,7 @@ import unittest
 
 from cli_common import MODEL, ROOT, CommandTest, read_png
 
-COMMANDS = (("generate",), ("inspect",), ("mkmodel",), ("bench",), ("bench", "step"), ("bench", "serve"))
+COMMANDS = (("generate",), ("request",), ("inspect",), ("mkmodel",), ("bench",), ("bench", "step"), ("bench", "serve"))
 
 
 class Everywhere(CommandTest):

@@ -33,7 +33,7 @@ LIBRARIES = {
     r"uv\.h|uv/.*": ("server", "tests/e2e"),
     r"sqlite3\.h": ("server/store_sql", "tests/unit/test_store"),
     r"gnutls/.*": ("server/http_server", "server/tls", "tests/unit/test_tls"),
-    r"curl/.*": ("cli/load_client",),
+    r"curl/.*": ("cli/endpoint", "cli/fetch", "cli/load_client"),
     r"jansson\.h": ("cli", "config", "core", "server", "tests"),
     r"png\.h": ("core/png", "tests"),
     r"utf8proc\.h": ("core/tokenizer", "core/tokenizer_text"),

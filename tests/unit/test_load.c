@@ -1,7 +1,7 @@
 // What `atedm bench serve` sends and what it keeps of answers: arrivals, mixes, lists of options,
 // the sieve.
+#include "cli/endpoint.h"
 #include "cli/load_answer.h"
-#include "cli/load_client.h"
 #include "cli/load_draw.h"
 #include "cli/load_lists.h"
 #include "cli/load_mix.h"
@@ -275,12 +275,17 @@ Test(lists, have_limits, .init = cr_redirect_stderr)
 
 // ---- addresses
 
+static bool address(const char *base, size_t size, char *ret_url)
+{
+    return atedm_endpoint_address(&(atedm_endpoint){.url = base}, "/generate", size, ret_url);
+}
+
 Test(url, becomes_that_of_generate)
 {
     char url[64] = "";
-    cr_assert(atedm_load_url_make("http://127.0.0.1:8080", sizeof url, url));
+    cr_assert(address("http://127.0.0.1:8080", sizeof url, url));
     cr_assert_str_eq(url, "http://127.0.0.1:8080/generate");
-    cr_assert(atedm_load_url_make("https://[::1]/v1//", sizeof url, url));
+    cr_assert(address("https://[::1]/v1//", sizeof url, url));
     cr_assert_str_eq(url, "https://[::1]/v1/generate");
     static const char *const wrong[] = {
         "",           "127.0.0.1:8080",
@@ -289,7 +294,7 @@ Test(url, becomes_that_of_generate)
         "http://a b", "http://a:99999",
         "file:///a",  "http://a-name-that-is-too-long-for-the-place-where-it-has-to-go"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        cr_assert(!atedm_load_url_make(wrong[i], sizeof url, url), "%s", wrong[i]);
+        cr_assert(!address(wrong[i], sizeof url, url), "%s", wrong[i]);
 }
 
 // ---- answers

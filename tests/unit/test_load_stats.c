@@ -215,7 +215,7 @@ Test(options, have_defaults)
     cr_assert_str_eq(o.plan.url, "http://127.0.0.1:8080/generate");
     cr_assert(o.plan.rate == 2.5 && o.plan.duration_s == 60 && o.plan.requests == INT64_MAX);
     cr_assert(o.plan.warm_up_s == 0 && o.plan.seed == 1 && o.plan.max_open == 512);
-    cr_assert(o.plan.timeout_s == 600 && o.plan.grace_s == 30 && !o.plan.api_key);
+    cr_assert(o.plan.timeout_s == 600 && o.plan.grace_s == 30 && !o.plan.endpoint.api_key);
     cr_assert(o.mix.n == 1 && !o.json && !o.output && !o.plot && !o.fail_on_errors);
     atedm_load_options_finish(&o);
 }
@@ -237,14 +237,14 @@ Test(options, are_taken)
     cr_assert(o.json && o.fail_on_errors);
     cr_assert_str_eq(o.output, "a");
     cr_assert_str_eq(o.plot, "b");
-    cr_assert_str_eq(o.plan.api_key, "from-outside");
+    cr_assert_str_eq(o.plan.endpoint.api_key, "from-outside");
     atedm_load_options_finish(&o);
     cr_assert(parse(ARGV("--rate", "1", "--api-key", "given"), &o, &result));
-    cr_assert_str_eq(o.plan.api_key, "given", "over the environment");
+    cr_assert_str_eq(o.plan.endpoint.api_key, "given", "over the environment");
     atedm_load_options_finish(&o);
     setenv("ATEDM_API_KEY", "", 1);
     cr_assert(parse(ARGV("--rate", "1"), &o, &result));
-    cr_assert_null(o.plan.api_key, "empty is absent");
+    cr_assert_null(o.plan.endpoint.api_key, "empty is absent");
     atedm_load_options_finish(&o);
 }
 
@@ -274,7 +274,7 @@ Test(options, at_their_bounds)
         cr_assert(parse(argv, &o, &result), "case %zu", i);
         atedm_load_options_finish(&o);
     }
-    char key[ATEDM_LOAD_MAX_KEY + 1], path[ATEDM_LOAD_MAX_SOCKET + 2];
+    char key[ATEDM_ENDPOINT_MAX_KEY + 1], path[ATEDM_ENDPOINT_MAX_SOCKET + 2];
     memset(key, 'k', sizeof key - 1);
     memset(path, 'p', sizeof path - 1);
     key[sizeof key - 1] = path[sizeof path - 1] = '\0';
@@ -283,7 +283,7 @@ Test(options, at_their_bounds)
     atedm_load_options_finish(&o);
     cr_redirect_stderr();
     cr_assert(!parse(ARGV("--rate", "1", "--unix-socket", path), &o, &result));
-    path[ATEDM_LOAD_MAX_SOCKET] = '\0';
+    path[ATEDM_ENDPOINT_MAX_SOCKET] = '\0';
     cr_assert(parse(ARGV("--rate", "1", "--unix-socket", path), &o, &result));
     atedm_load_options_finish(&o);
 }
@@ -332,14 +332,14 @@ Test(options, are_refused, .init = cr_redirect_stderr)
         cr_assert(!parse(argv, &o, &result), "case %zu", i);
         cr_assert_eq(result, ATEDM_EXIT_USAGE, "case %zu", i);
     }
-    char key[ATEDM_LOAD_MAX_KEY + 2];
+    char key[ATEDM_ENDPOINT_MAX_KEY + 2];
     memset(key, 'k', sizeof key - 1);
     key[sizeof key - 1] = '\0';
     int result = -1;
     cr_assert(!parse(ARGV("--rate", "1", "--api-key", key), &o, &result));
     setenv("ATEDM_API_KEY", "a b", 1);
     cr_assert(!parse(ARGV("--rate", "1"), &o, &result), "the environment's too");
-    char url[ATEDM_LOAD_MAX_URL + 16];
+    char url[ATEDM_ENDPOINT_MAX_URL + 16];
     memset(url, 'u', sizeof url - 1);
     memcpy(url, "http://a/", 9);
     url[sizeof url - 1] = '\0';
