@@ -4,7 +4,6 @@
 #include "cli/cli.h"
 #include "core/unet.h"
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,8 +57,6 @@ enum {
     OPTION_DTYPE,
     OPTION_JSON,
     OPTION_OPS,
-    OPTION_HELP,
-    OPTION_VERSION,
 };
 
 static const struct option options_table[] = {
@@ -79,8 +76,7 @@ static const struct option options_table[] = {
     {"dtype", required_argument, NULL, OPTION_DTYPE},
     {"json", no_argument, NULL, OPTION_JSON},
     {"ops", no_argument, NULL, OPTION_OPS},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+    ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
 };
 
@@ -223,6 +219,9 @@ static int complete(atedm_bench_options *o)
     return 0;
 }
 
+static const atedm_cli_command command = {
+    .name = "bench step", .help = help, .options = options_table, .letters = "h"};
+
 bool atedm_bench_options_parse(int argc, char **argv, atedm_bench_options *ret_options,
                                int *ret_exit)
 {
@@ -235,31 +234,17 @@ bool atedm_bench_options_parse(int argc, char **argv, atedm_bench_options *ret_o
                              .text = true,
                              .unet = true,
                              .vae = true};
-    int option, index = 0;
-    *ret_exit = 0;
-    while ((option = getopt_long(argc, argv, "h", options_table, &index)) != -1) {
-        if (option == OPTION_HELP || option == 'h') {
-            fputs(help, stdout);
-            return false;
-        }
-        if (option == OPTION_VERSION) {
-            atedm_cli_print_version();
-            return false;
-        }
-        if (option == '?') {
-            *ret_exit = atedm_cli_bad_option("bench step");
-            return false;
-        }
+    int option;
+    while ((option = atedm_cli_next_option(&command, argc, argv, ret_exit)) >= 0) {
         if (!take(&o, option, optarg)) {
             *ret_exit = atedm_cli_usage("bench step", "--%s: \"%s\" is wrong, or one too many",
-                                        options_table[index].name, optarg);
+                                        options_table[option].name, optarg);
             return false;
         }
     }
-    if (optind < argc)
-        *ret_exit = atedm_cli_usage("bench step", "\"%s\" is not an option", argv[optind]);
-    else
-        *ret_exit = complete(&o);
+    if (option == ATEDM_CLI_STOP)
+        return false;
+    *ret_exit = complete(&o);
     if (*ret_exit)
         return false;
     *ret_options = o;

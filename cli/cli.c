@@ -15,6 +15,12 @@ int atedm_cli_failed(const char *command, const atedm_error *err)
     return ATEDM_EXIT_FAILED;
 }
 
+static int point_to_help(const char *command)
+{
+    fprintf(stderr, "Try 'atedm %s --help'.\n", command);
+    return ATEDM_EXIT_USAGE;
+}
+
 int atedm_cli_usage(const char *command, const char *format, ...)
 {
     va_list args;
@@ -23,18 +29,29 @@ int atedm_cli_usage(const char *command, const char *format, ...)
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
     va_end(args);
-    return atedm_cli_bad_option(command);
-}
-
-int atedm_cli_bad_option(const char *command)
-{
-    fprintf(stderr, "Try 'atedm %s --help'.\n", command);
-    return ATEDM_EXIT_USAGE;
+    return point_to_help(command);
 }
 
 void atedm_cli_print_version(void)
 {
     puts("atedm " ATEDM_VERSION);
+}
+
+int atedm_cli_next_option(const atedm_cli_command *command, int argc, char **argv, int *ret_exit)
+{
+    int option = getopt_long(argc, argv, command->letters, command->options, NULL);
+    *ret_exit = 0;
+    if (option == 'h')
+        fputs(command->help, stdout);
+    else if (option == ATEDM_CLI_VERSION_OPTION)
+        atedm_cli_print_version();
+    else if (option == '?') // getopt_long said what is wrong
+        *ret_exit = point_to_help(command->name);
+    else if (option == -1 && optind < argc && !command->operands)
+        *ret_exit = atedm_cli_usage(command->name, "\"%s\" is not an option", argv[optind]);
+    else
+        return option == -1 ? ATEDM_CLI_NO_MORE : option;
+    return ATEDM_CLI_STOP;
 }
 
 bool atedm_cli_parse_int(const char *text, int64_t min, int64_t max, int64_t *ret_value)

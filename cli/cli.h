@@ -13,6 +13,7 @@
 #include "core/request.h"
 #include "kernels/kernels.h"
 
+#include <getopt.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,9 +29,25 @@ int atedm_cli_key(int argc, char **argv);
 // Writes "atedm COMMAND: message" and, for usage, where the help is; returns the exit status.
 int atedm_cli_failed(const char *command, const atedm_error *err);
 int atedm_cli_usage(const char *command, const char *format, ...) ATEDM_PRINTF(2, 3);
-// After getopt_long said what is wrong with an option.
-int atedm_cli_bad_option(const char *command);
 void atedm_cli_print_version(void);
+
+// What getopt_long has to know of a command.
+typedef struct atedm_cli_command {
+    const char *name, *help;
+    const struct option *options; // its own, from 0 on, then ATEDM_CLI_COMMON_OPTIONS
+    const char *letters;          // "h", and what else it has
+    bool operands;                // it takes some
+} atedm_cli_command;
+#define ATEDM_CLI_VERSION_OPTION 256
+#define ATEDM_CLI_COMMON_OPTIONS                                                                   \
+    {"help", no_argument, NULL, 'h'},                                                              \
+    {                                                                                              \
+        "version", no_argument, NULL, ATEDM_CLI_VERSION_OPTION                                     \
+    }
+// The command's next option, its value in optarg; ATEDM_CLI_NO_MORE where all are taken;
+// ATEDM_CLI_STOP where *ret_exit is the exit status: help or version was shown, or a mistake told.
+enum { ATEDM_CLI_NO_MORE = -1, ATEDM_CLI_STOP = -2 };
+int atedm_cli_next_option(const atedm_cli_command *command, int argc, char **argv, int *ret_exit);
 
 // Each reads the whole of `text`, or returns false and leaves *ret_value alone.
 bool atedm_cli_parse_int(const char *text, int64_t min, int64_t max, int64_t *ret_value);

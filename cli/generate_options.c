@@ -3,7 +3,6 @@
 
 #include "cli/cli.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +38,7 @@ static const char help[] =
     "  --json                    report as JSON on standard output\n"
     "  --help, --version\n";
 
-enum { OPTION_JSON = ATEDM_GENERATE_N_VALUES, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_JSON = ATEDM_GENERATE_N_VALUES };
 
 static const struct option options_table[] = {
     {"model", required_argument, NULL, ATEDM_GENERATE_MODEL},
@@ -60,40 +59,26 @@ static const struct option options_table[] = {
     {"dump", required_argument, NULL, ATEDM_GENERATE_DUMP},
     {"latents", required_argument, NULL, ATEDM_GENERATE_LATENTS},
     {"json", no_argument, NULL, OPTION_JSON},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+    ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
 };
+
+static const atedm_cli_command command = {
+    .name = "generate", .help = help, .options = options_table, .letters = "ho:"};
 
 bool atedm_generate_options_parse(int argc, char **argv, atedm_generate_options *ret_options,
                                   int *ret_exit)
 {
     atedm_generate_options options = {0};
     int option;
-    while ((option = getopt_long(argc, argv, "o:h", options_table, NULL)) != -1) {
-        if (option == OPTION_HELP || option == 'h') {
-            fputs(help, stdout);
-            *ret_exit = 0;
-            return false;
-        }
-        if (option == OPTION_VERSION) {
-            atedm_cli_print_version();
-            *ret_exit = 0;
-            return false;
-        }
-        if (option == '?') {
-            *ret_exit = atedm_cli_bad_option("generate");
-            return false;
-        }
+    while ((option = atedm_cli_next_option(&command, argc, argv, ret_exit)) >= 0) {
         if (option == OPTION_JSON)
             options.json = true;
         else
             options.values[option == 'o' ? ATEDM_GENERATE_OUTPUT : option] = optarg;
     }
-    if (optind < argc) {
-        *ret_exit = atedm_cli_usage("generate", "\"%s\" is not an option", argv[optind]);
+    if (option == ATEDM_CLI_STOP)
         return false;
-    }
     for (int i = ATEDM_GENERATE_MODEL; i <= ATEDM_GENERATE_PROMPT; i++) {
         if (!options.values[i]) {
             *ret_exit = atedm_cli_usage("generate", "--%s is missing", options_table[i].name);

@@ -7,7 +7,6 @@
 #include "core/pipeline.h"
 #include "core/sampler.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +40,6 @@ enum {
     OPTION_STEPS,
     OPTION_PRUNING,
     OPTION_JSON,
-    OPTION_HELP,
-    OPTION_VERSION,
 };
 
 static const struct option options_table[] = {
@@ -51,16 +48,18 @@ static const struct option options_table[] = {
     {"steps", required_argument, NULL, OPTION_STEPS},
     {"pruning", required_argument, NULL, OPTION_PRUNING},
     {"json", no_argument, NULL, OPTION_JSON},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+    ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
 };
+
+static const atedm_cli_command command = {
+    .name = "inspect", .help = help, .options = options_table, .letters = "h", .operands = true};
 
 // False: *ret_exit is the exit status.
 static bool parse_options(int argc, char **argv, inspect_options *options, int *ret_exit)
 {
     int option;
-    while ((option = getopt_long(argc, argv, "h", options_table, NULL)) != -1) {
+    while ((option = atedm_cli_next_option(&command, argc, argv, ret_exit)) >= 0) {
         switch (option) {
         case OPTION_ARCH:
             options->arch = optarg;
@@ -74,23 +73,12 @@ static bool parse_options(int argc, char **argv, inspect_options *options, int *
         case OPTION_PRUNING:
             options->pruning = optarg;
             break;
-        case OPTION_JSON:
-            options->json = true;
-            break;
-        case OPTION_HELP:
-        case 'h':
-            fputs(help, stdout);
-            *ret_exit = 0;
-            return false;
-        case OPTION_VERSION:
-            atedm_cli_print_version();
-            *ret_exit = 0;
-            return false;
         default:
-            *ret_exit = atedm_cli_bad_option("inspect");
-            return false;
+            options->json = true;
         }
     }
+    if (option == ATEDM_CLI_STOP)
+        return false;
     if (optind < argc)
         options->dir = argv[optind++];
     if (optind < argc)

@@ -2,7 +2,6 @@
 #include "cli/cli.h"
 #include "config/api_key.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,13 +15,12 @@ static const char help[] =
     "  --json                    report as JSON\n"
     "  --help, --version\n";
 
-enum { OPTION_NAME, OPTION_JSON, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_NAME, OPTION_JSON };
 
 static const struct option options_table[] = {
     {"name", required_argument, NULL, OPTION_NAME},
     {"json", no_argument, NULL, OPTION_JSON},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+    ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
 };
 
@@ -31,37 +29,25 @@ typedef struct key_options {
     bool json;
 } key_options;
 
+static const atedm_cli_command command = {
+    .name = "key", .help = help, .options = options_table, .letters = "h"};
+
 // Returns true where there is a key to make; otherwise *ret_exit has the exit status.
 static bool parse(int argc, char **argv, key_options *ret_options, int *ret_exit)
 {
     key_options o = {.name = NULL};
     int option;
-    *ret_exit = 0;
-    while ((option = getopt_long(argc, argv, "h", options_table, NULL)) != -1) {
-        switch (option) {
-        case OPTION_NAME:
+    while ((option = atedm_cli_next_option(&command, argc, argv, ret_exit)) >= 0) {
+        if (option == OPTION_NAME)
             o.name = optarg;
-            break;
-        case OPTION_JSON:
+        else
             o.json = true;
-            break;
-        case OPTION_HELP:
-        case 'h':
-            fputs(help, stdout);
-            return false;
-        case OPTION_VERSION:
-            atedm_cli_print_version();
-            return false;
-        default:
-            *ret_exit = atedm_cli_bad_option("key");
-            return false;
-        }
     }
+    if (option == ATEDM_CLI_STOP)
+        return false;
     if (o.name && !atedm_client_name_is_valid(o.name))
         *ret_exit = atedm_cli_usage("key", "--name: is not 1..%d of A-Z a-z 0-9 . _ -",
                                     ATEDM_CLIENT_NAME_MAX);
-    else if (optind != argc)
-        *ret_exit = atedm_cli_usage("key", "\"%s\" is one word too many", argv[optind]);
     if (*ret_exit)
         return false;
     *ret_options = o;

@@ -4,7 +4,6 @@
 #include "cli/cli.h"
 #include "cli/load_lists.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,12 +75,10 @@ enum {
     OPTION_OUTPUT,
     OPTION_PLOT,
     OPTION_FAIL_ON_ERRORS,
-    OPTION_HELP,
-    OPTION_VERSION,
     N_OPTIONS,
 };
 
-static const struct option options_table[N_OPTIONS + 1] = {
+static const struct option options_table[] = {
     ATEDM_ENDPOINT_OPTIONS,
     {"rate", required_argument, NULL, OPTION_RATE},
     {"concurrency", required_argument, NULL, OPTION_CONCURRENCY},
@@ -102,8 +99,7 @@ static const struct option options_table[N_OPTIONS + 1] = {
     {"output", required_argument, NULL, OPTION_OUTPUT},
     {"plot", required_argument, NULL, OPTION_PLOT},
     {"fail-on-errors", no_argument, NULL, OPTION_FAIL_ON_ERRORS},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+    ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
 };
 
@@ -271,26 +267,19 @@ static int complete(given *g)
     return 0;
 }
 
+static const atedm_cli_command command = {
+    .name = "bench serve", .help = help, .options = options_table, .letters = "ho:"};
+
 static int parse(given *g, int argc, char **argv, bool *ret_run)
 {
     int option, result;
-    while ((option = getopt_long(argc, argv, "ho:", options_table, NULL)) != -1) {
-        if (option == OPTION_HELP || option == 'h') {
-            fputs(help, stdout);
-            return 0;
-        }
-        if (option == OPTION_VERSION) {
-            atedm_cli_print_version();
-            return 0;
-        }
-        if (option == '?')
-            return atedm_cli_bad_option("bench serve");
+    while ((option = atedm_cli_next_option(&command, argc, argv, &result)) >= 0) {
         result = take(g, option == 'o' ? OPTION_OUTPUT : option, optarg);
         if (result)
             return result;
     }
-    if (optind < argc)
-        return atedm_cli_usage("bench serve", "\"%s\" is not an option", argv[optind]);
+    if (option == ATEDM_CLI_STOP)
+        return result;
     result = complete(g);
     *ret_run = !result;
     return result;

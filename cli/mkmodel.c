@@ -4,7 +4,6 @@
 #include "cli/cli.h"
 #include "core/base/clock.h"
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -21,15 +20,14 @@ static const char help[] =
     "  --json                    report as JSON\n"
     "  --help, --version\n";
 
-enum { OPTION_ARCH, OPTION_SEED, OPTION_DTYPE, OPTION_JSON, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_ARCH, OPTION_SEED, OPTION_DTYPE, OPTION_JSON };
 
 static const struct option options_table[] = {
     {"arch", required_argument, NULL, OPTION_ARCH},
     {"seed", required_argument, NULL, OPTION_SEED},
     {"dtype", required_argument, NULL, OPTION_DTYPE},
     {"json", no_argument, NULL, OPTION_JSON},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+    ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
 };
 
@@ -40,14 +38,16 @@ typedef struct mkmodel_options {
     bool json;
 } mkmodel_options;
 
+static const atedm_cli_command command = {
+    .name = "mkmodel", .help = help, .options = options_table, .letters = "h", .operands = true};
+
 // Returns true where there is a model to make; otherwise *ret_exit has the exit status.
 static bool parse(int argc, char **argv, mkmodel_options *ret_options, int *ret_exit)
 {
     mkmodel_options o = {.dtype = ATEDM_F16};
     bool automatic = false;
     int option;
-    *ret_exit = 0;
-    while ((option = getopt_long(argc, argv, "h", options_table, NULL)) != -1) {
+    while ((option = atedm_cli_next_option(&command, argc, argv, ret_exit)) >= 0) {
         switch (option) {
         case OPTION_ARCH:
             o.arch = optarg;
@@ -65,21 +65,12 @@ static bool parse(int argc, char **argv, mkmodel_options *ret_options, int *ret_
                 return false;
             }
             break;
-        case OPTION_JSON:
-            o.json = true;
-            break;
-        case OPTION_HELP:
-        case 'h':
-            fputs(help, stdout);
-            return false;
-        case OPTION_VERSION:
-            atedm_cli_print_version();
-            return false;
         default:
-            *ret_exit = atedm_cli_bad_option("mkmodel");
-            return false;
+            o.json = true;
         }
     }
+    if (option == ATEDM_CLI_STOP)
+        return false;
     if (!o.arch)
         *ret_exit = atedm_cli_usage("mkmodel", "--arch is missing");
     else if (optind + 1 != argc)

@@ -45,8 +45,6 @@ enum {
     OPTION_DEADLINE_S,
     OPTION_PRIORITY,
     OPTION_JSON,
-    OPTION_HELP,
-    OPTION_VERSION,
 };
 
 static const struct option options_table[] = {
@@ -65,8 +63,7 @@ static const struct option options_table[] = {
     {"deadline-s", required_argument, NULL, OPTION_DEADLINE_S},
     {"priority", required_argument, NULL, OPTION_PRIORITY},
     {"json", no_argument, NULL, OPTION_JSON},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+    ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
 };
 
@@ -131,24 +128,19 @@ static int take(atedm_request_options *o, int option, const char *value)
     return 0;
 }
 
+static const atedm_cli_command command = {
+    .name = "request", .help = help, .options = options_table, .letters = "ho:"};
+
 static int parse(int argc, char **argv, atedm_request_options *o, bool *ret_run)
 {
-    int option, result = 0;
-    while (!result && (option = getopt_long(argc, argv, "ho:", options_table, NULL)) != -1) {
-        if (option == OPTION_HELP || option == 'h') {
-            fputs(help, stdout);
-            return 0;
-        }
-        if (option == OPTION_VERSION) {
-            atedm_cli_print_version();
-            return 0;
-        }
-        result = option == '?' ? atedm_cli_bad_option("request") : take(o, option, optarg);
+    int option, result;
+    while ((option = atedm_cli_next_option(&command, argc, argv, &result)) >= 0) {
+        result = take(o, option, optarg);
+        if (result)
+            return result;
     }
-    if (result)
+    if (option == ATEDM_CLI_STOP)
         return result;
-    if (optind < argc)
-        return atedm_cli_usage("request", "\"%s\" is not an option", argv[optind]);
     if (!o->output || !json_object_get(o->fields, "prompt"))
         return atedm_cli_usage("request", "--%s is missing", o->output ? "prompt" : "output");
     result = atedm_endpoint_check(&o->endpoint, "request");
