@@ -2,7 +2,7 @@
 #include "cli/load_mix.h"
 
 #include "cli/load_draw.h"
-#include "core/base/memory.h"
+#include "core/base/file.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // Reading the model's JSON files: see json_read.h.
 #include "core/json_read.h"
 
-#include "core/base/memory.h"
+#include "core/base/file.h"
 
 #include <inttypes.h>
 #include <math.h>

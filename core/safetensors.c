@@ -3,15 +3,14 @@
 // is mapped raises SIGBUS when the lost part is touched: model files are not to be edited in place.
 #include "core/safetensors.h"
 
+#include "core/base/file.h"
 #include "core/base/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define LENGTH_BYTES 8 // the header's length, little-endian
@@ -44,32 +43,24 @@ typedef struct parser {
 static atedm_status map_file(atedm_safetensors *file, atedm_error *err)
 {
     const char *path = file->path;
-    atedm_status status = ATEDM_OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe is refused, not waited for
-    if (fd < 0)
-        return atedm_error_set(err, errno == ENOENT ? ATEDM_ERR_NOT_FOUND : ATEDM_ERR_IO, "%s: %s",
-                               path, strerror(errno));
-    struct stat info;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        status = atedm_error_set(err, ATEDM_ERR_IO, "%s: not a regular file", path);
-        goto end;
-    }
-    if (info.st_size < LENGTH_BYTES) {
-        status = atedm_error_set(err, ATEDM_ERR_FORMAT,
-                                 "%s: %lld bytes are too few for the 8-byte header length", path,
-                                 (long long)info.st_size);
-        goto end;
-    }
-    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED) {
+    int fd = -1;
+    size_t size = 0;
+    atedm_status status = atedm_file_open(path, &fd, &size, err);
+    if (status)
+        return status;
+    void *map = MAP_FAILED;
+    if (size < LENGTH_BYTES)
+        status =
+            atedm_error_set(err, ATEDM_ERR_FORMAT,
+                            "%s: %zu bytes are too few for the 8-byte header length", path, size);
+    else if ((map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
         status = atedm_error_set(err, ATEDM_ERR_IO, "%s: cannot map: %s", path, strerror(errno));
-        goto end;
-    }
-    file->map = map;
-    file->map_size = (size_t)info.st_size;
-end:
     close(fd);
-    return status;
+    if (status)
+        return status;
+    file->map = map;
+    file->map_size = size;
+    return ATEDM_OK;
 }
 
 static bool dtype_from_name(const char *name, atedm_dtype *ret_dtype)

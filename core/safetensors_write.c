@@ -2,6 +2,7 @@
 // when it is complete, so that nobody ever sees half a file.
 #include "core/safetensors.h"
 
+#include "core/base/file.h"
 #include "core/base/memory.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
 // the same as its own also where a vocabulary's ranks are in no order that training would give.
 #include "core/tokenizer_bpe.h"
 
-#include "core/base/memory.h"
+#include "core/base/file.h"
 #include "core/tokenizer.h"
 
 #include <stdbool.h>

@@ -1,6 +1,7 @@
 // Writes log lines: see log.h.
 #include "server/log.h"
 
+#include "core/base/file.h"
 #include "core/base/memory.h"
 #include "core/base/utf8.h"
 

@@ -1,7 +1,7 @@
 // Reads certificate and key into what GnuTLS wants: see tls.h.
 #include "server/tls.h"
 
-#include "core/base/memory.h"
+#include "core/base/file.h"
 
 #include <gnutls/abstract.h>
 #include <gnutls/x509.h>

@@ -2,6 +2,7 @@
 // with the daemon. Four threads: the reader takes frames in, the main thread computes and writes,
 // the encoder (encoder.h) makes files of pictures, and one asks the device how it is doing
 // (figures.h).
+#include "core/base/file.h"
 #include "core/base/memory.h"
 #include "server/frames.h"
 #include "server/runner.h"

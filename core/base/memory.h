@@ -1,5 +1,4 @@
-// Sizes that cannot overflow unnoticed, a growing byte buffer with a maximum, and whole files and
-// buffers in and out.
+// Sizes that cannot overflow unnoticed, and a growing byte buffer with a maximum.
 #ifndef ATEDM_BASE_MEMORY_H
 #define ATEDM_BASE_MEMORY_H
 
@@ -35,12 +34,5 @@ ATEDM_MUST_CHECK atedm_status atedm_buffer_append(atedm_buffer *buffer, const vo
                                                   size_t size);
 ATEDM_MUST_CHECK atedm_status atedm_buffer_printf(atedm_buffer *buffer, const char *format, ...)
     ATEDM_PRINTF(2, 3);
-
-// The whole file in fresh memory, NUL-terminated past its end; the caller frees. Files over `max`
-// bytes are refused (ATEDM_ERR_LIMIT).
-ATEDM_MUST_CHECK atedm_status atedm_file_read(const char *path, size_t max, char **ret_data,
-                                              size_t *ret_size, atedm_error *err);
-// All of it, in as many writes as it takes. ATEDM_ERR_IO: errno says why, and some may be written.
-ATEDM_MUST_CHECK atedm_status atedm_write_all(int fd, const void *data, size_t size);
 
 #endif

@@ -1,7 +1,7 @@
 // Scratch copies of the golden models: see model_dir.h.
 #include "model_dir.h"
 
-#include "core/base/memory.h"
+#include "core/base/file.h"
 
 #include <ftw.h>
 #include <jansson.h>

@@ -1,4 +1,5 @@
 // core/base: half precision formats, growing buffers, UTF-8, messages.
+#include "core/base/file.h"
 #include "core/base/memory.h"
 #include "core/base/status.h"
 #include "core/base/tensor.h"
