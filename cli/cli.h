@@ -56,8 +56,8 @@ bool atedm_cli_parse_size(const char *text, int64_t *ret_width, int64_t *ret_hei
 // "auto" gives *ret_auto; else f32, bf16, f16.
 bool atedm_cli_parse_dtype(const char *text, bool *ret_auto, atedm_dtype *ret_dtype);
 
-// `text`: a preset's name or a JSON object, as the contract's "pruning" has it. What is wrong goes
-// to `errors`.
+// `text`: a preset's name or a JSON object, as the field "pruning" of POST /generate has it. What
+// is wrong goes to `errors`.
 void atedm_cli_parse_pruning(const char *text, atedm_prune_spec *ret_spec,
                              atedm_field_errors *errors);
 // Writes each as "atedm COMMAND: --name: detail", "/guidance_scale" as "--guidance-scale"; returns

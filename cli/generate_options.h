@@ -1,5 +1,5 @@
-// The options of `atedm generate`: every field of the contract that means something in one process
-// (not response_format and priority), and where things come from and go to.
+// The options of `atedm generate`: every field of POST /generate that means something in one
+// process (not response_format and priority), and where things come from and go to.
 #ifndef ATEDM_CLI_GENERATE_OPTIONS_H
 #define ATEDM_CLI_GENERATE_OPTIONS_H
 
@@ -39,7 +39,7 @@ typedef struct atedm_generate_options {
 bool atedm_generate_options_parse(int argc, char **argv, atedm_generate_options *ret_options,
                                   int *ret_exit);
 
-// The request that the options ask of a model, with the contract's defaults. What is wrong goes to
+// The request that the options ask of a model, with the daemon's defaults. What is wrong goes to
 // `errors`; the request is to be finished in any case.
 void atedm_generate_options_request(const atedm_generate_options *options,
                                     const atedm_model_config *config, atedm_request *ret_request,

@@ -69,7 +69,7 @@ typedef struct atedm_request_limits {
     int max_steps; // <= ATEDM_MAX_STEPS
 } atedm_request_limits;
 
-// The defaults of the contract (guidance 7, 30 steps, 1 image, native size, "euler", pruning
+// The defaults of POST /generate (guidance 7, 30 steps, 1 image, native size, "euler", pruning
 // `prune`).
 void atedm_request_init(atedm_request *request, const atedm_request_limits *limits,
                         const atedm_prune_spec *prune);
@@ -80,11 +80,11 @@ void atedm_request_init(atedm_request *request, const atedm_request_limits *limi
 void atedm_request_validate(const atedm_request *request, const atedm_request_limits *limits,
                             atedm_field_errors *errors);
 
-// Reads the "pruning" value of the contract (a name, or an object with the fields preset, ratio,
-// flops_budget, schedule, tau, phases, skip_levels, prune_after, score, selection, recovery, copy,
-// proportional_attention, masks) from a parsed JSON value (json_t *, jansson). Every wrong field is
-// added with `pointer` ("/pruning") before it; the spec is complete when none was added, and
-// untouched else. A field left out is that of the preset, or of "at-edm" where none is named.
+// Reads the value of "pruning" in POST /generate (a name, or an object with the fields preset,
+// ratio, flops_budget, schedule, tau, phases, skip_levels, prune_after, score, selection, recovery,
+// copy, proportional_attention, masks) from a parsed JSON value (json_t *, jansson). Every wrong
+// field is added with `pointer` ("/pruning") before it; the spec is complete when none was added,
+// and untouched else. A field left out is that of the preset, or of "at-edm" where none is named.
 struct json_t;
 void atedm_prune_spec_from_json(const struct json_t *value, const char *pointer,
                                 atedm_prune_spec *ret_spec, atedm_field_errors *errors);

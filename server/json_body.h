@@ -6,7 +6,7 @@
 
 #include <jansson.h>
 
-// Arrays and objects inside each other. The contract needs 4; jansson alone would take 2048.
+// Arrays and objects inside each other. api.md needs 4; jansson alone would take 2048.
 #define ATEDM_JSON_DEPTH_MAX 16
 
 // Any JSON value; json_decref it. Refused, with the place: what is not UTF-8, not JSON, nested

@@ -167,7 +167,7 @@ Test(generate_json, every_field)
     atedm_request_finish(&request);
 }
 
-Test(generate_json, null_means_absent_where_the_contract_says_so)
+Test(generate_json, null_means_absent_where_api_md_says_so)
 {
     read_body("{\"prompt\":\"a\",\"negative_prompt\":null,\"seed\":null,\"deadline_s\":null}",
               false);

@@ -1,4 +1,4 @@
-// The "pruning" value of the contract: what is read, and every way of being wrong, each named once
+// The value of "pruning": what is read, and every way of being wrong, each named once
 // and at its place.
 #include "core/request.h"
 

@@ -52,7 +52,7 @@ static void check_bad(const atedm_request *request, const char *pointer, const c
     cr_assert_not_null(strstr(errors.items[0].detail, part), "%s", errors.items[0].detail);
 }
 
-Test(request, defaults_of_the_contract)
+Test(request, defaults_of_api_md)
 {
     atedm_request r = make();
     cr_assert_null(r.negative_prompt);
