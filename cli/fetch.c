@@ -105,6 +105,9 @@ static CURLcode prepare(atedm_fetch *fetch, const atedm_fetch_call *call, const 
     code = code ? code : curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_XFERINFODATA, fetch);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(call->timeout_s * 1e3));
+    code = code ? code
+                : curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE,
+                                   (curl_off_t)ATEDM_FETCH_MAX_BODY); // as it says itself
     code = code ? code : curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
     return code ? code : curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)call->silence_s);
 }
@@ -124,8 +127,11 @@ static atedm_status perform(atedm_fetch *fetch, const sink *s, atedm_fetch_answe
     answer->retry_after_s = (double)retry_after;
     if (code == CURLE_ABORTED_BY_CALLBACK)
         return atedm_error_set(err, ATEDM_ERR_CANCELED, "interrupted");
+    if (s->status == ATEDM_ERR_LIMIT || code == CURLE_FILESIZE_EXCEEDED)
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "an answer of more than %u bytes",
+                               ATEDM_FETCH_MAX_BODY);
     if (s->status)
-        return atedm_error_set(err, s->status, "an answer that is too large, or no memory for it");
+        return atedm_error_set(err, s->status, "no memory for an answer");
     return code ? atedm_error_set(err, ATEDM_ERR_IO, "%s: %s", fetch->endpoint->url,
                                   curl_easy_strerror(code))
                 : ATEDM_OK;

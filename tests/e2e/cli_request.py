@@ -249,8 +249,9 @@ class Stub:
                 status, headers, body = answer
                 self.send_response(status)
                 for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
+                    if name != "Content-Length":
+                        self.send_header(name, value)
+                self.send_header("Content-Length", headers.get("Content-Length", str(len(body))))
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -319,6 +320,13 @@ class AgainstOthers(RequestTest):
                                  if "none of" not in said else f"atedm request: an answer that is {said}\n")
                 self.assertFalse(self.file.exists())
 
+
+    def test_an_answer_that_is_too_large(self):
+        for path in GOOD:
+            large = (GOOD[path][0][0], {"Content-Length": str(512 * 1024 * 1024 + 1)}, b"")
+            with self.subTest(path=path), Stub({**GOOD, path: [large]}) as stub:
+                self.assertEqual(self.refused(1, stub.url, "--prompt", "a"),
+                                 "atedm request: an answer of more than 536870912 bytes\n")
 
     def test_interrupted_before_it_is_accepted(self):
         for slow, fast, said in ((10, None, "interrupted; the daemon may have the request"), (2, ACCEPTED, "canceled")):

@@ -63,9 +63,10 @@ def main():
     progress = Progress(len(args.arms) * len(args.sets) * args.prompts)
     for arm in args.arms:
         flops = flops_of(config, ARMS[arm])
-        patch(pipeline.unet, ARMS[arm])
         for name in args.sets:
             for prompt in prompts(name, args.prompts):
+                torch.manual_seed(prompt.seed)  # what ToMe begins to draw with, once it is patched in
+                patch(pipeline.unet, ARMS[arm])
                 start = time.perf_counter()
                 made = pipeline(prompt.text, num_inference_steps=args.steps, guidance_scale=args.guidance,
                                 generator=torch.Generator().manual_seed(prompt.seed)).images[0]  # fmt: skip
