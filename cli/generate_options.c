@@ -23,7 +23,7 @@ static const char help[] =
     "  --guidance-scale X        0..30; 1 and below turn guidance off; default 7\n"
     "  --seed N                  default: drawn, and told\n"
     "  --num-images N            1..256; image i takes seed + i; default 1\n"
-    "  --sampler NAME            euler; default euler\n"
+    "  --sampler NAME            euler, dpmpp_2m, dpmpp_2m_karras; default euler\n"
     "  --pruning NAME|JSON       off, at-edm, at-edm-a .. at-edm-d, at-edm-dagger, or an object "
     "as\n"
     "                            in the daemon's \"pruning\"; default at-edm-dagger\n"

@@ -171,7 +171,7 @@ static atedm_status check_request(const atedm_generation *g, const atedm_host_te
                                (long long)r->width, (long long)r->height, (long long)multiple);
     if (r->num_images < 1 || !r->prompt)
         return atedm_error_set(err, ATEDM_ERR_INVALID, "a request needs a prompt and an image");
-    if (!g->sampler)
+    if (!atedm_sampler_find(r->sampler))
         return atedm_error_set(err, ATEDM_ERR_INVALID, "sampler \"%s\" is not known", r->sampler);
     int64_t shape[4] = {r->num_images, g->channels, g->h, g->w};
     if (latents && (latents->dtype != ATEDM_F32 || !atedm_host_tensor_has_shape(latents, 4, shape)))
@@ -204,6 +204,9 @@ static void lay_out(atedm_generation *g, atedm_arena *arena)
     size_t latents = (size_t)g->images * atedm_generation_latent_count(g);
     size_t context = (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim);
     g->latents = atedm_arena_take(arena, s, latents * sizeof(float));
+    g->history = g->schedule.sampler->multistep
+                     ? atedm_arena_take(arena, s, latents * sizeof *g->history)
+                     : NULL;
     g->context = atedm_arena_take(arena, s, samples * context * element);
     g->condition =
         atedm_arena_take(arena, s, samples * (size_t)atedm_unet_embedding_dim(m->unet) * element);
@@ -259,7 +262,6 @@ static void init(atedm_generation *g, atedm_pipeline *p, const atedm_request *re
     int64_t scale = atedm_model_config_scale(config);
     g->p = p;
     g->request = request;
-    g->sampler = atedm_sampler_find(request->sampler);
     g->h = request->height / scale;
     g->w = request->width / scale;
     g->channels = config->parts.vae.latent_channels;
@@ -283,7 +285,8 @@ atedm_status atedm_generation_create(atedm_pipeline *p, const atedm_request *req
     atedm_status status = check_request(g, latents_init, err);
     if (!status)
         status =
-            atedm_schedule_make(&p->model->config.scheduler, request->steps, &g->schedule, err);
+            atedm_schedule_make(&p->model->config.scheduler, atedm_sampler_find(request->sampler),
+                                request->steps, &g->schedule, err);
     if (!status)
         status = atedm_estimate(&p->model->config, request, &g->plan, &g->cost, err);
     if (!status)

@@ -55,7 +55,6 @@ typedef struct atedm_pipeline_watch {
 struct atedm_generation {
     atedm_pipeline *p;
     const atedm_request *request;
-    const atedm_sampler *sampler;
     atedm_schedule schedule;
     atedm_plan *plan; // NULL: off
     atedm_request_cost cost;
@@ -75,6 +74,7 @@ struct atedm_generation {
 
     atedm_arena memory; // holds the following
     float *latents;     // [images, h, w, channels]
+    float *history;     // likewise, what the sampler keeps from step to step; or NULL
     void *context;      // act [samples * tokens, cross_attention_dim]
     void *condition;    // act [samples, embedding_dim]
     float *scores;  // [images, samples, score_count], where rankings serve several steps; or NULL

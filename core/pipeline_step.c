@@ -21,6 +21,13 @@ static float *latents_of(const atedm_lane *lane)
     return atedm_generation_latents(lane->generation, lane->image);
 }
 
+// NULL: the sampler remembers nothing.
+static float *history_of(const atedm_lane *lane)
+{
+    const atedm_generation *g = lane->generation;
+    return g->history ? g->history + (size_t)lane->image * atedm_generation_latent_count(g) : NULL;
+}
+
 // The text and the condition of each sample, and its latents scaled for the UNet.
 static void gather(const evaluation *e)
 {
@@ -110,16 +117,20 @@ static void step_samplers(const evaluation *e)
         const atedm_generation *g = e->lanes[i].generation;
         size_t count = atedm_generation_latent_count(g);
         const char *uncond = e->y + at * count * element;
-        double a, b;
-        g->sampler->step(&g->schedule, g->steps_done[e->lanes[i].image], &a, &b);
+        atedm_step step;
+        g->schedule.sampler->step(&g->schedule, g->steps_done[e->lanes[i].image], &step);
         atedm_sampler_step(e->s, &(atedm_step_args){
                                      .cond = g->samples == 2 ? uncond + count * element : uncond,
                                      .uncond = g->samples == 2 ? uncond : NULL,
                                      .x = latents_of(&e->lanes[i]),
                                      .count = (int64_t)count,
                                      .guidance_scale = (float)g->request->guidance_scale,
-                                     .a = a,
-                                     .b = b,
+                                     .a = step.x,
+                                     .b = step.output,
+                                     .history = history_of(&e->lanes[i]),
+                                     .c = step.earlier,
+                                     .p = step.keep_x,
+                                     .q = step.keep_output,
                                  });
         at += (size_t)g->samples;
     }

@@ -55,7 +55,7 @@ const float *atedm_generation_clean(atedm_generation *g)
     if (!w->before || w->step < 0 || w->step != g->steps_done[0] - 1)
         return NULL;
     double a, b;
-    g->sampler->clean(&g->schedule, w->step, &a, &b);
+    atedm_schedule_clean(&g->schedule, w->step, &a, &b);
     for (size_t i = 0; i < atedm_generation_latent_count(g); i++)
         w->clean[i] = (float)(a * w->after[i] + b * w->before[i]);
     return w->clean;

@@ -1,274 +1,94 @@
-// Sigmas, timesteps, Euler steps and the table of samplers: see sampler.h.
-//
-// The figures are those of diffusers' EulerDiscreteScheduler. The noise schedule is held in float
-// with the same operations in the same order as there, because 1 - alpha_bar cancels at the low
-// end: in double throughout a sigma would be another one in the fifth digit. What remains is the
-// last bit of torch's square roots, which depends on the library that it was built with.
+// Steps from one noise level to the next, and the table of samplers: see sampler.h. s is the sigma
+// of a step, t the next one's.
 #include "core/sampler.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-// torch.linspace in float: counted from the nearer end, with fused multiply-add.
-static float linspace_float(float start, float end, int count, int i)
-{
-    float step = (end - start) / (float)(count - 1);
-    if (i < count / 2)
-        return fmaf(step, (float)i, start);
-    return fmaf(-step, (float)(count - 1 - i), end);
-}
-
-// Nichol & Dhariwal 2021, equation 17, before the square.
-static double cosine_alpha_bar(double t)
-{
-    double c = cos((t + 0.008) / 1.008 * M_PI / 2);
-    return c * c;
-}
-
-static float train_beta(const atedm_scheduler_config *config, int t)
-{
-    int count = config->train_timesteps;
-    switch (config->betas) {
-    case ATEDM_BETAS_LINEAR:
-        return linspace_float((float)config->beta_start, (float)config->beta_end, count, t);
-    case ATEDM_BETAS_SCALED_LINEAR: {
-        float root = linspace_float((float)sqrt(config->beta_start), (float)sqrt(config->beta_end),
-                                    count, t);
-        return root * root;
-    }
-    case ATEDM_BETAS_SQUARED_COSINE:
-        break;
-    }
-    double from = cosine_alpha_bar((double)t / count);
-    double to = cosine_alpha_bar((double)(t + 1) / count);
-    return (float)fmin(1 - to / from, 0.999);
-}
-
-// alpha_bar[t] = prod_{i <= t} alpha[i], in place; torch.cumprod accumulates in double.
-static void cumulate(float *alpha, int count)
-{
-    double product = 1;
-    for (int t = 0; t < count; t++) {
-        product *= (double)alpha[t];
-        alpha[t] = (float)product;
-    }
-}
-
-// Shifts and scales sqrt(alpha_bar) so that it ends at 0 and begins where it was (Lin et al. 2024,
-// "Common diffusion noise schedules and sample steps are flawed", algorithm 1), then goes back to
-// alphas as diffusers does, rounding and all.
-static void rescale_zero_snr(float *alpha_bar, int count)
-{
-    float first = sqrtf(alpha_bar[0]);
-    float last = sqrtf(alpha_bar[count - 1]);
-    float factor = first / (first - last);
-    float previous = 1;
-    for (int t = 0; t < count; t++) {
-        float root = (sqrtf(alpha_bar[t]) - last) * factor;
-        float current = root * root;
-        float beta = 1 - current / previous;
-        alpha_bar[t] = 1 - beta;
-        previous = current;
-    }
-    cumulate(alpha_bar, count);
-    // Not 0, so that the first sigma stays finite: the smallest fp16 subnormal.
-    alpha_bar[count - 1] = 0x1p-24f;
-}
-
-// Fills sigmas [train_timesteps] in the order of the timesteps: sqrt((1 - alpha_bar) / alpha_bar).
-static void train_sigmas(const atedm_scheduler_config *config, float *sigmas)
-{
-    int count = config->train_timesteps;
-    for (int t = 0; t < count; t++)
-        sigmas[t] = 1 - train_beta(config, t);
-    cumulate(sigmas, count);
-    if (config->rescale_zero_snr)
-        rescale_zero_snr(sigmas, count);
-    for (int t = 0; t < count; t++)
-        sigmas[t] = sqrtf((1 - sigmas[t]) / sigmas[t]);
-}
-
-// Timestep of step k of n (Lin et al. 2024, table 2).
-static float spaced_timestep(const atedm_scheduler_config *config, int k, int n)
-{
-    int count = config->train_timesteps;
-    switch (config->spacing) {
-    case ATEDM_SPACING_LEADING: {
-        int ratio = count / n;
-        return (float)((n - 1 - k) * ratio + config->steps_offset);
-    }
-    case ATEDM_SPACING_TRAILING: {
-        // numpy.arange(count, 0, -count / n), whose increment is the difference of its first two.
-        // Of 1000 timesteps it makes one too many for 61, 103, 121 and 122 steps; we make n.
-        double increment = (count - (double)count / n) - count;
-        return (float)(rint(count + k * increment) - 1);
-    }
-    case ATEDM_SPACING_LINSPACE:
-        break;
-    }
-    if (n == 1)
-        return 0;
-    if (k == 0)
-        return (float)(count - 1);
-    return (float)((n - 1 - k) * ((double)(count - 1) / (n - 1)));
-}
-
-// sigmas at a timestep between two trained ones, linear; past the end the last one.
-static double interpolate(const float *sigmas, int count, double timestep)
-{
-    if (timestep >= count - 1)
-        return (double)sigmas[count - 1];
-    int low = (int)timestep;
-    double slope = (double)sigmas[low + 1] - (double)sigmas[low];
-    return slope * (timestep - low) + (double)sigmas[low];
-}
-
-// The inverse: the timestep whose sigma, interpolated in the logarithm, is `sigma`.
-static float timestep_of_sigma(const float *sigmas, int count, double sigma)
-{
-    double wanted = log(fmax(sigma, 1e-10));
-    int low = 0;
-    for (int t = 0; t < count - 1; t++) {
-        if (wanted >= (double)logf(sigmas[t]))
-            low = t;
-    }
-    float low_log = logf(sigmas[low]);
-    float high_log = logf(sigmas[low + 1]);
-    double w = ((double)low_log - wanted) / (double)(low_log - high_log);
-    w = fmin(fmax(w, 0), 1);
-    return (float)((1 - w) * low + w * (low + 1));
-}
-
-// Karras et al. 2022, equation 5, rho = 7.
-static double karras_sigma(double sigma_max, double sigma_min, int k, int n)
-{
-    const double rho = 7;
-    double ramp = n == 1 ? 0 : (double)k / (n - 1);
-    double from = pow(sigma_max, 1 / rho);
-    double to = pow(sigma_min, 1 / rho);
-    return pow(from + ramp * (to - from), rho);
-}
-
-static void fill_steps(const atedm_scheduler_config *config, const float *sigmas, int n,
-                       atedm_schedule *schedule)
-{
-    int count = config->train_timesteps;
-    for (int k = 0; k < n; k++) {
-        schedule->timesteps[k] = (double)spaced_timestep(config, k, n);
-        schedule->sigmas[k] = interpolate(sigmas, count, schedule->timesteps[k]);
-    }
-    schedule->sigmas[n] = config->final_sigma_min ? (double)sigmas[0] : 0;
-
-    if (config->interpolation_log_linear) {
-        // diffusers makes n + 1 sigmas and puts the final one behind them, where no step gets: the
-        // last step ends at the smallest trained sigma.
-        float from = logf(sigmas[count - 1]);
-        float to = logf(sigmas[0]);
-        for (int k = 0; k <= n; k++)
-            schedule->sigmas[k] = (double)expf(linspace_float(from, to, n + 1, k));
-    }
-    if (config->karras_sigmas) {
-        double sigma_max = schedule->sigmas[0];
-        double sigma_min = schedule->sigmas[config->interpolation_log_linear ? n : n - 1];
-        for (int k = 0; k < n; k++) {
-            double sigma = karras_sigma(sigma_max, sigma_min, k, n);
-            schedule->sigmas[k] = sigma;
-            schedule->timesteps[k] = (double)timestep_of_sigma(sigmas, count, sigma);
-        }
-        schedule->sigmas[n] = config->final_sigma_min ? (double)sigmas[0] : 0;
-    }
-    for (int k = 0; k <= n; k++)
-        schedule->sigmas[k] = (double)(float)schedule->sigmas[k];
-}
-
-// Factor of unit noise: sigma where the spacing starts at the noisiest timestep, else the standard
-// deviation of a unit-variance image with that noise.
-static double init_noise_sigma(const atedm_scheduler_config *config, const atedm_schedule *schedule)
-{
-    float largest = 0;
-    for (int k = 0; k <= schedule->n; k++)
-        largest = fmaxf(largest, (float)schedule->sigmas[k]);
-    if (config->spacing != ATEDM_SPACING_LEADING)
-        return (double)largest;
-    return (double)sqrtf(largest * largest + 1);
-}
-
-atedm_status atedm_schedule_make(const atedm_scheduler_config *config, int steps,
-                                 atedm_schedule *ret_schedule, atedm_error *err)
-{
-    int count = config->train_timesteps;
-    if (count < 2 || count > ATEDM_MAX_TRAIN_TIMESTEPS)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%d training timesteps, not within 2..%d",
-                               count, ATEDM_MAX_TRAIN_TIMESTEPS);
-    if (steps < 1 || steps > ATEDM_MAX_STEPS)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%d steps, not within 1..%d", steps,
-                               ATEDM_MAX_STEPS);
-    if (steps > count)
-        return atedm_error_set(err, ATEDM_ERR_INVALID,
-                               "%d steps are more than the model's %d training timesteps", steps,
-                               count);
-    float *sigmas = malloc((size_t)count * sizeof *sigmas);
-    if (!sigmas)
-        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for %d sigmas", count);
-    train_sigmas(config, sigmas);
-    atedm_schedule schedule = {.n = steps, .prediction = config->prediction};
-    fill_steps(config, sigmas, steps, &schedule);
-    free(sigmas);
-    for (int k = 0; k < steps; k++) {
-        if (!(isfinite(schedule.sigmas[k]) && schedule.sigmas[k] > 0))
-            return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                                   "the scheduler's betas give a sigma of %g at step %d",
-                                   schedule.sigmas[k], k);
-    }
-    schedule.init_noise_sigma = init_noise_sigma(config, &schedule);
-    *ret_schedule = schedule;
-    return ATEDM_OK;
-}
-
-double atedm_schedule_input_scale(const atedm_schedule *schedule, int k)
-{
-    double sigma = schedule->sigmas[k];
-    return 1 / sqrt(sigma * sigma + 1);
-}
-
-void atedm_schedule_euler(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b)
+static void step_euler(const atedm_schedule *schedule, int k, atedm_step *ret_step)
 {
     double sigma = schedule->sigmas[k];
     double step = schedule->sigmas[k + 1] - sigma;
     double variance = sigma * sigma + 1;
+    *ret_step = (atedm_step){.x = 1};
     switch (schedule->prediction) {
     case ATEDM_PREDICT_EPSILON: // derivative: m
-        *ret_a = 1;
-        *ret_b = step;
+        ret_step->output = step;
         break;
     case ATEDM_PREDICT_V: // x0 = x / variance - sigma / sqrt(variance) m (Salimans & Ho 2022)
-        *ret_a = 1 + step * sigma / variance;
-        *ret_b = step / sqrt(variance);
+        ret_step->x = 1 + step * sigma / variance;
+        ret_step->output = step / sqrt(variance);
         break;
     case ATEDM_PREDICT_SAMPLE: // derivative: (x - m) / sigma
-        *ret_a = 1 + step / sigma;
-        *ret_b = -step / sigma;
+        ret_step->x = 1 + step / sigma;
+        ret_step->output = -step / sigma;
         break;
     }
 }
 
-void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b)
+// x0 = keep_x x + keep_output m: what the model's output m says of the clean latent.
+static void keep_clean(const atedm_schedule *schedule, int k, atedm_step *step)
+{
+    double sigma = schedule->sigmas[k], variance = sigma * sigma + 1;
+    switch (schedule->prediction) {
+    case ATEDM_PREDICT_EPSILON:
+        step->keep_x = 1;
+        step->keep_output = -sigma;
+        break;
+    case ATEDM_PREDICT_V:
+        step->keep_x = 1 / variance;
+        step->keep_output = -sigma / sqrt(variance);
+        break;
+    case ATEDM_PREDICT_SAMPLE:
+        step->keep_x = 0;
+        step->keep_output = 1;
+        break;
+    }
+}
+
+// How much of the difference to the x0 of the step before is added, h / (2 h_before) with h = log(s
+// / t): 0 in the first step, and in the last one where it ends at no noise or there are few.
+static double second_order(const atedm_schedule *schedule, int k)
+{
+    const double *sigmas = schedule->sigmas;
+    bool last = k == schedule->n - 1;
+    if (k == 0 || (last && (sigmas[k + 1] == 0 || schedule->n < 15)))
+        return 0;
+    return log(sigmas[k] / sigmas[k + 1]) / (2 * log(sigmas[k - 1] / sigmas[k]));
+}
+
+static void step_dpmpp_2m(const atedm_schedule *schedule, int k, atedm_step *ret_step)
+{
+    double ratio = schedule->sigmas[k + 1] / schedule->sigmas[k], w = second_order(schedule, k);
+    *ret_step = (atedm_step){.earlier = -(1 - ratio) * w};
+    keep_clean(schedule, k, ret_step);
+    ret_step->x = ratio + (1 - ratio) * (1 + w) * ret_step->keep_x;
+    ret_step->output = (1 - ratio) * (1 + w) * ret_step->keep_output;
+}
+
+void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_after,
+                          double *ret_before)
 {
     double sigma = schedule->sigmas[k], next = schedule->sigmas[k + 1];
     if (!(next < sigma)) {
-        *ret_a = 1 / sqrt(next * next + 1);
-        *ret_b = 0;
+        *ret_after = 1 / sqrt(next * next + 1);
+        *ret_before = 0;
         return;
     }
-    *ret_a = sigma / (sigma - next);
-    *ret_b = -next / (sigma - next);
+    *ret_after = sigma / (sigma - next);
+    *ret_before = -next / (sigma - next);
 }
 
 const atedm_sampler *atedm_samplers(size_t *ret_count)
 {
     static const atedm_sampler samplers[] = {
-        {"euler", "Euler", atedm_schedule_euler, atedm_schedule_clean},
+        {.name = "euler", .title = "Euler", .step = step_euler},
+        {.name = "dpmpp_2m", .title = "DPM++ 2M", .step = step_dpmpp_2m, .multistep = true},
+        {.name = "dpmpp_2m_karras",
+         .title = "DPM++ 2M Karras",
+         .step = step_dpmpp_2m,
+         .multistep = true,
+         .karras = true},
     };
     *ret_count = sizeof samplers / sizeof samplers[0];
     return samplers;

@@ -45,39 +45,53 @@ ATEDM_MUST_CHECK atedm_status atedm_scheduler_config_read(const char *path,
                                                           atedm_scheduler_config *ret_config,
                                                           atedm_error *err);
 
-// What a sampler needs for n steps, in diffusers' EulerDiscreteScheduler's terms.
+typedef struct atedm_sampler atedm_sampler;
+
+// What a sampler needs for n steps. Latents are x0 + sigma e: those of diffusers'
+// EulerDiscreteScheduler, and sqrt(sigma^2 + 1) times those of DPMSolverMultistepScheduler.
 typedef struct atedm_schedule {
     int n;
+    const atedm_sampler *sampler;
     double timesteps[ATEDM_MAX_STEPS];  // as the UNet sees them
     double sigmas[ATEDM_MAX_STEPS + 1]; // sigmas[n]: where the last step ends
     double init_noise_sigma;            // factor of the initial unit noise
     atedm_prediction prediction;
 } atedm_schedule;
 
-ATEDM_MUST_CHECK atedm_status atedm_schedule_make(const atedm_scheduler_config *config, int steps,
+// ATEDM_ERR_LIMIT: steps out of range. ATEDM_ERR_INVALID: more than the sampler makes of the
+// model's training timesteps. ATEDM_ERR_FORMAT: a sigma is 0 or no number.
+ATEDM_MUST_CHECK atedm_status atedm_schedule_make(const atedm_scheduler_config *config,
+                                                  const atedm_sampler *sampler, int steps,
                                                   atedm_schedule *ret_schedule, atedm_error *err);
 
 // Factor of the latent at the UNet's entry at step k: 1 / sqrt(sigma_k^2 + 1).
 double atedm_schedule_input_scale(const atedm_schedule *schedule, int k);
-// The Euler step k as x' = a x + b m, m the guided model output (Karras et al. 2022, algorithm 1
-// without churn).
-void atedm_schedule_euler(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
-// What the Euler step k takes for the clean latent, x0 = a x' + b x: with the derivative d = (x -
-// x0) / sigma of the same algorithm and x' = x + (sigma' - sigma) d, a = sigma / (sigma - sigma')
-// and b = -sigma' / (sigma - sigma'), whatever the model predicts. Where a step does not come down
-// (sigma' >= sigma), x' scaled to unit variance stands for it.
-void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
+// What step k took for the clean latent, x0 = after x' + before x of the latents around it: with
+// the derivative d = (x - x0) / sigma and x' = x + (sigma' - sigma) d (Karras et al. 2022,
+// algorithm 1), after = sigma / (sigma - sigma') and before = -sigma' / (sigma - sigma'), whatever
+// the model predicts. Where a step does not come down (sigma' >= sigma), x' scaled to unit variance
+// stands for it.
+void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_after,
+                          double *ret_before);
 
-// A way from one step's latents to the next one's that is linear in them and in the guided model
-// output, as are those of first order without noise. Both functions are of a schedule and a step.
-typedef struct atedm_sampler {
+// A step that is linear in the latents x, in the guided model output m and in what the step before
+// kept: x' = x * .x + m * .output + kept * .earlier; what it keeps is x * .keep_x + m *
+// .keep_output.
+typedef struct atedm_step {
+    double x, output, earlier; // earlier: 0 in the first step
+    double keep_x, keep_output;
+} atedm_step;
+
+struct atedm_sampler {
     const char *name;  // as requests spell it
     const char *title; // as a picture's settings do
-    void (*step)(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
-    // What step k took for the clean latent, of the latents around it, as atedm_schedule_clean
-    // gives it.
-    void (*clean)(const atedm_schedule *schedule, int k, double *ret_a, double *ret_b);
-} atedm_sampler;
+    // euler: Karras et al. 2022, algorithm 1 without churn. dpmpp_2m: DPM-Solver++(2M), Lu et al.
+    // 2022 (arXiv 2211.01095), algorithm 2, in diffusers' form: the first step is of first order,
+    // and the last one where it ends at sigma 0 or there are fewer than 15.
+    void (*step)(const atedm_schedule *schedule, int k, atedm_step *ret_step);
+    bool multistep; // it keeps something for the next step
+    bool karras;    // sigmas of Karras et al. 2022, equation 5, whatever the model's config says
+};
 
 // The table of samplers; the first one, "euler", is the default.
 const atedm_sampler *atedm_samplers(size_t *ret_count);

@@ -498,14 +498,18 @@ void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y
                        int64_t count);
 
 // m = uncond + scale * (cond - uncond) (Ho & Salimans 2022, eq. 6 in diffusers' form), or m = cond
-// where uncond is NULL; then x = a x + b m. The Euler step of every prediction type has this form.
-// cond, uncond act [count], x F32 [count], all [device], for one sample.
+// where uncond is NULL; then x = a x + b m, plus c history where that is not NULL, which becomes
+// p x + q m of the x before. Samplers of first order have the first form, whatever the model
+// predicts; those that remember a step the second one. Where c is 0 the history that was there is
+// not read. cond, uncond act [count], x, history F32 [count], all [device], for one sample.
 typedef struct atedm_step_args {
     const void *cond, *uncond;
     float *x;
     int64_t count;
     float guidance_scale;
     double a, b;
+    float *history;
+    double c, p, q;
 } atedm_step_args;
 void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args);
 

@@ -270,7 +270,7 @@ void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y
 void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
 {
     static const char op[] = "sampler_step";
-    atedm_region cond, uncond, x;
+    atedm_region cond, uncond, x, history;
     if (!atedm_check_ahead(s, op) || args->count == 0 ||
         !atedm_check_act(s, op, "cond", args->cond, ATEDM_DIMS(args->count), &cond) ||
         !atedm_check_tensor(s, op, "x", args->x, sizeof *args->x, ATEDM_DIMS(args->count), &x) ||
@@ -280,9 +280,16 @@ void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
         (!atedm_check_act(s, op, "uncond", args->uncond, ATEDM_DIMS(args->count), &uncond) ||
          !atedm_check_apart(s, op, &uncond, &x)))
         return;
-    if (!isfinite(args->guidance_scale) || !isfinite(args->a) || !isfinite(args->b))
-        atedm_check_fail(s, ATEDM_ERR_INVALID, op, "scale %g, a %g or b %g is not a number",
-                         (double)args->guidance_scale, args->a, args->b);
+    if (args->history &&
+        (!atedm_check_tensor(s, op, "history", args->history, sizeof *args->history,
+                             ATEDM_DIMS(args->count), &history) ||
+         !atedm_check_apart(s, op, &history, &x) || !atedm_check_apart(s, op, &history, &cond)))
+        return;
+    if (!isfinite(args->guidance_scale) || !isfinite(args->a) || !isfinite(args->b) ||
+        !isfinite(args->c) || !isfinite(args->p) || !isfinite(args->q))
+        atedm_check_fail(s, ATEDM_ERR_INVALID, op,
+                         "scale %g, a %g, b %g, c %g, p %g or q %g is not a number",
+                         (double)args->guidance_scale, args->a, args->b, args->c, args->p, args->q);
     else
         BACKEND(s)->ops.sampler_step(s, args);
 }

@@ -67,7 +67,12 @@ void atedm_cpu_sampler_step(atedm_stream *stream, const atedm_step_args *args)
             double m = (double)cond[k];
             if (args->uncond)
                 m = (double)uncond[k] + scale * (m - (double)uncond[k]);
-            args->x[j + k] = (float)(args->a * (double)args->x[j + k] + args->b * m);
+            double x = (double)args->x[j + k], next = args->a * x + args->b * m;
+            if (args->history && args->c != 0)
+                next += args->c * (double)args->history[j + k];
+            if (args->history)
+                args->history[j + k] = (float)(args->p * x + args->q * m);
+            args->x[j + k] = (float)next;
         }
     }
 }

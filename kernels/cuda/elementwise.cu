@@ -215,27 +215,29 @@ cudaError_t epilogue(int which, const float *sums, const float *bias, const void
 
 // In double: few elements, and what it makes is the state of the whole sampling.
 template <class T>
-__global__ void __launch_bounds__(THREADS)
-    step_kernel(const T *cond, const T *uncond, float *x, int64_t count, float guidance, double a,
-                double b)
+__global__ void __launch_bounds__(THREADS) step_kernel(const __grid_constant__ atedm_step_args args)
 {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i >= count)
+    if (i >= args.count)
         return;
-    double m = (double)gpu_load(cond[i]);
-    if (uncond) {
-        double u = (double)gpu_load(uncond[i]);
-        m = u + (double)guidance * (m - u);
+    double x = (double)args.x[i], m = (double)gpu_load(static_cast<const T *>(args.cond)[i]);
+    if (args.uncond) {
+        double u = (double)gpu_load(static_cast<const T *>(args.uncond)[i]);
+        m = u + (double)args.guidance_scale * (m - u);
     }
-    x[i] = (float)(a * (double)x[i] + b * m);
+    double next = args.a * x + args.b * m;
+    if (args.history) {
+        if (args.c != 0.0)
+            next += args.c * (double)args.history[i];
+        args.history[i] = (float)(args.p * x + args.q * m);
+    }
+    args.x[i] = (float)next;
 }
 
 template <class T> cudaError_t step(const atedm_step_args *args, cudaStream_t stream)
 {
     return GPU_LAUNCH((step_kernel<T>), dim3(gpu_blocks(args->count, THREADS)), dim3(THREADS), 0,
-                      stream, static_cast<const T *>(args->cond),
-                      static_cast<const T *>(args->uncond), args->x, args->count,
-                      args->guidance_scale, args->a, args->b);
+                      stream, *args);
 }
 
 template <class T>

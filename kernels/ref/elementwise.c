@@ -109,7 +109,12 @@ void ref_sampler_step(atedm_stream *s, const atedm_step_args *args)
             double u = (double)ref_load(s->act, args->uncond, i);
             m = u + (double)args->guidance_scale * (m - u);
         }
-        args->x[i] = (float)(args->a * (double)args->x[i] + args->b * m);
+        double x = (double)args->x[i], next = args->a * x + args->b * m;
+        if (args->history && args->c != 0)
+            next += args->c * (double)args->history[i];
+        if (args->history)
+            args->history[i] = (float)(args->p * x + args->q * m);
+        args->x[i] = (float)next;
     }
 }
 

@@ -172,7 +172,15 @@ class Info(unittest.TestCase):
 
     def test_samplers_and_schedules(self):
         samplers = self.daemon.get("/v1/samplers").json()["samplers"]
-        self.assertIn({"name": "euler", "default": True}, samplers)
+        self.assertEqual(samplers[0], {"name": "euler", "default": True})
+        pictures = {}
+        for sampler in samplers:
+            fields = {**SMALL, "steps": 4, "num_images": 2, "sampler": sampler["name"]}
+            pictures[sampler["name"]] = images_of(self.daemon.generate(fields))
+            again = images_of(self.daemon.generate({**fields, "seed": fields["seed"] + 1, "num_images": 1}))
+            self.assertEqual(pictures[sampler["name"]][1:], again, "each image has its own history")
+        self.assertEqual(len({images[0] for images in pictures.values()}), len(samplers))
+        self.assertIn("Sampler: DPM++ 2M Karras,", read_png(pictures["dpmpp_2m_karras"][0])[3]["parameters"])
         schedules = self.daemon.get("/v1/schedules").json()
         self.assertEqual(schedules["default"]["preset"], "at-edm-b")
         self.assertEqual([s["name"] for s in schedules["schedules"]], ["dsap", "uniform", "phases"])

@@ -68,7 +68,7 @@ class AgainstADaemon(RequestTest):
         return self.run_json("request", "--url", self.url, *options_of(fields), "-o", self.file)
 
     def test_the_picture_is_the_daemon_s(self):
-        for fields in (SMALL, {**SMALL, "negative_prompt": "blue", "guidance_scale": 3, "priority": -3, "sampler": "euler",
+        for fields in (SMALL, {**SMALL, "negative_prompt": "blue", "guidance_scale": 3, "priority": -3, "sampler": "dpmpp_2m",
                                "pruning": {"preset": "at-edm", "ratio": 0.6}, "deadline_s": PATIENCE}):
             with self.subTest(fields=fields):
                 result = self.run_request(fields)

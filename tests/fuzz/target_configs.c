@@ -128,7 +128,10 @@ static void run_estimate(const atedm_model_config *config, fuzz_rng *rng, int64_
     fuzz_expect_message(atedm_estimate(config, &request, &plan, &cost, &err), &err);
     atedm_plan_destroy(plan);
     int steps = 1 + (int)fuzz_below(rng, ATEDM_MAX_STEPS);
-    atedm_status status = atedm_schedule_make(&config->scheduler, steps, &schedule, &err);
+    size_t samplers;
+    const atedm_sampler *sampler = atedm_samplers(&samplers);
+    sampler += fuzz_below(rng, (unsigned)samplers);
+    atedm_status status = atedm_schedule_make(&config->scheduler, sampler, steps, &schedule, &err);
     fuzz_expect_message(status, &err);
     for (int k = 0; k < steps && !status; k++)
         fuzz_expect(schedule.sigmas[k] > 0 && schedule.sigmas[k] < 1e300, "sigmas are numbers");

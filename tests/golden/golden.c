@@ -199,6 +199,9 @@ static atedm_status read_request(golden_run *run, const json_t *body, atedm_requ
     request->guidance_scale = json_number_value(json_object_get(body, "guidance_scale"));
     request->seed = (uint64_t)json_integer_value(json_object_get(body, "seed"));
     request->num_images = (int)json_integer_value(json_object_get(body, "num_images"));
+    const char *sampler = json_string_value(json_object_get(body, "sampler"));
+    if (sampler)
+        snprintf(request->sampler, sizeof request->sampler, "%s", sampler);
     const json_t *pruning = json_object_get(body, "pruning");
     if (pruning)
         atedm_prune_spec_from_json(pruning, "/pruning", &request->prune, &errors);

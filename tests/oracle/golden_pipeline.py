@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionXLPipeline
 
 from common import DATA_DIR, load_pipeline, write_json, write_tensors
 from topologies import MODELS
@@ -32,6 +32,7 @@ class Request:
     guidance_scale: float
     seed: int
     num_images: int
+    sampler: str = "euler"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def cases() -> list[Case]:
         Case("b-long-prompt", "b", Request(LONG_PROMPT, NEGATIVE, 64, 32, 2, 7.0, 9, 1), full_image=False),
         Case("c-odd-grid", "c", Request(PROMPT, NEGATIVE, 104, 72, 3, 7.0, 11, 1), False, False),
         Case("c-special-tokens", "c", Request(SPECIAL_TOKENS_PROMPT, "!", 64, 32, 1, 2.0, 3, 1), full_image=False),
+        Case("a-dpmpp-2m-karras", "a", Request(PROMPT, NEGATIVE, 64, 32, 6, 7.0, 13, 1, "dpmpp_2m_karras"), full_image=False),
+        Case("c-dpmpp-2m", "c", Request(PROMPT, NEGATIVE, 64, 32, 17, 7.0, 13, 2, "dpmpp_2m"), False, False),
         Case("b-one-step", "b", Request("a", "a", 32, 64, 1, 30.0, 0, 1), False, False),
     ]
     return out
@@ -90,6 +93,19 @@ def text_stage(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors
     return tensors
 
 
+def choose_sampler(pipeline: StableDiffusionXLPipeline, name: str) -> None:
+    if name.startswith("dpmpp_2m"):
+        config = {**pipeline.scheduler.config, "use_karras_sigmas": name.endswith("karras")}
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config)
+
+
+def in_sigma_scale(pipeline: StableDiffusionXLPipeline, latents: torch.Tensor, step: int) -> torch.Tensor:
+    """As Euler's scheduler has latents before `step`: x0 + sigma e. The other one has them of unit variance."""
+    if isinstance(pipeline.scheduler, DPMSolverMultistepScheduler):
+        return latents * (pipeline.scheduler.sigmas[step] ** 2 + 1) ** 0.5
+    return latents
+
+
 def initial_latents(pipeline: StableDiffusionXLPipeline, request: Request) -> torch.Tensor:
     """[num_images, 4, height / 8, width / 8]; image i is drawn from seed + i, then scaled by init_noise_sigma."""
     shape = (1, 4, request.height // 8, request.width // 8)
@@ -98,7 +114,7 @@ def initial_latents(pipeline: StableDiffusionXLPipeline, request: Request) -> to
         for i in range(request.num_images)
     ]
     pipeline.scheduler.set_timesteps(request.steps)
-    return torch.cat(noise) * pipeline.scheduler.init_noise_sigma
+    return in_sigma_scale(pipeline, torch.cat(noise) * pipeline.scheduler.init_noise_sigma, 0)
 
 
 def run(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
@@ -132,7 +148,7 @@ def run(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
     tensors["sigmas"] = pipeline.scheduler.sigmas
     tensors["timesteps"] = pipeline.scheduler.timesteps.to(torch.float32)
     tensors |= {f"noise_pred.{k}": output for k, (_, output) in enumerate(calls)}
-    tensors |= {f"latents.{k}": value for k, value in enumerate(latents)}
+    tensors |= {f"latents.{k}": in_sigma_scale(pipeline, value, k + 1) for k, value in enumerate(latents)}
     tensors["image"] = image * 2.0 - 1.0
     return tensors
 
@@ -160,10 +176,12 @@ def trim(case: Case, tensors: Tensors) -> Tensors:
 def write_all(folder: Path = DATA_DIR / "pipeline") -> None:
     for case in cases():
         pipeline = load_pipeline(case.model)
+        choose_sampler(pipeline, case.request.sampler)
         tensors = run(pipeline, case.request)
         saturated = (tensors["image"].abs() >= 1.0).float().mean().item()
         if saturated > 0.05:
             raise ValueError(f"{case.name}: {saturated:.1%} of the image is saturated")
         write_tensors(folder / f"{case.name}.safetensors", trim(case, tensors))
-        write_json(folder / f"{case.name}.json", {"model": case.model, "request": asdict(case.request)})
+        request = {name: value for name, value in asdict(case.request).items() if value != "euler"}
+        write_json(folder / f"{case.name}.json", {"model": case.model, "request": request})
         print(f"{case.name}: image std {tensors['image'].std():.3f}, saturated {saturated:.4f}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from common import DATA_DIR, write_json, write_tensors
 from topologies import SDXL_SCHEDULER
@@ -58,6 +58,37 @@ def scheduler_case(name: str, changes: dict[str, Any], steps: int) -> dict[str, 
     }
 
 
+def multistep_case(name: str, changes: dict[str, Any], karras: bool, steps: int) -> dict[str, Any]:
+    """Sigmas and timesteps, and the way of three numbers through all steps, in this scheduler's own scale."""
+    config = {**SDXL_SCHEDULER, **changes}
+    scheduler = DPMSolverMultistepScheduler.from_config({**config, "use_karras_sigmas": karras})
+    scheduler.set_timesteps(steps)
+    sample = torch.tensor([1.0, -0.6, 0.1])
+    predictions = [torch.tensor([0.9, -0.3, 0.25]) * (1 + 0.1 * (k % 3)) for k in range(steps)]
+    results = []
+    for timestep, prediction in zip(scheduler.timesteps, predictions):
+        before = sample if not results else results[-1]
+        results.append(scheduler.step(prediction, timestep, before).prev_sample)
+    return {
+        "name": name,
+        "sampler": "dpmpp_2m_karras" if karras else "dpmpp_2m",
+        "config": config,
+        "steps": steps,
+        "sigmas": scheduler.sigmas.tolist(),
+        "timesteps": scheduler.timesteps.tolist(),
+        "sample": sample.tolist(),
+        "predictions": [prediction.tolist() for prediction in predictions],
+        "results": [result.tolist() for result in results],
+    }
+
+
+def write_multistep(file: Path = DATA_DIR / "multistep.json") -> None:
+    """Of the configurations that Euler's goldens have, those that mean something here."""
+    changes = {"sdxl": {}, **{name: SCHEDULERS[name] for name in SCHEDULERS if name not in ("karras", "log-linear")}}
+    write_json(file, [multistep_case(name, changes[name], karras, steps)
+                      for name in changes for karras in (False, True) for steps in STEPS])
+
+
 def write_schedulers(file: Path = DATA_DIR / "schedulers.json") -> None:
     cases = [scheduler_case("sdxl", {}, steps) for steps in SDXL_STEPS]
     cases += [scheduler_case(name, changes, steps) for name, changes in SCHEDULERS.items() for steps in STEPS]
@@ -85,4 +116,5 @@ def write_rng(folder: Path = DATA_DIR) -> None:
 
 def write_all() -> None:
     write_schedulers()
+    write_multistep()
     write_rng()

@@ -39,9 +39,10 @@ void parity_run_scale_input(const parity_case *c, const parity_side *side, int64
 
 typedef struct step_params {
     int64_t count;
-    bool guided;
+    bool guided, remembers;
     float guidance_scale;
-    double a, b;
+    double a, b, c, p, q;
+    size_t uncond, history; // places of the arrays
 } step_params;
 
 void parity_build_sampler_step(parity_case *c)
@@ -52,14 +53,27 @@ void parity_build_sampler_step(parity_case *c)
     p->guidance_scale = (float)(30 * parity_uniform(&c->rng));
     p->a = parity_chance(&c->rng, 50) ? 1 : 2 * parity_uniform(&c->rng);
     p->b = -2 * parity_uniform(&c->rng);
+    p->remembers = parity_chance(&c->rng, 50);
+    p->c = parity_chance(&c->rng, 30) ? 0 : parity_uniform(&c->rng);
+    p->p = 2 * parity_uniform(&c->rng);
+    p->q = -2 * parity_uniform(&c->rng);
     parity_array *x = parity_add(c, "x", PARITY_F32, PARITY_INOUT, (size_t)p->count);
     parity_array *cond = parity_add(c, "cond", PARITY_ACT, PARITY_IN, (size_t)p->count);
     parity_fill(c, x, 0, 5);
     parity_fill(c, cond, 0, 1);
-    parity_array *uncond = NULL;
+    parity_array *uncond = NULL, *history = NULL;
     if (p->guided) {
+        p->uncond = c->n_arrays;
         uncond = parity_add(c, "uncond", PARITY_ACT, PARITY_IN, (size_t)p->count);
         parity_fill(c, uncond, 0, 1);
+    }
+    if (p->remembers) {
+        p->history = c->n_arrays;
+        history = parity_add(c, "history", PARITY_F32, PARITY_INOUT, (size_t)p->count);
+        parity_fill(c, history, 0, 5);
+        if (p->c == 0)
+            history->values[0] = NAN; // which is not read
+        history->magnitude = parity_alloc(c, history->count, sizeof *history->magnitude);
     }
     x->magnitude = parity_alloc(c, x->count, sizeof *x->magnitude);
     for (size_t i = 0; i < x->count; i++) {
@@ -68,22 +82,33 @@ void parity_build_sampler_step(parity_case *c)
             double u = fabs((double)uncond->values[i]);
             m = u + (double)p->guidance_scale * (m + u);
         }
-        x->magnitude[i] = p->a * fabs((double)x->values[i]) + fabs(p->b) * m;
+        double size = fabs((double)x->values[i]);
+        x->magnitude[i] = p->a * size + fabs(p->b) * m;
+        if (!history)
+            continue;
+        if (p->c != 0)
+            x->magnitude[i] += p->c * fabs((double)history->values[i]);
+        history->magnitude[i] = p->p * size + fabs(p->q) * m;
     }
-    snprintf(c->text, sizeof c->text, "count %" PRId64 ", guided %d, scale %g, a %g, b %g",
-             p->count, p->guided, (double)p->guidance_scale, p->a, p->b);
+    snprintf(c->text, sizeof c->text,
+             "count %" PRId64 ", guided %d, scale %g, a %g, b %g, remembers %d, c %g", p->count,
+             p->guided, (double)p->guidance_scale, p->a, p->b, p->remembers, p->c);
 }
 
 void parity_run_sampler_step(const parity_case *c, const parity_side *side, int64_t part)
 {
     const step_params *p = c->params;
     atedm_step_args args = {.cond = side->data[1],
-                            .uncond = p->guided ? side->data[2] : NULL,
+                            .uncond = p->guided ? side->data[p->uncond] : NULL,
                             .x = side->data[0],
                             .count = p->count,
                             .guidance_scale = p->guidance_scale,
                             .a = p->a,
-                            .b = p->b};
+                            .b = p->b,
+                            .history = p->remembers ? side->data[p->history] : NULL,
+                            .c = p->c,
+                            .p = p->p,
+                            .q = p->q};
     atedm_sampler_step(side->stream, &args);
 }
 

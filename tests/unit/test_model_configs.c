@@ -474,7 +474,8 @@ Test(model_configs, extreme_betas)
         write_text(file, text);
         free(text);
         cr_assert_eq(read_all(&config), ATEDM_OK, "%s", err.message);
-        atedm_status status = atedm_schedule_make(&config.scheduler, 30, &schedule, &err);
+        atedm_status status = atedm_schedule_make(&config.scheduler, atedm_sampler_find("euler"),
+                                                  30, &schedule, &err);
         for (int k = 0; k <= 30 && !status; k++)
             cr_expect(schedule.sigmas[k] >= 0 && schedule.sigmas[k] < 1e30, "betas %s..%s: %g",
                       ends[i / 6], ends[i % 6], schedule.sigmas[k]);

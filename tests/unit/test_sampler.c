@@ -21,12 +21,30 @@ static const atedm_scheduler_config sdxl = {
     .steps_offset = 1,
 };
 
-static atedm_schedule make(const atedm_scheduler_config *config, int steps)
+static atedm_schedule make_for(const char *sampler, const atedm_scheduler_config *config, int steps)
 {
     atedm_schedule schedule;
     atedm_error err = {{0}};
-    cr_assert_eq(atedm_schedule_make(config, steps, &schedule, &err), ATEDM_OK, "%s", err.message);
+    cr_assert_eq(atedm_schedule_make(config, atedm_sampler_find(sampler), steps, &schedule, &err),
+                 ATEDM_OK, "%s", err.message);
     return schedule;
+}
+
+static atedm_schedule make(const atedm_scheduler_config *config, int steps)
+{
+    return make_for("euler", config, steps);
+}
+
+static const atedm_sampler *euler(void)
+{
+    return atedm_sampler_find("euler");
+}
+
+static atedm_step step_of(const atedm_schedule *schedule, int k)
+{
+    atedm_step step;
+    schedule->sampler->step(schedule, k, &step);
+    return step;
 }
 
 // Reads `text` as a scheduler_config.json.
@@ -48,12 +66,12 @@ static bool near(double got, double wanted, double relative)
     return fabs(got - wanted) <= relative * fmax(fabs(wanted), 1e-6);
 }
 
-static json_t *golden_cases(void)
+static json_t *golden_cases(const char *file)
 {
     const char *dir = getenv("ATEDM_GOLDEN_DIR");
     cr_assert_not_null(dir, "set ATEDM_GOLDEN_DIR to tests/golden/data");
     char path[4096];
-    snprintf(path, sizeof path, "%s/schedulers.json", dir);
+    snprintf(path, sizeof path, "%s/%s", dir, file);
     json_error_t parse_error;
     json_t *cases = json_load_file(path, 0, &parse_error);
     cr_assert_not_null(cases, "%s: %s", path, parse_error.text);
@@ -74,40 +92,44 @@ static double element(const json_t *object, const char *key, size_t i)
     return json_number_value(item);
 }
 
+static atedm_scheduler_config golden_config(const json_t *golden)
+{
+    json_t *object = json_copy(json_object_get(golden, "config"));
+    json_object_set_new(object, "_class_name", json_string("EulerDiscreteScheduler"));
+    char *text = json_dumps(object, 0);
+    atedm_scheduler_config config;
+    atedm_error err = {{0}};
+    cr_assert_eq(read_text(text, &config, &err), ATEDM_OK, "%s", err.message);
+    free(text);
+    json_decref(object);
+    return config;
+}
+
 static void check_first_step(const char *name, const json_t *golden, const atedm_schedule *schedule)
 {
     const json_t *first = json_object_get(golden, "first_step");
-    double a = NAN;
-    double b = NAN;
-    atedm_schedule_euler(schedule, 0, &a, &b);
+    atedm_step step = step_of(schedule, 0);
     for (size_t i = 0; i < 4; i++) {
         double x = element(first, "sample", i);
         double m = element(first, "prediction", i);
         double scaled = x * atedm_schedule_input_scale(schedule, 0);
         cr_assert(near(scaled, element(first, "scaled", i), 1e-6), "%s scaled", name);
         // diffusers subtracts floats of the size of sigma: hence the absolute bound.
-        double error = fabs(a * x + b * m - element(first, "result", i));
+        double error = fabs(step.x * x + step.output * m - element(first, "result", i));
         cr_assert(error <= 4e-7 * (1 + schedule->sigmas[0] + fabs(x)), "%s step: %g", name, error);
     }
 }
 
 Test(sampler, agrees_with_diffusers)
 {
-    json_t *cases = golden_cases();
+    json_t *cases = golden_cases("schedulers.json");
     cr_assert_geq(json_array_size(cases), 30);
     for (size_t c = 0; c < json_array_size(cases); c++) {
         json_t *golden = json_array_get(cases, c);
         const char *name = json_string_value(json_object_get(golden, "name"));
         int steps = (int)number(golden, "steps");
 
-        json_t *object = json_copy(json_object_get(golden, "config"));
-        json_object_set_new(object, "_class_name", json_string("EulerDiscreteScheduler"));
-        char *text = json_dumps(object, 0);
-        atedm_scheduler_config config;
-        atedm_error err = {{0}};
-        cr_assert_eq(read_text(text, &config, &err), ATEDM_OK, "%s", err.message);
-        free(text);
-        json_decref(object);
+        atedm_scheduler_config config = golden_config(golden);
 
         // torch's square root may be off by one in the last place (2^-23). Logarithms and powers
         // add to that; rescaling takes the root before 1 - alpha_bar cancels.
@@ -129,6 +151,118 @@ Test(sampler, agrees_with_diffusers)
         check_first_step(name, golden, &schedule);
     }
     json_decref(cases);
+}
+
+// Number i of `sample` through all steps, with the golden's predictions. Its latents are those of
+// unit variance, and in float.
+static void check_way(const char *name, const json_t *golden, const atedm_schedule *schedule,
+                      size_t i)
+{
+    const double *sigmas = schedule->sigmas;
+    double x = element(golden, "sample", i) * sqrt(sigmas[0] * sigmas[0] + 1), kept = NAN;
+    for (int k = 0; k < schedule->n; k++) {
+        const json_t *predictions =
+            json_array_get(json_object_get(golden, "predictions"), (size_t)k);
+        const json_t *results = json_array_get(json_object_get(golden, "results"), (size_t)k);
+        double m = json_number_value(json_array_get(predictions, i));
+        double wanted = json_number_value(json_array_get(results, i));
+        atedm_step step = step_of(schedule, k);
+        double next = step.x * x + step.output * m;
+        if (step.earlier != 0)
+            next += step.earlier * kept;
+        kept = step.keep_x * x + step.keep_output * m;
+        x = next;
+        double scaled = x / sqrt(sigmas[k + 1] * sigmas[k + 1] + 1);
+        cr_assert(fabs(scaled - wanted) <= 1e-6 * (k + 2) * (1 + fabs(wanted)),
+                  "%s: step %d of %d: %.9g, %.9g", name, k, schedule->n, scaled, wanted);
+    }
+}
+
+Test(sampler, multistep_agrees_with_diffusers)
+{
+    json_t *cases = golden_cases("multistep.json");
+    cr_assert_geq(json_array_size(cases), 48);
+    for (size_t c = 0; c < json_array_size(cases); c++) {
+        const json_t *golden = json_array_get(cases, c);
+        const char *name = json_string_value(json_object_get(golden, "name"));
+        const char *sampler = json_string_value(json_object_get(golden, "sampler"));
+        int steps = (int)number(golden, "steps");
+        atedm_scheduler_config config = golden_config(golden);
+        atedm_schedule schedule = make_for(sampler, &config, steps);
+        double bound = config.rescale_zero_snr ? 1e-5 : schedule.sampler->karras ? 1e-6 : 0x1p-23;
+        for (size_t k = 0; k <= (size_t)steps; k++)
+            cr_assert(near(schedule.sigmas[k], element(golden, "sigmas", k), bound),
+                      "%s/%s/%d sigma %zu: %.9g, %.9g", name, sampler, steps, k, schedule.sigmas[k],
+                      element(golden, "sigmas", k));
+        for (size_t k = 0; k < (size_t)steps; k++)
+            cr_assert_eq(schedule.timesteps[k], element(golden, "timesteps", k),
+                         "%s/%s/%d timestep %zu: %g", name, sampler, steps, k,
+                         schedule.timesteps[k]);
+        cr_assert(near(schedule.init_noise_sigma, sqrt(schedule.sigmas[0] * schedule.sigmas[0] + 1),
+                       1e-6));
+        for (size_t i = 0; i < 3; i++)
+            check_way(name, golden, &schedule, i);
+    }
+    json_decref(cases);
+}
+
+// The way of a model that is right all along is a straight line: every order ends on it.
+Test(sampler, every_sampler_is_exact_for_a_perfect_model)
+{
+    size_t count;
+    const atedm_sampler *samplers = atedm_samplers(&count);
+    for (size_t i = 0; i < count; i++) {
+        atedm_schedule schedule = make_for(samplers[i].name, &sdxl, 20);
+        const double x0 = 0.7, e = -1.3;
+        double kept = NAN, x = x0 + schedule.sigmas[0] * e;
+        for (int k = 0; k < 20; k++) {
+            atedm_step step = step_of(&schedule, k);
+            cr_expect((step.earlier == 0) == (!samplers[i].multistep || k == 0 || k == 19), "%s %d",
+                      samplers[i].name, k);
+            double next =
+                step.x * x + step.output * e + (step.earlier == 0 ? 0 : step.earlier * kept);
+            kept = step.keep_x * x + step.keep_output * e;
+            x = next;
+            cr_expect(fabs(x - x0 - schedule.sigmas[k + 1] * e) <= 1e-9, "%s %d", samplers[i].name,
+                      k);
+        }
+    }
+}
+
+// How far from the exact way n steps end, before the last one, for latents of a Gaussian of
+// variance 1/4: the best guess of x0 is x v / (v + sigma^2), and x grows as sqrt(v + sigma^2).
+static double error_of(const char *sampler, int n)
+{
+    atedm_scheduler_config config = sdxl;
+    config.karras_sigmas = true;
+    config.spacing = ATEDM_SPACING_LINSPACE; // from the same sigma to the same, whatever n
+    atedm_schedule schedule = make_for(sampler, &config, n);
+    const double *sigmas = schedule.sigmas, v = 0.25;
+    double x = sqrt(v + sigmas[0] * sigmas[0]), kept = NAN;
+    for (int k = 0; k < n - 1; k++) {
+        double m = x * sigmas[k] / (v + sigmas[k] * sigmas[k]);
+        atedm_step step = step_of(&schedule, k);
+        double next = step.x * x + step.output * m + (k == 0 ? 0 : step.earlier * kept);
+        kept = step.keep_x * x + step.keep_output * m;
+        x = next;
+    }
+    double exact = sqrt(v + sigmas[n - 1] * sigmas[n - 1]);
+    return fabs(x - exact) / exact;
+}
+
+Test(sampler, orders)
+{
+    static const struct {
+        const char *sampler;
+        int order;
+    } cases[] = {{"euler", 1}, {"dpmpp_2m_karras", 2}};
+    for (size_t i = 0; i < 2; i++)
+        for (int n = 20; n <= 40; n += 20) {
+            double order = log2(error_of(cases[i].sampler, n) / error_of(cases[i].sampler, 2 * n));
+            cr_expect_float_eq(order, cases[i].order, 0.4, "%s, %d steps: order %.2f",
+                               cases[i].sampler, n, order);
+        }
+    cr_expect_lt(error_of("dpmpp_2m_karras", 15), error_of("euler", 60));
 }
 
 Test(sampler, spacings)
@@ -203,11 +337,10 @@ Test(sampler, euler_steps_are_exact_for_a_perfect_model)
                 m = x0;
             if (kinds[i] == ATEDM_PREDICT_V)
                 m = (e - sigma * x0) / sqrt(sigma * sigma + 1);
-            double a = NAN;
-            double b = NAN;
-            atedm_schedule_euler(&schedule, k, &a, &b);
+            atedm_step step = step_of(&schedule, k);
             double wanted = x0 + schedule.sigmas[k + 1] * e;
-            cr_assert(fabs(a * x + b * m - wanted) <= 1e-12 * (1 + sigma), "%zu %d", i, k);
+            cr_assert(fabs(step.x * x + step.output * m - wanted) <= 1e-12 * (1 + sigma), "%zu %d",
+                      i, k);
             double scale = atedm_schedule_input_scale(&schedule, k);
             cr_assert(near(scale * scale * (sigma * sigma + 1), 1, 1e-12));
         }
@@ -218,20 +351,24 @@ Test(sampler, step_limits)
 {
     atedm_schedule schedule = {.n = 77};
     atedm_error err;
-    cr_assert_eq(atedm_schedule_make(&sdxl, 0, &schedule, &err), ATEDM_ERR_LIMIT);
-    cr_assert_eq(atedm_schedule_make(&sdxl, -1, &schedule, &err), ATEDM_ERR_LIMIT);
-    cr_assert_eq(atedm_schedule_make(&sdxl, ATEDM_MAX_STEPS + 1, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(atedm_schedule_make(&sdxl, euler(), 0, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(atedm_schedule_make(&sdxl, euler(), -1, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(atedm_schedule_make(&sdxl, euler(), ATEDM_MAX_STEPS + 1, &schedule, &err),
+                 ATEDM_ERR_LIMIT);
     atedm_scheduler_config config = sdxl;
     config.train_timesteps = 10;
-    cr_assert_eq(atedm_schedule_make(&config, 11, &schedule, &err), ATEDM_ERR_INVALID);
+    cr_assert_eq(atedm_schedule_make(&config, euler(), 11, &schedule, &err), ATEDM_ERR_INVALID);
     config.train_timesteps = 1;
-    cr_assert_eq(atedm_schedule_make(&config, 1, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(atedm_schedule_make(&config, euler(), 1, &schedule, &err), ATEDM_ERR_LIMIT);
     config.train_timesteps = ATEDM_MAX_TRAIN_TIMESTEPS + 1;
-    cr_assert_eq(atedm_schedule_make(&config, 1, &schedule, &err), ATEDM_ERR_LIMIT);
+    cr_assert_eq(atedm_schedule_make(&config, euler(), 1, &schedule, &err), ATEDM_ERR_LIMIT);
     cr_assert_eq(schedule.n, 77, "untouched on failure");
 
     config.train_timesteps = 10;
     (void)make(&config, 10);
+    (void)make_for("dpmpp_2m", &config, 9);
+    cr_assert_eq(atedm_schedule_make(&config, atedm_sampler_find("dpmpp_2m"), 10, &schedule, &err),
+                 ATEDM_ERR_INVALID);
     (void)make(&sdxl, ATEDM_MAX_STEPS);
     config.train_timesteps = ATEDM_MAX_TRAIN_TIMESTEPS;
     config.beta_start = 1e-7;
@@ -246,10 +383,10 @@ Test(sampler, betas_without_a_usable_sigma_are_refused)
     atedm_scheduler_config config = sdxl;
     config.beta_start = 0;
     config.beta_end = 0;
-    cr_assert_eq(atedm_schedule_make(&config, 4, &schedule, &err), ATEDM_ERR_FORMAT);
+    cr_assert_eq(atedm_schedule_make(&config, euler(), 4, &schedule, &err), ATEDM_ERR_FORMAT);
     config.beta_start = 1;
     config.beta_end = 1;
-    cr_assert_eq(atedm_schedule_make(&config, 4, &schedule, &err), ATEDM_ERR_FORMAT);
+    cr_assert_eq(atedm_schedule_make(&config, euler(), 4, &schedule, &err), ATEDM_ERR_FORMAT);
 }
 
 Test(sampler, reads_the_config_of_sdxl_base)
@@ -368,12 +505,12 @@ Test(sampler, what_a_step_takes_for_clean_is_what_the_model_said)
         config.prediction = predictions[i];
         atedm_schedule schedule = make(&config, 12);
         for (int k = 0; k < 12; k++) {
-            double sigma = schedule.sigmas[k], variance = sigma * sigma + 1, a, b, p, q;
+            double sigma = schedule.sigmas[k], variance = sigma * sigma + 1, p, q;
             const double x = 3.25, m = -0.75;
             const double x0[] = {x - sigma * m, x / variance - sigma / sqrt(variance) * m, m};
-            atedm_schedule_euler(&schedule, k, &a, &b);
+            atedm_step step = step_of(&schedule, k);
             atedm_schedule_clean(&schedule, k, &p, &q);
-            double got = p * (a * x + b * m) + q * x;
+            double got = p * (step.x * x + step.output * m) + q * x;
             cr_expect(near(got, x0[predictions[i]], 1e-9), "%d, step %d: %g, not %g", i, k, got,
                       x0[predictions[i]]);
         }
