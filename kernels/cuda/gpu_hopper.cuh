@@ -102,9 +102,12 @@ GPU_FN void gpu_mbarrier_arrive_at(gpu_mbarrier &b, int rank)
                  : "memory");
 }
 // ("barrier.cluster") All threads of all blocks of the cluster; of one where there are no clusters.
+// Behind gpu_mbarrier_fence: others see the barriers then, and no more than that. Without "relaxed"
+// everybody would wait for the whole device to see all that was written before.
 GPU_FN void gpu_cluster_sync()
 {
-    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                     : "memory");
 }
 // ("barrier.cta") Barrier 1..15 of `threads`, who sync or arrive.
 GPU_FN void gpu_named_sync(int id, int threads)

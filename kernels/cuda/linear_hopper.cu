@@ -90,6 +90,9 @@ GPU_FN void load(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> 
         gpu_tensor_load_to_all(t.weight[r.stage] + w_from * STEP, a.weight, step * STEP,
                                p.output + w_from, there, below);
     }
+    // Others arrive here until they have left the last stages: the block has to be there still.
+    for (int i = 0; i < S::stages; i++, gpu_advance(r))
+        gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);
 }
 
 // ---- products
@@ -231,8 +234,6 @@ __global__ void __launch_bounds__(S::threads, 1)
         work(a, p, t);
     else if (threadIdx.x == S::workers * GPU_WARPGROUP)
         load(a, p, t);
-    __syncwarp();
-    gpu_cluster_sync(); // nor after it has ended
 }
 
 template <class T, class S>

@@ -58,15 +58,15 @@ bool release_cluster(cluster &c)
     return true;
 }
 
+// A relaxed one: what was written before it is nobody else's to see, but for barriers that were
+// fenced.
 void cluster_barrier(place at)
 {
     need_hopper("barrier.cluster", at);
     cluster &c = *running->in;
-    TSAN(__tsan_release(&c.tsan);)
     c.arrived++;
     if (!release_cluster(c))
         wait_for(&c, "a cluster's barrier", at);
-    TSAN(__tsan_acquire(&c.tsan);)
 }
 
 } // namespace emulated

@@ -404,7 +404,7 @@ static void end_fiber()
 
 static void begin_fiber()
 {
-    TSAN(__tsan_acquire(&running->tsan_start);)
+    TSAN(__tsan_acquire(&running->in->tsan_start);)
     running->launch->call(running->launch->closure);
     end_fiber();
 }
@@ -530,7 +530,7 @@ static void prepare_block(block &b, const launch_request &launch, uint64_t numbe
     for (int i = 0; i < b.n_threads; i++)
         prepare_fiber(b, i, launch);
     begin_async(b);
-    TSAN(__tsan_release(&b.tsan_start);)
+    TSAN(__tsan_release(&b.in->tsan_start);)
 }
 
 void run_cluster(cluster &c, const launch_request &launch, uint64_t number)

@@ -68,7 +68,7 @@ struct cluster {
     block *blocks[MOST_CLUSTER];
     int n = 0;
     int arrived = 0; // threads of all blocks, at the cluster's barrier
-    char tsan = 0;
+    char tsan_start = 0;
 };
 
 struct block {
@@ -88,7 +88,7 @@ struct block {
     settings::order schedule = settings::FORWARD; // of setting(), within reach
     uint64_t rng = 0;
     asynchronous *async = nullptr; // never destroyed, as the block
-    char tsan_start, tsan_end, tsan_barrier, tsan_warp[32];
+    char tsan_end, tsan_barrier, tsan_warp[32];
 };
 ATEDM_EMULATED_TLS block *running;
 
