@@ -165,31 +165,51 @@ GPU_FN uint32_t finish(const atedm_cuda_linear_hopper &a, float first, float sec
     return gpu_pack(T(), v[0], v[1]);
 }
 
-// `row`: the thread's first one, the other is 8 rows on.
+// Bias and residuals of a thread's eights, by groups.
+template <class S> struct addends {
+    static constexpr int groups = S::outputs / 8 / GPU_GROUP;
+    uint32_t bias[groups][GPU_GROUP], residual[groups][2][GPU_GROUP];
+};
+
+// `row`: the thread's first one, the other is 8 rows on. Behind the products each of these loads
+// would be waited for, and no store could go before the next.
 template <class T, class S>
-GPU_FN void store(const atedm_cuda_linear_hopper &a, int64_t row, int output, const sums<S> &r)
+GPU_FN void load_addends(const atedm_cuda_linear_hopper &a, int64_t row, int output,
+                         addends<S> &ret_more)
 {
-    int lane = (int)threadIdx.x % 4;
+    int own = output + (int)threadIdx.x % 4 * 8;
 #pragma unroll
-    for (int first = 0; first < S::outputs / 8; first += GPU_GROUP) {
-        int own = output + (first + lane) * 8;
-        uint32_t bias[GPU_GROUP];
-        gpu_load_eight<T>(a.bias, own, a.bias && own < a.out, bias);
-        gpu_quad_transpose(bias);
+    for (int group = 0; group < addends<S>::groups; group++, own += GPU_GROUP * 8) {
+        gpu_load_eight<T>(a.bias, own, a.bias && own < a.out, ret_more.bias[group]);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            bool is_there = row + i * 8 < a.rows && own < a.out;
-            int64_t at = (row + i * 8) * a.out + own;
-            uint32_t words[GPU_GROUP];
-            gpu_load_eight<T>(a.residual, at, a.residual && is_there, words);
+            bool is_there = a.residual && row + i * 8 < a.rows && own < a.out;
+            gpu_load_eight<T>(a.residual, (row + i * 8) * a.out + own, is_there,
+                              ret_more.residual[group][i]);
+        }
+    }
+}
+
+template <class T, class S>
+GPU_FN void store(const atedm_cuda_linear_hopper &a, int64_t row, int output, const sums<S> &r,
+                  addends<S> &more)
+{
+    int own = output + (int)threadIdx.x % 4 * 8;
+#pragma unroll
+    for (int group = 0; group < addends<S>::groups; group++, own += GPU_GROUP * 8) {
+        gpu_quad_transpose(more.bias[group]);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            uint32_t(&words)[GPU_GROUP] = more.residual[group][i];
             gpu_quad_transpose(words);
 #pragma unroll
-            for (int n = 0; n < GPU_GROUP; n++)
-                words[n] = finish<T>(a, r.d[first + n][i * 2], r.d[first + n][i * 2 + 1], words[n],
-                                     bias[n]);
+            for (int n = 0; n < GPU_GROUP; n++) {
+                const float(&sum)[4] = r.d[group * GPU_GROUP + n];
+                words[n] = finish<T>(a, sum[i * 2], sum[i * 2 + 1], words[n], more.bias[group][n]);
+            }
             gpu_quad_transpose(words);
-            if (is_there)
-                gpu_store_eight<T>(a.y, at, words);
+            if (row + i * 8 < a.rows && own < a.out)
+                gpu_store_eight<T>(a.y, (row + i * 8) * a.out + own, words);
         }
     }
 }
@@ -212,13 +232,15 @@ template <class T, class S>
 GPU_FN void work(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> &t)
 {
     int worker = gpu_uniform((int)threadIdx.x / GPU_WARPGROUP);
-    sums<S> r;
-    multiply<T, S>(a, p, t, worker, r);
     int64_t row = p.row + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4;
+    addends<S> more;
+    sums<S> r;
+    load_addends<T, S>(a, row, p.output, more);
+    multiply<T, S>(a, p, t, worker, r);
     if (a.sums)
         store_sums<S>(a, row, p.output, r);
     else
-        store<T, S>(a, row, p.output, r);
+        store<T, S>(a, row, p.output, r, more);
 }
 
 template <class T, class S>
