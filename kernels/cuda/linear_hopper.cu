@@ -35,13 +35,21 @@ struct place {
     int output;
 };
 
+// Of `down` or `across`, powers of two: a division is some fifty instructions, and there would be
+// five before the first copy begins.
+GPU_FN int log2_of(int x)
+{
+    return __ffs(x) - 1;
+}
+
 template <class S> GPU_FN place find_place(const atedm_cuda_linear_hopper &a)
 {
-    int in_cluster = a.down * a.across, rank = (int)blockIdx.x % in_cluster,
-        cluster = (int)blockIdx.x / in_cluster;
-    int down = rank / a.across, across = rank % a.across;
-    return {down, across, ((int64_t)(cluster / a.clusters_across) * a.down + down) * S::rows,
-            (cluster % a.clusters_across * a.across + across) * S::outputs};
+    int down = (int)blockIdx.x >> log2_of(a.across) & (a.down - 1),
+        across = (int)blockIdx.x & (a.across - 1);
+    unsigned cluster = blockIdx.x >> log2_of(a.down * a.across),
+             beside = (unsigned)a.clusters_across;
+    return {down, across, ((int64_t)(cluster / beside) * a.down + down) * S::rows,
+            (int)(cluster % beside * (unsigned)a.across + (unsigned)across) * S::outputs};
 }
 
 // Blocks that share slices with this one, itself among them.
@@ -71,13 +79,24 @@ GPU_FN void init_barriers(const atedm_cuda_linear_hopper &a, tiles<T, S> &t)
 
 // ---- loading: one thread
 
+// A slice for all blocks that have a bit in `blocks`, this one among them.
+GPU_FN void load_slice(void *to, const CUtensorMap &map, int column, int row, gpu_mbarrier &there,
+                       unsigned blocks)
+{
+    if (blocks & (blocks - 1))
+        gpu_tensor_load_to_all(to, map, column, row, there, blocks);
+    else
+        gpu_tensor_load(to, map, column, row, there);
+}
+
 template <class T, class S>
 GPU_FN void load(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> &t)
 {
-    const int x_slice = S::rows / a.across, x_from = p.across * x_slice;
-    const int w_slice = S::outputs / a.down, w_from = p.down * w_slice;
+    const int x_from = p.across * (S::rows >> log2_of(a.across));
+    const int w_from = p.down * (S::outputs >> log2_of(a.down));
     const unsigned beside = ((1u << a.across) - 1) << p.down * a.across;
     unsigned below = 0;
+#pragma unroll 1
     for (int i = 0; i < a.down; i++)
         below |= 1u << (i * a.across + p.across);
     gpu_ring<S::stages> r;
@@ -85,10 +104,10 @@ GPU_FN void load(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> 
         gpu_mbarrier &there = t.there[r.stage];
         gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);
         gpu_mbarrier_expect(there, sizeof *t.x + sizeof *t.weight);
-        gpu_tensor_load_to_all(t.x[r.stage] + x_from * STEP, a.x, step * STEP, (int)p.row + x_from,
-                               there, beside);
-        gpu_tensor_load_to_all(t.weight[r.stage] + w_from * STEP, a.weight, step * STEP,
-                               p.output + w_from, there, below);
+        load_slice(t.x[r.stage] + x_from * STEP, a.x, step * STEP, (int)p.row + x_from, there,
+                   beside);
+        load_slice(t.weight[r.stage] + w_from * STEP, a.weight, step * STEP, p.output + w_from,
+                   there, below);
     }
     // Others arrive here until they have left the last stages: the block has to be there still.
     for (int i = 0; i < S::stages; i++, gpu_advance(r))
