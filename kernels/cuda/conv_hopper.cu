@@ -182,18 +182,17 @@ template <class T>
 GPU_FN void load_added(const atedm_cuda_conv_hopper &a, const part &p, int column,
                        float (&ret_added)[2])
 {
-    ret_added[0] = ret_added[1] = 0;
-    if (column >= a.out)
-        return;
-    if (a.channel_add)
-        gpu_unpack_pair<T>(
-            *reinterpret_cast<const uint32_t *>(static_cast<const T *>(a.channel_add) +
-                                                (int64_t)p.sample * a.out + column),
-            ret_added);
-    if (a.bias) {
-        ret_added[0] += a.bias[column];
-        ret_added[1] += a.bias[column + 1];
-    }
+    uint32_t more = 0;
+    float2 bias = {0, 0};
+    bool is_there = column < a.out;
+    if (a.channel_add && is_there)
+        more = *reinterpret_cast<const uint32_t *>(static_cast<const T *>(a.channel_add) +
+                                                   (int64_t)p.sample * a.out + column);
+    if (a.bias && is_there)
+        bias = *reinterpret_cast<const float2 *>(a.bias + column);
+    gpu_unpack_pair<T>(more, ret_added);
+    ret_added[0] += bias.x;
+    ret_added[1] += bias.y;
 }
 
 // Residuals may be what y has, so that nvcc keeps the order of loads and stores: those of the next
@@ -211,6 +210,10 @@ GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, co
 #pragma unroll
     for (int first = 0; first < eights; first += GPU_GROUP, own += GPU_GROUP * 8) {
         uint32_t words[rows][GPU_GROUP];
+        float added[GPU_GROUP][2];
+#pragma unroll
+        for (int n = 0; n < GPU_GROUP; n++)
+            load_added<T>(a, p, p.output + (first + n) * 8 + lane * 2, added[n]);
         memcpy(words, next, sizeof words);
         if (first + GPU_GROUP < eights)
             load_residuals<T, S>(a, at, own + GPU_GROUP * 8, next);
@@ -219,14 +222,13 @@ GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, co
             gpu_quad_transpose(words[i]);
 #pragma unroll
         for (int n = 0; n < GPU_GROUP; n++) {
-            float added[2], more[2], v[2];
-            load_added<T>(a, p, p.output + (first + n) * 8 + lane * 2, added);
+            float more[2], v[2];
 #pragma unroll
             for (int i = 0; i < rows; i++) {
                 gpu_unpack_pair<T>(words[i][n], more);
 #pragma unroll
                 for (int e = 0; e < 2; e++)
-                    v[e] = r.d[i / 2][first + n][i % 2 * 2 + e] + added[e] + more[e];
+                    v[e] = r.d[i / 2][first + n][i % 2 * 2 + e] + added[n][e] + more[e];
                 words[i][n] = gpu_pack(T(), v[0], v[1]);
             }
         }
