@@ -14,6 +14,8 @@
 #define ATEDM_CUDA_PLAN_LEAST_ROWS 16 // for which there is another plan
 #define ATEDM_CUDA_PLAN_CANDIDATES 8  // of the heuristic that are tried
 #define ATEDM_CUDA_PLAN_OWN 4         // own ones beside them
+#define ATEDM_CUDA_PLAN_TRIED                                                                      \
+    (ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN + 1) // and the first
 
 // What an algorithm is chosen by. Alignments are those of every row of the operand, in bytes.
 typedef struct atedm_cuda_plan_key {

@@ -268,10 +268,11 @@ const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cud
         return first;
     if (!(plan = add(s, &wanted)))
         return NULL;
-    atedm_cuda_algorithm candidates[ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN];
+    atedm_cuda_algorithm candidates[ATEDM_CUDA_PLAN_TRIED];
     int n = atedm_cuda_propose(s, &wanted, ATEDM_CUDA_PLAN_CANDIDATES, candidates);
     if (choice == ATEDM_CUDA_LINEAR_TRIED)
         n += propose_own(s, &wanted, candidates + n);
+    candidates[n++] = first->algo; // may be none of these, and faster
     plan->algo = atedm_cuda_pick(s, &wanted, candidates, n, &first->algo);
     plan->found = true;
     return s->head.status ? NULL : plan;

@@ -3,8 +3,7 @@
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/trial.h"
 
-_Static_assert(ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN <= ATEDM_CUDA_TRIAL_CANDIDATES,
-               "all are tried");
+_Static_assert(ATEDM_CUDA_PLAN_TRIED <= ATEDM_CUDA_TRIAL_CANDIDATES, "all are tried");
 
 typedef struct call {
     atedm_cuda_stream *s;

@@ -8,7 +8,7 @@
 // Device memory of a trial, which is given back: whoever needs more gets none, nor who does where
 // the device has no room.
 #define ATEDM_CUDA_TRIAL_BYTES ((size_t)1 << 30)
-#define ATEDM_CUDA_TRIAL_CANDIDATES 12
+#define ATEDM_CUDA_TRIAL_CANDIDATES 13
 #define ATEDM_CUDA_TRIAL_KNOWN (-1) // in place of a candidate's number
 
 // A matrix of the stream's act.

@@ -165,6 +165,13 @@ static int64_t columns_taken()
     return text ? atoll(text) : 1;
 }
 
+// ATEDM_EMULATED_PROPOSALS=N: the heuristic has so many algorithms only.
+static int most_proposals()
+{
+    const char *text = getenv("ATEDM_EMULATED_PROPOSALS");
+    return text ? atoi(text) : 2;
+}
+
 static cublasStatus_t status_of(bool good)
 {
     return good ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
@@ -270,7 +277,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
         return CUBLAS_STATUS_NOT_SUPPORTED;
     // The best one first.
     bool is_small = d->columns < FEW_COLUMNS;
-    for (int n = 0; n < 2 && n < wanted; n++, ++*ret_count) {
+    for (int n = 0; n < most_proposals() && n < wanted; n++, ++*ret_count) {
         cublasLtMatmulHeuristicResult_t result = {};
         result.algo.data[WORD_ORDER] = is_small == (n == 0) ? ORDER_HALVES : ORDER_WHOLE;
         for (int i = 0; i < 4; i++)

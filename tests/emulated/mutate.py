@@ -250,6 +250,8 @@ MISTAKES = (
      [("if (choice == ATEDM_CUDA_LINEAR_HOPPER)", "if (choice == ATEDM_CUDA_LINEAR_HOPPER && rows > 16)")]),
     ("linear, hopper: no trial has an own kernel", "linear_plan.c", "test_linear",
      [("n += propose_own(s, &wanted,", "(void)propose_own(s, &wanted,")]),
+    ("linear, hopper: an own kernel is not held against the first plan's", "linear_plan.c", "test_linear",
+     [("    candidates[n++] = first->algo;", "    (void)first;")]),
     ("linear, hopper: boxes of a whole tile", "hopper_linear.c", "linear", [("cut->rows / cut->across", "cut->rows")]),
     ("linear, hopper: weights without a stride", "hopper_linear.c", "linear", [("key->in, key->weight_stride", "key->in, key->in")]),
     ("linear, hopper: the last columns are forgotten", "hopper_linear.c", "linear",

@@ -182,6 +182,20 @@ Test(linear, cublas_without_trials)
     close_layer(&l);
 }
 
+// For these rows the heuristic has only an algorithm of other bits. So an own one is equal to the
+// first plan's, and is not taken: it is slower.
+Test(linear, cublas_where_it_is_faster)
+{
+    enum { FEW = 40 };
+    setenv("ATEDM_EMULATED_PROPOSALS", "1", 1);
+    layer l = open_layer("tried", "90", IN);
+    run_rows(&l, 0, FEW, ATEDM_ACT_NONE);
+    long before = products();
+    run_rows(&l, 0, FEW, ATEDM_ACT_NONE);
+    cr_assert_eq(products() - before, 1);
+    close_layer(&l);
+}
+
 // Rows of 24 bytes are none for copies by tensor maps.
 Test(linear, cublas_for_odd_rows)
 {
