@@ -127,8 +127,12 @@ static bool is_equal(const course *c, int candidate)
     atedm_stream *s = &c->s->head;
     // NaN, so that what is not written is seen.
     atedm_cuda_check(s, cudaMemsetAsync(c->y, 0xff, trial->y_bytes, c->s->stream), "trial");
-    if (s->status || !trial->run(trial->user, c->operands, candidate, c->y))
+    if (s->status)
         return false;
+    if (!trial->run(trial->user, c->operands, candidate, c->y)) {
+        (void)cudaGetLastError(); // a launch that is refused is not for the next call to find
+        return false;
+    }
     return atedm_cuda_count_differences(c->s, c->expected, c->y, trial->y_bytes, c->counts) == 0;
 }
 
