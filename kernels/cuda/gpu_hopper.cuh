@@ -121,6 +121,11 @@ GPU_FN void gpu_named_arrive(int id, int threads)
 
 // ---- copies ("cp.async.bulk.tensor")
 
+// The map will be used soon. ("prefetch")
+GPU_FN void gpu_prefetch_map(const CUtensorMap &map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
 // The map's box from (column, row) on into shared memory; zeros where the tensor ends.
 GPU_FN void gpu_tensor_load(void *to, const CUtensorMap &map, int column, int row, gpu_mbarrier &b)
 {
@@ -343,6 +348,9 @@ inline void gpu_named_sync(int id, int threads, ATEDM_PLACE)
 inline void gpu_named_arrive(int id, int threads, ATEDM_PLACE)
 {
     emulated::named_barrier_arrive(id, threads, false, at);
+}
+inline void gpu_prefetch_map(const CUtensorMap &)
+{
 }
 inline void gpu_tensor_load(void *to, const CUtensorMap &map, int column, int row, gpu_mbarrier &b,
                             ATEDM_PLACE)

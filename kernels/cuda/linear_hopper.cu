@@ -270,6 +270,11 @@ __global__ void __launch_bounds__(S::threads, 1)
     const place p = find_place<S>(a);
     if (threadIdx.x == 0)
         init_barriers(a, t);
+    if (threadIdx.x == S::workers * GPU_WARPGROUP) {
+        gpu_prefetch_map(a.x);
+        gpu_prefetch_map(a.weight);
+    }
+    __syncwarp();
     gpu_cluster_sync(); // no block loads into another one, or arrives there, before it has barriers
     if (threadIdx.x < S::workers * GPU_WARPGROUP)
         work(a, p, t);
