@@ -5,14 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-// For measuring what it brings: "0" leaves it out, and work aside is done in order.
+// For measuring what it brings: "0" leaves it out, and work aside is done in order. "2" and more:
+// as many multiprocessors at most are a ranking's that stays on them, the others the main queue's.
 #define SWITCH "ATEDM_CUDA_ASIDE"
 
 atedm_status atedm_cuda_aside_init(atedm_cuda_aside *aside, atedm_error *err)
 {
     const char *value = getenv(SWITCH);
-    if (value && strcmp(value, "0") == 0)
+    int number = value ? atoi(value) : 1;
+    if (number == 0)
         return ATEDM_OK;
+    aside->multiprocessors = number > 1 ? number : INT32_MAX;
     cudaError_t error = cudaEventCreateWithFlags(&aside->begun, cudaEventDisableTiming);
     if (!error)
         error = cudaEventCreateWithFlags(&aside->done, cudaEventDisableTiming);

@@ -103,6 +103,7 @@ typedef struct atedm_cuda_graphs {
 typedef struct atedm_cuda_aside {
     cudaStream_t stream;     // NULL: there is none
     cudaEvent_t begun, done; // what it waits for; what is waited for
+    int32_t multiprocessors; // that ranking takes there at most
     bool open;               // operations go there now
     bool unjoined;           // the main queue does not wait for it yet
 } atedm_cuda_aside;

@@ -261,7 +261,7 @@ typedef struct atedm_cuda_rank {
                     // first blocks of each head: as many as hopper's parts have its keys, else one
     float *out;              // by row of q
     int32_t change_warps;    // ATEDM_CUDA_HOPPER_RANK_WARPS where hopper's are, else 1
-    int32_t multiprocessors; // of the device
+    int32_t multiprocessors; // that blocks which stay may take
     int32_t *taken;          // parts of a launch that blocks took beyond their first ones
     // hopper's: [heads, offset_rows], row i of span s at offset_at[s] + i, where a box begins
     float *offsets[2]; // log2 s^t - lse log2 e in offsets[t % 2]; -inf behind the span's last row

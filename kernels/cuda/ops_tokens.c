@@ -167,6 +167,9 @@ void atedm_cuda_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
     };
     const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->device)->hopper;
     rank.multiprocessors = hopper->multiprocessors;
+    const atedm_cuda_aside *aside = &atedm_cuda_stream_of(s)->aside;
+    if (aside->open && aside->multiprocessors < rank.multiprocessors)
+        rank.multiprocessors = aside->multiprocessors;
     for (int64_t first = 0; first < args->n_spans && !s->status; first += rank.n) {
         int iterations = pick_rank_spans(args, first, &rank);
         atedm_cuda_hopper_rank_maps maps;

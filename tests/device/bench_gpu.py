@@ -22,7 +22,8 @@ import markdown
 PRESETS = ("off", "at-edm-a", "at-edm-b", "at-edm-c", "at-edm-d", "at-edm-dagger")
 COST = ("at-edm-c", figures.RANDOM, figures.ZERO, figures.ALL_ITERATIONS)
 LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger", figures.INTERVAL)
-IN_ORDER = {"ATEDM_CUDA_ASIDE": "0"}
+# What ranking aside costs on fewer multiprocessors, or not aside: the figure's name, and the switch.
+ASIDE = {"in_order_s": "0", "aside_66_s": "66", "aside_44_s": "44"}
 PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytorch")
 
 FULL = {
@@ -243,8 +244,10 @@ def measure_cost(bench):
         except NoReport:
             return []
 
-    entries, in_order = evaluated("pruning cost", COST), evaluated("pruning cost in order", (figures.PLAIN,), IN_ORDER)
-    costs = [figures.pruning_cost(entries, in_order, batch) for batch in bench.settings["cost_batches"]]
+    entries = evaluated("pruning cost", COST)
+    others = {name: evaluated(f"pruning cost, {name}", (figures.PLAIN,), {"ATEDM_CUDA_ASIDE": value})
+              for name, value in ASIDE.items()}
+    costs = [figures.pruning_cost(entries, others, batch) for batch in bench.settings["cost_batches"]]
     return [entry for entry in costs if entry]
 
 

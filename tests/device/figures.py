@@ -86,9 +86,9 @@ def find(entries, **wanted):
     return next((entry for entry in entries if all(entry.get(key) == value for key, value in wanted.items())), None)
 
 
-def pruning_cost(evaluated, in_order, batch):
+def pruning_cost(evaluated, others, batch):
     """Ranking and recovery of at-edm-c on their own and as shares of an evaluation: by their operations, and by what an
-    evaluation takes less without them. `in_order`: evaluations in which nothing is done aside."""
+    evaluation takes less without them. `others`: evaluations by name that do otherwise aside, or nothing."""
     plain = find(evaluated, batch=batch, pruning=PLAIN)
     if not plain:
         return None
@@ -101,12 +101,13 @@ def pruning_cost(evaluated, in_order, batch):
         return plain["seconds"] - without["seconds"] if without else None
 
     all_iterations = find(evaluated, batch=batch, pruning=ALL_ITERATIONS)
-    plain_in_order = find(in_order, batch=batch, pruning=PLAIN)
     out = {"batch": batch, "evaluation_s": plain["seconds"],
            "ranking_s": by_operations(RANKING), "ranking_by_difference_s": by_difference(RANDOM),
            "recovery_s": by_operations(RECOVERY), "recovery_by_difference_s": by_difference(ZERO),
-           "all_iterations_s": all_iterations and all_iterations["seconds"],
-           "in_order_s": plain_in_order and plain_in_order["seconds"]}
+           "all_iterations_s": all_iterations and all_iterations["seconds"]}
+    for name, entries in others.items():
+        other = find(entries, batch=batch, pruning=PLAIN)
+        out[name] = other and other["seconds"]
     for name in ("ranking", "ranking_by_difference", "recovery", "recovery_by_difference"):
         out[name + "_share"] = ratio(out[name + "_s"], plain["seconds"])
     return out

@@ -217,14 +217,14 @@ class Arithmetic(unittest.TestCase):
     def test_pruning_cost(self):
         evaluated = figures.evaluations(self.REPORT, CEILINGS)
         in_order = [{**entry, "seconds": 2 * entry["seconds"]} for entry in evaluated]
-        cost = figures.pruning_cost(evaluated, in_order, 2)
+        cost = figures.pruning_cost(evaluated, {"in_order_s": in_order}, 2)
         self.assertEqual((cost["evaluation_s"], cost["in_order_s"]), (10, 20))
         self.assertEqual((cost["ranking_s"], cost["ranking_share"]), (1.75, 0.175))
         self.assertEqual((cost["ranking_by_difference_s"], cost["ranking_by_difference_share"]), (1, 0.1))
         self.assertEqual((cost["recovery_s"], cost["recovery_share"]), (1.5, 0.15))
         self.assertIsNone(cost["recovery_by_difference_s"])
-        self.assertIsNone(figures.pruning_cost(evaluated, [], 2)["in_order_s"])
-        self.assertIsNone(figures.pruning_cost([], [], 2))
+        self.assertIsNone(figures.pruning_cost(evaluated, {"in_order_s": []}, 2)["in_order_s"])
+        self.assertIsNone(figures.pruning_cost([], {}, 2))
 
     def test_kernels(self):
         line = {"op": "attention", "size": 1, "case": "x", "seconds": 2.0, "flops": 100, "bytes": 5}
@@ -236,7 +236,7 @@ class Arithmetic(unittest.TestCase):
         loops = figures.loops(self.REPORT)
         self.assertEqual((loops[1]["against_off"], loops[1]["images_per_s"]), (1.5, 0.4))
         evaluated = figures.evaluations(self.REPORT, CEILINGS)
-        result = {"loops": loops, "evaluations": evaluated, "pruning_cost": [figures.pruning_cost(evaluated, [], 2)],
+        result = {"loops": loops, "evaluations": evaluated, "pruning_cost": [figures.pruning_cost(evaluated, {}, 2)],
                   "pytorch": {"evaluations": [{"mode": "compiled", "batch": 2, "seconds": 16.0}]},
                   "kernels": [{"op": "attention", "size": 1, "flops_per_s": 4e14}],
                   "hopper": {"kernels": [{"op": "conv", "way": "hopper", "size": 1, "flops_per_s": 5e14},

@@ -23,10 +23,9 @@ class Refused(Exception):
     """The daemon does not know such a way to prune."""
 
 
-def ask(daemon, prompt: Prompt, pruning, steps: int, guidance: float) -> tuple[bytes, dict]:
+def ask(daemon, prompt: Prompt, pruning, settings: dict) -> tuple[bytes, dict]:
     """The PNG file, and the answer without it."""
-    fields = {"prompt": prompt.text, "seed": prompt.seed, "steps": steps, "guidance_scale": guidance,
-              "pruning": pruning}  # fmt: skip
+    fields = {"prompt": prompt.text, "seed": prompt.seed, "pruning": pruning, **settings}
     answer = daemon.post("/generate", fields)
     if answer.status == 422:
         raise Refused("; ".join(f"{e['pointer']} {e['detail']}" for e in answer.json()["errors"]))
@@ -64,20 +63,20 @@ class Progress:
             print(f"\r{self.done}/{self.total} {what:<40}", end=end, file=sys.stderr, flush=True)
 
 
-def make(daemon, prompt: Prompt, pruning, steps: int, guidance: float, path: Path):
+def make(daemon, prompt: Prompt, pruning, settings: dict, path: Path):
     """One picture on disk; what says that it is whole comes last, and at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
-    png, said = ask(daemon, prompt, pruning, steps, guidance)
+    png, said = ask(daemon, prompt, pruning, settings)
     path.with_suffix(".png").write_bytes(png)
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"prompt": prompt.text, "seed": prompt.seed, **said}))
     part.rename(path.with_suffix(".json"))
 
 
-def generate_all(daemon, sets: dict[str, list[Prompt]], arms: dict, out: Path, steps: int, guidance: float,
+def generate_all(daemon, sets: dict[str, list[Prompt]], arms: dict, out: Path, settings: dict,
                  resume: bool) -> dict[str, str]:  # fmt: skip
-    """Fills `out`; the arms that were refused, and why. With `resume`, what is there stays."""
+    """Fills `out`; `settings`: fields that all requests have. The arms that were refused, and why. With `resume`, what is there stays."""
     refused = {}
     progress = Progress(sum(map(len, sets.values())) * len(arms))
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -87,7 +86,7 @@ def generate_all(daemon, sets: dict[str, list[Prompt]], arms: dict, out: Path, s
                 wanted = [(prompt, path) for prompt, path in paths if not (resume and path.with_suffix(".json").exists())]
                 if arm in refused:
                     continue
-                made = [pool.submit(make, daemon, prompt, pruning, steps, guidance, path) for prompt, path in wanted]
+                made = [pool.submit(make, daemon, prompt, pruning, settings, path) for prompt, path in wanted]
                 progress.step(f"{set_name} {arm}", len(prompts) - len(wanted))
                 try:
                     for each in made:

@@ -36,6 +36,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default=os.environ.get("ATEDM_TEST_MODEL", str(ROOT / "models" / "demo")))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--sampler", default="euler")
     parser.add_argument("--prompts", type=int, default=PER_SET, metavar="N", help="of each set (default %(default)s)")
     parser.add_argument("--sets", nargs="+", default=list(DEFAULT_SETS), metavar="SET",
                         help=f"of {', '.join(SETS)} (default: {', '.join(DEFAULT_SETS)})")  # fmt: skip
@@ -78,7 +79,7 @@ def check_resume(args: argparse.Namespace):
     """Pictures of another model, program or other settings must not be taken for these."""
     files = sorted(file for file in Path(args.model).rglob("*") if file.suffix in (".json", ".safetensors"))
     settings = {"model": digest(*files), "program": digest(Path(os.environ["ATEDMD"])), "steps": args.steps,
-                "guidance": args.guidance}  # fmt: skip
+                "guidance": args.guidance, "sampler": args.sampler}  # fmt: skip
     path = args.out / "settings.json"
     if args.resume and path.exists() and json.loads(path.read_text()) != settings:
         sys.exit(f"{path} is of another model, program or other settings: leave --resume out, or take another --out")
@@ -102,6 +103,7 @@ def about_this_run(args: argparse.Namespace, size: tuple[int, int]) -> dict:
         "height": size[1],
         "steps": args.steps,
         "guidance": args.guidance,
+        "sampler": args.sampler,
     }
 
 
@@ -134,8 +136,8 @@ def main():
     check_resume(args)
     sets = {name: prompts(name, args.prompts) for name in args.sets}
     with live_daemon(args.model) as daemon:
-        refused = generate_all(daemon, sets, {arm: ARMS[arm] for arm in args.arms}, args.out, args.steps,
-                               args.guidance, args.resume)  # fmt: skip
+        settings = {"steps": args.steps, "guidance_scale": args.guidance, "sampler": args.sampler}
+        refused = generate_all(daemon, sets, {arm: ARMS[arm] for arm in args.arms}, args.out, settings, args.resume)
     groups, size = evaluate(args, sets, [*(arm for arm in args.arms if arm not in refused), *args.peers])
     report = {"run": about_this_run(args, size), "refused": refused, "groups": groups}
     (args.out / "quality.json").write_text(json.dumps(report, indent=1) + "\n")

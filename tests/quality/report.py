@@ -57,7 +57,7 @@ def markdown(report: dict) -> str:
     parts = [
         "# Quality of the demo model under pruning",
         f"{run['date']}, commit {run['commit']}, {run['cpu']}. Model {run['model']}, {run['width']}x{run['height']}, "
-        f"{run['steps']} steps, guidance {run['guidance']:g}.",
+        f"{run['steps']} steps of {run['sampler']}, guidance {run['guidance']:g}.",
         f"`{run['command']}`",
     ]
     for arm, why in report["refused"].items():

@@ -38,7 +38,7 @@ class Slice(unittest.TestCase):
         cls.pictures, cls.verdicts, cls.said = {}, {}, {}
         for arm in ("off", ARM):
             for name, count in PROMPTS.items():
-                answers = [ask(daemon, p, ARMS[arm], STEPS, GUIDANCE) for p in prompts(name, count)]
+                answers = [ask(daemon, p, ARMS[arm], {"steps": STEPS, "guidance_scale": GUIDANCE}) for p in prompts(name, count)]
                 shown = [pixels(png) for png, _ in answers]
                 cls.said[arm, name] = [said for _, said in answers]
                 cls.pictures[arm, name] = shown
