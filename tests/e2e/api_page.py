@@ -34,11 +34,11 @@ class Page(unittest.TestCase):
     def test_paths_and_fields_are_the_interface_s(self):
         document = json.loads(self.d.get("/openapi.json").body)
         paths = set(re.findall(r"(?:call|post)\('(/[^']*)'", self.script))
-        self.assertEqual(paths, {"/generate", "/v1/estimate", "/v1/models", "/v1/schedules"})
+        self.assertEqual(paths, {"/generate", "/v1/estimate", "/v1/models", "/v1/samplers", "/v1/schedules"})
         self.assertLessEqual(paths, set(document["paths"]))
         known = set(document["components"]["schemas"]["GenerateRequest"]["properties"])
         named = set(re.findall(r'name="(\w+)"', self.text)) - {"beside", "key", "viewport"}
-        self.assertEqual(named, {"prompt", "negative_prompt", "pruning", "steps", "guidance_scale", "width", "height", "seed"})
+        self.assertEqual(named, {"prompt", "negative_prompt", "pruning", "sampler", "steps", "guidance_scale", "width", "height", "seed"})
         self.assertLessEqual(named, known)
 
     def test_open_where_keys_are_asked_for(self):
