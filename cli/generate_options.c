@@ -23,7 +23,7 @@ static const char help[] =
     "  --guidance-scale X        0..30; 1 and below turn guidance off; default 7\n"
     "  --seed N                  default: drawn, and told\n"
     "  --num-images N            1..256; image i takes seed + i; default 1\n"
-    "  --sampler NAME            euler, dpmpp_2m, dpmpp_2m_karras; default euler\n"
+    "  --sampler NAME            euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras; default euler\n"
     "  --pruning NAME|JSON       off, at-edm, at-edm-a .. at-edm-d, at-edm-dagger, or an object "
     "as\n"
     "                            in the daemon's \"pruning\"; default at-edm-dagger\n"
@@ -34,7 +34,7 @@ static const char help[] =
     "  --dump DIR                also write every intermediate to DIR/stages.safetensors\n"
     "  --latents FILE            start from the tensor latents_init of a safetensors file; the "
     "seed\n"
-    "                            still draws which tokens are kept\n"
+    "                            still draws which tokens are kept, and a sampler's noise\n"
     "  --json                    report as JSON on standard output\n"
     "  --help, --version\n";
 

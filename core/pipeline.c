@@ -194,6 +194,11 @@ float *atedm_generation_latents(const atedm_generation *g, int image)
     return g->latents + (size_t)image * atedm_generation_latent_count(g);
 }
 
+float *atedm_generation_history(const atedm_generation *g, int image)
+{
+    return g->history ? g->history + (size_t)image * atedm_generation_latent_count(g) : NULL;
+}
+
 // Device memory that lives as long as the request. Called on a measuring arena first, then on a
 // real one.
 static void lay_out(atedm_generation *g, atedm_arena *arena)
@@ -204,7 +209,7 @@ static void lay_out(atedm_generation *g, atedm_arena *arena)
     size_t latents = (size_t)g->images * atedm_generation_latent_count(g);
     size_t context = (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim);
     g->latents = atedm_arena_take(arena, s, latents * sizeof(float));
-    g->history = g->schedule.sampler->multistep
+    g->history = g->schedule.sampler->keeps
                      ? atedm_arena_take(arena, s, latents * sizeof *g->history)
                      : NULL;
     g->context = atedm_arena_take(arena, s, samples * context * element);
@@ -232,9 +237,14 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
         return status;
     lay_out(g, &g->memory);
     g->staging = malloc((size_t)g->images * atedm_generation_latent_count(g) * sizeof *g->staging);
+    g->rngs = calloc((size_t)g->images, sizeof *g->rngs);
+    if (g->schedule.sampler->noise)
+        g->noise = malloc((2 * (size_t)g->images + 1) * atedm_generation_latent_count(g) *
+                          sizeof *g->noise);
     g->steps_done = calloc((size_t)g->images, sizeof *g->steps_done);
     g->step_counts = calloc((size_t)g->schedule.n, sizeof *g->step_counts);
-    if (!g->staging || !g->steps_done || !g->step_counts)
+    if (!g->staging || !g->rngs || !g->steps_done || !g->step_counts ||
+        (g->schedule.sampler->noise && !g->noise))
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for latents");
     return ATEDM_OK;
 }
@@ -311,6 +321,8 @@ void atedm_generation_destroy(atedm_generation *g)
     atedm_pipeline_dump_finish(&g->dump);
     atedm_pipeline_watch_finish(&g->watch);
     free(g->staging);
+    free(g->rngs);
+    free(g->noise);
     free(g->steps_done);
     free(g->step_counts);
     free(g);

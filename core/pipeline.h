@@ -113,8 +113,8 @@ bool atedm_pipeline_decode_busy(const atedm_pipeline *pipeline);
 void atedm_pipeline_decode_abort(atedm_pipeline *pipeline);
 
 // From now on the steps of image 0 leave what they take for the clean latent behind, or no longer:
-// two downloads a step, whose end the step waits for anyway. Those of requests that nobody watches
-// are as if there were no watching.
+// one download or two a step, whose end the step waits for anyway. Those of requests that nobody
+// watches are as if there were no watching.
 ATEDM_MUST_CHECK atedm_status atedm_generation_watch(atedm_generation *g, bool on,
                                                      atedm_error *err);
 // That of image 0's last step, [host] F32 [h, w, channels], scaled as latents are; borrowed until

@@ -47,33 +47,6 @@ static void encode_prompts(atedm_generation *g, int64_t *const ids[2], int64_t p
     atedm_arena_release(arena, mark);
 }
 
-static void make_latents(atedm_generation *g)
-{
-    size_t pixels = (size_t)(g->h * g->w), channels = (size_t)g->channels,
-           each = atedm_generation_latent_count(g);
-    float *noise = g->staging; // reused for every image: NCHW, then NHWC into place
-    float *planar = malloc(each * sizeof *planar);
-    if (!planar) {
-        atedm_stream_fail(g->p->text_stream, ATEDM_ERR_NOMEM, "no memory for noise");
-        return;
-    }
-    for (int64_t i = 0; i < g->images; i++) {
-        const float *from = planar;
-        float scale = (float)g->schedule.init_noise_sigma;
-        if (g->latents_given) {
-            from = (const float *)g->latents_given->data + (size_t)i * each;
-            scale = 1;
-        } else {
-            atedm_rng_normal(g->request->seed + (uint64_t)i, planar, each);
-        }
-        for (size_t c = 0; c < channels; c++)
-            for (size_t k = 0; k < pixels; k++)
-                noise[(size_t)i * each + k * channels + c] = from[c * pixels + k] * scale;
-    }
-    free(planar);
-    atedm_upload(g->p->text_stream, noise, g->latents, (size_t)g->images * each * sizeof *noise);
-}
-
 static void embed_condition(atedm_generation *g, const void *pooled)
 {
     const atedm_request *r = g->request;
@@ -127,7 +100,7 @@ static void enqueue(atedm_generation *g, int64_t *const ids[2], int64_t *const p
     }
     atedm_generation_count(g, 0, s);
     embed_condition(g, pooled);
-    make_latents(g);
+    atedm_pipeline_noise_begin(g);
     atedm_generation_count(g, 1, s);
 }
 

@@ -3,6 +3,7 @@
 #define ATEDM_PIPELINE_PRIVATE_H
 
 #include "core/pipeline.h"
+#include "core/rng.h"
 
 // The image that is being decoded.
 typedef struct atedm_pipeline_decoding {
@@ -74,11 +75,13 @@ struct atedm_generation {
 
     atedm_arena memory; // holds the following
     float *latents;     // [images, h, w, channels]
-    float *history;     // likewise, what the sampler keeps from step to step; or NULL
+    float *history;     // likewise, what the sampler keeps, or noise; or NULL
     void *context;      // act [samples * tokens, cross_attention_dim]
     void *condition;    // act [samples, embedding_dim]
-    float *scores;  // [images, samples, score_count], where rankings serve several steps; or NULL
-    float *staging; // [host] [images, h, w, channels]: uploads stay valid until synced
+    float *scores;   // [images, samples, score_count], where rankings serve several steps; or NULL
+    float *staging;  // [host] [images, h, w, channels]: uploads stay valid until synced
+    atedm_rng *rngs; // [host] [images]
+    float *noise;    // [host] [2, images, h, w, channels] of even and odd steps, and room; or NULL
 };
 
 // One UNet evaluation and the sampler's step behind it, for lanes that go together, on the
@@ -90,6 +93,15 @@ void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *ar
 // Of one image, and where an image's are.
 size_t atedm_generation_latent_count(const atedm_generation *g);
 float *atedm_generation_latents(const atedm_generation *g, int image);
+// Where the image's sampler keeps what it keeps, or has its noise; NULL: nowhere.
+float *atedm_generation_history(const atedm_generation *g, int image);
+
+// Enqueues the upload of initial latents, on the stream of texts.
+void atedm_pipeline_noise_begin(atedm_generation *g);
+// Around a step, of lanes whose sampler wants noise: enqueues its upload; draws the next step's
+// while the device is busy.
+void atedm_pipeline_noise_before(atedm_pipeline *p, const atedm_lane *lanes, size_t n);
+void atedm_pipeline_noise_after(const atedm_lane *lanes, size_t n);
 
 // Makes sure that `arena` has at least `need` bytes, between two evaluations.
 ATEDM_MUST_CHECK atedm_status atedm_pipeline_reserve(atedm_pipeline *p, atedm_arena *arena,

@@ -21,13 +21,6 @@ static float *latents_of(const atedm_lane *lane)
     return atedm_generation_latents(lane->generation, lane->image);
 }
 
-// NULL: the sampler remembers nothing.
-static float *history_of(const atedm_lane *lane)
-{
-    const atedm_generation *g = lane->generation;
-    return g->history ? g->history + (size_t)lane->image * atedm_generation_latent_count(g) : NULL;
-}
-
 // The text and the condition of each sample, and its latents scaled for the UNet.
 static void gather(const evaluation *e)
 {
@@ -127,7 +120,7 @@ static void step_samplers(const evaluation *e)
                                      .guidance_scale = (float)g->request->guidance_scale,
                                      .a = step.x,
                                      .b = step.output,
-                                     .history = history_of(&e->lanes[i]),
+                                     .history = atedm_generation_history(g, e->lanes[i].image),
                                      .c = step.earlier,
                                      .p = step.keep_x,
                                      .q = step.keep_output,
@@ -217,8 +210,10 @@ atedm_status atedm_pipeline_step_begin(atedm_pipeline *p, const atedm_lane *lane
     p->stepping = true;
     atedm_stream_reset_counts(p->stream);
     atedm_pipeline_watch_before(p, lanes, n);
+    atedm_pipeline_noise_before(p, lanes, n);
     atedm_lanes_step(p->model, p->stream, &p->scratch, lanes, n, false);
     atedm_pipeline_watch_after(p, lanes, n);
+    atedm_pipeline_noise_after(lanes, n);
     return ATEDM_OK;
 }
 

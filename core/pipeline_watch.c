@@ -25,16 +25,19 @@ atedm_status atedm_generation_watch(atedm_generation *g, bool on, atedm_error *e
     return ATEDM_OK;
 }
 
-static void download(atedm_pipeline *p, const atedm_generation *g, float *to)
+// Of image 0.
+static void download(atedm_pipeline *p, const atedm_generation *g, const float *from, float *to)
 {
-    atedm_download(p->stream, g->latents, to, atedm_generation_latent_count(g) * sizeof *to);
+    atedm_download(p->stream, from, to, atedm_generation_latent_count(g) * sizeof *to);
 }
 
 void atedm_pipeline_watch_before(atedm_pipeline *p, const atedm_lane *lanes, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (lanes[i].image == 0 && lanes[i].generation->watch.before)
-            download(p, lanes[i].generation, lanes[i].generation->watch.before);
+        if (lanes[i].image == 0 && lanes[i].generation->watch.before &&
+            !lanes[i].generation->history)
+            download(p, lanes[i].generation, lanes[i].generation->latents,
+                     lanes[i].generation->watch.before);
 }
 
 void atedm_pipeline_watch_after(atedm_pipeline *p, const atedm_lane *lanes, size_t n)
@@ -43,7 +46,10 @@ void atedm_pipeline_watch_after(atedm_pipeline *p, const atedm_lane *lanes, size
         atedm_generation *g = lanes[i].generation;
         if (lanes[i].image || !g->watch.before)
             continue;
-        download(p, g, g->watch.after);
+        if (g->history) // which is the clean latent
+            download(p, g, g->history, g->watch.clean);
+        else
+            download(p, g, g->latents, g->watch.after);
         g->watch.step = g->steps_done[0];
     }
 }
@@ -54,6 +60,8 @@ const float *atedm_generation_clean(atedm_generation *g)
     // Of a step that failed the numbers are no latents.
     if (!w->before || w->step < 0 || w->step != g->steps_done[0] - 1)
         return NULL;
+    if (g->history)
+        return w->clean;
     double a, b;
     atedm_schedule_clean(&g->schedule, w->step, &a, &b);
     for (size_t i = 0; i < atedm_generation_latent_count(g); i++)

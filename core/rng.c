@@ -10,42 +10,38 @@
 #include <math.h>
 #include <string.h>
 
-#define STATE_WORDS 624 // Matsumoto & Nishimura 1998, MT19937
+// Matsumoto & Nishimura 1998, MT19937.
+#define STATE_WORDS ATEDM_RNG_WORDS
 #define STATE_SHIFT 397
 #define BLOCK 16 // values that one vectorised Box-Muller step makes
 #define TWO_PI 6.283185307179586476925286766559
 
-typedef struct mt19937 {
-    uint32_t state[STATE_WORDS];
-    int next;
-} mt19937;
-
 // PyTorch hands its 64-bit seed to an initialiser of 32 bits: the upper half has no effect.
-static void seed_engine(mt19937 *engine, uint64_t seed)
+void atedm_rng_seed(atedm_rng *rng, uint64_t seed)
 {
-    engine->state[0] = (uint32_t)seed;
+    rng->state[0] = (uint32_t)seed;
     for (uint32_t i = 1; i < STATE_WORDS; i++) {
-        uint32_t previous = engine->state[i - 1];
-        engine->state[i] = 1812433253u * (previous ^ (previous >> 30)) + i;
+        uint32_t previous = rng->state[i - 1];
+        rng->state[i] = 1812433253u * (previous ^ (previous >> 30)) + i;
     }
-    engine->next = STATE_WORDS;
+    rng->next = STATE_WORDS;
 }
 
-static void renew_state(mt19937 *engine)
+static void renew_state(atedm_rng *rng)
 {
-    uint32_t *s = engine->state;
+    uint32_t *s = rng->state;
     for (int i = 0; i < STATE_WORDS; i++) {
         uint32_t joined = (s[i] & 0x80000000u) | (s[(i + 1) % STATE_WORDS] & 0x7fffffffu);
         s[i] = s[(i + STATE_SHIFT) % STATE_WORDS] ^ (joined >> 1) ^ (joined & 1 ? 0x9908b0dfu : 0);
     }
-    engine->next = 0;
+    rng->next = 0;
 }
 
-static uint32_t draw_32(mt19937 *engine)
+static uint32_t draw_32(atedm_rng *rng)
 {
-    if (engine->next == STATE_WORDS)
-        renew_state(engine);
-    uint32_t y = engine->state[engine->next++];
+    if (rng->next == STATE_WORDS)
+        renew_state(rng);
+    uint32_t y = rng->state[rng->next++];
     y ^= y >> 11;
     y ^= (y << 7) & 0x9d2c5680u;
     y ^= (y << 15) & 0xefc60000u;
@@ -53,16 +49,16 @@ static uint32_t draw_32(mt19937 *engine)
 }
 
 // Uniform in [0, 1): the low 24 bits of a draw.
-static float draw_float(mt19937 *engine)
+static float draw_float(atedm_rng *rng)
 {
-    return (float)(draw_32(engine) & 0xffffffu) * 0x1p-24f;
+    return (float)(draw_32(rng) & 0xffffffu) * 0x1p-24f;
 }
 
 // Uniform in [0, 1): the low 53 bits of two draws, the first one above.
-static double draw_double(mt19937 *engine)
+static double draw_double(atedm_rng *rng)
 {
-    uint64_t high = draw_32(engine);
-    uint64_t bits = high << 32 | draw_32(engine);
+    uint64_t high = draw_32(rng);
+    uint64_t bits = high << 32 | draw_32(rng);
     return (double)(bits & 0x1fffffffffffffu) * 0x1p-53;
 }
 
@@ -140,24 +136,24 @@ static void transform_block(float *values)
     }
 }
 
-static void fill_uniform(mt19937 *engine, float *out, size_t count)
+static void fill_uniform(atedm_rng *rng, float *out, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        out[i] = draw_float(engine);
+        out[i] = draw_float(rng);
 }
 
-static void fill_blocks(mt19937 *engine, float *out, size_t count)
+static void fill_blocks(atedm_rng *rng, float *out, size_t count)
 {
-    fill_uniform(engine, out, count);
+    fill_uniform(rng, out, count);
     for (size_t i = 0; i + BLOCK <= count; i += BLOCK)
         transform_block(out + i);
     if (count % BLOCK) { // the last 16 values are drawn anew, over part of the last whole block
-        fill_uniform(engine, out + count - BLOCK, BLOCK);
+        fill_uniform(rng, out + count - BLOCK, BLOCK);
         transform_block(out + count - BLOCK);
     }
 }
 
-static void fill_scalar(mt19937 *engine, float *out, size_t count)
+static void fill_scalar(atedm_rng *rng, float *out, size_t count)
 {
     double second = 0;
     for (size_t i = 0; i < count; i++) {
@@ -165,19 +161,24 @@ static void fill_scalar(mt19937 *engine, float *out, size_t count)
             out[i] = (float)second;
             continue;
         }
-        double angle = TWO_PI * draw_double(engine);
-        double radius = sqrt(-2.0 * log1p(-draw_double(engine)));
+        double angle = TWO_PI * draw_double(rng);
+        double radius = sqrt(-2.0 * log1p(-draw_double(rng)));
         second = radius * sin(angle);
         out[i] = (float)(radius * cos(angle));
     }
 }
 
+void atedm_rng_draw(atedm_rng *rng, float *out, size_t count)
+{
+    if (count >= BLOCK)
+        fill_blocks(rng, out, count);
+    else
+        fill_scalar(rng, out, count);
+}
+
 void atedm_rng_normal(uint64_t seed, float *out, size_t count)
 {
-    mt19937 engine;
-    seed_engine(&engine, seed);
-    if (count >= BLOCK)
-        fill_blocks(&engine, out, count);
-    else
-        fill_scalar(&engine, out, count);
+    atedm_rng rng;
+    atedm_rng_seed(&rng, seed);
+    atedm_rng_draw(&rng, out, count);
 }

@@ -66,6 +66,16 @@ static void step_dpmpp_2m(const atedm_schedule *schedule, int k, atedm_step *ret
     ret_step->output = (1 - ratio) * (1 + w) * ret_step->keep_output;
 }
 
+// With d = (x - x0) / s down to t^2 / s, and noise of sqrt(t^2 - t^4 / s^2): together of sigma t.
+static void step_euler_ancestral(const atedm_schedule *schedule, int k, atedm_step *ret_step)
+{
+    double s = schedule->sigmas[k], t = schedule->sigmas[k + 1], ratio = t * t / (s * s);
+    *ret_step = (atedm_step){.earlier = t * sqrt(fmax(0, 1 - ratio))};
+    keep_clean(schedule, k, ret_step);
+    ret_step->x = ratio + (1 - ratio) * ret_step->keep_x;
+    ret_step->output = (1 - ratio) * ret_step->keep_output;
+}
+
 void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_after,
                           double *ret_before)
 {
@@ -83,12 +93,23 @@ const atedm_sampler *atedm_samplers(size_t *ret_count)
 {
     static const atedm_sampler samplers[] = {
         {.name = "euler", .title = "Euler", .step = step_euler},
-        {.name = "dpmpp_2m", .title = "DPM++ 2M", .step = step_dpmpp_2m, .multistep = true},
+        {.name = "euler_ancestral",
+         .title = "Euler a",
+         .step = step_euler_ancestral,
+         .kind = ATEDM_SCHEDULE_ANCESTRAL,
+         .keeps = true,
+         .noise = true},
+        {.name = "dpmpp_2m",
+         .title = "DPM++ 2M",
+         .step = step_dpmpp_2m,
+         .kind = ATEDM_SCHEDULE_MULTISTEP,
+         .keeps = true},
         {.name = "dpmpp_2m_karras",
          .title = "DPM++ 2M Karras",
          .step = step_dpmpp_2m,
-         .multistep = true,
-         .karras = true},
+         .kind = ATEDM_SCHEDULE_MULTISTEP,
+         .karras = true,
+         .keeps = true},
     };
     *ret_count = sizeof samplers / sizeof samplers[0];
     return samplers;

@@ -47,6 +47,13 @@ ATEDM_MUST_CHECK atedm_status atedm_scheduler_config_read(const char *path,
 
 typedef struct atedm_sampler atedm_sampler;
 
+// Which of diffusers' schedulers a schedule is like.
+typedef enum atedm_schedule_kind {
+    ATEDM_SCHEDULE_EULER,
+    ATEDM_SCHEDULE_MULTISTEP, // DPMSolverMultistepScheduler
+    ATEDM_SCHEDULE_ANCESTRAL, // EulerAncestralDiscreteScheduler, which knows of no other sigmas
+} atedm_schedule_kind;
+
 // What a sampler needs for n steps. Latents are x0 + sigma e: those of diffusers'
 // EulerDiscreteScheduler, and sqrt(sigma^2 + 1) times those of DPMSolverMultistepScheduler.
 typedef struct atedm_schedule {
@@ -75,8 +82,8 @@ void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_aft
                           double *ret_before);
 
 // A step that is linear in the latents x, in the guided model output m and in what the step before
-// kept: x' = x * .x + m * .output + kept * .earlier; what it keeps is x * .keep_x + m *
-// .keep_output.
+// kept, or in noise: x' = x * .x + m * .output + kept * .earlier; what it keeps is x * .keep_x + m
+// * .keep_output.
 typedef struct atedm_step {
     double x, output, earlier; // earlier: 0 in the first step
     double keep_x, keep_output;
@@ -87,10 +94,13 @@ struct atedm_sampler {
     const char *title; // as a picture's settings do
     // euler: Karras et al. 2022, algorithm 1 without churn. dpmpp_2m: DPM-Solver++(2M), Lu et al.
     // 2022 (arXiv 2211.01095), algorithm 2, in diffusers' form: the first step is of first order,
-    // and the last one where it ends at sigma 0 or there are fewer than 15.
+    // and the last one where it ends at sigma 0 or there are fewer than 15. euler_ancestral:
+    // k-diffusion's, of as much noise as makes up for what a step goes beyond the next sigma.
     void (*step)(const atedm_schedule *schedule, int k, atedm_step *ret_step);
-    bool multistep; // it keeps something for the next step
-    bool karras;    // sigmas of Karras et al. 2022, equation 5, whatever the model's config says
+    atedm_schedule_kind kind;
+    bool karras; // sigmas of Karras et al. 2022, equation 5, whatever the model's config says
+    bool keeps;  // what a step keeps is the clean latent that the model spoke of
+    bool noise;  // unit noise, drawn anew for each step, stands where the step before has kept
 };
 
 // The table of samplers; the first one, "euler", is the default.

@@ -1,7 +1,7 @@
 // Sigmas and timesteps: see sampler.h.
 //
-// The figures are those of diffusers' EulerDiscreteScheduler and DPMSolverMultistepScheduler. The
-// noise schedule is held in float
+// The figures are those of diffusers' EulerDiscreteScheduler, EulerAncestralDiscreteScheduler and
+// DPMSolverMultistepScheduler. The noise schedule is held in float
 // with the same operations in the same order as there, because 1 - alpha_bar cancels at the low
 // end: in double throughout a sigma would be another one in the fifth digit. What remains is the
 // last bit of torch's square roots, which depends on the library that it was built with.
@@ -153,16 +153,21 @@ static double karras_sigma(double sigma_max, double sigma_min, int k, int n)
     return pow(from + ramp * (to - from), rho);
 }
 
+static bool is_log_linear(const atedm_scheduler_config *config, const atedm_sampler *sampler)
+{
+    return config->interpolation_log_linear && sampler->kind == ATEDM_SCHEDULE_EULER;
+}
+
 static void fill_spaced(const atedm_scheduler_config *config, const float *sigmas,
                         atedm_schedule *schedule)
 {
     int count = config->train_timesteps, n = schedule->n;
-    bool multistep = schedule->sampler->multistep;
+    bool multistep = schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP;
     for (int k = 0; k < n; k++) {
         schedule->timesteps[k] = (double)spaced_timestep(config, multistep, k, n);
         schedule->sigmas[k] = interpolate(sigmas, count, schedule->timesteps[k]);
     }
-    if (!config->interpolation_log_linear || multistep)
+    if (!is_log_linear(config, schedule->sampler))
         return;
     // diffusers makes n + 1 sigmas and puts the final one behind them, where no step gets: the
     // last step ends at the smallest trained sigma.
@@ -178,10 +183,11 @@ static void fill_karras(const atedm_scheduler_config *config, const float *sigma
                         atedm_schedule *schedule)
 {
     int count = config->train_timesteps, n = schedule->n;
-    bool multistep = schedule->sampler->multistep;
+    bool multistep = schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP;
     double sigma_max = multistep ? (double)sigmas[count - 1] : schedule->sigmas[0];
-    double sigma_min = multistep ? (double)sigmas[0]
-                                 : schedule->sigmas[config->interpolation_log_linear ? n : n - 1];
+    double sigma_min = multistep
+                           ? (double)sigmas[0]
+                           : schedule->sigmas[is_log_linear(config, schedule->sampler) ? n : n - 1];
     for (int k = 0; k < n; k++) {
         double sigma = karras_sigma(sigma_max, sigma_min, k, n);
         double timestep = timestep_of_sigma(sigmas, count, sigma);
@@ -199,8 +205,9 @@ static void fill_steps(const atedm_scheduler_config *config, const float *sigmas
                        atedm_schedule *schedule)
 {
     int n = schedule->n;
-    bool karras = config->karras_sigmas || schedule->sampler->karras;
-    double final = config->final_sigma_min ? (double)sigmas[0] : 0;
+    bool ancestral = schedule->sampler->kind == ATEDM_SCHEDULE_ANCESTRAL;
+    bool karras = (config->karras_sigmas && !ancestral) || schedule->sampler->karras;
+    double final = config->final_sigma_min && !ancestral ? (double)sigmas[0] : 0;
     schedule->sigmas[n] = final;
     fill_spaced(config, sigmas, schedule);
     if (karras) {
@@ -218,7 +225,8 @@ static double init_noise_sigma(const atedm_scheduler_config *config, const atedm
     float largest = 0;
     for (int k = 0; k <= schedule->n; k++)
         largest = fmaxf(largest, (float)schedule->sigmas[k]);
-    if (config->spacing != ATEDM_SPACING_LEADING && !schedule->sampler->multistep)
+    if (config->spacing != ATEDM_SPACING_LEADING &&
+        schedule->sampler->kind != ATEDM_SCHEDULE_MULTISTEP)
         return (double)largest;
     return (double)sqrtf(largest * largest + 1);
 }
@@ -233,7 +241,7 @@ atedm_status atedm_schedule_make(const atedm_scheduler_config *config, const ate
     if (steps < 1 || steps > ATEDM_MAX_STEPS)
         return atedm_error_set(err, ATEDM_ERR_LIMIT, "%d steps, not within 1..%d", steps,
                                ATEDM_MAX_STEPS);
-    if (steps + sampler->multistep > count)
+    if (steps + (sampler->kind == ATEDM_SCHEDULE_MULTISTEP) > count)
         return atedm_error_set(err, ATEDM_ERR_INVALID,
                                "%d steps of %s are more than the model's %d training timesteps "
                                "allow",

@@ -28,7 +28,7 @@ def crowd():
             "prompt": f"crowd {i}", "seed": i, "steps": rng.randint(1, 6), "num_images": rng.choice([1, 1, 2]),
             "width": rng.choice([32, 64]), "height": rng.choice([32, 64]), "pruning": pruning,
             "guidance_scale": rng.choice([1, 4.5]), "negative_prompt": rng.choice([None, "", "blurry"]),
-            "sampler": rng.choice(["euler", "dpmpp_2m", "dpmpp_2m_karras"]),
+            "sampler": rng.choice(["euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras"]),
         })
     return requests
 

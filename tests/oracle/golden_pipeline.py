@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionXLPipeline
+from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
 
 from common import DATA_DIR, load_pipeline, write_json, write_tensors
 from topologies import MODELS
@@ -66,6 +66,7 @@ def cases() -> list[Case]:
         Case("c-special-tokens", "c", Request(SPECIAL_TOKENS_PROMPT, "!", 64, 32, 1, 2.0, 3, 1), full_image=False),
         Case("a-dpmpp-2m-karras", "a", Request(PROMPT, NEGATIVE, 64, 32, 6, 7.0, 13, 1, "dpmpp_2m_karras"), full_image=False),
         Case("c-dpmpp-2m", "c", Request(PROMPT, NEGATIVE, 64, 32, 17, 7.0, 13, 2, "dpmpp_2m"), False, False),
+        Case("b-euler-ancestral", "b", Request(PROMPT, NEGATIVE, 64, 32, 6, 7.0, 17, 2, "euler_ancestral"), False, False),
         Case("b-one-step", "b", Request("a", "a", 32, 64, 1, 30.0, 0, 1), False, False),
     ]
     return out
@@ -97,6 +98,8 @@ def choose_sampler(pipeline: StableDiffusionXLPipeline, name: str) -> None:
     if name.startswith("dpmpp_2m"):
         config = {**pipeline.scheduler.config, "use_karras_sigmas": name.endswith("karras")}
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config)
+    elif name == "euler_ancestral":
+        pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
 
 
 def in_sigma_scale(pipeline: StableDiffusionXLPipeline, latents: torch.Tensor, step: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
 
 from common import DATA_DIR, write_json, write_tensors
 from topologies import SDXL_SCHEDULER
@@ -89,6 +89,39 @@ def write_multistep(file: Path = DATA_DIR / "multistep.json") -> None:
                       for name in changes for karras in (False, True) for steps in STEPS])
 
 
+def ancestral_case(name: str, changes: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The way of the first three of 16 numbers through all steps, with the noise of a generator of this seed."""
+    config = {**SDXL_SCHEDULER, **changes}
+    scheduler = EulerAncestralDiscreteScheduler.from_config(config)
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator("cpu").manual_seed(42)
+    sample = torch.full((16,), 3.0) - torch.arange(16)
+    predictions = [(0.9 - 0.3 * torch.arange(16)) * (1 + 0.1 * (k % 3)) for k in range(steps)]
+    results = []
+    for timestep, prediction in zip(scheduler.timesteps, predictions):
+        before = sample if not results else results[-1]
+        scheduler.scale_model_input(before, timestep)
+        results.append(scheduler.step(prediction, timestep, before, generator=generator).prev_sample)
+    return {
+        "name": name,
+        "config": config,
+        "steps": steps,
+        "seed": 42,
+        "sigmas": scheduler.sigmas.tolist(),
+        "timesteps": scheduler.timesteps.tolist(),
+        "init_noise_sigma": float(scheduler.init_noise_sigma),
+        "sample": sample[:3].tolist(),
+        "predictions": [prediction[:3].tolist() for prediction in predictions],
+        "results": [result[:3].tolist() for result in results],
+    }
+
+
+def write_ancestral(file: Path = DATA_DIR / "ancestral.json") -> None:
+    """It has no prediction of samples."""
+    changes = {"sdxl": {}, **{name: SCHEDULERS[name] for name in SCHEDULERS if name != "sample"}}
+    write_json(file, [ancestral_case(name, changes[name], steps) for name in changes for steps in STEPS])
+
+
 def write_schedulers(file: Path = DATA_DIR / "schedulers.json") -> None:
     cases = [scheduler_case("sdxl", {}, steps) for steps in SDXL_STEPS]
     cases += [scheduler_case(name, changes, steps) for name, changes in SCHEDULERS.items() for steps in STEPS]
@@ -117,4 +150,5 @@ def write_rng(folder: Path = DATA_DIR) -> None:
 def write_all() -> None:
     write_schedulers()
     write_multistep()
+    write_ancestral()
     write_rng()

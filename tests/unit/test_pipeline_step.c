@@ -3,8 +3,10 @@
 #include "tests/unit/pipeline_bench.h"
 
 #include "core/base/splitmix.h"
+#include "core/sampler.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,10 +24,13 @@ static void make_party(const pipeline_bench *b, party *p)
     static const char *const presets[REQUESTS] = {"off",      "at-edm-a", "at-edm-d",
                                                   "at-edm-b", "off",      "at-edm"};
     atedm_error err = {0};
+    size_t samplers;
+    const atedm_sampler *sampler = atedm_samplers(&samplers);
     for (int i = 0; i < REQUESTS; i++) {
         atedm_request *r = &p->requests[i];
         *r = pipeline_bench_request(presets[i]);
         r->seed = (uint64_t)(100 * i);
+        snprintf(r->sampler, sizeof r->sampler, "%s", sampler[(size_t)i % samplers].name);
         r->steps = 3 + i % 3;
         r->num_images = 1 + i % MAX_IMAGES;
         r->guidance_scale = i % 3 == 2 ? 1 : 3 + i;

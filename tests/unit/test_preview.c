@@ -1,6 +1,7 @@
 // Previews: the map's arithmetic; the fit, by what it shows of the demo model's pictures; what is
 // refused.
 #include "core/preview.h"
+#include "core/sampler.h"
 
 #include "core/base/splitmix.h"
 #include "core/png.h"
@@ -100,9 +101,10 @@ static pipeline_bench open_demo(void)
     return b;
 }
 
-// The preview behind the last step, and the picture at an eighth.
-static void make_pair(const pipeline_bench *b, const atedm_preview *p, const char *prompt,
-                      uint8_t *preview, double *small)
+// The previews behind the middle one of 8 steps and behind the last one, and the picture at an
+// eighth.
+static void make_three(const pipeline_bench *b, const atedm_preview *p, const char *prompt,
+                       const char *sampler, uint8_t *middle, uint8_t *preview, double *small)
 {
     atedm_error err = {0};
     atedm_generation *g = NULL;
@@ -113,15 +115,19 @@ static void make_pair(const pipeline_bench *b, const atedm_preview *p, const cha
     request.width = request.height = DEMO_SIDE;
     request.steps = 8;
     request.guidance_scale = 4;
+    snprintf(request.sampler, sizeof request.sampler, "%s", sampler);
     cr_assert_eq(atedm_generation_create(b->pipeline, &request, NULL, NULL, NULL, &g, &err),
                  ATEDM_OK, "%s", err.message);
     cr_assert_eq(atedm_generation_watch(g, true, &err), ATEDM_OK);
     cr_expect_null(atedm_generation_clean(g)); // no step yet
     cr_assert_eq(atedm_generation_encode(g, &err), ATEDM_OK);
-    for (int k = 0; k < request.steps; k++)
+    for (int k = 0; k < request.steps; k++) {
         cr_assert_eq(atedm_generation_step(g, &err), ATEDM_OK);
-    cr_assert_not_null(atedm_generation_clean(g));
-    atedm_preview_render(p, atedm_generation_clean(g), CELLS, CELLS, preview);
+        cr_assert_not_null(atedm_generation_clean(g));
+        if (k == request.steps / 2 || k == request.steps - 1)
+            atedm_preview_render(p, atedm_generation_clean(g), CELLS, CELLS,
+                                 k == request.steps / 2 ? middle : preview);
+    }
     cr_assert_eq(atedm_generation_decode(g, 0, rgb, &err), ATEDM_OK);
     memset(small, 0, VALUES * sizeof *small);
     for (int y = 0; y < DEMO_SIDE; y++)
@@ -165,13 +171,18 @@ Test(preview, shows_what_the_demo_model_draws)
     pipeline_bench b = open_demo();
     atedm_preview p;
     cr_assert_eq(atedm_preview_fit(b.model, SIZE_MAX, &p, NULL), ATEDM_OK);
-    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
-        uint8_t preview[VALUES];
+    size_t samplers;
+    const atedm_sampler *sampler = atedm_samplers(&samplers);
+    for (size_t i = 0; i < samplers * sizeof prompts / sizeof *prompts; i++) {
+        uint8_t middle[VALUES], preview[VALUES];
         double small[VALUES];
-        make_pair(&b, &p, prompts[i], preview, small);
+        const char *name = sampler[i % samplers].name, *prompt = prompts[i / samplers];
+        make_three(&b, &p, prompt, name, middle, preview, small);
         double correlation = correlate(preview, small), db = psnr(preview, small);
-        cr_expect(correlation >= 0.93 && db >= 19, "%s: correlation %.4f, PSNR %.1f dB", prompts[i],
-                  correlation, db);
+        cr_expect(correlation >= 0.93 && db >= 19, "%s, %s: correlation %.4f, PSNR %.1f dB", prompt,
+                  name, correlation, db);
+        double then = correlate(middle, small);
+        cr_expect_geq(then, 0.92, "%s, %s: in the middle %.4f", prompt, name, then);
     }
     pipeline_bench_close(&b);
 }

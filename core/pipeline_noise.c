@@ -1,0 +1,76 @@
+// Noise of a request: initial latents, and what samplers draw for each step. The numbers are those
+// of PyTorch's generators, one for each image, in the order in which diffusers asks for them.
+#include "core/pipeline_private.h"
+
+#include <stdlib.h>
+
+// [channels, h, w], which is PyTorch's order, to [h, w, channels].
+static void place(const atedm_generation *g, const float *planar, float scale, float *out)
+{
+    size_t pixels = (size_t)(g->h * g->w), channels = (size_t)g->channels;
+    for (size_t c = 0; c < channels; c++)
+        for (size_t k = 0; k < pixels; k++)
+            out[k * channels + c] = planar[c * pixels + k] * scale;
+}
+
+void atedm_pipeline_noise_begin(atedm_generation *g)
+{
+    size_t each = atedm_generation_latent_count(g);
+    float *planar = malloc(each * sizeof *planar);
+    if (!planar) {
+        atedm_stream_fail(g->p->text_stream, ATEDM_ERR_NOMEM, "no memory for noise");
+        return;
+    }
+    for (size_t i = 0; i < (size_t)g->images; i++) {
+        float *to = g->staging + i * each;
+        atedm_rng_seed(&g->rngs[i], g->request->seed + i);
+        if (g->latents_given) {
+            place(g, (const float *)g->latents_given->data + i * each, 1, to);
+            continue;
+        }
+        atedm_rng_draw(&g->rngs[i], planar, each);
+        place(g, planar, (float)g->schedule.init_noise_sigma, to);
+    }
+    free(planar);
+    atedm_upload(g->p->text_stream, g->staging, g->latents,
+                 (size_t)g->images * each * sizeof *g->staging);
+}
+
+// Of an image's step.
+static float *noise_of(const atedm_generation *g, int image, int step)
+{
+    size_t each = atedm_generation_latent_count(g);
+    return g->noise + ((size_t)(step % 2) * (size_t)g->images + (size_t)image) * each;
+}
+
+static void draw(atedm_generation *g, int image, int step)
+{
+    size_t each = atedm_generation_latent_count(g);
+    float *planar = g->noise + 2 * (size_t)g->images * each;
+    atedm_rng_draw(&g->rngs[image], planar, each);
+    place(g, planar, 1, noise_of(g, image, step));
+}
+
+void atedm_pipeline_noise_before(atedm_pipeline *p, const atedm_lane *lanes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        atedm_generation *g = lanes[i].generation;
+        int image = lanes[i].image, step = g->steps_done[image];
+        if (!g->noise)
+            continue;
+        if (step == 0)
+            draw(g, image, 0);
+        atedm_upload(p->stream, noise_of(g, image, step), atedm_generation_history(g, image),
+                     atedm_generation_latent_count(g) * sizeof *g->noise);
+    }
+}
+
+void atedm_pipeline_noise_after(const atedm_lane *lanes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        atedm_generation *g = lanes[i].generation;
+        int image = lanes[i].image, next = g->steps_done[image] + 1;
+        if (g->noise && next < g->schedule.n)
+            draw(g, image, next);
+    }
+}
