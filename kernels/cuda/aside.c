@@ -12,10 +12,10 @@
 atedm_status atedm_cuda_aside_init(atedm_cuda_aside *aside, atedm_error *err)
 {
     const char *value = getenv(SWITCH);
-    int number = value ? atoi(value) : 1;
-    if (number == 0)
+    if (value && strcmp(value, "0") == 0)
         return ATEDM_OK;
-    aside->multiprocessors = number > 1 ? number : INT32_MAX;
+    long number = value ? strtol(value, NULL, 10) : 1;
+    aside->multiprocessors = number > 1 && number < INT32_MAX ? (int32_t)number : INT32_MAX;
     cudaError_t error = cudaEventCreateWithFlags(&aside->begun, cudaEventDisableTiming);
     if (!error)
         error = cudaEventCreateWithFlags(&aside->done, cudaEventDisableTiming);

@@ -234,41 +234,43 @@ Test(sampler, every_sampler_is_exact_for_a_perfect_model)
 }
 
 // Noise as PyTorch's generator draws it for 16 numbers, of which the golden has the first three.
+static void check_ancestral(const char *name, const json_t *golden)
+{
+    const json_t *predictions = json_object_get(golden, "predictions"),
+                 *results = json_object_get(golden, "results");
+    atedm_scheduler_config config = golden_config(golden);
+    atedm_schedule schedule = make_for("euler_ancestral", &config, (int)number(golden, "steps"));
+    const double *sigmas = schedule.sigmas, bound = config.rescale_zero_snr ? 1e-5 : 0x1p-23;
+    cr_assert(near(schedule.init_noise_sigma, number(golden, "init_noise_sigma"), 1e-6));
+    cr_assert_eq(sigmas[schedule.n], 0);
+    double x[3];
+    for (size_t i = 0; i < 3; i++)
+        x[i] = element(golden, "sample", i);
+    atedm_rng rng;
+    atedm_rng_seed(&rng, (uint64_t)number(golden, "seed"));
+    for (size_t k = 0; k < (size_t)schedule.n; k++) {
+        cr_assert(near(sigmas[k], element(golden, "sigmas", k), bound), "%s %zu", name, k);
+        cr_assert_eq(schedule.timesteps[k], element(golden, "timesteps", k));
+        float noise[16];
+        atedm_rng_draw(&rng, noise, 16);
+        atedm_step step = step_of(&schedule, (int)k);
+        for (size_t i = 0; i < 3; i++) {
+            double m = element(json_array_get(predictions, k), "", i);
+            double wanted = element(json_array_get(results, k), "", i);
+            x[i] = step.x * x[i] + step.output * m + step.earlier * (double)noise[i];
+            cr_assert(fabs(x[i] - wanted) <= 4e-6 * (1 + sigmas[k]) * (double)(k + 1),
+                      "%s: step %zu of %d: %.9g, %.9g", name, k, schedule.n, x[i], wanted);
+        }
+    }
+}
+
 Test(sampler, ancestral_agrees_with_diffusers)
 {
     json_t *cases = golden_cases("ancestral.json");
     cr_assert_geq(json_array_size(cases), 20);
     for (size_t c = 0; c < json_array_size(cases); c++) {
         const json_t *golden = json_array_get(cases, c);
-        const char *name = json_string_value(json_object_get(golden, "name"));
-        int steps = (int)number(golden, "steps");
-        atedm_scheduler_config config = golden_config(golden);
-        atedm_schedule schedule = make_for("euler_ancestral", &config, steps);
-        const double *sigmas = schedule.sigmas, bound = config.rescale_zero_snr ? 1e-5 : 0x1p-23;
-        double x[3];
-        for (size_t i = 0; i < 3; i++)
-            x[i] = element(golden, "sample", i);
-        cr_assert(near(schedule.init_noise_sigma, number(golden, "init_noise_sigma"), 1e-6));
-        atedm_rng rng;
-        atedm_rng_seed(&rng, (uint64_t)number(golden, "seed"));
-        for (int k = 0; k < steps; k++) {
-            cr_assert(near(sigmas[k], element(golden, "sigmas", (size_t)k), bound), "%s %d", name,
-                      k);
-            cr_assert_eq(schedule.timesteps[k], element(golden, "timesteps", (size_t)k));
-            float noise[16];
-            atedm_rng_draw(&rng, noise, 16);
-            atedm_step step = step_of(&schedule, k);
-            for (size_t i = 0; i < 3; i++) {
-                double m = element(
-                    json_array_get(json_object_get(golden, "predictions"), (size_t)k), "", i);
-                double wanted =
-                    element(json_array_get(json_object_get(golden, "results"), (size_t)k), "", i);
-                x[i] = step.x * x[i] + step.output * m + step.earlier * (double)noise[i];
-                cr_assert(fabs(x[i] - wanted) <= 4e-6 * (1 + sigmas[k]) * (k + 1),
-                          "%s: step %d of %d: %.9g, %.9g", name, k, steps, x[i], wanted);
-            }
-        }
-        cr_assert_eq(sigmas[steps], 0);
+        check_ancestral(json_string_value(json_object_get(golden, "name")), golden);
     }
     json_decref(cases);
 }
