@@ -338,9 +338,9 @@ static void start_handles(atedm_daemon *d)
 static void finish(atedm_daemon *d)
 {
     d->closing = true;
+    atedm_jobs_close(d->jobs); // before HTTP: no exchange may be left that waits for it
     if (d->http)
         atedm_http_close(d->http);
-    atedm_jobs_close(d->jobs);
     if (d->dispatch)
         atedm_dispatch_close(d->dispatch);
     uv_close((uv_handle_t *)&d->grace, NULL);

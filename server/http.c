@@ -237,7 +237,7 @@ static enum MHD_Result take_body(atedm_exchange *x, const char *data, size_t siz
 // The request is in, or its connection was resumed.
 static enum MHD_Result proceed(atedm_exchange *x)
 {
-    if (x->gone_away)
+    if (x->gone_away || (x->http->closing && !x->responded))
         return MHD_NO;
     if (!x->handled) {
         x->handled = true;

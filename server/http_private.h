@@ -35,6 +35,7 @@ struct atedm_http {
     uv_timer_t timer; // libmicrohttpd's next timeout, or 0: run it
     size_t open;      // exchanges
     bool quiesced;
+    bool closing; // what has been answered goes out, and nothing else happens
 };
 
 struct atedm_exchange {

@@ -241,6 +241,9 @@ size_t atedm_http_open_exchanges(const atedm_http *http)
 void atedm_http_close(atedm_http *http)
 {
     close_accepts(http);
+    http->closing = true;
+    run(http); // sends what was answered last,
+    run(http); // and the end of streams
     uv_close((uv_handle_t *)&http->timer, NULL);
     for (size_t i = 0; i < ATEDM_HTTP_SIDES; i++) {
         atedm_http_side *side = &http->sides[i];

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -526,33 +525,6 @@ class Owners(unittest.TestCase):
         self.d.request("DELETE", path, headers=bearer(self.bob))
         submit(self.d, None, bearer(self.bob))
         wait_until(lambda: self.d.generate(headers=bearer(self.bob)).status == 200, "the quota is free again")
-
-
-class FullDisk(unittest.TestCase):
-    """A limit on the size of files stands for a disk that is full."""
-
-    def limit(self, d, size):
-        hard = resource.prlimit(d.process.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(d.process.pid, resource.RLIMIT_FSIZE, (size, hard))
-
-    def test_nothing_is_lost(self):
-        with Daemon() as d:
-            path = submit(d, {**MEDIUM, "steps": 150})
-            self.limit(d, 4096)
-            refused = d.generate(headers=ASYNC)
-            self.assertEqual((refused.status, refused.json()["type"]), (503, "urn:atedm:problem:storage"))
-            self.assertIn("Retry-After", refused.headers)
-            self.assertEqual(d.generate().status, 200)  # needs no store
-            wait_until(lambda: d.gauge("atedm_active_requests") == 0, "the picture is made")
-            self.assertNotEqual(state(d, path), "done")
-            self.limit(d, resource.RLIM_INFINITY)
-            wait_state(d, path)
-            self.assertEqual(d.get(path + "/images/0").status, 200)
-            self.assertEqual(d.gauge("atedm_queue_rejected_total", reason="storage"), 1)
-            self.assertEqual(d.gauge("atedm_store_errors_total", operation="add"), 1)
-            self.assertGreaterEqual(d.gauge("atedm_store_errors_total", operation="end"), 1)
-            self.assertEqual(d.gauge("atedm_jobs_total", state="done"), 1)
-            wait_state(d, submit(d))
 
 
 if __name__ == "__main__":
