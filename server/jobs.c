@@ -76,6 +76,14 @@ static void leave(atedm_live *live, atedm_job_event event)
     free(live);
 }
 
+// To the next daemon. The store may still be asked to take the job, and calls back.
+static void leave_behind(atedm_live *live)
+{
+    live->left = live->added && !live->stored;
+    if (!live->left)
+        leave(live, ATEDM_JOB_LEFT);
+}
+
 static void give_up(atedm_live *live)
 {
     if (live->job)
@@ -198,7 +206,7 @@ static void end(atedm_live *live, atedm_store_state state, json_t *take_answer)
         store_end(live);
     } else {
         log_failure(live, "no memory for the end of a job", &(atedm_error){""});
-        leave(live, ATEDM_JOB_LEFT);
+        leave_behind(live);
     }
 }
 
@@ -238,7 +246,7 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
         return;
     case ATEDM_JOB_CUT_OFF:
         note_run(live, job, false);
-        leave(live, ATEDM_JOB_LEFT);
+        leave_behind(live);
         return;
     case ATEDM_JOB_FAILED:
         log_failure(live, "request failed", error);
@@ -291,7 +299,10 @@ static void on_added(void *user, atedm_store_result *result)
     } else {
         live->stored = true;
         tell(live, ATEDM_JOB_ACCEPTED);
-        store_end(live); // where it is that fast
+        if (live->left)
+            leave(live, ATEDM_JOB_LEFT);
+        else
+            store_end(live); // where it is that fast
     }
 }
 

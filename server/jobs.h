@@ -53,6 +53,7 @@ struct atedm_live {
     bool added;  // the store was asked to take it
     bool stored; // the store has accepted it
     bool ending; // the store is asked to take the end
+    bool left;   // to the next daemon, when the store has answered
     atedm_job_watcher *watchers;
     struct atedm_live *next;
 };

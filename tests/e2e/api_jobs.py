@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Jobs: what was accepted with 202 is done once, whatever happens to connections, workers, the daemon or its disk."""
 import base64
+import http.client
 import json
 import os
 import signal
@@ -471,6 +472,32 @@ class Restart(unittest.TestCase):
             self.assertEqual(d.stop(), 0)
         with self.daemon() as d:
             wait_state(d, path)
+
+    def test_what_it_cuts_off_may_be_on_its_way_to_the_disk(self):
+        body = json.dumps(LONG).encode()
+        request = (b"POST /generate HTTP/1.1\r\nHost: x\r\nPrefer: respond-async\r\nContent-Type: application/json\r\n"
+                   b"Content-Length: %d\r\n\r\n" % len(body)) + body
+        for delay_s in (0, 0, 0.0005, 0.001, 0.002, 0.004):
+            with self.daemon(drain_timeout_s=0) as d:
+                connections = [d.connect() for _ in range(16)]
+                for connection in connections:
+                    connection.sendall(request)
+                time.sleep(delay_s)
+                self.assertEqual(d.stop(), 0)
+                answers = []
+                for connection in connections:
+                    try:  # one that was not read when the daemon was told has none
+                        answers.append(read_response(connection))
+                    except (OSError, http.client.HTTPException):
+                        pass
+                    connection.close()
+            with self.daemon() as d:
+                for answer in answers:
+                    if answer.status != 503:  # not taken
+                        self.assertEqual((answer.status, d.request("DELETE", answer.headers["Location"]).status),
+                                         (202, 200))
+                left = {job["state"] for job in d.get("/jobs").json()["jobs"]}
+                self.assertLessEqual(left, {"canceled"})  # none was taken behind its client's back
 
     def test_a_model_that_cannot_be_used_costs_no_job(self):
         with self.daemon() as d:
