@@ -2,7 +2,9 @@
 #include "cli/cli.h"
 #include "cli/inspect.h"
 #include "cli/request.h"
+#include "core/base/file.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,7 +34,7 @@ static void print_help(FILE *out)
           out);
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     if (argc < 2) {
         print_help(stderr);
@@ -57,4 +59,17 @@ int main(int argc, char **argv)
     }
     fprintf(stderr, "atedm: there is no command \"%s\"\nTry 'atedm --help'.\n", name);
     return ATEDM_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    if (atedm_standard_files_open())
+        return ATEDM_EXIT_FAILED;
+    int result = run(argc, argv);
+    // What was printed may only now be found not to have arrived.
+    if ((fflush(stdout) || ferror(stdout)) && result == 0) {
+        fprintf(stderr, "atedm: standard output: %s\n", strerror(errno));
+        result = ATEDM_EXIT_FAILED;
+    }
+    return result;
 }

@@ -1,5 +1,6 @@
 // `atedmd`: reads the configuration and runs the daemon.
 #include "config/config.h"
+#include "core/base/file.h"
 #include "server/daemon.h"
 
 #include <signal.h>
@@ -21,21 +22,29 @@ static int print_help(void)
     return result;
 }
 
+// What was printed may only now be found not to have arrived.
+static int end_output(int result)
+{
+    return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : result;
+}
+
 int main(int argc, char **argv)
 {
     static atedm_config config;
     atedm_config_action action;
     atedm_error err = {""};
     atedm_config_source source = {.argc = argc, .argv = argv, .environment = environ};
+    if (atedm_standard_files_open())
+        return EXIT_FAILED;
     if (atedm_config_load(argc, argv, environ, &config, &action, &err)) {
         fprintf(stderr, "atedmd: %s\nTry 'atedmd --help'.\n", err.message);
         return EXIT_USAGE;
     }
     if (action == ATEDM_CONFIG_HELP)
-        return print_help();
+        return end_output(print_help());
     if (action == ATEDM_CONFIG_VERSION) {
         puts("atedmd " ATEDM_VERSION);
-        return 0;
+        return end_output(0);
     }
     signal(SIGPIPE, SIG_IGN); // clients that go away are seen where they are written to
     signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error of the write

@@ -74,6 +74,15 @@ fail:
     return status;
 }
 
+atedm_status atedm_standard_files_open(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd) // the lowest that is free
+            return ATEDM_ERR_IO;
+    }
+    return ATEDM_OK;
+}
+
 atedm_status atedm_write_all(int fd, const void *data, size_t size)
 {
     const char *from = data;

@@ -13,6 +13,10 @@ ATEDM_MUST_CHECK atedm_status atedm_file_open(const char *path, int *ret_fd, siz
 // bytes are refused (ATEDM_ERR_LIMIT).
 ATEDM_MUST_CHECK atedm_status atedm_file_read(const char *path, size_t max, char **ret_data,
                                               size_t *ret_size, atedm_error *err);
+// /dev/null for those of the descriptors 0, 1 and 2 that a program was started without: else a
+// socket or a picture would get the number, and what is meant for people. It cannot be written to,
+// so that whoever prints to it is still told.
+ATEDM_MUST_CHECK atedm_status atedm_standard_files_open(void);
 // All of it, in as many writes as it takes. ATEDM_ERR_IO: errno says why, and some may be written.
 ATEDM_MUST_CHECK atedm_status atedm_write_all(int fd, const void *data, size_t size);
 

@@ -130,6 +130,29 @@ class Start(unittest.TestCase):
         self.assertTrue(any(line.get("path") == "/\"quoted\\path" for line in lines))
 
 
+    def test_without_standard_files(self):
+        """Nothing else gets their numbers: not the socket that is listened on, which a worker would make one that waits."""
+        for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+            with self.subTest(closed=closed), tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+                path = folder + "/socket"
+                command = [PROGRAM, "--model", MODEL, "--listen", "unix:" + path, "--job-store", folder + "/jobs.db"]
+                process = subprocess.Popen(["sh", "-c", f'exec "$@" {closed}', "sh"] + command, stdin=subprocess.DEVNULL,
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                self.addCleanup(process.kill)
+                wait_until(lambda path=path: os.path.exists(path), "listens")
+                for _ in range(3):  # behind the start of the worker, too
+                    with socket.socket(socket.AF_UNIX) as s:
+                        s.settimeout(PATIENCE)
+                        s.connect(path)
+                        s.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                        self.assertEqual(read_response(s).status, 200)
+                    time.sleep(0.3)
+                for number in range(3):
+                    self.assertNotIn("socket:", os.readlink(f"/proc/{process.pid}/fd/{number}"))
+                process.terminate()
+                self.assertEqual(process.wait(PATIENCE), 0)
+
+
 class Stop(unittest.TestCase):
     def test_idle(self):
         for number in (signal.SIGTERM, signal.SIGINT):

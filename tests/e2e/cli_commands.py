@@ -2,9 +2,10 @@
 """The other commands of atedm: help and versions, inspect, mkmodel, key, bench step."""
 import hashlib
 import json
+import subprocess
 import unittest
 
-from cli_common import MODEL, ROOT, CommandTest, read_png
+from cli_common import ATEDM, MODEL, ROOT, CommandTest, read_png
 
 COMMANDS = (("generate",), ("request",), ("inspect",), ("mkmodel",), ("bench",), ("bench", "step"), ("bench", "serve"))
 
@@ -31,6 +32,20 @@ class Everywhere(CommandTest):
             with self.subTest(command=command):
                 self.run_wrong(2, *command, "--no-such-option")
                 self.assertIn("--help", self.run_wrong(2, *command))
+
+
+    def test_output_that_goes_nowhere(self):
+        picture = str(self.folder / "picture.png")
+        generate = ("generate", "--model", MODEL, "--prompt", "a", "--steps", "1", "--seed", "1", "-o", picture)
+        for command in (("--help",), ("--version",), ("generate", "--help"), ("key", "--name", "x"), ("inspect", MODEL),
+                        ("inspect", MODEL, "--json"), generate):
+            for nowhere in (">/dev/full", ">&-"):
+                with self.subTest(command=command, nowhere=nowhere):
+                    result = subprocess.run(["sh", "-c", f'exec "$@" {nowhere}', "sh", *map(str, (ATEDM, *command))],
+                                            stderr=subprocess.PIPE, check=False)
+                    self.assertEqual(result.returncode, 1)
+                    self.assertTrue(result.stderr.startswith(b"atedm"), result.stderr)
+        read_png(picture)  # it is whole nevertheless
 
 
 class Inspect(CommandTest):
