@@ -381,6 +381,7 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
                 .json = strcmp(config->log_format, "json") == 0,
                 .level = atedm_log_level_named(config->log_level)},
     };
+    d.log.lost = &d.log_lost;
     atedm_process_prepare((size_t)config->max_connections + OWN_DESCRIPTORS);
     int exit_status = prepare(&d);
     if (exit_status)

@@ -30,6 +30,7 @@ typedef struct atedm_daemon {
     atedm_config *config; // borrowed; a reload changes it
     atedm_config_source source;
     atedm_log log;
+    int64_t log_lost;         // the log's
     atedm_model_config model; // its name is valid UTF-8
     atedm_request_limits limits;
     atedm_prune_spec default_prune;

@@ -5,11 +5,19 @@
 #include "core/base/memory.h"
 #include "core/base/utf8.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+
+// Milliseconds that a reader of the log may take to make room for a line.
+#define PATIENCE_MS 100
+
+_Static_assert(ATEDM_LOG_LINE_MAX <= PIPE_BUF, "a line has room in a pipe that has any");
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 
@@ -87,11 +95,42 @@ static atedm_status append_field(const atedm_log *log, atedm_buffer *line,
     return status ? status : append_value(line, field);
 }
 
+// Whether the line will be taken without waiting: a pipe that is writable at all has room for a
+// page. Whoever reads slowly is waited for once, not again before he has read.
+static bool is_read(const atedm_log *log)
+{
+    struct pollfd descriptor = {.fd = log->fd, .events = POLLOUT};
+    int found;
+    do
+        found = poll(&descriptor, 1, *log->lost ? 0 : PATIENCE_MS);
+    while (found < 0 && errno == EINTR);
+    return found != 0;
+}
+
+static void write_line(const atedm_log *log, const atedm_buffer *line)
+{
+    if (!is_read(log) || atedm_write_all(log->fd, line->data, line->size))
+        ++*log->lost;
+}
+
+static void tell_lost(const atedm_log *log)
+{
+    int64_t lost = *log->lost;
+    if (!lost || !is_read(log))
+        return;
+    *log->lost = 0;
+    ATEDM_LOG(log, ATEDM_LOG_WARNING, "lines of this log were lost, for nobody read them",
+              atedm_log_integer("lines", lost));
+    if (*log->lost)
+        *log->lost = lost;
+}
+
 void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *message,
                      const atedm_log_field *fields)
 {
     if (level < log->level)
         return;
+    tell_lost(log);
     atedm_buffer line;
     atedm_buffer_init(&line, ATEDM_LOG_LINE_MAX - 2); // room for the end, whatever is cut
     atedm_status status = append_head(log, &line, level, message);
@@ -104,7 +143,6 @@ void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *me
     line.max = ATEDM_LOG_LINE_MAX;
     status = atedm_buffer_append(&line, log->json ? "}\n" : "\n", log->json ? 2 : 1);
     if (!status)
-        status = atedm_write_all(log->fd, line.data, line.size);
-    (void)status; // nowhere left to tell
+        write_line(log, &line);
     atedm_buffer_finish(&line);
 }

@@ -1,4 +1,6 @@
 // The daemon's log: one line an event on standard error, plain or JSON, whatever the values hold.
+// Where nobody reads it (a pipe is full, a terminal is halted) lines are lost, and the next one
+// that gets through says how many: the daemon has other things to do than to wait.
 #ifndef ATEDM_LOG_H
 #define ATEDM_LOG_H
 
@@ -19,6 +21,7 @@ typedef struct atedm_log {
     int fd;
     bool json;
     atedm_log_level level; // least severity that is written
+    int64_t *lost;         // lines that went nowhere since the last that was written
 } atedm_log;
 
 typedef struct atedm_log_field {

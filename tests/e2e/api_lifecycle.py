@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The daemon from start to end: what stops it from starting, signals, the queue's limit and order,
 deadlines."""
+import fcntl
 import json
 import os
 import pathlib
@@ -151,6 +152,33 @@ class Start(unittest.TestCase):
                     self.assertNotIn("socket:", os.readlink(f"/proc/{process.pid}/fd/{number}"))
                 process.terminate()
                 self.assertEqual(process.wait(PATIENCE), 0)
+
+    def test_a_log_that_nobody_reads(self):
+        end, pipe = os.pipe()
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, resource.getpagesize())
+        d = Daemon()
+        d.errors.close()
+        d.errors, d.log = open(pipe, "w", encoding="utf-8"), lambda: ""
+        with d:
+            for _ in range(200):
+                self.assertEqual(d.get("/healthz").status, 200)
+            os.set_blocking(end, False)
+            read = os.read(end, 1 << 16)
+            while b"were lost" not in read:
+                d.get("/healthz")
+                try:
+                    read += os.read(end, 1 << 16)
+                except BlockingIOError:
+                    pass
+            lines = read.decode().splitlines()
+            self.assertTrue(all(re.match(r"[0-9T:.-]+Z (debug|info|warning) ", line) for line in lines), lines)
+            lost, = [line for line in lines if "were lost" in line]
+            self.assertGreater(int(re.search("lines=([0-9]+)$", lost).group(1)), 100)
+            self.assertEqual(d.generate().status, 200)
+            for _ in range(200):  # full again
+                d.get("/healthz")
+            self.assertEqual(d.stop(), 0)
+        os.close(end)
 
 
 class Stop(unittest.TestCase):

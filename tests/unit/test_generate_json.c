@@ -423,7 +423,8 @@ static char *log_line(bool json, const char *value)
     static char line[2 * ATEDM_LOG_LINE_MAX];
     int ends[2];
     cr_assert_eq(pipe(ends), 0);
-    atedm_log log = {.fd = ends[1], .json = json, .level = ATEDM_LOG_INFO};
+    int64_t lost = 0;
+    atedm_log log = {.fd = ends[1], .json = json, .level = ATEDM_LOG_INFO, .lost = &lost};
     ATEDM_LOG(&log, ATEDM_LOG_DEBUG, "not written", atedm_log_integer("n", 1));
     ATEDM_LOG(&log, ATEDM_LOG_INFO, "it happened", atedm_log_text("value", value),
               atedm_log_integer("n", -5), atedm_log_real("x", 0.25), atedm_log_real("y", NAN));
