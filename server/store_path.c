@@ -1,4 +1,4 @@
-// Where the job store lies when nobody says: see store_path.h.
+// Where the job store lies, and whether it still does: see store_path.h.
 #include "server/store_path.h"
 
 #include <errno.h>
@@ -29,12 +29,19 @@ static const char *variable(const char *name)
     return value && *value == '/' ? value : NULL;
 }
 
+static atedm_status too_long(atedm_error *err)
+{
+    return atedm_error_set(err, ATEDM_ERR_LIMIT, "the path of the job store is too long");
+}
+
 atedm_status atedm_store_path(const char *option, char ret_path[ATEDM_CONFIG_PATH_MAX],
                               atedm_error *err)
 {
     if (strcmp(option, "auto") != 0) {
-        snprintf(ret_path, ATEDM_CONFIG_PATH_MAX, "%s", option);
-        return ATEDM_OK;
+        // A file in any case: to SQLite ":memory:" and "file:jobs.db?mode=memory" are none.
+        int size =
+            snprintf(ret_path, ATEDM_CONFIG_PATH_MAX, "%s%s", *option == '/' ? "" : "./", option);
+        return size < ATEDM_CONFIG_PATH_MAX ? ATEDM_OK : too_long(err);
     }
     const char *folder, *below;
     if ((folder = variable("STATE_DIRECTORY")))
@@ -50,6 +57,50 @@ atedm_status atedm_store_path(const char *option, char ret_path[ATEDM_CONFIG_PAT
     int size = (int)strcspn(folder, ":");
     int written = snprintf(ret_path, ATEDM_CONFIG_PATH_MAX, "%.*s%s/jobs.db", size, folder, below);
     if (written >= ATEDM_CONFIG_PATH_MAX)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "the path of the job store is too long");
+        return too_long(err);
     return make_folders(ret_path, err);
+}
+
+// ---- whether it still lies there
+
+// The file's own name and that of its log. False where there is none.
+static bool find_file(const char *path, int which, struct stat *ret_file,
+                      char ret_name[ATEDM_CONFIG_PATH_MAX + 8])
+{
+    snprintf(ret_name, ATEDM_CONFIG_PATH_MAX + 8, "%s%s", path, which ? "-wal" : "");
+    return stat(ret_name, ret_file) == 0;
+}
+
+atedm_status atedm_store_place_init(atedm_store_place *place, const char *path, atedm_error *err)
+{
+    char name[ATEDM_CONFIG_PATH_MAX + 8];
+    struct stat file;
+    *place = (atedm_store_place){.path = strdup(path)};
+    if (!place->path)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the job store");
+    for (int i = 0; i < ATEDM_STORE_FILES; i++) {
+        bool found = find_file(path, i, &file, name);
+        place->devices[i] = found ? file.st_dev : 0;
+        place->inodes[i] = found ? file.st_ino : 0;
+    }
+    return ATEDM_OK;
+}
+
+void atedm_store_place_finish(atedm_store_place *place)
+{
+    free(place->path);
+    *place = (atedm_store_place){.path = NULL};
+}
+
+atedm_status atedm_store_place_check(const atedm_store_place *place, atedm_error *err)
+{
+    char name[ATEDM_CONFIG_PATH_MAX + 8];
+    struct stat file;
+    for (int i = 0; i < ATEDM_STORE_FILES; i++) {
+        if (place->inodes[i] &&
+            (!find_file(place->path, i, &file, name) || file.st_ino != place->inodes[i] ||
+             file.st_dev != place->devices[i]))
+            return atedm_error_set(err, ATEDM_ERR_IO, "%s was moved or removed", name);
+    }
+    return ATEDM_OK;
 }

@@ -3,6 +3,7 @@
 #include "server/store_sql.h"
 
 #include "core/base/clock.h"
+#include "server/store_path.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
@@ -86,6 +87,7 @@ static const char *const statements[N_STATEMENTS] = {
 
 struct atedm_store_file {
     sqlite3 *db;
+    atedm_store_place place;
     sqlite3_stmt *statements[N_STATEMENTS];
     int64_t total; // bytes of all answers and images; -1: to be counted
 };
@@ -251,6 +253,8 @@ atedm_status atedm_store_file_open(const char *path, atedm_store_file **ret_file
     umask(mask);
     if (!status)
         status = prepare_statements(file, err);
+    if (!status)
+        status = atedm_store_place_init(&file->place, path, err);
     if (status) {
         if (sqlite3_errcode(file->db) == SQLITE_BUSY)
             atedm_error_set(err, status, "another process has it open");
@@ -268,6 +272,7 @@ void atedm_store_file_close(atedm_store_file *file)
     for (int i = 0; i < N_STATEMENTS; i++)
         sqlite3_finalize(file->statements[i]);
     sqlite3_close(file->db);
+    atedm_store_place_finish(&file->place);
     free(file);
 }
 
@@ -296,6 +301,10 @@ void atedm_store_file_rollback(atedm_store_file *file)
 atedm_status atedm_store_file_add(atedm_store_file *file, const atedm_store_job *job,
                                   atedm_error *err)
 {
+    // SQLite goes on with a file that was moved or removed.
+    atedm_status status = atedm_store_place_check(&file->place, err);
+    if (status)
+        return status;
     sqlite3_stmt *s = file->statements[ADD];
     bind_text(s, 1, job->id);
     bind_text(s, 2, job->owner);

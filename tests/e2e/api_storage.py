@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""The job store's file: what becomes of jobs while it cannot be written."""
+"""The job store's file: what becomes of jobs while it cannot be written, or is not where it was."""
+import pathlib
 import resource
+import shutil
+import subprocess
 import tempfile
 import unittest
 
 from api_jobs import ASYNC, MEDIUM, events, state, submit, wait_state
-from daemon import Background, Daemon, wait_until
+from daemon import MODEL, PROGRAM, Background, Daemon, wait_until
 
 
 class FullDisk(unittest.TestCase):
@@ -50,6 +53,56 @@ class FullDisk(unittest.TestCase):
                 self.assertEqual(waits.answer().status, 503)
             with Daemon(job_store=store) as d:
                 wait_state(d, path)
+
+
+class Moved(unittest.TestCase):
+    """SQLite goes on with a file that nobody finds any more: nothing is accepted into it."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="atedmd-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name, "state")
+        self.folder.mkdir()
+        self.store = self.folder / "jobs.db"
+
+    def check_refused(self, d):
+        refused = d.generate(headers=ASYNC)
+        self.assertEqual((refused.status, refused.json()["type"]), (503, "urn:atedm:problem:storage"))
+        self.assertIn("was moved or removed", d.log())
+        self.assertEqual(d.generate().status, 200)  # needs no store
+
+    def test_moved_and_put_back(self):
+        for name in ("jobs.db", "jobs.db-wal", "."):
+            with self.subTest(name=name), Daemon(job_store=self.store) as d:
+                path = submit(d)
+                wait_state(d, path)
+                place = (self.folder / name).resolve()
+                other = place.with_name(place.name + ".old")
+                place.rename(other)
+                self.check_refused(d)
+                self.assertEqual(d.get(path + "/images/0").status, 200)
+                other.rename(place)
+                wait_state(d, submit(d))
+
+    def test_removed(self):
+        with Daemon(job_store=self.store) as d:
+            path = submit(d, {**MEDIUM, "steps": 150})
+            shutil.rmtree(self.folder)
+            self.check_refused(d)
+            self.folder.mkdir()
+            self.store.write_bytes(b"")  # another file
+            self.check_refused(d)
+            wait_state(d, path)  # for those who ask in time
+            self.assertEqual(d.get(path + "/images/0").status, 200)
+
+    def test_names_that_mean_something_to_sqlite(self):
+        for name in (":memory:", "file:jobs.db?mode=memory"):
+            with self.subTest(name=name):
+                command = [PROGRAM, "--model", MODEL, "--listen", "127.0.0.1:0", "--job-store", name]
+                with subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+                    process.stdout.readline()
+                    self.assertTrue((self.folder / name).is_file())
+                    process.terminate()
 
 
 if __name__ == "__main__":
