@@ -56,7 +56,7 @@ static void append_state(stream *s)
     size_t size = s->text.size;
     s->moved = false;
     if (job && !job->seat && !s->waiting) {
-        append_event(s, "queued", atedm_job_json(&s->watcher.live->record, job));
+        append_event(s, "queued", atedm_job_json(&s->watcher.live->record, s->watcher.live));
         s->waiting = true;
         s->step = -1;
     } else if (job && job->seat && s->step != job->steps_done) {

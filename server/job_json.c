@@ -3,8 +3,10 @@
 
 #include "core/base/clock.h"
 
-const char *atedm_job_state_name(const atedm_store_job *record, const atedm_job *job)
+const char *atedm_job_state_name(const atedm_store_job *record, const atedm_live *live)
 {
+    if (live)
+        return live->job && !live->job->seat ? "queued" : "running";
     switch (record->state) {
     case ATEDM_STORE_DONE:
         return "done";
@@ -15,7 +17,7 @@ const char *atedm_job_state_name(const atedm_store_job *record, const atedm_job 
     case ATEDM_STORE_PENDING:
         break;
     }
-    return job && job->seat ? "running" : "queued";
+    return "queued"; // nobody has it: the next daemon will
 }
 
 json_t *atedm_job_progress_json(const atedm_job *job)
@@ -28,15 +30,17 @@ json_t *atedm_job_progress_json(const atedm_job *job)
                      "images_per_s", job->steps_done ? json_real(rate) : json_null());
 }
 
-json_t *atedm_job_json(const atedm_store_job *record, const atedm_job *job)
+json_t *atedm_job_json(const atedm_store_job *record, const atedm_live *live)
 {
     json_t *value =
-        json_pack("{s:s, s:s, s:I}", "id", record->id, "state", atedm_job_state_name(record, job),
+        json_pack("{s:s, s:s, s:I}", "id", record->id, "state", atedm_job_state_name(record, live),
                   "created", (json_int_t)record->created);
     if (*record->owner)
         json_object_set_new(value, "owner", json_string(record->owner));
-    if (job)
-        json_object_set_new(value, "progress", atedm_job_progress_json(job));
+    if (live && live->job)
+        json_object_set_new(value, "progress", atedm_job_progress_json(live->job));
+    if (live)
+        return value;
     if (record->ended)
         json_object_set_new(value, "ended", json_integer(record->ended));
     if (record->answer)

@@ -5,6 +5,7 @@
 #include "server/handlers.h"
 #include "server/job_json.h"
 #include "server/problem.h"
+#include "server/refuse.h"
 #include "server/store_call.h"
 
 #include <errno.h>
@@ -14,10 +15,10 @@
 // Jobs of a list where the query does not say.
 #define LIST_DEFAULT 100
 
-static void respond_job(atedm_exchange *x, const atedm_store_job *record, const atedm_job *job)
+static void respond_job(atedm_exchange *x, const atedm_store_job *record, const atedm_live *live)
 {
     atedm_exchange_respond(
-        x, atedm_json_response(200, atedm_exchange_id(x), atedm_job_json(record, job)));
+        x, atedm_json_response(200, atedm_exchange_id(x), atedm_job_json(record, live)));
 }
 
 atedm_live *atedm_job_of_path(const atedm_daemon *d, const atedm_exchange *x)
@@ -31,7 +32,7 @@ atedm_live *atedm_job_of_path(const atedm_daemon *d, const atedm_exchange *x)
 static void answer_job(atedm_daemon *d, atedm_exchange *x, const void *context,
                        atedm_store_result *result)
 {
-    respond_job(x, &result->jobs[0], NULL);
+    respond_job(x, &result->jobs[0], atedm_job_of_path(d, x));
 }
 
 void atedm_handle_job(void *app, atedm_exchange *x)
@@ -40,7 +41,7 @@ void atedm_handle_job(void *app, atedm_exchange *x)
     const atedm_live *live = atedm_job_of_path(d, x);
     // One whose end is on its way to the store is told behind it.
     if (live && live->job)
-        respond_job(x, &live->record, live->job);
+        respond_job(x, &live->record, live);
     else
         atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
                              answer_job, NULL);
@@ -86,6 +87,16 @@ static void answer_removed(atedm_daemon *d, atedm_exchange *x, const void *conte
     atedm_exchange_respond(x, (atedm_response){.status = 204});
 }
 
+static void answer_canceled(atedm_daemon *d, atedm_exchange *x, const void *context,
+                            atedm_store_result *result)
+{
+    // The end is told to be on disk before this, unless that could not be.
+    if (atedm_job_of_path(d, x))
+        atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), NULL));
+    else
+        answer_job(d, x, context, result);
+}
+
 static void remove_found(atedm_daemon *d, atedm_exchange *x, const void *context,
                          atedm_store_result *result)
 {
@@ -104,7 +115,7 @@ void atedm_handle_job_remove(void *app, atedm_exchange *x)
         atedm_live_cancel(live, "canceled");
     // Operations of the store go in order: it answers with the end that was just handed over.
     atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
-                         at_work ? answer_job : remove_found, NULL);
+                         at_work ? answer_canceled : remove_found, NULL);
 }
 
 // ---- lists
@@ -136,9 +147,8 @@ static void answer_list(atedm_daemon *d, atedm_exchange *x, const void *context,
     for (size_t i = 0; i < result->n_jobs; i++) {
         const atedm_store_job *record = &result->jobs[i];
         const atedm_live *live = atedm_jobs_find(d->jobs, record->id);
-        const atedm_job *job = live ? live->job : NULL;
-        if (!state || strcmp(state->name, atedm_job_state_name(record, job)) == 0)
-            json_array_append_new(list, atedm_job_json(record, job));
+        if (!state || strcmp(state->name, atedm_job_state_name(record, live)) == 0)
+            json_array_append_new(list, atedm_job_json(record, live));
     }
     json_t *next =
         result->more ? json_integer(result->jobs[result->n_jobs - 1].sequence) : json_null();

@@ -67,10 +67,10 @@ bool atedm_is_for_store(const atedm_exchange *x, const atedm_request *request)
 // ---- answers
 
 static atedm_response accepted_answer(const atedm_exchange *x, const atedm_store_job *record,
-                                      const atedm_job *job)
+                                      const atedm_live *live)
 {
     atedm_response response =
-        atedm_json_response(202, atedm_exchange_id(x), atedm_job_json(record, job));
+        atedm_json_response(202, atedm_exchange_id(x), atedm_job_json(record, live));
     if (response.status == 202) {
         atedm_response_header(&response, "Location", "/jobs/%s", record->id);
         atedm_response_header(&response, "Preference-Applied", "respond-async");
@@ -140,7 +140,7 @@ static void on_event(void *user, const atedm_live *live, atedm_job_event event)
         return;
     case ATEDM_JOB_ACCEPTED:
         if (w->async)
-            respond(w, accepted_answer(w->exchange, &live->record, live->job));
+            respond(w, accepted_answer(w->exchange, &live->record, live));
         return;
     case ATEDM_JOB_ENDED:
         respond(w, ended_answer(id, &live->record, live->images, w->format));
@@ -295,7 +295,7 @@ static void follow_live(lookup *l, atedm_live *live)
         return;
     waiter *w = new_waiter(l->daemon, l->exchange, l->format);
     if (w && w->async && live->stored)
-        respond(w, accepted_answer(l->exchange, &live->record, live->job));
+        respond(w, accepted_answer(l->exchange, &live->record, live));
     else if (w)
         atedm_live_watch(live, &w->watcher);
 }

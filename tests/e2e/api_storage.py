@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 from api_jobs import ASYNC, MEDIUM, events, state, submit, wait_state
-from daemon import MODEL, PROGRAM, Background, Daemon, wait_until
+from daemon import LONG, MODEL, PROGRAM, Background, Daemon, wait_until
 
 
 class FullDisk(unittest.TestCase):
@@ -27,7 +27,9 @@ class FullDisk(unittest.TestCase):
             self.assertIn("Retry-After", refused.headers)
             self.assertEqual(d.generate().status, 200)  # needs no store
             wait_until(lambda: d.gauge("atedm_active_requests") == 0, "the picture is made")
-            self.assertNotEqual(state(d, path), "done")
+            self.assertEqual(state(d, path), "running")
+            self.assertEqual([job["state"] for job in d.get("/jobs").json()["jobs"]], ["running"])
+            self.assertEqual(len(d.get("/jobs?state=running").json()["jobs"]), 1)
             self.limit(d, resource.RLIM_INFINITY)
             wait_state(d, path)
             self.assertEqual(d.get(path + "/images/0").status, 200)
@@ -36,6 +38,25 @@ class FullDisk(unittest.TestCase):
             self.assertGreaterEqual(d.gauge("atedm_store_errors_total", operation="end"), 1)
             self.assertEqual(d.gauge("atedm_jobs_total", state="done"), 1)
             wait_state(d, submit(d))
+
+    def test_the_end_is_not_told_before_it_is_on_disk(self):
+        key = {"Idempotency-Key": "one"}
+        with Daemon() as d:
+            paths = submit(d, LONG, key), submit(d, LONG)
+            wait_state(d, paths[0], "running")
+            self.limit(d, 4096)
+            for path in paths:
+                answer = d.request("DELETE", path)
+                self.assertEqual((answer.status, answer.json()["type"]), (503, "urn:atedm:problem:storage"))
+                self.assertEqual(state(d, path), "running")
+            again = d.generate(LONG, headers={**ASYNC, **key})
+            self.assertEqual((again.status, again.json()["state"], again.headers["Location"]), (202, "running", paths[0]))
+            self.assertEqual(d.gauge("atedm_active_requests"), 0)  # it does not run any more
+            self.assertEqual(d.request("DELETE", paths[0]).status, 503)  # cannot be removed either
+            self.limit(d, resource.RLIM_INFINITY)
+            for path in paths:
+                wait_state(d, path, "canceled")
+                self.assertEqual(d.request("DELETE", path).status, 204)
 
     def test_the_daemon_ends_meanwhile(self):
         with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
