@@ -2,6 +2,8 @@
 // while there is none. What a client does not read is never produced, so nothing piles up.
 #include "server/http_private.h"
 
+#include <string.h>
+
 static ssize_t read_stream(void *user, uint64_t at, char *data, size_t max)
 {
     (void)at;
@@ -20,8 +22,17 @@ static ssize_t read_stream(void *user, uint64_t at, char *data, size_t max)
 
 struct MHD_Response *atedm_stream_make_response(atedm_exchange *x)
 {
-    return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, ATEDM_STREAM_READ_MAX, read_stream,
-                                             x, NULL);
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, ATEDM_STREAM_READ_MAX, read_stream, x, NULL);
+    // In chunks libmicrohttpd sends the last one even where only the headers were asked for, and it
+    // would be taken for the beginning of the connection's next answer. This one is its last.
+    if (response && strcmp(x->method, MHD_HTTP_METHOD_HEAD) == 0 &&
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END) !=
+            MHD_YES) {
+        MHD_destroy_response(response);
+        return NULL;
+    }
+    return response;
 }
 
 void atedm_exchange_stream(atedm_exchange *x, atedm_response take_response, atedm_stream stream)

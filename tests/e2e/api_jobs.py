@@ -241,6 +241,15 @@ class Events(unittest.TestCase):
         self.assertEqual(state(self.d, blocker), "done")
         self.assertEqual(events(self.d.get(path + "/events")), found[-1:])
 
+    def test_headers_alone(self):
+        path = submit(self.d, MEDIUM) + "/events"
+        with self.d.connect() as s:
+            s.sendall(b"HEAD %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+            text = s.makefile("rb").read()  # to the end of the connection
+        self.assertIn(b"text/event-stream", text)
+        self.assertTrue(text.endswith(b"\r\n\r\n"))
+        self.assertEqual(text.count(b"\r\n\r\n"), 1, text)
+
     def test_no_previews(self):
         for query in ("", "?previews", "?previews=0"):
             path = submit(self.d, {**MEDIUM, "steps": 100})
