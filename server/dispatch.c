@@ -14,8 +14,10 @@
 
 // Seconds of the device's work over which the measured rate forgets.
 #define RATE_WINDOW_S 10
-// Milliseconds between two looks for workers that hang.
+// Milliseconds between two looks for workers that hang; and from when on the daemon itself stood
+// still between them.
 #define WATCH_MS 250
+#define STALL_MS 1000
 
 void atedm_job_destroy(atedm_job *job)
 {
@@ -203,12 +205,23 @@ static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
     return chosen;
 }
 
+// What workers said while the daemon stood still (it was stopped, or all of the machine was) is yet
+// to be read: their silence goes on from what it was before.
+static void forgive(atedm_dispatch *d, double now)
+{
+    for (size_t i = 0; i < d->n_seats; i++)
+        d->seats[i].listened = now - atedm_seat_silence(&d->seats[i], d->watched);
+}
+
 // Nobody looks while no worker has anything.
 static void on_watch(uv_timer_t *timer)
 {
     atedm_dispatch *d = timer->data;
     double now = atedm_clock_monotonic();
     bool active = false;
+    if (now - d->watched > STALL_MS / 1e3)
+        forgive(d, now);
+    d->watched = now;
     for (size_t i = 0; i < d->n_seats; i++) {
         const atedm_seat *s = &d->seats[i];
         double silent_s = atedm_seat_silence(s, now);
@@ -231,8 +244,10 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
     job->seat = s;
     job->steps_done = 0;
     atedm_queue_push(&s->active, &job->place);
-    if (!uv_is_active((uv_handle_t *)&d->watch))
+    if (!uv_is_active((uv_handle_t *)&d->watch)) {
+        d->watched = job->handed_over;
         uv_timer_start(&d->watch, on_watch, WATCH_MS, WATCH_MS);
+    }
     if (job->strikes == 0) {
         job->started = job->handed_over;
         atedm_account_start(d->options.metrics, job->started - job->arrived);

@@ -24,10 +24,11 @@ double atedm_seat_seconds_left(const atedm_seat *s, bool measured)
 }
 
 // It says something with every evaluation. With nothing to do it is silent, so what counts is the
-// later of its last word and the start of what it has.
+// later of its last word and the start of what it has; and the time in which nobody listened does
+// not.
 double atedm_seat_silence(const atedm_seat *s, double now)
 {
-    double latest = atedm_worker_last_heard(s->worker);
+    double latest = fmax(atedm_worker_last_heard(s->worker), s->listened);
     for (const atedm_queue_item *place = s->active.first; place; place = place->after)
         latest = fmax(latest, atedm_job_of(place)->handed_over);
     return s->active.depth ? fmax(0, now - latest) : 0;

@@ -15,6 +15,7 @@ typedef struct atedm_seat {
     bool ready;
     atedm_queue active;
     double rate, best_rate; // FLOPs a second; NAN: nothing was measured yet
+    double listened;        // its silence counts from here on at the earliest
     size_t device_memory;
 } atedm_seat;
 
@@ -27,6 +28,7 @@ struct atedm_dispatch {
     double valve_multiple; // see valve.h
     uv_timer_t deadline;   // the nearest one
     uv_timer_t watch;      // for workers that hang
+    double watched;        // when it last looked
 };
 
 static inline atedm_job *atedm_job_of(const atedm_queue_item *place)

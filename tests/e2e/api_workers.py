@@ -121,6 +121,24 @@ class Loss(unittest.TestCase):
             lost, = [line for line in d.log().splitlines() if "worker lost" in line]
             self.assertIn("it had said nothing for 2", lost)
 
+    def test_the_silence_of_a_machine_that_stands_still(self):
+        with Daemon(worker_timeout_s=1) as d:
+            unread = [d.start(LONG) for _ in range(4)]
+            wait_active(d, len(unread))
+            worker_then = worker(d)
+            for stopped in ((d.process.pid,), (d.process.pid, worker_then)):
+                for pid in stopped:
+                    os.kill(pid, signal.SIGSTOP)
+                time.sleep(2.5)
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+                time.sleep(0.5)
+                self.assertEqual((worker(d), restarts(d)), (worker_then, 0))
+            os.kill(worker_then, signal.SIGSTOP)
+            wait_until(lambda: restarts(d) == 1, "it is ended where it alone stands still")
+            for connection in unread:
+                connection.close()
+
     def test_a_worker_that_makes_pixels_is_left_alone(self):
         """Many large pictures of few steps: no evaluation ends while they are decoded and encoded, for much longer than
         the time limit."""
