@@ -332,6 +332,10 @@ static void start_handles(atedm_daemon *d)
     uv_signal_start(&d->sigterm, on_signal, SIGTERM);
     uv_signal_start(&d->sigint, on_signal, SIGINT);
     uv_signal_start(&d->sighup, on_hangup_signal, SIGHUP);
+    sigset_t held; // by main
+    sigemptyset(&held);
+    sigaddset(&held, SIGHUP);
+    sigprocmask(SIG_UNBLOCK, &held, NULL);
 }
 
 // Closes what was started and lets the loop see to it.

@@ -28,12 +28,22 @@ static int end_output(int result)
     return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : result;
 }
 
+// Until the daemon takes it for what it means here: it would end the start.
+static void hold_reloads(void)
+{
+    sigset_t reload;
+    sigemptyset(&reload);
+    sigaddset(&reload, SIGHUP);
+    sigprocmask(SIG_BLOCK, &reload, NULL);
+}
+
 int main(int argc, char **argv)
 {
     static atedm_config config;
     atedm_config_action action;
     atedm_error err = {""};
     atedm_config_source source = {.argc = argc, .argv = argv, .environment = environ};
+    hold_reloads();
     if (atedm_standard_files_open())
         return EXIT_FAILED;
     if (atedm_config_load(argc, argv, environ, &config, &action, &err)) {

@@ -4,6 +4,7 @@ which change nothing. And the end of patience after SIGTERM, drain_timeout_s."""
 import json
 import os
 import signal
+import subprocess
 import time
 import unittest
 
@@ -159,6 +160,24 @@ class Live(ReloadTest):
         with self.daemon(max_steps=7) as d:
             self.assertNotIn("max_steps", self.set(d, max_steps=5))
             self.assertEqual(d.get("/v1/models").json()["models"][0]["limits"]["max_steps"], 7)
+
+    def test_while_it_starts(self):
+        """A signal that comes before the daemon listens is a reload all the same. (The dynamic linker's time is the system's: the
+        signal is held for it here.)"""
+        d = Daemon()
+        self.addCleanup(d.state.cleanup)
+        self.addCleanup(d.errors.close)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        process = subprocess.Popen(d.command, stdout=subprocess.PIPE, stderr=d.errors, text=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with process:
+            process.send_signal(signal.SIGHUP)
+            self.assertIn("listening", process.stdout.readline())
+            try:
+                wait_until(lambda: "info reloaded" in d.log(), "reloaded")
+            finally:
+                process.terminate()
+            self.assertEqual(process.wait(PATIENCE), 0)
 
     def test_workers_take_no_notice(self):
         # A terminal that is closed sends the signal to all of the group.
