@@ -46,9 +46,15 @@ static void end(atedm_job *job, atedm_job_end how, atedm_worker_result *result,
 // Takes the job out of its place; a worker that has it gives it up.
 static void leave(atedm_dispatch *d, atedm_job *job)
 {
-    atedm_queue_remove(job->seat ? &job->seat->active : &d->queue, &job->place);
-    if (job->seat)
-        atedm_worker_cancel(job->seat->worker, job->place.arrival);
+    atedm_seat *s = job->seat;
+    double now = atedm_clock_monotonic(), silent_s = s ? atedm_seat_silence(s, now) : 0;
+    atedm_queue_remove(s ? &s->active : &d->queue, &job->place);
+    if (s)
+        atedm_worker_cancel(s->worker, job->place.arrival);
+    if (s && !s->active.depth) {
+        s->idle = now;
+        s->silent_s = silent_s;
+    }
     watch_deadlines(d);
 }
 
@@ -210,7 +216,7 @@ static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
 static void forgive(atedm_dispatch *d, double now)
 {
     for (size_t i = 0; i < d->n_seats; i++)
-        d->seats[i].listened = now - atedm_seat_silence(&d->seats[i], d->watched);
+        atedm_seat_forgive(&d->seats[i], now - d->watched);
 }
 
 // Nobody looks while no worker has anything.
@@ -241,6 +247,8 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
     atedm_status status = atedm_worker_submit(s->worker, job->place.arrival, &job->request);
     if (status)
         return status;
+    if (!s->active.depth)
+        s->busy = job->handed_over;
     job->seat = s;
     job->steps_done = 0;
     atedm_queue_push(&s->active, &job->place);

@@ -23,15 +23,23 @@ double atedm_seat_seconds_left(const atedm_seat *s, bool measured)
     return measured ? flops / s->rate : flops;
 }
 
+static double silent_since(const atedm_seat *s)
+{
+    return fmax(fmax(atedm_worker_last_heard(s->worker), s->busy), s->listened);
+}
+
 // It says something with every evaluation. With nothing to do it is silent, so what counts is the
-// later of its last word and the start of what it has; and the time in which nobody listened does
-// not.
+// time in which it has requests: whichever they are, since clients of a worker that hangs lose
+// patience one by one, and all together where there are breaks between them.
 double atedm_seat_silence(const atedm_seat *s, double now)
 {
-    double latest = fmax(atedm_worker_last_heard(s->worker), s->listened);
-    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
-        latest = fmax(latest, atedm_job_of(place)->handed_over);
-    return s->active.depth ? fmax(0, now - latest) : 0;
+    double before = atedm_worker_last_heard(s->worker) > s->idle ? 0 : s->silent_s;
+    return s->active.depth ? before + fmax(0, now - silent_since(s)) : 0;
+}
+
+void atedm_seat_forgive(atedm_seat *s, double seconds)
+{
+    s->listened = silent_since(s) + seconds;
 }
 
 // Where requests wait and nobody takes them, workers that are being started have something to do.

@@ -15,7 +15,9 @@ typedef struct atedm_seat {
     bool ready;
     atedm_queue active;
     double rate, best_rate; // FLOPs a second; NAN: nothing was measured yet
-    double listened;        // its silence counts from here on at the earliest
+    // Its silence, by the monotonic clock: since when it has had something to do without a break;
+    // since when nothing, and what it had been silent for before that; what counts at the earliest.
+    double busy, idle, silent_s, listened;
     size_t device_memory;
 } atedm_seat;
 
@@ -41,5 +43,7 @@ static inline atedm_job *atedm_job_of(const atedm_queue_item *place)
 double atedm_seat_seconds_left(const atedm_seat *seat, bool measured);
 // Seconds for which a worker that has requests has said nothing; 0: it has none.
 double atedm_seat_silence(const atedm_seat *seat, double now);
+// So many of them do not count: nobody listened.
+void atedm_seat_forgive(atedm_seat *seat, double seconds);
 
 #endif

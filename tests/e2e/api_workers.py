@@ -121,6 +121,24 @@ class Loss(unittest.TestCase):
             lost, = [line for line in d.log().splitlines() if "worker lost" in line]
             self.assertIn("it had said nothing for 2", lost)
 
+    def test_one_that_hangs_under_impatient_clients(self):
+        """None of them waits for as long as the worker may be silent: one after the other, or with breaks between them."""
+        for at_once in (3, 1):
+            with self.subTest(at_once=at_once), Daemon(worker_timeout_s=2) as d:
+                self.assertEqual(d.generate().status, 200)
+                os.kill(worker(d), signal.SIGSTOP)
+                unread = []
+                for _ in range(12):
+                    unread.append(d.start())
+                    time.sleep(0.5)
+                    if len(unread) == at_once:
+                        unread.pop(0).close()
+                        time.sleep(0.1)
+                self.assertEqual(restarts(d), 1)
+                self.assertEqual(d.generate().status, 200)
+                for connection in unread:
+                    connection.close()
+
     def test_the_silence_of_a_machine_that_stands_still(self):
         with Daemon(worker_timeout_s=1) as d:
             unread = [d.start(LONG) for _ in range(4)]
