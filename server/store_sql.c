@@ -29,6 +29,11 @@ static const char schema[] =
     " number INTEGER NOT NULL, png BLOB NOT NULL, PRIMARY KEY(job, number));"
     "PRAGMA user_version = 2;";
 
+// In a file of any version: for lists of a state that few jobs among many are in.
+static const char indexes[] =
+    "CREATE INDEX IF NOT EXISTS jobs_state ON jobs(state, sequence);"
+    "CREATE INDEX IF NOT EXISTS jobs_owner_state ON jobs(owner, state, sequence);";
+
 static const char schema_from_1[] =
     "ALTER TABLE jobs ADD COLUMN tries INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2;";
 
@@ -44,7 +49,9 @@ enum {
     GET,
     GET_IMAGES,
     LIST,
+    LIST_STATE,
     LIST_OWNER,
+    LIST_OWNER_STATE,
     REMOVE,
     OLDEST,
     TOTAL,
@@ -53,11 +60,11 @@ enum {
     N_STATEMENTS
 };
 
-// ?1: the sequence before which; ?2: the state, below 0 for all; ?3: how many.
+// ?1: the sequence before which; ?2: how many; ?3: the owner; ?4: the state.
 #define LIST_WHERE                                                                                 \
     "SELECT sequence, id, owner, NULL, NULL, request, created, ended, state, NULL, images, tries"  \
     " FROM jobs WHERE "
-#define LIST_REST " AND (?2 < 0 OR state = ?2) ORDER BY sequence DESC LIMIT ?3"
+#define LIST_REST "sequence < ?1 ORDER BY sequence DESC LIMIT ?2"
 #define COLUMNS                                                                                    \
     "sequence, id, owner, key, sent, request, created, ended, state, answer, images, tries"
 
@@ -75,8 +82,10 @@ static const char *const statements[N_STATEMENTS] = {
     [GET] = "SELECT " COLUMNS " FROM jobs WHERE id = ?",
     [GET_IMAGES] = "SELECT png FROM images WHERE job = ?1 AND (?2 < 0 OR number = ?2)"
                    " ORDER BY number",
-    [LIST] = LIST_WHERE "sequence < ?1" LIST_REST,
-    [LIST_OWNER] = LIST_WHERE "owner = ?4 AND sequence < ?1" LIST_REST,
+    [LIST] = LIST_WHERE LIST_REST,
+    [LIST_STATE] = LIST_WHERE "state = ?4 AND " LIST_REST,
+    [LIST_OWNER] = LIST_WHERE "owner = ?3 AND " LIST_REST,
+    [LIST_OWNER_STATE] = LIST_WHERE "owner = ?3 AND state = ?4 AND " LIST_REST,
     [REMOVE] = "DELETE FROM jobs WHERE id = ? RETURNING bytes",
     [OLDEST] = "SELECT id, ended FROM jobs WHERE state <> 0 AND id <> ? ORDER BY ended, sequence"
                " LIMIT 1",
@@ -227,6 +236,8 @@ static atedm_status prepare_file(atedm_store_file *file, atedm_error *err)
         status = atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
                                  "a job store of version %d, where this program knows version %d",
                                  version, SCHEMA_VERSION);
+    if (!status)
+        status = execute(file, indexes, err);
     return status ? status : execute(file, "COMMIT", err);
 }
 
@@ -430,13 +441,15 @@ atedm_status atedm_store_file_get(atedm_store_file *file, const char *id, int im
 atedm_status atedm_store_file_list(atedm_store_file *file, const char *owner, int state,
                                    int64_t before, size_t limit, atedm_store_result *result)
 {
-    int which = owner ? LIST_OWNER : LIST;
+    bool any = state < 0;
+    int which = owner ? (any ? LIST_OWNER : LIST_OWNER_STATE) : (any ? LIST : LIST_STATE);
     sqlite3_stmt *s = file->statements[which];
     sqlite3_bind_int64(s, 1, before);
-    sqlite3_bind_int(s, 2, state);
-    sqlite3_bind_int64(s, 3, (int64_t)limit + 1); // the last one only shows that there are more
+    sqlite3_bind_int64(s, 2, (int64_t)limit + 1); // the last one only shows that there are more
     if (owner)
-        bind_text(s, 4, owner);
+        bind_text(s, 3, owner);
+    if (!any)
+        sqlite3_bind_int(s, 4, state);
     atedm_status status = run_for_jobs(file, which, result);
     result->more = result->n_jobs > limit;
     if (result->more)

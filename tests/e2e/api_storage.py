@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """The job store's file: what becomes of jobs while it cannot be written, or is not where it was."""
+import contextlib
 import pathlib
 import resource
 import shutil
+import sqlite3
 import subprocess
 import tempfile
+import time
 import unittest
 
 from api_jobs import ASYNC, MEDIUM, events, state, submit, wait_state
@@ -124,6 +127,27 @@ class Moved(unittest.TestCase):
                     process.stdout.readline()
                     self.assertTrue((self.folder / name).is_file())
                     process.terminate()
+
+
+class Many(unittest.TestCase):
+    def test_lists_do_not_look_at_all_of_them(self):
+        """They would hold up every job that is to be accepted meanwhile."""
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            store = folder + "/jobs.db"
+            with Daemon(job_store=store) as d:
+                wait_state(d, submit(d))
+            with contextlib.closing(sqlite3.connect(store)) as file, file:
+                file.execute("WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 200000)"
+                             " INSERT INTO jobs(id, owner, request, created, ended, state, answer, bytes)"
+                             " SELECT printf('%016x', n), owner, request, created, ended, state, answer, 1"
+                             " FROM number, (SELECT * FROM jobs LIMIT 1)")
+            with Daemon(job_store=store) as d:
+                began = time.monotonic()
+                for _ in range(50):
+                    for name in ("failed", "canceled", "queued", "running"):
+                        self.assertEqual(d.get("/jobs?state=" + name).json(), {"jobs": [], "next": None})
+                self.assertLess(time.monotonic() - began, 3)
+                self.assertEqual(len(d.get("/jobs?state=done&limit=1000").json()["jobs"]), 1000)
 
 
 if __name__ == "__main__":
