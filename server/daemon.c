@@ -166,7 +166,9 @@ static void on_worker_failed(void *user, const atedm_error *error)
     ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "the model cannot be used",
               atedm_log_text("model", d->config->model), atedm_log_text("error", error->message));
     d->exit_status = EXIT_FAILED;
-    drain(d); // jobs are left to a daemon with a model
+    drain(d);
+    if (d->jobs)
+        atedm_jobs_leave(d->jobs); // to a daemon with a model
     atedm_dispatch_end_all(d->dispatch, ATEDM_JOB_FAILED, error);
 }
 

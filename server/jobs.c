@@ -507,6 +507,19 @@ void atedm_jobs_drain(atedm_jobs *jobs)
     }
 }
 
+void atedm_jobs_leave(atedm_jobs *jobs)
+{
+    atedm_jobs_drain(jobs);
+    atedm_live *next;
+    for (atedm_live *live = jobs->first; live; live = next) {
+        next = live->next;
+        if (!live->job)
+            continue;
+        give_up(live);
+        leave_behind(live);
+    }
+}
+
 void atedm_jobs_close(atedm_jobs *jobs)
 {
     if (!jobs)

@@ -11,7 +11,7 @@ import time
 import unittest
 
 from api_jobs import ASYNC, MEDIUM, events, state, submit, wait_state
-from daemon import LONG, MODEL, PROGRAM, Background, Daemon, wait_until
+from daemon import LONG, MODEL, PATIENCE, PROGRAM, Background, Daemon, wait_until
 
 
 class FullDisk(unittest.TestCase):
@@ -127,6 +127,36 @@ class Moved(unittest.TestCase):
                     process.stdout.readline()
                     self.assertTrue((self.folder / name).is_file())
                     process.terminate()
+
+
+class Workers(unittest.TestCase):
+    def test_one_that_never_starts_costs_no_job(self):
+        """The daemon ends with it, also while another worker has jobs."""
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            program, worker = pathlib.Path(folder, "atedmd"), pathlib.Path(folder, "atedm-worker")
+            real, go = pathlib.Path(PROGRAM).with_name("atedm-worker"), pathlib.Path(folder, "go")
+            shutil.copy(PROGRAM, program)
+            worker.write_text(f'#!/bin/sh\nmkdir {folder}/first 2>/dev/null && exec {real} "$@"\n'
+                              f'while [ ! -e {go} ]; do sleep 0.05; done\nexec {real} "$@" --model /nonexistent\n', "ascii")
+            worker.chmod(0o755)
+            store = folder + "/jobs.db"
+            d = Daemon(job_store=store, workers=2)
+            d.command[0] = str(program)
+            with d:
+                paths = submit(d, LONG), submit(d)
+                wait_state(d, paths[0], "running")
+                waits = Background(lambda: d.generate(LONG, headers={"Idempotency-Key": "one"}))
+                wait_until(lambda: len(d.get("/jobs").json()["jobs"]) == 3, "three jobs")
+                go.touch()
+                self.assertEqual(waits.answer().status, 503)
+                self.assertEqual(d.process.wait(PATIENCE), 1)
+            with Daemon(job_store=store) as d:
+                self.assertNotIn("failed", [job["state"] for job in d.get("/jobs").json()["jobs"]])
+                self.assertEqual(d.request("DELETE", paths[0]).json()["state"], "canceled")
+                wait_state(d, paths[1])
+                self.assertEqual(len(d.get("/jobs").json()["jobs"]), 3)
+                self.assertEqual(d.request("DELETE", d.generate(LONG, headers={"Idempotency-Key": "one", **ASYNC})
+                                           .headers["Location"]).status, 200)
 
 
 class Many(unittest.TestCase):
