@@ -5,6 +5,7 @@
 #include "server/answer.h"
 #include "server/problem.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -438,7 +439,9 @@ static void on_pending(void *user, const atedm_store_job *record)
         ATEDM_LOG(jobs->options.log, ATEDM_LOG_WARNING,
                   "a daemon ended while it ran a job, which is tried again, alone",
                   atedm_log_text("id", record->id), atedm_log_integer("tries", job->tries));
-    job->arrived = atedm_clock_monotonic() - (double)(atedm_clock_unix() - record->created);
+    // None comes from the future, whatever was done to the clock meanwhile.
+    job->arrived =
+        atedm_clock_monotonic() - fmax(0, (double)(atedm_clock_unix() - record->created));
     connect_job(live, job);
     atedm_dispatch_restore(jobs->options.dispatch, job);
 }

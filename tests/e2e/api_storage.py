@@ -159,6 +159,24 @@ class Workers(unittest.TestCase):
                                            .headers["Location"]).status, 200)
 
 
+class Clock(unittest.TestCase):
+    def test_set_back_between_two_daemons(self):
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            store = folder + "/jobs.db"
+            with Daemon(job_store=store) as d:
+                blocker = submit(d, LONG)
+                path = submit(d, {"deadline_s": 600, "priority": 1})
+                d.kill()
+            with contextlib.closing(sqlite3.connect(store)) as file, file:
+                file.execute("UPDATE jobs SET created = created + 100000, state = 0, ended = 0, answer = NULL, images = 0")
+                file.execute("DELETE FROM images")
+            with Daemon(job_store=store) as d:
+                wait_state(d, path)
+                self.assertGreaterEqual(d.get(path).json()["result"]["latency"]["queue_s"], 0)
+                self.assertGreaterEqual(d.gauge("atedm_stage_duration_seconds_sum", stage="queue"), 0)
+                d.request("DELETE", blocker)
+
+
 class Many(unittest.TestCase):
     def test_lists_do_not_look_at_all_of_them(self):
         """They would hold up every job that is to be accepted meanwhile."""
