@@ -222,7 +222,7 @@ atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps, const at
                                ATEDM_MAX_STEPS);
     bool has_ratio = spec->ratio >= 0 && spec->ratio <= ATEDM_RATIO_MAX;
     if (isnan(spec->flops_budget) && !has_ratio)
-        return atedm_error_set(err, ATEDM_ERR_INVALID, "ratio %g, not within 0..%g", spec->ratio,
+        return atedm_error_set(err, ATEDM_ERR_INVALID, "ratio %.15g, not within 0..%g", spec->ratio,
                                ATEDM_RATIO_MAX);
     if (!is_interval_valid(spec))
         return atedm_error_set(err, ATEDM_ERR_INVALID,

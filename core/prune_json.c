@@ -67,9 +67,9 @@ static void read_real(const scope *s, const char *key, double min, double max, b
     }
     double value = json_number_value(item);
     if (positive && !(value > 0 && value <= max))
-        wrong(s, key, "is %g, not over 0 and up to %g", value, max);
+        wrong(s, key, "is %.15g, not over 0 and up to %g", value, max);
     else if (!(value >= min && value <= max))
-        wrong(s, key, "is %g, not within %g..%g", value, min, max);
+        wrong(s, key, "is %.15g, not within %g..%g", value, min, max);
     else
         *ret_value = value;
 }
@@ -168,9 +168,9 @@ static void check_order(const scope *s, const atedm_prune_spec *spec)
         snprintf(key, sizeof key, "phases/%zu/until", i);
         double until = spec->phases[i].until;
         if (i > 0 && until <= spec->phases[i - 1].until)
-            wrong(s, key, "is %g, not after the phase before it", until);
+            wrong(s, key, "is %.15g, not after the phase before it", until);
         else if (i + 1 == spec->n_phases && until < 1)
-            wrong(s, key, "is %g, but the last phase ends at 1", until);
+            wrong(s, key, "is %.15g, but the last phase ends at 1", until);
     }
 }
 

@@ -162,10 +162,10 @@ static void check_prune(const atedm_prune_spec *prune, atedm_field_errors *error
     double budget = prune->flops_budget;
     if (!isnan(budget)) {
         if (!(budget > 0 && budget <= 1))
-            atedm_field_errors_add(errors, "/pruning/flops_budget", "is %g, not over 0 and up to 1",
-                                   budget);
+            atedm_field_errors_add(errors, "/pruning/flops_budget",
+                                   "is %.15g, not over 0 and up to 1", budget);
     } else if (!(ratio >= 0 && ratio <= ATEDM_RATIO_MAX)) {
-        atedm_field_errors_add(errors, "/pruning/ratio", "is %g, not within 0..%g", ratio,
+        atedm_field_errors_add(errors, "/pruning/ratio", "is %.15g, not within 0..%g", ratio,
                                ATEDM_RATIO_MAX);
     }
 }
@@ -180,7 +180,7 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
     check_int(request->steps, "/steps", 1, limits->max_steps, errors);
     // Written so that NaN fails.
     if (!(request->guidance_scale >= 0 && request->guidance_scale <= ATEDM_GUIDANCE_MAX))
-        atedm_field_errors_add(errors, "/guidance_scale", "is %g, not within 0..%g",
+        atedm_field_errors_add(errors, "/guidance_scale", "is %.15g, not within 0..%g",
                                request->guidance_scale, ATEDM_GUIDANCE_MAX);
     check_seed(request, errors);
     check_int(request->num_images, "/num_images", 1, limits->max_images, errors);
@@ -192,7 +192,7 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
                                request->num_images);
     double deadline = request->deadline_s;
     if (!isnan(deadline) && !(deadline > 0 && deadline <= ATEDM_DEADLINE_MAX_S))
-        atedm_field_errors_add(errors, "/deadline_s", "is %g, not over 0 and up to %g", deadline,
+        atedm_field_errors_add(errors, "/deadline_s", "is %.15g, not over 0 and up to %g", deadline,
                                ATEDM_DEADLINE_MAX_S);
     check_int(request->priority, "/priority", -ATEDM_PRIORITY_MAX, ATEDM_PRIORITY_MAX, errors);
 }

@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,13 +47,21 @@ static void read_negative_prompt(reader *r, const char *pointer, const json_t *v
         atedm_field_errors_add(r->errors, pointer, "is neither a string nor null");
 }
 
+// Whole numbers with a point, too: 4.0 is none.
+static void add_real(reader *r, const char *pointer, double real, const char *wanted)
+{
+    atedm_field_errors_add(r->errors, pointer,
+                           real == trunc(real) && fabs(real) < 1e15 ? "is %.1f, not %s"
+                                                                    : "is %.15g, not %s",
+                           real, wanted);
+}
+
 // An integer that an int holds; what else is wrong with it is for the validation to say.
 static bool get_int(reader *r, const char *pointer, const json_t *value, int *ret_value)
 {
     if (!json_is_integer(value)) {
         if (json_is_real(value))
-            atedm_field_errors_add(r->errors, pointer, "is %g, not an integer that is allowed",
-                                   json_real_value(value));
+            add_real(r, pointer, json_real_value(value), "an integer that is allowed");
         else
             atedm_field_errors_add(r->errors, pointer, "is not an integer");
         return false;
@@ -123,9 +132,10 @@ static void read_seed(reader *r, const char *pointer, const json_t *value)
     if (json_is_null(value))
         return;
     json_int_t number = json_integer_value(value);
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "an integer within 0..%" PRId64, ATEDM_SEED_MAX);
     if (json_is_real(value))
-        atedm_field_errors_add(r->errors, pointer, "is %g, not an integer within 0..%" PRId64,
-                               json_real_value(value), ATEDM_SEED_MAX);
+        add_real(r, pointer, json_real_value(value), wanted);
     else if (!json_is_integer(value))
         atedm_field_errors_add(r->errors, pointer, "is neither an integer nor null");
     else if (number < 0)

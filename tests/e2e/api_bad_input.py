@@ -227,6 +227,17 @@ class BadInput(unittest.TestCase):
                                     "num_images", "sampler", "pruning", "response_format",
                                     "deadline_s", "priority", "x")))
 
+    def test_numbers_are_told_as_they_came(self):
+        for field, value, detail in (
+                ("steps", 4.0, "is 4.0, not an integer that is allowed"),
+                ("steps", 4.5, "is 4.5, not an integer that is allowed"),
+                ("seed", 1.0, "is 1.0, not an integer within 0..9223372036854775807"),
+                ("deadline_s", 86400.0001, "is 86400.0001, not over 0 and up to 86400"),
+                ("guidance_scale", 30.0000001, "is 30.0000001, not within 0..30"),
+                ("pruning", {"ratio": 0.9999001}, "is 0.9999001, not within 0..0.9999")):
+            error, = self.daemon.generate({field: value}).json()["errors"]
+            self.assertEqual(error["detail"], detail)
+
     def test_thousands_of_unknown_fields(self):
         answer = self.daemon.post("/generate", {**SMALL, **{f"x{i}": i for i in range(5000)}})
         problem = self.check_problem(answer, 422)
