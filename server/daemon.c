@@ -340,6 +340,27 @@ static void start_handles(atedm_daemon *d)
     sigprocmask(SIG_UNBLOCK, &held, NULL);
 }
 
+static void end_at_once(int number)
+{
+    (void)number;
+    _exit(EXIT_FAILED);
+}
+
+// Signals that come when the loop takes them no more mean what they meant before.
+static void close_signals(atedm_daemon *d)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    uv_close((uv_handle_t *)&d->sighup, NULL);
+    uv_close((uv_handle_t *)&d->sigterm, NULL);
+    uv_close((uv_handle_t *)&d->sigint, NULL);
+    signal(SIGTERM, end_at_once);
+    signal(SIGINT, end_at_once);
+    signal(SIGHUP, SIG_IGN);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 // Closes what was started and lets the loop see to it.
 static void finish(atedm_daemon *d)
 {
@@ -353,9 +374,7 @@ static void finish(atedm_daemon *d)
     uv_close((uv_handle_t *)&d->drain_limit, NULL);
     uv_close((uv_handle_t *)&d->trim, NULL);
     atedm_service_close(d);
-    uv_close((uv_handle_t *)&d->sighup, NULL);
-    uv_close((uv_handle_t *)&d->sigterm, NULL);
-    uv_close((uv_handle_t *)&d->sigint, NULL);
+    close_signals(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     uv_loop_close(&d->loop);
     atedm_http_destroy(d->http);

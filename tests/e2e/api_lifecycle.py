@@ -246,6 +246,15 @@ class Stop(unittest.TestCase):
                 self.assertEqual(d.stop(), 1)
                 self.assertLess(time.monotonic() - started, 5)
 
+    def test_signals_to_the_very_end(self):
+        for number, statuses in ((signal.SIGHUP, {0}), (signal.SIGTERM, {0, 1})):
+            for _ in range(5):
+                with Daemon() as d:
+                    d.process.send_signal(signal.SIGTERM)
+                    while d.process.poll() is None:
+                        d.process.send_signal(number)
+                    self.assertIn(d.process.returncode, statuses)
+
     def test_requests_while_loading_are_answered(self):
         with Daemon(wait=False) as d:
             self.assertEqual(d.generate().status, 200)
