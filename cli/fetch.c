@@ -1,6 +1,8 @@
 // HTTP with a daemon: see fetch.h.
 #include "cli/fetch.h"
 
+#include "core/base/clock.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,9 +15,11 @@ struct atedm_fetch {
 
 // Where an answer under way goes.
 typedef struct sink {
-    CURL *easy;
+    const atedm_fetch *fetch;
     const atedm_fetch_call *call;
     atedm_buffer *body;
+    double heard; // monotonic clock: when its last byte came, or it was asked for
+    bool silent;  // for longer than the call allows
     atedm_status status;
 } sink;
 
@@ -73,7 +77,8 @@ static size_t on_data(char *data, size_t size, size_t count, void *user)
 {
     sink *s = user;
     long status = 0;
-    curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(s->fetch->easy, CURLINFO_RESPONSE_CODE, &status);
+    s->heard = atedm_clock_monotonic();
     if (s->call->data && status == 200)
         s->call->data(s->call->user, data, size * count);
     else
@@ -81,11 +86,15 @@ static size_t on_data(char *data, size_t size, size_t count, void *user)
     return s->status ? 0 : size * count;
 }
 
+// Called about once a second at least. Silence is counted here: libcurl's own limit is one of
+// speed, where a comment of 3 bytes every 15 s is as good as nothing.
 static int on_progress(void *user, curl_off_t to_get, curl_off_t got, curl_off_t to_send,
                        curl_off_t sent)
 {
-    const atedm_fetch *fetch = user;
-    return fetch->interrupted && *fetch->interrupted;
+    sink *s = user;
+    double limit = s->call->silence_s;
+    s->silent = limit > 0 && atedm_clock_monotonic() - s->heard > limit;
+    return s->silent || (s->fetch->interrupted && *s->fetch->interrupted);
 }
 
 static CURLcode prepare(atedm_fetch *fetch, const atedm_fetch_call *call, const char *url,
@@ -103,13 +112,11 @@ static CURLcode prepare(atedm_fetch *fetch, const atedm_fetch_call *call, const 
     code = code ? code : curl_easy_setopt(easy, CURLOPT_WRITEDATA, s);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_XFERINFODATA, fetch);
+    code = code ? code : curl_easy_setopt(easy, CURLOPT_XFERINFODATA, s);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(call->timeout_s * 1e3));
-    code = code ? code
+    return code ? code
                 : curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE,
                                    (curl_off_t)ATEDM_FETCH_MAX_BODY); // as it says itself
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    return code ? code : curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)call->silence_s);
 }
 
 static atedm_status perform(atedm_fetch *fetch, const sink *s, atedm_fetch_answer *answer,
@@ -125,6 +132,9 @@ static atedm_status perform(atedm_fetch *fetch, const sink *s, atedm_fetch_answe
     fetch->has_connected |= sent > 0;
     answer->status = (int)status;
     answer->retry_after_s = (double)retry_after;
+    if (code == CURLE_ABORTED_BY_CALLBACK && s->silent)
+        return atedm_error_set(err, ATEDM_ERR_IO, "%s: nothing came for %g s", fetch->endpoint->url,
+                               s->call->silence_s);
     if (code == CURLE_ABORTED_BY_CALLBACK)
         return atedm_error_set(err, ATEDM_ERR_CANCELED, "interrupted");
     if (s->status == ATEDM_ERR_LIMIT || code == CURLE_FILESIZE_EXCEEDED)
@@ -149,7 +159,8 @@ atedm_status atedm_fetch_do(atedm_fetch *fetch, const atedm_fetch_call *call,
     bool good = atedm_endpoint_add_headers(fetch->endpoint, &headers);
     for (const char *const *h = call->headers; h && *h && good; h++)
         good = atedm_endpoint_add_header(&headers, *h);
-    sink s = {.easy = fetch->easy, .call = call, .body = &answer->body};
+    sink s = {
+        .fetch = fetch, .call = call, .body = &answer->body, .heard = atedm_clock_monotonic()};
     atedm_status status = good && !prepare(fetch, call, url, headers, &s)
                               ? perform(fetch, &s, answer, err)
                               : atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for a request");
