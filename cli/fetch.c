@@ -124,11 +124,11 @@ static atedm_status perform(atedm_fetch *fetch, const sink *s, atedm_fetch_answe
 {
     CURL *easy = fetch->easy;
     CURLcode code = curl_easy_perform(easy);
-    long status = 0;
-    curl_off_t retry_after = 0, sent = 0;
+    long status = 0, sent = 0;
+    curl_off_t retry_after = 0;
     curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
-    curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &sent);
+    curl_easy_getinfo(easy, CURLINFO_REQUEST_SIZE, &sent);
     fetch->has_connected |= sent > 0;
     answer->status = (int)status;
     answer->retry_after_s = (double)retry_after;
