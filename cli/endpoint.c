@@ -84,8 +84,10 @@ CURLcode atedm_endpoint_apply(const atedm_endpoint *endpoint, CURL *easy)
 {
     CURLcode code = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     code = code ? code : curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, endpoint->unix_socket);
-    if (endpoint->ca_file)
+    if (endpoint->ca_file) { // and not the system's folder, which libcurl looks into besides
         code = code ? code : curl_easy_setopt(easy, CURLOPT_CAINFO, endpoint->ca_file);
+        code = code ? code : curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    }
     code = code ? code : curl_easy_setopt(easy, CURLOPT_PROXY, ""); // whatever the environment says
     code = code ? code : curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
