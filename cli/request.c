@@ -67,16 +67,22 @@ static void pause_a_while(void)
     nanosleep(&(struct timespec){.tv_nsec = (long)(PAUSE_S * 1e9)}, NULL); // less by a signal
 }
 
-// As atedm_fetch_do, but again where nobody is there any more. What is asked has to be safe to ask
-// twice.
+// As atedm_fetch_do, but again where nobody is there any more, until they have been away for too
+// long. What is asked has to be safe to ask twice.
 static atedm_status ask(run *r, const atedm_fetch_call *call, atedm_error *err)
 {
-    double until = atedm_clock_monotonic() + r->patience_s;
+    double until = NAN;
     for (;;) {
         atedm_status status = atedm_fetch_do(r->fetch, call, &r->answer, err);
         bool gone = status == ATEDM_ERR_IO ? atedm_fetch_has_connected(r->fetch)
                                            : !status && *r->path && is_away(r);
-        if (!gone || atedm_clock_monotonic() > until)
+        if (!gone)
+            return status;
+        double now = atedm_clock_monotonic();
+        bool was_there = call->data && r->answer.status == 200; // as long as the stream was
+        if (isnan(until) || was_there)
+            until = now + r->patience_s;
+        if (now >= until)
             return status;
         atedm_progress_show(&r->progress, 0, "the daemon cannot be reached");
         pause_a_while();

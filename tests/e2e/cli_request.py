@@ -223,7 +223,7 @@ class DaemonsThatGo(RequestTest):
 
 class Stub:
     """`with Stub(answers) as s:`; answers: {path: [(status, headers, body), ...]}, the last one of a path again and again.
-    In place of an answer: seconds until the connection is closed without one."""
+    In place of an answer: seconds until the connection is closed without one. In place of a body: what writes a part of it."""
 
     def __init__(self, answers):
         stub = self
@@ -251,9 +251,13 @@ class Stub:
                 for name, value in headers.items():
                     if name != "Content-Length":
                         self.send_header(name, value)
-                self.send_header("Content-Length", headers.get("Content-Length", str(len(body))))
+                self.send_header("Content-Length", headers.get("Content-Length") or str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                if callable(body):
+                    body(self.wfile)
+                    self.close_connection = True
+                else:
+                    self.wfile.write(body)
 
             do_GET = do_POST = do_DELETE = answer
 
@@ -299,6 +303,19 @@ class AgainstOthers(RequestTest):
         with Stub({**GOOD, **answers}) as stub:
             self.run_json("request", "--url", stub.url, "--prompt", "a", "-o", self.file)
         self.assertEqual(self.file.read_bytes(), b"a picture")
+
+    def test_a_stream_that_breaks_late(self):
+        """Patience is with who is away: a daemon that was there for longer than a minute is not given up at once."""
+        def wait(file):
+            for _ in range(61):
+                file.write(b":\n\n")
+                time.sleep(1)
+
+        late = (200, {"Content-Length": "1000"}, wait)
+        with Stub({**GOOD, "/jobs/0a/events": [late, ENDED]}) as stub:
+            process = self.start(stub.url, SMALL)
+            process.wait(61 + PATIENCE)
+            self.finish(process, 0)
 
     def test_answers_that_are_none(self):
         problem = (429, {"Retry-After": "7"}, b'{"title": "Too fast", "detail": "slowly"}')
