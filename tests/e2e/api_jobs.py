@@ -449,9 +449,12 @@ class Restart(unittest.TestCase):
                 if not kill:
                     self.assertEqual(d.stop(), 0)
                     continue
+                connection = d.connection()
+                d.get("/jobs", connection=connection)
                 d.process.send_signal(signal.SIGTERM)
                 wait_until(lambda daemon=d: "finishes what it has" in daemon.log(), "drains")
-                time.sleep(0.2)  # the store is written behind the log
+                d.get("/jobs", connection=connection)  # the store answers when it has written what came before
+                connection.close()
                 d.kill()
         with self.daemon() as d:
             wait_state(d, path, "running")
