@@ -283,7 +283,8 @@ void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
     if (args->history &&
         (!atedm_check_tensor(s, op, "history", args->history, sizeof *args->history,
                              ATEDM_DIMS(args->count), &history) ||
-         !atedm_check_apart(s, op, &history, &x) || !atedm_check_apart(s, op, &history, &cond)))
+         !atedm_check_apart(s, op, &history, &x) || !atedm_check_apart(s, op, &history, &cond) ||
+         (args->uncond && !atedm_check_apart(s, op, &history, &uncond))))
         return;
     if (!isfinite(args->guidance_scale) || !isfinite(args->a) || !isfinite(args->b) ||
         !isfinite(args->c) || !isfinite(args->p) || !isfinite(args->q))

@@ -383,6 +383,7 @@ static void sampler_calls(fixture *f)
     REFUSED(a = good, a.b = INFINITY, atedm_sampler_step(f->s, &a));
     ACCEPTED(a = good, a.history = f->f + 4, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.history = f->f + 3, atedm_sampler_step(f->s, &a));
+    REFUSED(a = good, a.uncond = f->y, a.history = f->y, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.history = f->f + 4, a.q = NAN, atedm_sampler_step(f->s, &a));
     ACCEPTED(a = good, a.count = 0, atedm_sampler_step(f->s, &a));
     ACCEPTED(atedm_image_finish(f->s, f->x, f->bytes, 4));
