@@ -85,7 +85,7 @@ void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_aft
 // kept, or in noise: x' = x * .x + m * .output + kept * .earlier; what it keeps is x * .keep_x + m
 // * .keep_output.
 typedef struct atedm_step {
-    double x, output, earlier; // earlier: 0 in the first step
+    double x, output, earlier; // earlier: 0 in the first step, but of noise
     double keep_x, keep_output;
 } atedm_step;
 
