@@ -50,6 +50,7 @@ static void on_signal(int number)
 static void catch_signals(void)
 {
     const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    signal(SIGPIPE, SIG_IGN); // TLS may write into a connection that the other end closed
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 }
