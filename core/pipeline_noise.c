@@ -24,6 +24,7 @@ void atedm_pipeline_noise_begin(atedm_generation *g)
     for (size_t i = 0; i < (size_t)g->images; i++) {
         float *to = g->staging + i * each;
         atedm_rng_seed(&g->rngs[i], g->request->seed + i);
+        g->drawn[i] = 0;
         if (g->latents_given) {
             place(g, (const float *)g->latents_given->data + i * each, 1, to);
             continue;
@@ -43,8 +44,12 @@ static float *noise_of(const atedm_generation *g, int image, int step)
     return g->noise + ((size_t)(step % 2) * (size_t)g->images + (size_t)image) * each;
 }
 
+// Once: a step that failed for want of memory is tried again, with the noise that it had.
 static void draw(atedm_generation *g, int image, int step)
 {
+    if (step < g->drawn[image])
+        return;
+    g->drawn[image] = step + 1;
     size_t each = atedm_generation_latent_count(g);
     float *planar = g->noise + 2 * (size_t)g->images * each;
     atedm_rng_draw(&g->rngs[image], planar, each);

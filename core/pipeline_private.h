@@ -81,6 +81,7 @@ struct atedm_generation {
     float *scores;   // [images, samples, score_count], where rankings serve several steps; or NULL
     float *staging;  // [host] [images, h, w, channels]: uploads stay valid until synced
     atedm_rng *rngs; // [host] [images]
+    int *drawn;      // [host] [images]: steps for which there was noise from it
     float *noise;    // [host] [2, images, h, w, channels] of even and odd steps, and room; or NULL
 };
 

@@ -3,6 +3,7 @@
 #include "tests/unit/pipeline_bench.h"
 
 #include "core/base/splitmix.h"
+#include "core/pipeline_private.h"
 #include "core/sampler.h"
 
 #include <criterion/criterion.h>
@@ -99,6 +100,42 @@ static void pictures_are_those_of_requests_alone(const pipeline_bench *b)
     }
     free(rgb);
     free_party(&p);
+}
+
+static void steps_that_failed_are_made_again(const pipeline_bench *b)
+{
+    size_t samplers;
+    const atedm_sampler *sampler = atedm_samplers(&samplers);
+    atedm_error err = {0};
+    uint8_t *rgb = malloc(BYTES);
+    for (size_t i = 0; i < samplers; i++) {
+        atedm_request request = pipeline_bench_request("at-edm");
+        request.steps = 3;
+        snprintf(request.sampler, sizeof request.sampler, "%s", sampler[i].name);
+        uint8_t *undisturbed = pipeline_bench_generate(b, &request);
+        atedm_lane lane = {.image = 0};
+        cr_assert_eq(atedm_generation_create(b->pipeline, &request, NULL, NULL, NULL,
+                                             &lane.generation, &err),
+                     ATEDM_OK);
+        cr_assert_eq(atedm_generation_encode(lane.generation, &err), ATEDM_OK);
+        for (int step = 0; step < request.steps; step++) {
+            atedm_stream_fail(b->pipeline->stream, ATEDM_ERR_NOMEM, "no memory");
+            cr_expect_eq(atedm_pipeline_step(b->pipeline, &lane, 1, &err), ATEDM_ERR_NOMEM);
+            cr_assert_eq(atedm_pipeline_step(b->pipeline, &lane, 1, &err), ATEDM_OK);
+        }
+        cr_assert_eq(atedm_generation_decode(lane.generation, 0, rgb, &err), ATEDM_OK);
+        cr_expect(!memcmp(rgb, undisturbed, BYTES), "%s, %s", sampler[i].name,
+                  atedm_device_backend(b->device));
+        atedm_generation_destroy(lane.generation);
+        atedm_request_finish(&request);
+        free(undisturbed);
+    }
+    free(rgb);
+}
+
+Test(pipeline_step, what_failed_for_want_of_memory_is_made_again)
+{
+    pipeline_bench_everywhere(steps_that_failed_are_made_again);
 }
 
 Test(pipeline_step, a_picture_does_not_depend_on_other_requests)
