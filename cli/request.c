@@ -24,8 +24,8 @@
 
 #define PATIENCE_S 60 // with a daemon that was there and cannot be reached
 #define PAUSE_S 0.5   // between two tries
-#define ANSWER_S 60   // for an answer that is ready
-#define SILENCE_S 45  // of events: comments come every 15 s
+#define ANSWER_S 60   // for a small answer that is ready
+#define SILENCE_S 45  // of events, whose comments come every 15 s, and of pictures, however large
 #define CANCEL_S 5    // for the daemon to hear that the user has had enough
 
 static volatile sig_atomic_t interrupted;
@@ -231,7 +231,7 @@ static atedm_status get_image(run *r, json_t *image, int number, int count, ated
     char path[sizeof r->path + sizeof "/images/2147483647"];
     snprintf(path, sizeof path, "%s/images/%d", r->path, number);
     atedm_status status =
-        ask(r, &(atedm_fetch_call){.method = "GET", .path = path, .timeout_s = ANSWER_S}, err);
+        ask(r, &(atedm_fetch_call){.method = "GET", .path = path, .silence_s = SILENCE_S}, err);
     if (status)
         return status;
     if (r->answer.status != 200)
