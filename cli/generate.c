@@ -98,7 +98,7 @@ static atedm_status load(job *j, atedm_error *err)
     const char *backend = values[ATEDM_GENERATE_BACKEND],
                *dtype_name = values[ATEDM_GENERATE_DTYPE];
     atedm_dtype dtype;
-    atedm_status status = atedm_picture_check_folder(values[ATEDM_GENERATE_OUTPUT], err);
+    atedm_status status = atedm_picture_check(values[ATEDM_GENERATE_OUTPUT], err);
     if (!status)
         status = allocate_images(j, err);
     if (!status && values[ATEDM_GENERATE_LATENTS])

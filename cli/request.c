@@ -142,7 +142,7 @@ static atedm_status submit(run *r, double timeout_s, atedm_error *err)
         return refuse(r);
     json_t *job = parse(&r->answer);
     const char *id = json_string_value(json_object_get(job, "id"));
-    bool good = id && strspn(id, "0123456789abcdef") == strlen(id) &&
+    bool good = id && *id && strspn(id, "0123456789abcdef") == strlen(id) &&
                 (size_t)snprintf(r->path, sizeof r->path, "/jobs/%s", id) < sizeof r->path;
     json_decref(job);
     return good ? ATEDM_OK : not_understood(err);
@@ -265,7 +265,10 @@ static void cancel(run *r)
     r->patience_s = 0;
     const atedm_fetch_call call = {.method = "DELETE", .path = r->path, .timeout_s = CANCEL_S};
     atedm_error err = {""};
-    if (!*r->path && atedm_fetch_has_connected(r->fetch) && submit(r, CANCEL_S, &err))
+    if (r->ended) // what is done would be removed
+        fprintf(stderr, "atedm request: interrupted; the job is done: %s%s\n",
+                r->options->endpoint.url, r->path);
+    else if (!*r->path && atedm_fetch_has_connected(r->fetch) && submit(r, CANCEL_S, &err))
         fputs("atedm request: interrupted; the daemon may have the request\n", stderr);
     else if (!*r->path)
         fputs("atedm request: interrupted\n", stderr);
@@ -274,6 +277,14 @@ static void cancel(run *r)
                 r->options->endpoint.url, r->path);
     else
         fputs("atedm request: canceled\n", stderr);
+}
+
+// What went wrong here is no reason for the daemon to forget the job.
+static void fail(run *r, const atedm_error *err)
+{
+    r->result = atedm_cli_failed("request", err);
+    if (*r->path)
+        fprintf(stderr, "atedm request: the job is %s%s\n", r->options->endpoint.url, r->path);
 }
 
 static void carry_out(run *r)
@@ -297,7 +308,7 @@ static void carry_out(run *r)
     else if (status == ATEDM_ERR_CANCELED)
         cancel(r);
     else if (!r->result)
-        atedm_cli_failed("request", &err);
+        fail(r, &err);
     if (status && !r->result)
         r->result = ATEDM_EXIT_FAILED;
     json_decref(job);
@@ -314,7 +325,7 @@ int atedm_cli_request(int argc, char **argv)
     atedm_fetch_answer_init(&r.answer);
     atedm_progress_init(&r.progress, NAN);
     catch_signals();
-    if (atedm_picture_check_folder(options.output, &err) ||
+    if (atedm_picture_check(options.output, &err) ||
         atedm_fetch_create(&options.endpoint, &interrupted, &r.fetch, &err))
         r.result = atedm_cli_failed("request", &err);
     else

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pty
+import resource
 import re
 import signal
 import socket
@@ -147,18 +148,39 @@ class AgainstADaemon(RequestTest):
     def test_files_that_cannot_be_written(self):
         full_disk = self.folder / "full.png"
         full_disk.symlink_to("/dev/full")
-        for output, asks in ((self.folder / "no" / "a.png", 0), (full_disk, 1)):
+        for output, asks in ((self.folder / "no" / "a.png", 0), (self.folder, 0), (full_disk, 1)):
             before = self.daemon.gauge("atedm_requests_total", route="/generate", code="202")
             said = self.run_wrong(1, "request", "--url", self.url, *options_of(SMALL), "-o", output)
             self.assertIn(f"atedm request: {output}: ", said)
             asked = self.daemon.gauge("atedm_requests_total", route="/generate", code="202") - before
             self.assertEqual(asked, asks, "no picture is made for a folder that is not there")
+            self.assertEqual(f"atedm request: the job is {self.url}/jobs/" in said, asks == 1)
         with open("/dev/full", "w", encoding="utf-8") as full:
             for flags in ([], ["--json"]):
                 result = subprocess.run([ATEDM, "request", "--url", self.url, *options_of(SMALL), "-o", self.file, *flags],
                                         stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
                 self.assertEqual((result.returncode, result.stderr),
                                  (1, "atedm request: the report could not be written\n"))
+
+
+    def test_a_picture_that_was_there_stays_where_another_is_not_written(self):
+        self.file.write_bytes(b"an older one")
+
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # bytes of a file
+
+        process = self.start(self.url, SMALL, preexec_fn=limit)
+        self.assertIn("File too large", self.finish(process, 1)[1])
+        self.assertEqual([(p.name, p.read_bytes()) for p in self.folder.iterdir()], [(self.file.name, b"an older one")])
+
+    def test_interrupted_at_the_end(self):
+        with Stub({**GOOD, "/jobs/0a/images/0": [2]}) as stub:
+            process = self.start(stub.url, SMALL)
+            wait_until(lambda s=stub: s.calls and s.calls[-1][1] == "/jobs/0a/images/0", "it gets the picture")
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(self.finish(process, 1)[1], f"atedm request: interrupted; the job is done: {stub.url}/jobs/0a\n")
+            self.assertNotIn("DELETE", [call[0] for call in stub.calls])
 
 
 class WaysThere(RequestTest):
@@ -335,16 +357,17 @@ class AgainstOthers(RequestTest):
                 ("/jobs/0a", (410, {}, b""), "the daemon answered 410"),
                 ("/jobs/0a/images/0", (404, {}, b""), "the daemon answered 404")):
             with self.subTest(path=path, answer=answer), Stub({**GOOD, path: [answer]}) as stub:
-                self.assertEqual(self.refused(1, stub.url, "--prompt", "a"), f"atedm request: {said}\n"
-                                 if "none of" not in said else f"atedm request: an answer that is {said}\n")
+                first = self.refused(1, stub.url, "--prompt", "a").splitlines()[0]
+                self.assertEqual(first.removeprefix("atedm request: ").removeprefix("an answer that is "), said)
                 self.assertFalse(self.file.exists())
 
     def test_an_answer_that_is_too_large(self):
         for path in GOOD:
             large = (GOOD[path][0][0], {"Content-Length": str(512 * 1024 * 1024 + 1)}, b"")
             with self.subTest(path=path), Stub({**GOOD, path: [large]}) as stub:
-                self.assertEqual(self.refused(1, stub.url, "--prompt", "a"),
-                                 "atedm request: an answer of more than 536870912 bytes\n")
+                said = self.refused(1, stub.url, "--prompt", "a").splitlines()
+                self.assertEqual(said[0], "atedm request: an answer of more than 536870912 bytes")
+                self.assertEqual(said[1:], [] if path == "/generate" else [f"atedm request: the job is {stub.url}/jobs/0a"])
 
     def test_interrupted_before_it_is_accepted(self):
         slow = 10

@@ -54,6 +54,8 @@ def options() -> argparse.Namespace:
     for name, peer in itertools.product(args.sets, args.peers):
         if not place(args.out, name, peer, args.prompts - 1).with_suffix(".json").exists():
             parser.error(f"--peers: {args.out} has not {args.prompts} pictures of {peer!r} in {name!r}")
+    if args.peers and args.sampler != "euler":
+        parser.error("--peers: theirs are made with the model's own sampler, euler")
     if args.prompts < 2:
         parser.error("--prompts: at least 2")
     return args
