@@ -22,11 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE_S 60 // with a daemon that was there and cannot be reached
-#define PAUSE_S 0.5   // between two tries
-#define ANSWER_S 60   // for a small answer that is ready
-#define SILENCE_S 45  // of events, whose comments come every 15 s, and of pictures, however large
-#define CANCEL_S 5    // for the daemon to hear that the user has had enough
+#define PAUSE_S 0.5  // between two tries
+#define ANSWER_S 60  // for a small answer that is ready
+#define SILENCE_S 45 // of events, whose comments come every 15 s, and of pictures, however large
+#define CANCEL_S 5   // for the daemon to hear that the user has had enough
 
 static volatile sig_atomic_t interrupted;
 
@@ -38,6 +37,7 @@ typedef struct run {
     char key[80];  // header of the job's Idempotency-Key
     char path[64]; // of the job; "": it is not known yet
     double patience_s;
+    int events; // of the stream that is read
     bool ended; // its events have come to their end
     int result; // exit status
 } run;
@@ -163,6 +163,7 @@ static void show_progress(run *r, const char *data, size_t size)
 static void on_event(void *user, const char *name, const char *data, size_t size)
 {
     run *r = user;
+    r->events++;
     if (strcmp(name, "queued") == 0)
         atedm_progress_show(&r->progress, 0, "waiting");
     else if (strcmp(name, "progress") == 0)
@@ -184,7 +185,10 @@ static atedm_status watch(run *r, atedm_error *err)
     char path[sizeof r->path + sizeof "/events"];
     snprintf(path, sizeof path, "%s/events", r->path);
     atedm_status status = ATEDM_OK;
+    double fruitless_s = 0;
     while (!status && !r->ended) {
+        double begun = atedm_clock_monotonic();
+        r->events = 0;
         atedm_event_stream stream;
         atedm_event_stream_init(&stream, on_event, r);
         status = ask(r,
@@ -197,6 +201,11 @@ static atedm_status watch(run *r, atedm_error *err)
         atedm_event_stream_finish(&stream);
         if (!status && r->answer.status != 200)
             status = refuse(r);
+        // Streams that end at once, again and again, are none of the daemon's.
+        bool at_once = !r->events && atedm_clock_monotonic() - begun < PAUSE_S;
+        fruitless_s = at_once ? fruitless_s + PAUSE_S : 0;
+        if (!status && fruitless_s > r->patience_s)
+            status = not_understood(err);
         if (!status && !r->ended)
             pause_a_while();
     }
@@ -320,7 +329,7 @@ int atedm_cli_request(int argc, char **argv)
     int result;
     if (!atedm_request_options_parse(argc, argv, &options, &result))
         return result;
-    run r = {.options = &options, .patience_s = PATIENCE_S};
+    run r = {.options = &options, .patience_s = options.patience_s};
     atedm_error err = {""};
     atedm_fetch_answer_init(&r.answer);
     atedm_progress_init(&r.progress, NAN);

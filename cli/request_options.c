@@ -27,6 +27,8 @@ static const char help[] =
     "  --priority N\n"
     "Each is the field of POST /generate of that name; limits and defaults are the daemon's.\n"
     "\n" ATEDM_ENDPOINT_HELP "\n"
+    "  --patience S         with a daemon that was there and cannot be reached any more; default "
+    "60\n"
     "  --json               report as JSON on standard output\n"
     "  --help, --version\n";
 
@@ -44,6 +46,7 @@ enum {
     OPTION_PRUNING,
     OPTION_DEADLINE_S,
     OPTION_PRIORITY,
+    OPTION_PATIENCE,
     OPTION_JSON,
 };
 
@@ -62,6 +65,7 @@ static const struct option options_table[] = {
     {"pruning", required_argument, NULL, OPTION_PRUNING},
     {"deadline-s", required_argument, NULL, OPTION_DEADLINE_S},
     {"priority", required_argument, NULL, OPTION_PRIORITY},
+    {"patience", required_argument, NULL, OPTION_PATIENCE},
     {"json", no_argument, NULL, OPTION_JSON},
     ATEDM_CLI_COMMON_OPTIONS,
     {NULL, 0, NULL, 0},
@@ -114,6 +118,17 @@ static int take_field(json_t *fields, int option, const char *text)
                            kinds[option]);
 }
 
+static int take_patience(atedm_request_options *o, const char *value)
+{
+    double seconds;
+    if (!atedm_cli_parse_real(value, &seconds) || seconds < 0 ||
+        seconds > ATEDM_REQUEST_MAX_PATIENCE_S)
+        return atedm_cli_usage("request", "--patience: \"%s\" is not 0..%g s", value,
+                               ATEDM_REQUEST_MAX_PATIENCE_S);
+    o->patience_s = seconds;
+    return 0;
+}
+
 // Takes one option; returns the exit status, 0 where it is right.
 static int take(atedm_request_options *o, int option, const char *value)
 {
@@ -123,6 +138,8 @@ static int take(atedm_request_options *o, int option, const char *value)
         o->output = value;
     else if (option == OPTION_JSON)
         o->json = true;
+    else if (option == OPTION_PATIENCE)
+        return take_patience(o, value);
     else
         return take_field(o->fields, option, value);
     return 0;
@@ -152,7 +169,7 @@ bool atedm_request_options_parse(int argc, char **argv, atedm_request_options *r
                                  int *ret_exit)
 {
     bool run = false;
-    atedm_request_options o = {.fields = json_object()};
+    atedm_request_options o = {.fields = json_object(), .patience_s = ATEDM_REQUEST_PATIENCE_S};
     atedm_endpoint_init(&o.endpoint);
     *ret_exit = o.fields ? parse(argc, argv, &o, &run)
                          : atedm_cli_failed("request", &(atedm_error){"no memory"});

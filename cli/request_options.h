@@ -8,10 +8,14 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#define ATEDM_REQUEST_PATIENCE_S 60
+#define ATEDM_REQUEST_MAX_PATIENCE_S 1e6
+
 typedef struct atedm_request_options {
     atedm_endpoint endpoint; // borrowed from argv and the environment, as is output
     json_t *fields;          // of the body: those that were given
     const char *output;
+    double patience_s; // with a daemon that was there and cannot be reached
     bool json;
 } atedm_request_options;
 

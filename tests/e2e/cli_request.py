@@ -329,17 +329,19 @@ class AgainstOthers(RequestTest):
         self.assertEqual(self.file.read_bytes(), b"a picture")
 
     def test_a_stream_that_breaks_late(self):
-        """Patience is with who is away: a daemon that was there for longer than a minute is not given up at once."""
+        """Patience is with who is away: a daemon that was there for longer than that is not given up at once."""
         def wait(file):
-            for _ in range(61):
+            for _ in range(5):
                 file.write(b":\n\n")
                 time.sleep(1)
 
         late = (200, {"Content-Length": "1000"}, wait)
-        with Stub({**GOOD, "/jobs/0a/events": [late, ENDED]}) as stub:
-            process = self.start(stub.url, SMALL)
-            process.wait(61 + PATIENCE)
+        with (Stub({**GOOD, "/jobs/0a/events": [late, ENDED]}) as stub,
+              Stub({**GOOD, "/jobs/0a/events": [(200, {}, b"")]}) as fruitless):
+            fields = {**SMALL, "patience": 3}
+            process, other = self.start(stub.url, fields), self.start(fruitless.url, fields)
             self.finish(process, 0)
+            self.assertIn("an answer that is none of atedmd's", self.finish(other, 1)[1], "streams that end at once")
 
     def test_answers_that_are_none(self):
         problem = (429, {"Retry-After": "7"}, b'{"title": "Too fast", "detail": "slowly"}')
@@ -389,7 +391,8 @@ class Usage(CommandTest):
                            (("-o", "a", "--prompt", "a", "b"), '"b" is not an option'),
                            (("-o", "a", "--prompt", b"\xff"), "is not UTF-8"),
                            (("--steps", "1.5"), "is not an integer"), (("--seed", 2 ** 63), "is not an integer"),
-                           (("--guidance-scale", "x"), "is not a number"), (("--pruning", "{"), "is not a name or"),
+                           (("--guidance-scale", "x"), "is not a number"),
+                           (("--patience", "-1"), "is not 0..1e+06 s"), (("--patience", "1000001"), "is not 0..1e+06 s"), (("--pruning", "{"), "is not a name or"),
                            (("-o", "a", "--prompt", "a", "--url", "localhost:8080"), "--url"),
                            (("-o", "a", "--prompt", "a", "--unix-socket", "x" * 108), "1..107 bytes"),
                            (("-o", "a", "--prompt", "a", "--ca-file", "/nonexistent"), "--ca-file"),
