@@ -7,6 +7,7 @@
 #include "server/certificate.h"
 #include "server/gauges.h"
 #include "server/listen.h"
+#include "server/model_stamp.h"
 #include "server/process.h"
 #include "server/refuse.h"
 #include "server/reload.h"
@@ -129,12 +130,24 @@ static void set_up(atedm_daemon *d, const char *device, bool up)
     atedm_metrics_set(d->metrics, ATEDM_METRIC_WORKER_UP, up, ATEDM_LABELS(device));
 }
 
+// A worker loads the model when it is started, also in place of one that was lost.
+static void check_model(const atedm_daemon *d)
+{
+    if (atedm_model_stamp(d->config->model) == d->model_stamp)
+        return;
+    ATEDM_LOG(&d->log, ATEDM_LOG_WARNING,
+              "the model's files have changed since the daemon was started: workers may draw other "
+              "pictures, until it is started again",
+              atedm_log_text("model", d->config->model));
+}
+
 static void on_ready(void *user, const char *device, const atedm_worker_facts *facts)
 {
     atedm_daemon *d = user;
     d->facts = *facts;
     d->loaded = true;
     set_up(d, device, true);
+    check_model(d);
     atedm_service_ready(d);
     const char *dtype = atedm_dtype_name(facts->dtype);
     atedm_metrics_set(d->metrics, ATEDM_METRIC_MODEL_INFO, 1,
@@ -224,6 +237,7 @@ static int prepare(atedm_daemon *d)
 {
     atedm_error err = {""};
     const atedm_config *config = d->config;
+    d->model_stamp = atedm_model_stamp(config->model);
     if (atedm_model_config_read(config->model, &d->model, &err))
         return fail("model", &err, EXIT_FAILED);
     atedm_text_clean(d->model.name);

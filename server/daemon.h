@@ -32,6 +32,7 @@ typedef struct atedm_daemon {
     atedm_log log;
     int64_t log_lost;         // the log's
     atedm_model_config model; // its name is valid UTF-8
+    uint64_t model_stamp;     // of its files, when the daemon was started
     atedm_request_limits limits;
     atedm_prune_spec default_prune;
     atedm_clients *clients;

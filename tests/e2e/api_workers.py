@@ -4,11 +4,13 @@ service goes on."""
 import json
 import os
 import pathlib
+import shutil
 import signal
+import tempfile
 import time
 import unittest
 
-from daemon import LONG, SMALL, Answer, Daemon, images_of, series, wait_until
+from daemon import LONG, MODEL, SMALL, Answer, Daemon, images_of, series, wait_until
 
 # Long enough to be caught at work, short enough to be waited for.
 MEDIUM = {**SMALL, "width": 64, "height": 64, "steps": 100}
@@ -183,6 +185,23 @@ class Loss(unittest.TestCase):
             self.assertEqual(d.generate().status, 200)
             self.assertEqual(d.gauge("atedm_active_requests"), 0)
             self.assertEqual(d.gauge("atedm_queue_depth"), 0)
+
+
+class Model(unittest.TestCase):
+    CHANGED = "the model's files have changed since the daemon was started"
+
+    def test_files_that_change_are_told(self):
+        """A worker that is started again loads what is there then."""
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            model = shutil.copytree(MODEL, pathlib.Path(folder) / "model")
+            with Daemon(model=model) as d:
+                for change, told in ((lambda: None, 0), (lambda: (model / "unet" / "config.json").touch(), 1),
+                                     (lambda: (model / "more.txt").write_text("x", encoding="utf-8"), 2)):
+                    change()
+                    before = restarts(d)
+                    os.kill(worker(d), signal.SIGKILL)
+                    wait_until(lambda r=before: restarts(d) == r + 1 and is_up(d), "another worker")
+                    self.assertEqual(d.log().count(self.CHANGED), told)
 
 
 class Life(unittest.TestCase):
