@@ -236,15 +236,16 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
     if (status)
         return status;
     lay_out(g, &g->memory);
-    g->staging = malloc((size_t)g->images * atedm_generation_latent_count(g) * sizeof *g->staging);
+    size_t each = atedm_generation_latent_count(g), latents = (size_t)g->images * each;
+    g->staging = malloc(latents * sizeof *g->staging);
+    g->planar = malloc(each * sizeof *g->planar);
     g->rngs = calloc((size_t)g->images, sizeof *g->rngs);
     g->drawn = calloc((size_t)g->images, sizeof *g->drawn);
     if (g->schedule.sampler->noise)
-        g->noise = malloc((2 * (size_t)g->images + 1) * atedm_generation_latent_count(g) *
-                          sizeof *g->noise);
+        g->noise = malloc(2 * latents * sizeof *g->noise);
     g->steps_done = calloc((size_t)g->images, sizeof *g->steps_done);
     g->step_counts = calloc((size_t)g->schedule.n, sizeof *g->step_counts);
-    if (!g->staging || !g->rngs || !g->drawn || !g->steps_done || !g->step_counts ||
+    if (!g->staging || !g->planar || !g->rngs || !g->drawn || !g->steps_done || !g->step_counts ||
         (g->schedule.sampler->noise && !g->noise))
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for latents");
     return ATEDM_OK;
@@ -322,6 +323,7 @@ void atedm_generation_destroy(atedm_generation *g)
     atedm_pipeline_dump_finish(&g->dump);
     atedm_pipeline_watch_finish(&g->watch);
     free(g->staging);
+    free(g->planar);
     free(g->rngs);
     free(g->drawn);
     free(g->noise);

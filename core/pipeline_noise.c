@@ -2,8 +2,6 @@
 // of PyTorch's generators, one for each image, in the order in which diffusers asks for them.
 #include "core/pipeline_private.h"
 
-#include <stdlib.h>
-
 // [channels, h, w], which is PyTorch's order, to [h, w, channels].
 static void place(const atedm_generation *g, const float *planar, float scale, float *out)
 {
@@ -16,11 +14,6 @@ static void place(const atedm_generation *g, const float *planar, float scale, f
 void atedm_pipeline_noise_begin(atedm_generation *g)
 {
     size_t each = atedm_generation_latent_count(g);
-    float *planar = malloc(each * sizeof *planar);
-    if (!planar) {
-        atedm_stream_fail(g->p->text_stream, ATEDM_ERR_NOMEM, "no memory for noise");
-        return;
-    }
     for (size_t i = 0; i < (size_t)g->images; i++) {
         float *to = g->staging + i * each;
         atedm_rng_seed(&g->rngs[i], g->request->seed + i);
@@ -29,10 +22,9 @@ void atedm_pipeline_noise_begin(atedm_generation *g)
             place(g, (const float *)g->latents_given->data + i * each, 1, to);
             continue;
         }
-        atedm_rng_draw(&g->rngs[i], planar, each);
-        place(g, planar, (float)g->schedule.init_noise_sigma, to);
+        atedm_rng_draw(&g->rngs[i], g->planar, each);
+        place(g, g->planar, (float)g->schedule.init_noise_sigma, to);
     }
-    free(planar);
     atedm_upload(g->p->text_stream, g->staging, g->latents,
                  (size_t)g->images * each * sizeof *g->staging);
 }
@@ -50,10 +42,8 @@ static void draw(atedm_generation *g, int image, int step)
     if (step < g->drawn[image])
         return;
     g->drawn[image] = step + 1;
-    size_t each = atedm_generation_latent_count(g);
-    float *planar = g->noise + 2 * (size_t)g->images * each;
-    atedm_rng_draw(&g->rngs[image], planar, each);
-    place(g, planar, 1, noise_of(g, image, step));
+    atedm_rng_draw(&g->rngs[image], g->planar, atedm_generation_latent_count(g));
+    place(g, g->planar, 1, noise_of(g, image, step));
 }
 
 void atedm_pipeline_noise_before(atedm_pipeline *p, const atedm_lane *lanes, size_t n)
@@ -63,8 +53,7 @@ void atedm_pipeline_noise_before(atedm_pipeline *p, const atedm_lane *lanes, siz
         int image = lanes[i].image, step = g->steps_done[image];
         if (!g->noise)
             continue;
-        if (step == 0)
-            draw(g, image, 0);
+        draw(g, image, step); // the first one's; the others' are there
         atedm_upload(p->stream, noise_of(g, image, step), atedm_generation_history(g, image),
                      atedm_generation_latent_count(g) * sizeof *g->noise);
     }

@@ -82,7 +82,8 @@ struct atedm_generation {
     float *staging;  // [host] [images, h, w, channels]: uploads stay valid until synced
     atedm_rng *rngs; // [host] [images]
     int *drawn;      // [host] [images]: steps for which there was noise from it
-    float *noise;    // [host] [2, images, h, w, channels] of even and odd steps, and room; or NULL
+    float *planar;   // [host] [channels, h, w]: room for one draw
+    float *noise;    // [host] [2, images, h, w, channels] of even and odd steps; or NULL
 };
 
 // One UNet evaluation and the sampler's step behind it, for lanes that go together, on the
