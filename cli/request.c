@@ -151,12 +151,10 @@ static atedm_status submit(run *r, double timeout_s, atedm_error *err)
 static void show_progress(run *r, const char *data, size_t size)
 {
     json_t *p = json_loadb(data, size, 0, NULL);
-    double step = json_number_value(json_object_get(p, "step")),
-           steps = json_number_value(json_object_get(p, "steps"));
+    int step = (int)json_integer_value(json_object_get(p, "step")),
+        steps = (int)json_integer_value(json_object_get(p, "steps"));
     if (steps > 0)
-        atedm_progress_show(&r->progress, step / steps, "step %.0f of %.0f, %.1f s%s", step, steps,
-                            atedm_clock_monotonic() - r->progress.start,
-                            step == steps ? ", decoding" : "");
+        atedm_progress_step(&r->progress, step, steps);
     json_decref(p);
 }
 

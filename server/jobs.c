@@ -512,7 +512,6 @@ void atedm_jobs_drain(atedm_jobs *jobs)
 
 void atedm_jobs_leave(atedm_jobs *jobs)
 {
-    atedm_jobs_drain(jobs);
     atedm_live *next;
     for (atedm_live *live = jobs->first; live; live = next) {
         next = live->next;

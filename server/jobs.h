@@ -76,7 +76,7 @@ ATEDM_MUST_CHECK atedm_status atedm_jobs_create(const atedm_jobs_options *option
                                                 atedm_jobs **ret_jobs, atedm_error *err);
 // The daemon ends: what has not begun is left to the next one.
 void atedm_jobs_drain(atedm_jobs *jobs);
-// It cannot go on: so is what runs.
+// After that, where it cannot go on: so is what runs.
 void atedm_jobs_leave(atedm_jobs *jobs);
 // All that is still live is left to the next daemon. The loop closes the handles afterwards, then
 // destroy.
