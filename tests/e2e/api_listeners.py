@@ -14,7 +14,7 @@ import tempfile
 import time
 import unittest
 
-from daemon import LONG, MODEL, PATIENCE, PROGRAM, SMALL, Answer, Daemon, read_response, wait_until
+from daemon import LONG, MODEL, PATIENCE, PROGRAM, SMALL, Answer, Daemon, free_port, read_response, wait_until
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -62,11 +62,6 @@ def is_healthy(s):
 
 def connect(*address):
     return socket.create_connection(address, PATIENCE)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
 
 
 def sockets_of(daemon):

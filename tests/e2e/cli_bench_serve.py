@@ -8,7 +8,6 @@ import pathlib
 import pty
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -17,7 +16,7 @@ import xml.etree.ElementTree
 
 from certificates import Authority
 from cli_common import ATEDM, CommandTest, atedm
-from daemon import PATIENCE, Daemon, enter_class, series, wait_until
+from daemon import PATIENCE, Daemon, enter_class, free_port, series, wait_until
 
 SVG = "{http://www.w3.org/2000/svg}"
 ANSWER = {"pruning": {"preset": "at-edm"},
@@ -96,12 +95,6 @@ class Stub:
     def held(self, handler, _number):
         self.release.wait(PATIENCE)
         self.ok(handler)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class ServeTest(CommandTest):

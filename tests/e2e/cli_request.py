@@ -9,7 +9,6 @@ import pty
 import resource
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -17,7 +16,7 @@ import unittest
 
 from certificates import Authority
 from cli_common import ATEDM, CommandTest, read_png
-from daemon import LONG, PATIENCE, SMALL, Daemon, enter_class, images_of, wait_until
+from daemon import LONG, PATIENCE, SMALL, Daemon, enter_class, free_port, images_of, wait_until
 from key_file import JsonFile, entry, make_key
 
 
@@ -29,12 +28,6 @@ def options_of(fields):
 
 def url_of(d):
     return f"http://{d.host}:{d.port}"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class RequestTest(CommandTest):

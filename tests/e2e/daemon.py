@@ -182,6 +182,11 @@ def enter_class(case, daemon):
     return daemon
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]
+
+
 class Background:
     def __init__(self, call):
         self.result = None

@@ -17,7 +17,7 @@ import time
 import unittest
 
 from certificates import Authority
-from daemon import LONG, PATIENCE, SMALL, Background, Daemon, images_of, read_response, wait_until
+from daemon import LONG, PATIENCE, SMALL, Background, Daemon, free_port, images_of, read_response, wait_until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONF = pathlib.Path(__file__).resolve().parents[2] / "deploy/nginx/atedmd.conf"
@@ -42,11 +42,6 @@ http {{
     include {folder}/atedmd.conf;
 }}
 """
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
 
 
 class Nginx:
