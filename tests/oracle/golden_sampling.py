@@ -58,28 +58,32 @@ def scheduler_case(name: str, changes: dict[str, Any], steps: int) -> dict[str, 
     }
 
 
-def multistep_case(name: str, changes: dict[str, Any], karras: bool, steps: int) -> dict[str, Any]:
-    """Sigmas and timesteps, and the way of three numbers through all steps, in this scheduler's own scale."""
-    config = {**SDXL_SCHEDULER, **changes}
-    scheduler = DPMSolverMultistepScheduler.from_config({**config, "use_karras_sigmas": karras})
+def walk(scheduler: Any, sample: torch.Tensor, prediction: torch.Tensor, steps: int, **options: Any) -> dict[str, Any]:
+    """Sigmas and timesteps, and the way of some numbers through all steps, of which the first three are kept. The
+    prediction is larger and smaller by turns; `options` are those of a step."""
     scheduler.set_timesteps(steps)
-    sample = torch.tensor([1.0, -0.6, 0.1])
-    predictions = [torch.tensor([0.9, -0.3, 0.25]) * (1 + 0.1 * (k % 3)) for k in range(steps)]
+    predictions = [prediction * (1 + 0.1 * (k % 3)) for k in range(steps)]
     results = []
-    for timestep, prediction in zip(scheduler.timesteps, predictions):
+    for timestep, each in zip(scheduler.timesteps, predictions):
         before = sample if not results else results[-1]
-        results.append(scheduler.step(prediction, timestep, before).prev_sample)
+        scheduler.scale_model_input(before, timestep)
+        results.append(scheduler.step(each, timestep, before, **options).prev_sample)
     return {
-        "name": name,
-        "sampler": "dpmpp_2m_karras" if karras else "dpmpp_2m",
-        "config": config,
         "steps": steps,
         "sigmas": scheduler.sigmas.tolist(),
         "timesteps": scheduler.timesteps.tolist(),
-        "sample": sample.tolist(),
-        "predictions": [prediction.tolist() for prediction in predictions],
-        "results": [result.tolist() for result in results],
+        "sample": sample[:3].tolist(),
+        "predictions": [each[:3].tolist() for each in predictions],
+        "results": [result[:3].tolist() for result in results],
     }
+
+
+def multistep_case(name: str, changes: dict[str, Any], karras: bool, steps: int) -> dict[str, Any]:
+    """In this scheduler's own scale."""
+    config = {**SDXL_SCHEDULER, **changes}
+    scheduler = DPMSolverMultistepScheduler.from_config({**config, "use_karras_sigmas": karras})
+    way = walk(scheduler, torch.tensor([1.0, -0.6, 0.1]), torch.tensor([0.9, -0.3, 0.25]), steps)
+    return {"name": name, "sampler": "dpmpp_2m_karras" if karras else "dpmpp_2m", "config": config, **way}
 
 
 def write_multistep(file: Path = DATA_DIR / "multistep.json") -> None:
@@ -90,30 +94,12 @@ def write_multistep(file: Path = DATA_DIR / "multistep.json") -> None:
 
 
 def ancestral_case(name: str, changes: dict[str, Any], steps: int) -> dict[str, Any]:
-    """The way of the first three of 16 numbers through all steps, with the noise of a generator of this seed."""
-    config = {**SDXL_SCHEDULER, **changes}
+    """Of 16 numbers, with the noise of a generator of this seed."""
+    config, seed = {**SDXL_SCHEDULER, **changes}, 42
     scheduler = EulerAncestralDiscreteScheduler.from_config(config)
-    scheduler.set_timesteps(steps)
-    generator = torch.Generator("cpu").manual_seed(42)
-    sample = torch.full((16,), 3.0) - torch.arange(16)
-    predictions = [(0.9 - 0.3 * torch.arange(16)) * (1 + 0.1 * (k % 3)) for k in range(steps)]
-    results = []
-    for timestep, prediction in zip(scheduler.timesteps, predictions):
-        before = sample if not results else results[-1]
-        scheduler.scale_model_input(before, timestep)
-        results.append(scheduler.step(prediction, timestep, before, generator=generator).prev_sample)
-    return {
-        "name": name,
-        "config": config,
-        "steps": steps,
-        "seed": 42,
-        "sigmas": scheduler.sigmas.tolist(),
-        "timesteps": scheduler.timesteps.tolist(),
-        "init_noise_sigma": float(scheduler.init_noise_sigma),
-        "sample": sample[:3].tolist(),
-        "predictions": [prediction[:3].tolist() for prediction in predictions],
-        "results": [result[:3].tolist() for result in results],
-    }
+    generator, numbers = torch.Generator("cpu").manual_seed(seed), torch.arange(16)
+    way = walk(scheduler, 3.0 - numbers, 0.9 - 0.3 * numbers, steps, generator=generator)
+    return {"name": name, "config": config, "seed": seed, "init_noise_sigma": float(scheduler.init_noise_sigma), **way}
 
 
 def write_ancestral(file: Path = DATA_DIR / "ancestral.json") -> None:
