@@ -15,7 +15,7 @@ static const char help[] =
     "a\n"
     "4096x1280x1280 matrix product of the same backend and dtype as the yardstick.\n"
     "\n"
-    "  --model DIR               model in diffusers layout\n"
+    "  --model DIR               model: a folder in diffusers layout, or FILE.safetensors in one\n"
     "  --arch sdxl-base|FILE     an architecture, with random weights made in memory\n"
     "  --size WxH                pixels; may be repeated; default: the model's native size\n"
     "  --batch N                 samples of a UNet evaluation, two an image with guidance, which\n"

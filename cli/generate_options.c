@@ -14,7 +14,7 @@ static const char help[] =
     "\n"
     "Makes a picture in this process, without a daemon.\n"
     "\n"
-    "  --model DIR               model in diffusers layout\n"
+    "  --model DIR               model: a folder in diffusers layout, or FILE.safetensors in one\n"
     "  --prompt TEXT             what to show, 1..8192 bytes of UTF-8\n"
     "  -o, --output FILE         PNG file; several images: FILE-0.png, FILE-1.png, ...\n"
     "  --negative-prompt TEXT    what not to show\n"

@@ -20,7 +20,7 @@ static const char help[] =
     "operations of one UNet evaluation by kind and by attention block, pruned and not, and of a\n"
     "whole request (one image, guided) by stage. Nothing is computed.\n"
     "\n"
-    "  DIR                       model in diffusers layout\n"
+    "  DIR                       model: a folder in diffusers layout, or FILE.safetensors in one\n"
     "  --arch sdxl-base|FILE     an architecture, without weights\n"
     "  --size WxH                pixels; default: the model's native size\n"
     "  --steps N                 denoising steps; default 30\n"

@@ -2,9 +2,8 @@
 #include "cli/inspect_model.h"
 
 #include "core/arena.h"
-#include "core/weights.h"
+#include "core/model_files.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,24 +63,15 @@ static atedm_status ask(const atedm_model_configs *parts, int i, atedm_device *d
     return status;
 }
 
-static atedm_status count_from_files(const atedm_model_configs *parts, int i, const char *dir,
+static atedm_status count_from_files(const atedm_model_configs *parts, int i, const char *path,
                                      atedm_device *device, atedm_inspect_component *component,
                                      atedm_error *err)
 {
-    static const char *const bases[] = {"model", "model", "diffusion_pytorch_model",
-                                        "diffusion_pytorch_model"};
-    static const char *const leftovers[ATEDM_INSPECT_COMPONENTS][3] = {
-        {"text_model.embeddings.position_ids"},
-        {"text_model.embeddings.position_ids"},
-        {NULL},
-        {"encoder.", "quant_conv."},
-    };
-    char path[PATH_MAX];
-    int length = snprintf(path, sizeof path, "%s/%s", dir, component->name);
-    if (length < 0 || (size_t)length >= sizeof path)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%.200s...: path too long", dir);
+    atedm_model_files files;
     atedm_weights *source = NULL;
-    atedm_status status = atedm_weights_open(path, bases[i], &source, err);
+    atedm_status status = atedm_model_files_find(path, &files, err);
+    if (!status)
+        status = atedm_model_files_open(&files, parts, (atedm_component)i, &source, err);
     if (status)
         return status;
     tally t = {.base = {.get = tally_get, .done = tally_done},
@@ -90,7 +80,7 @@ static atedm_status count_from_files(const atedm_model_configs *parts, int i, co
                .component = component};
     status = ask(parts, i, device, &t.base, err);
     if (!status)
-        status = atedm_weights_check_all_used(source, leftovers[i], err);
+        status = atedm_model_files_check_all_used((atedm_component)i, source, err);
     component->stored_bytes = atedm_weights_bytes(source);
     atedm_weights_close(source);
     return status;

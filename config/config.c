@@ -46,7 +46,7 @@ typedef struct option {
 
 static const option options[] = {
     {"model", OPTION_TEXT, FIELD(model), "models/demo", 0, 0, NULL, "DIR",
-     "model directory in diffusers layout"},
+     "model: a folder in diffusers layout, or FILE.safetensors in one"},
     {"listen", OPTION_TEXT, FIELD(listen), "127.0.0.1:8080", 0, 0, NULL, "LIST",
      "where to answer, with commas: ADDRESS:PORT (port 0 picks a free one), https://ADDRESS:PORT, "
      "unix:/PATH, systemd (the sockets that it passes)"},

@@ -8,8 +8,6 @@
 #include "core/weights.h"
 #include "kernels/kernels.h"
 
-// Longest parameter name, terminator included.
-#define ATEDM_PARAMETER_NAME_MAX 160
 #define ATEDM_LOADER_MAX_PARTS 64
 
 // The weights that a module owns.

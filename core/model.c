@@ -1,46 +1,30 @@
-// A model directory in diffusers layout: see model.h. What it leaves to others: each component's
-// config and parameters (clip_text.c, unet.c, vae.c, sampler_config.c), files (weights.c).
+// A model, read: see model.h. What it leaves to others: each component's config and parameters
+// (clip_text.c, unet.c, vae.c, sampler_config.c), files (model_files.c, weights.c).
 #include "core/model.h"
 
 #include "core/json_read.h"
+#include "core/model_files.h"
 #include "core/request.h"
-#include "core/weights.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const clip_dirs[2] = {"text_encoder", "text_encoder_2"};
 static const char *const tokenizer_dirs[2] = {"tokenizer", "tokenizer_2"};
 
-static atedm_status join(char path[PATH_MAX], const char *dir, const char *rest, atedm_error *err)
-{
-    int length = snprintf(path, PATH_MAX, "%s/%s", dir, rest);
-    if (length < 0 || length >= PATH_MAX)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%s/%s: path too long", dir, rest);
-    return ATEDM_OK;
-}
-
-static void set_name(atedm_model_config *config, const char *dir)
-{
-    size_t end = strlen(dir);
-    while (end > 1 && dir[end - 1] == '/')
-        end--;
-    size_t start = end;
-    while (start > 0 && dir[start - 1] != '/')
-        start--;
-    snprintf(config->name, sizeof config->name, "%.*s", (int)(end - start), dir + start);
-}
-
-static atedm_status read_index(const char *dir, atedm_model_config *config, atedm_error *err)
+static atedm_status read_index(const atedm_model_files *files, atedm_model_config *config,
+                               atedm_error *err)
 {
     char path[PATH_MAX];
     json_t *object = NULL;
     const char *class_name = "";
-    atedm_status status = join(path, dir, "model_index.json", err);
+    atedm_status status = atedm_model_files_path(files, "model_index.json", path, err);
     if (!status)
         status = atedm_json_load(path, &object, err);
+    if (status == ATEDM_ERR_NOT_FOUND && files->checkpoint[0])
+        return atedm_error_context(
+            err, status, "%s needs its model's configs and tokenizers in the folder that it is in",
+            files->checkpoint);
     if (status)
         return status;
     config->force_zeros_for_empty_prompt = true; // the pipeline's own default
@@ -98,27 +82,37 @@ static atedm_status check_agreement(const char *dir, const atedm_model_config *c
     return ATEDM_OK;
 }
 
-atedm_status atedm_model_config_read(const char *dir, atedm_model_config *ret_config,
-                                     atedm_error *err)
+static atedm_status read_config(const atedm_model_files *files, atedm_model_config *ret_config,
+                                atedm_error *err)
 {
     char path[PATH_MAX];
     atedm_model_config c = {0};
-    set_name(&c, dir);
-    atedm_status status = read_index(dir, &c, err);
-    if ((status = status ? status : join(path, dir, "text_encoder/config.json", err)) ||
+    memcpy(c.name, files->name, sizeof c.name);
+    atedm_status status = read_index(files, &c, err);
+    if ((status = status ? status
+                         : atedm_model_files_path(files, "text_encoder/config.json", path, err)) ||
         (status = atedm_clip_config_read(path, &c.parts.clip[0], err)) ||
-        (status = join(path, dir, "text_encoder_2/config.json", err)) ||
+        (status = atedm_model_files_path(files, "text_encoder_2/config.json", path, err)) ||
         (status = atedm_clip_config_read(path, &c.parts.clip[1], err)) ||
-        (status = join(path, dir, "unet/config.json", err)) ||
+        (status = atedm_model_files_path(files, "unet/config.json", path, err)) ||
         (status = atedm_unet_config_read(path, &c.parts.unet, err)) ||
-        (status = join(path, dir, "vae/config.json", err)) ||
+        (status = atedm_model_files_path(files, "vae/config.json", path, err)) ||
         (status = atedm_vae_config_read(path, &c.parts.vae, err)) ||
-        (status = join(path, dir, "scheduler/scheduler_config.json", err)) ||
+        (status = atedm_model_files_path(files, "scheduler/scheduler_config.json", path, err)) ||
         (status = atedm_scheduler_config_read(path, &c.scheduler, err)) ||
-        (status = check_agreement(dir, &c, err)))
+        (status = atedm_model_files_check(files, &c.scheduler, err)) ||
+        (status = check_agreement(files->folder, &c, err)))
         return status;
     *ret_config = c;
     return ATEDM_OK;
+}
+
+atedm_status atedm_model_config_read(const char *path, atedm_model_config *ret_config,
+                                     atedm_error *err)
+{
+    atedm_model_files files;
+    atedm_status status = atedm_model_files_find(path, &files, err);
+    return status ? status : read_config(&files, ret_config, err);
 }
 
 int64_t atedm_model_config_scale(const atedm_model_config *config)
@@ -140,31 +134,25 @@ static void account(atedm_model *model, const atedm_weights *weights)
     model->file_bytes += atedm_weights_bytes(weights);
 }
 
-static atedm_status open_component(const char *dir, const char *component, const char *base,
-                                   atedm_weights **ret_weights, atedm_error *err)
+static atedm_status load_clip(atedm_model *model, const atedm_model_files *files, int i,
+                              atedm_error *err)
 {
-    char path[PATH_MAX];
-    atedm_status status = join(path, dir, component, err);
-    return status ? status : atedm_weights_open(path, base, ret_weights, err);
-}
-
-static atedm_status load_clip(atedm_model *model, const char *dir, int i, atedm_error *err)
-{
-    static const char *const leftovers[] = {"text_model.embeddings.position_ids", NULL};
+    static const atedm_component components[2] = {ATEDM_TEXT_ENCODER, ATEDM_TEXT_ENCODER_2};
     const atedm_clip_config *config = &model->config.parts.clip[i];
     atedm_weights *weights = NULL;
     char path[PATH_MAX];
-    atedm_status status = open_component(dir, clip_dirs[i], "model", &weights, err);
+    atedm_status status =
+        atedm_model_files_open(files, &model->config.parts, components[i], &weights, err);
     if (!status)
         status =
             atedm_clip_create(model->device, model->dtype, config, weights, &model->clip[i], err);
     if (!status)
-        status = atedm_weights_check_all_used(weights, leftovers, err);
+        status = atedm_model_files_check_all_used(components[i], weights, err);
     if (!status)
         account(model, weights);
     atedm_weights_close(weights);
     if (!status)
-        status = join(path, dir, tokenizer_dirs[i], err);
+        status = atedm_model_files_path(files, tokenizer_dirs[i], path, err);
     if (!status)
         status = atedm_tokenizer_open(path, &model->tokenizer[i], err);
     if (status)
@@ -180,16 +168,16 @@ static atedm_status load_clip(atedm_model *model, const char *dir, int i, atedm_
     return ATEDM_OK;
 }
 
-static atedm_status load_unet(atedm_model *model, const char *dir, atedm_error *err)
+static atedm_status load_unet(atedm_model *model, const atedm_model_files *files, atedm_error *err)
 {
-    static const char *const leftovers[] = {NULL};
     atedm_weights *weights = NULL;
-    atedm_status status = open_component(dir, "unet", "diffusion_pytorch_model", &weights, err);
+    atedm_status status =
+        atedm_model_files_open(files, &model->config.parts, ATEDM_UNET, &weights, err);
     if (!status)
         status = atedm_unet_create(model->device, model->dtype, &model->config.parts.unet, weights,
                                    &model->unet, err);
     if (!status)
-        status = atedm_weights_check_all_used(weights, leftovers, err);
+        status = atedm_model_files_check_all_used(ATEDM_UNET, weights, err);
     if (!status) {
         account(model, weights);
         model->storage_dtype = atedm_weights_dtype(weights);
@@ -198,16 +186,16 @@ static atedm_status load_unet(atedm_model *model, const char *dir, atedm_error *
     return status;
 }
 
-static atedm_status load_vae(atedm_model *model, const char *dir, atedm_error *err)
+static atedm_status load_vae(atedm_model *model, const atedm_model_files *files, atedm_error *err)
 {
-    static const char *const leftovers[] = {"encoder.", "quant_conv.", NULL};
     atedm_weights *weights = NULL;
-    atedm_status status = open_component(dir, "vae", "diffusion_pytorch_model", &weights, err);
+    atedm_status status =
+        atedm_model_files_open(files, &model->config.parts, ATEDM_VAE, &weights, err);
     if (!status)
         status = atedm_vae_create(model->device, model->vae_dtype, &model->config.parts.vae,
                                   weights, &model->vae, err);
     if (!status)
-        status = atedm_weights_check_all_used(weights, leftovers, err);
+        status = atedm_model_files_check_all_used(ATEDM_VAE, weights, err);
     if (!status)
         account(model, weights);
     atedm_weights_close(weights);
@@ -225,9 +213,10 @@ static atedm_status load_tokens(atedm_model *model, const char *dir, atedm_error
     return ATEDM_OK;
 }
 
-atedm_status atedm_model_open(const char *dir, atedm_device *device, atedm_dtype dtype,
+atedm_status atedm_model_open(const char *path, atedm_device *device, atedm_dtype dtype,
                               atedm_model **ret_model, atedm_error *err)
 {
+    atedm_model_files files;
     if (!atedm_device_supports(device, dtype))
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
                                "the %s backend cannot compute in %s here",
@@ -238,15 +227,17 @@ atedm_status atedm_model_open(const char *dir, atedm_device *device, atedm_dtype
     model->device = device;
     model->dtype = dtype;
     model->vae_dtype = dtype == ATEDM_F16 ? ATEDM_F32 : dtype; // SDXL's VAE overflows in f16
-    atedm_status status = atedm_model_config_read(dir, &model->config, err);
+    atedm_status status = atedm_model_files_find(path, &files, err);
+    if (!status)
+        status = read_config(&files, &model->config, err);
     for (int i = 0; i < 2 && !status; i++)
-        status = load_clip(model, dir, i, err);
+        status = load_clip(model, &files, i, err);
     if (!status)
-        status = load_unet(model, dir, err);
+        status = load_unet(model, &files, err);
     if (!status)
-        status = load_vae(model, dir, err);
+        status = load_vae(model, &files, err);
     if (!status)
-        status = load_tokens(model, dir, err);
+        status = load_tokens(model, files.folder, err);
     if (!status)
         status = atedm_model_open_dry(&model->config, dtype, model->vae_dtype, &model->dry, err);
     if (status) {

@@ -1,4 +1,5 @@
-// A model directory in diffusers layout, read and put on a device.
+// A model, read and put on a device. Its path is a folder in diffusers layout, or a checkpoint,
+// FILE.safetensors, in such a folder (model_files.h).
 #ifndef ATEDM_MODEL_H
 #define ATEDM_MODEL_H
 
@@ -13,14 +14,14 @@
 
 // What the configs say, without weights.
 typedef struct atedm_model_config {
-    char name[128];            // last component of the directory's path
+    char name[128];            // last component of its path, without ".safetensors"
     atedm_model_configs parts; // text encoders, UNet, VAE
     atedm_scheduler_config scheduler;
     bool force_zeros_for_empty_prompt;
 } atedm_model_config;
 
-// Reads and cross-checks every config of DIR: widths that have to agree between components do.
-ATEDM_MUST_CHECK atedm_status atedm_model_config_read(const char *dir,
+// Reads and cross-checks every config: widths that have to agree between components do.
+ATEDM_MUST_CHECK atedm_status atedm_model_config_read(const char *path,
                                                       atedm_model_config *ret_config,
                                                       atedm_error *err);
 // The architecture of stabilityai/stable-diffusion-xl-base-1.0 ("sdxl-base"), or a JSON file that
@@ -59,9 +60,9 @@ ATEDM_MUST_CHECK atedm_status atedm_model_open_dry(const atedm_model_config *con
                                                    atedm_dtype dtype, atedm_dtype vae_dtype,
                                                    atedm_model **ret_model, atedm_error *err);
 
-// Loads DIR onto the device for activations of `dtype` (F32, BF16 or F16; the VAE falls back to F32
+// Loads it onto the device for activations of `dtype` (F32, BF16 or F16; the VAE falls back to F32
 // where dtype is F16).
-ATEDM_MUST_CHECK atedm_status atedm_model_open(const char *dir, atedm_device *device,
+ATEDM_MUST_CHECK atedm_status atedm_model_open(const char *path, atedm_device *device,
                                                atedm_dtype dtype, atedm_model **ret_model,
                                                atedm_error *err);
 void atedm_model_close(atedm_model *model); // NULL allowed

@@ -13,12 +13,12 @@
 #define UNUSED_NAMED 5 // left-over parameters that a message names
 
 typedef struct parameter {
-    const char *name;                // owned by the file
+    const char *name;                // owned by the file; behind the prefix
     const atedm_host_tensor *tensor; // owned by the file
     bool used;
 } parameter;
 
-// An aligned copy of a tensor whose place in its file is not aligned for its dtype.
+// A copy of a tensor that cannot stay where it is: not aligned for its dtype, or transposed.
 typedef struct copy {
     struct copy *next;
     void *data;
@@ -30,8 +30,9 @@ typedef struct shard {
 } shard;
 
 typedef struct file_weights {
-    atedm_weights base; // first: a file_weights is an atedm_weights
-    char *dir;
+    atedm_weights base;      // first: a file_weights is an atedm_weights
+    char *dir;               // the file's path where there is a renaming
+    atedm_renaming renaming; // where there is none: prefix "", find NULL
     shard *shards;
     size_t n_shards;
     parameter *parameters; // sorted by name
@@ -56,8 +57,18 @@ static bool is_aligned(const atedm_host_tensor *tensor)
     return (uintptr_t)tensor->data % atedm_dtype_size(tensor->dtype) == 0;
 }
 
-static atedm_status align(file_weights *w, const char *name, atedm_host_tensor *tensor,
-                          atedm_error *err)
+// `to` gets the columns of the [rows, columns] at `from` as rows.
+static void transpose(const unsigned char *from, size_t rows, size_t columns, size_t element,
+                      unsigned char *to)
+{
+    for (size_t c = 0; c < columns; c++)
+        for (size_t r = 0; r < rows; r++)
+            memcpy(to + (c * rows + r) * element, from + (r * columns + c) * element, element);
+}
+
+// Makes the tensor's data a copy: as it is, or of [columns, rows] in the file as [rows, columns].
+static atedm_status make_copy(file_weights *w, const char *name, bool transposed,
+                              atedm_host_tensor *tensor, atedm_error *err)
 {
     size_t bytes = (size_t)atedm_host_tensor_count(tensor) * atedm_dtype_size(tensor->dtype);
     copy *c = malloc(sizeof *c);
@@ -68,10 +79,57 @@ static atedm_status align(file_weights *w, const char *name, atedm_host_tensor *
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: \"%.100s\": no memory for %zu bytes",
                                w->dir, name, bytes);
     }
-    memcpy(data, tensor->data, bytes);
+    if (transposed)
+        transpose(tensor->data, (size_t)tensor->shape[1], (size_t)tensor->shape[0],
+                  atedm_dtype_size(tensor->dtype), data);
+    else
+        memcpy(data, tensor->data, bytes);
     *c = (copy){.next = w->copies, .data = data};
     w->copies = c;
     tensor->data = data;
+    return ATEDM_OK;
+}
+
+static bool is_third(atedm_stored_form form)
+{
+    return form >= ATEDM_STORED_FIRST_THIRD && form <= ATEDM_STORED_LAST_THIRD;
+}
+
+// The shape in the file of what has the shape that is asked for, and is kept in this form there.
+static atedm_host_tensor shape_in_file(atedm_stored_form form, const atedm_host_tensor *stored,
+                                       int ndim, const int64_t *shape)
+{
+    atedm_host_tensor t = {.ndim = ndim};
+    memcpy(t.shape, shape, (size_t)ndim * sizeof *shape);
+    if (form == ATEDM_STORED_POINTWISE && ndim == 2 && stored->ndim == 4) {
+        t.ndim = 4;
+        t.shape[2] = t.shape[3] = 1;
+    } else if (form == ATEDM_STORED_TRANSPOSED && ndim == 2) {
+        t.shape[0] = shape[1];
+        t.shape[1] = shape[0];
+    } else if (is_third(form)) {
+        t.shape[0] *= 3;
+    }
+    return t;
+}
+
+static atedm_status check(const file_weights *w, const char *name, atedm_stored_form form, int ndim,
+                          const int64_t *shape, const atedm_host_tensor *stored, atedm_error *err)
+{
+    const atedm_host_tensor wanted = shape_in_file(form, stored, ndim, shape);
+    const char *prefix = w->renaming.prefix;
+    if (!atedm_host_tensor_has_shape(stored, wanted.ndim, wanted.shape)) {
+        char has[96], text[96];
+        atedm_shape_text(stored->ndim, stored->shape, has, sizeof has);
+        atedm_shape_text(wanted.ndim, wanted.shape, text, sizeof text);
+        return atedm_error_set(err, ATEDM_ERR_FORMAT,
+                               "%s: parameter \"%s%.100s\" has shape %s, the config implies %s",
+                               w->dir, prefix, name, has, text);
+    }
+    if (stored->dtype != ATEDM_F32 && stored->dtype != ATEDM_F16 && stored->dtype != ATEDM_BF16)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
+                               "%s: parameter \"%s%.100s\" has dtype %s, not f32, f16 or bf16",
+                               w->dir, prefix, name, atedm_dtype_name(stored->dtype));
     return ATEDM_OK;
 }
 
@@ -80,32 +138,33 @@ static atedm_status file_get(atedm_weights *weights, const char *name, int ndim,
                              atedm_error *err)
 {
     file_weights *w = (file_weights *)weights;
+    atedm_stored stored = {.form = ATEDM_STORED_AS_ASKED};
+    if (w->renaming.find) {
+        w->renaming.find(w->renaming.user, name, &stored);
+        name = stored.name;
+    }
     parameter *p = find(w, name);
     if (!p && optional) {
         *ret_tensor = (atedm_host_tensor){.ndim = -1};
         return ATEDM_OK;
     }
     if (!p)
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s: parameter \"%.100s\" is missing", w->dir,
-                               name);
-    atedm_host_tensor tensor = *p->tensor;
-    if (!atedm_host_tensor_has_shape(&tensor, ndim, shape)) {
-        char has[96], wanted[96];
-        atedm_shape_text(tensor.ndim, tensor.shape, has, sizeof has);
-        atedm_shape_text(ndim, shape, wanted, sizeof wanted);
-        return atedm_error_set(err, ATEDM_ERR_FORMAT,
-                               "%s: parameter \"%.100s\" has shape %s, the config implies %s",
-                               w->dir, name, has, wanted);
-    }
-    if (tensor.dtype != ATEDM_F32 && tensor.dtype != ATEDM_F16 && tensor.dtype != ATEDM_BF16)
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "%s: parameter \"%.100s\" has dtype %s, not f32, f16 or bf16",
-                               w->dir, name, atedm_dtype_name(tensor.dtype));
-    if (!is_aligned(&tensor)) {
-        atedm_status status = align(w, name, &tensor, err);
-        if (status)
-            return status;
-    }
+        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s: parameter \"%s%.100s\" is missing",
+                               w->dir, w->renaming.prefix, name);
+    atedm_status status = check(w, name, stored.form, ndim, shape, p->tensor, err);
+    if (status)
+        return status;
+    atedm_host_tensor tensor = {.data = p->tensor->data, .dtype = p->tensor->dtype, .ndim = ndim};
+    memcpy(tensor.shape, shape, (size_t)ndim * sizeof *shape);
+    if (is_third(stored.form))
+        tensor.data = (const unsigned char *)tensor.data +
+                      (size_t)(stored.form - ATEDM_STORED_FIRST_THIRD) *
+                          (size_t)atedm_host_tensor_count(&tensor) * atedm_dtype_size(tensor.dtype);
+    bool transposed = stored.form == ATEDM_STORED_TRANSPOSED;
+    if (transposed || !is_aligned(&tensor))
+        status = make_copy(w, name, transposed, &tensor, err);
+    if (status)
+        return status;
     p->used = true;
     *ret_tensor = tensor;
     return ATEDM_OK;
@@ -138,21 +197,19 @@ static atedm_status no_memory(const file_weights *w, atedm_error *err)
     return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", w->dir);
 }
 
-// Opens `name` in the directory as one more shard. NULL, and *ret_status why, on failure.
-static const shard *open_shard(file_weights *w, const char *name, atedm_status *ret_status,
-                               atedm_error *err)
+// Opens the file as one more shard. NULL, and *ret_status why, on failure.
+static const shard *open_file(file_weights *w, const char *path, const char *name,
+                              atedm_status *ret_status, atedm_error *err)
 {
     shard *shards = realloc(w->shards, (w->n_shards + 1) * sizeof *shards);
     if (shards)
         w->shards = shards;
-    char *path = join(w->dir, name);
     char *own_name = strdup(name);
     atedm_safetensors *file = NULL;
-    if (shards && path && own_name)
+    if (shards && own_name)
         *ret_status = atedm_safetensors_open(path, &file, err);
     else
         *ret_status = no_memory(w, err);
-    free(path);
     if (!file) {
         free(own_name);
         return NULL;
@@ -161,9 +218,24 @@ static const shard *open_shard(file_weights *w, const char *name, atedm_status *
     return &shards[w->n_shards++];
 }
 
-// Lists the parameters of all shards.
+// The same for `name` in the directory.
+static const shard *open_shard(file_weights *w, const char *name, atedm_status *ret_status,
+                               atedm_error *err)
+{
+    char *path = join(w->dir, name);
+    const shard *opened = NULL;
+    if (path)
+        opened = open_file(w, path, name, ret_status, err);
+    else
+        *ret_status = no_memory(w, err);
+    free(path);
+    return opened;
+}
+
+// Lists the parameters of all shards; of a renaming, its own.
 static atedm_status collect(file_weights *w, atedm_error *err)
 {
+    const char *prefix = w->renaming.prefix;
     size_t count = 0;
     for (size_t i = 0; i < w->n_shards; i++)
         count += atedm_safetensors_count(w->shards[i].file);
@@ -174,8 +246,11 @@ static atedm_status collect(file_weights *w, atedm_error *err)
         const atedm_safetensors *file = w->shards[i].file;
         for (size_t k = 0; k < atedm_safetensors_count(file); k++) {
             const atedm_host_tensor *t = atedm_safetensors_tensor(file, k);
+            const char *name = atedm_safetensors_name(file, k);
+            if (strncmp(name, prefix, strlen(prefix)) != 0)
+                continue;
             w->parameters[w->n_parameters++] =
-                (parameter){.name = atedm_safetensors_name(file, k), .tensor = t};
+                (parameter){.name = name + strlen(prefix), .tensor = t};
             w->bytes += (size_t)atedm_host_tensor_count(t) * atedm_dtype_size(t->dtype);
         }
     }
@@ -303,23 +378,56 @@ static atedm_status open_files(file_weights *w, const char *base_name, atedm_err
                            w->dir, base_name);
 }
 
+// NULL: no memory.
+static file_weights *create(const char *path, atedm_renaming renaming)
+{
+    file_weights *w = calloc(1, sizeof *w);
+    char *dir = strdup(path);
+    if (!w || !dir) {
+        free(w);
+        free(dir);
+        return NULL;
+    }
+    w->base = (atedm_weights){.get = file_get, .done = file_done};
+    w->dir = dir;
+    w->renaming = renaming;
+    return w;
+}
+
+// Hands the weights over, or closes them where opening failed.
+static atedm_status hand_over(file_weights *w, atedm_status status, atedm_weights **ret_weights)
+{
+    if (status)
+        atedm_weights_close(&w->base);
+    else
+        *ret_weights = &w->base;
+    return status;
+}
+
 atedm_status atedm_weights_open(const char *component_dir, const char *base_name,
                                 atedm_weights **ret_weights, atedm_error *err)
 {
-    file_weights *w = calloc(1, sizeof *w);
+    file_weights *w = create(component_dir, (atedm_renaming){.prefix = ""});
     if (!w)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", component_dir);
-    w->base = (atedm_weights){.get = file_get, .done = file_done};
-    w->dir = strdup(component_dir);
-    atedm_status status =
-        w->dir ? open_files(w, base_name, err)
-               : atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", component_dir);
-    if (status) {
-        atedm_weights_close(&w->base);
-        return status;
-    }
-    *ret_weights = &w->base;
-    return ATEDM_OK;
+    return hand_over(w, open_files(w, base_name, err), ret_weights);
+}
+
+atedm_status atedm_weights_open_renamed(const char *path, atedm_renaming renaming,
+                                        atedm_weights **ret_weights, atedm_error *err)
+{
+    file_weights *w = create(path, renaming);
+    if (!w)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", path);
+    atedm_status status = ATEDM_OK;
+    if (open_file(w, path, path, &status, err))
+        status = collect(w, err);
+    return hand_over(w, status, ret_weights);
+}
+
+size_t atedm_weights_count(const atedm_weights *weights)
+{
+    return ((const file_weights *)weights)->n_parameters;
 }
 
 static bool has_prefix(const char *name, const char *const *prefixes)
@@ -363,9 +471,7 @@ size_t atedm_weights_bytes(const atedm_weights *weights)
 atedm_dtype atedm_weights_dtype(const atedm_weights *weights)
 {
     const file_weights *w = (const file_weights *)weights;
-    const atedm_safetensors *first = w->n_shards ? w->shards[0].file : NULL;
-    return first && atedm_safetensors_count(first) ? atedm_safetensors_tensor(first, 0)->dtype
-                                                   : ATEDM_F32;
+    return w->n_parameters ? w->parameters[0].tensor->dtype : ATEDM_F32;
 }
 
 void atedm_weights_close(atedm_weights *weights)

@@ -1,10 +1,12 @@
-// Whether a model's folder still has the files that it had: see model_stamp.h.
+// Whether a model's files are still those that they were: see model_stamp.h.
 #include "server/model_stamp.h"
 
 #include "core/base/splitmix.h"
+#include "core/model_files.h"
 
 #include <fts.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/stat.h>
 
 static uint64_t stamp_of(const char *path, const struct stat *file)
@@ -19,13 +21,24 @@ static uint64_t stamp_of(const char *path, const struct stat *file)
     return stamp;
 }
 
-uint64_t atedm_model_stamp(const char *dir)
+// A checkpoint in the model's folder that is not the model.
+static bool is_another(const FTSENT *entry, const atedm_model_files *files)
 {
-    char *const folders[] = {(char *)(uintptr_t)dir, NULL};
+    atedm_model_files own;
+    return entry->fts_level == 1 && !atedm_model_files_find(entry->fts_name, &own, NULL) &&
+           own.checkpoint[0] && strcmp(own.name, files->checkpoint[0] ? files->name : "") != 0;
+}
+
+uint64_t atedm_model_stamp(const char *path)
+{
+    atedm_model_files files;
+    if (atedm_model_files_find(path, &files, NULL))
+        return 0;
+    char *const folders[] = {files.folder, NULL};
     FTS *tree = fts_open(folders, FTS_LOGICAL | FTS_NOCHDIR, NULL);
     uint64_t sum = 0; // in whatever order they are found
     for (const FTSENT *entry; tree && (entry = fts_read(tree));)
-        if (entry->fts_info == FTS_F)
+        if (entry->fts_info == FTS_F && !is_another(entry, &files))
             sum += stamp_of(entry->fts_path, entry->fts_statp);
     if (tree)
         fts_close(tree);

@@ -10,6 +10,7 @@ import tempfile
 import time
 import unittest
 
+from checkpoint import GOLDEN, in_checkpoint, write_safetensors
 from daemon import LONG, MODEL, SMALL, Answer, Daemon, images_of, series, wait_until
 
 # Long enough to be caught at work, short enough to be waited for.
@@ -197,6 +198,22 @@ class Model(unittest.TestCase):
             with Daemon(model=model) as d:
                 for change, told in ((lambda: None, 0), (lambda: (model / "unet" / "config.json").touch(), 1),
                                      (lambda: (model / "more.txt").write_text("x", encoding="utf-8"), 2)):
+                    change()
+                    before = restarts(d)
+                    os.kill(worker(d), signal.SIGKILL)
+                    wait_until(lambda r=before: restarts(d) == r + 1 and is_up(d), "another worker")
+                    self.assertEqual(d.log().count(self.CHANGED), told)
+
+    def test_a_checkpoint_and_its_neighbours(self):
+        """Several share a folder: of these only the daemon's own counts."""
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            model = shutil.copytree(GOLDEN / "models/b", pathlib.Path(folder) / "model",
+                                    ignore=shutil.ignore_patterns("*.safetensors"))
+            own, other = model / "own.safetensors", model / "other.safetensors"
+            write_safetensors(own, in_checkpoint("b"))
+            with Daemon(model=own) as d:
+                self.assertEqual(d.generate().json()["model"], "own")
+                for change, told in ((lambda: shutil.copy(own, other), 0), (own.touch, 1)):
                     change()
                     before = restarts(d)
                     os.kill(worker(d), signal.SIGKILL)

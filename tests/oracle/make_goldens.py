@@ -7,7 +7,7 @@ import importlib
 
 from common import use_one_thread
 
-PARTS = ("sampling", "tokens", "stages", "pipeline", "atedm", "flops")
+PARTS = ("sampling", "tokens", "stages", "pipeline", "atedm", "flops", "checkpoint")
 
 
 def main() -> None:
