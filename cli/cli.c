@@ -188,6 +188,9 @@ atedm_status atedm_cli_open_device(const char *backend, const char *dtype,
         return atedm_error_set(err, ATEDM_ERR_INVALID,
                                "backend \"%s\" is not auto, cpu, cuda, cuda:DEVICE or ref",
                                backend);
+    atedm_error reason;
+    if (strcmp(backend, "auto") == 0 && atedm_cuda_is_missed(&reason))
+        fprintf(stderr, "atedm: no GPU is used: %s\n", reason.message);
     return open_device(atedm_backend_of(backend), dtype, ret_device, ret_dtype, err);
 }
 

@@ -209,7 +209,7 @@ static void lay_out(atedm_generation *g, atedm_arena *arena)
     size_t latents = (size_t)g->images * atedm_generation_latent_count(g);
     size_t context = (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim);
     g->latents = atedm_arena_take(arena, s, latents * sizeof(float));
-    g->history = g->schedule.sampler->keeps
+    g->history = g->schedule.sampler->keeps_clean
                      ? atedm_arena_take(arena, s, latents * sizeof *g->history)
                      : NULL;
     g->context = atedm_arena_take(arena, s, samples * context * element);

@@ -112,7 +112,9 @@ void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], con
     atedm_pipeline_dump_doubles(g, "sigmas", g->schedule.sigmas, 1, (int64_t[]){g->schedule.n + 1});
     atedm_pipeline_dump_doubles(g, "timesteps", g->schedule.timesteps, 1,
                                 (int64_t[]){g->schedule.n});
-    int64_t order[ATEDM_PIPELINE_BATCH] = {0, 1, 2, 3};
+    int64_t order[ATEDM_PIPELINE_BATCH];
+    for (int i = 0; i < g->images; i++)
+        order[i] = i;
     dump_maps(g, g->p->text_stream, "latents_init", ATEDM_F32, g->latents, g->images, order,
               (int64_t[]){g->h, g->w, g->channels});
 }
@@ -134,7 +136,9 @@ void atedm_pipeline_dump_latents(atedm_generation *g)
 {
     if (!g->dump.call)
         return;
-    int64_t order[ATEDM_PIPELINE_BATCH] = {0, 1, 2, 3};
+    int64_t order[ATEDM_PIPELINE_BATCH];
+    for (int i = 0; i < g->images; i++)
+        order[i] = i;
     char name[NAME_MAX_BYTES];
     snprintf(name, sizeof name, "latents.%d", g->steps_done[0] - 1);
     dump_maps(g, g->p->stream, name, ATEDM_F32, g->latents, g->images, order,

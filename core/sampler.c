@@ -97,19 +97,19 @@ const atedm_sampler *atedm_samplers(size_t *ret_count)
          .title = "Euler a",
          .step = step_euler_ancestral,
          .kind = ATEDM_SCHEDULE_ANCESTRAL,
-         .keeps = true,
+         .keeps_clean = true,
          .noise = true},
         {.name = "dpmpp_2m",
          .title = "DPM++ 2M",
          .step = step_dpmpp_2m,
          .kind = ATEDM_SCHEDULE_MULTISTEP,
-         .keeps = true},
+         .keeps_clean = true},
         {.name = "dpmpp_2m_karras",
          .title = "DPM++ 2M Karras",
          .step = step_dpmpp_2m,
          .kind = ATEDM_SCHEDULE_MULTISTEP,
          .karras = true,
-         .keeps = true},
+         .keeps_clean = true},
     };
     *ret_count = sizeof samplers / sizeof samplers[0];
     return samplers;

@@ -98,9 +98,10 @@ struct atedm_sampler {
     // k-diffusion's, of as much noise as makes up for what a step goes beyond the next sigma.
     void (*step)(const atedm_schedule *schedule, int k, atedm_step *ret_step);
     atedm_schedule_kind kind;
-    bool karras; // sigmas of Karras et al. 2022, equation 5, whatever the model's config says
-    bool keeps;  // what a step keeps is the clean latent that the model spoke of
-    bool noise;  // unit noise, drawn anew for each step, stands where the step before has kept
+    bool karras;      // sigmas of Karras et al. 2022, equation 5, whatever the model's config says
+    bool keeps_clean; // a step keeps the clean latent that the model spoke of, for the next one and
+                      // for previews; false: nothing
+    bool noise;       // unit noise, drawn anew for each step, stands where the step before has kept
 };
 
 // The table of samplers; the first one, "euler", is the default.

@@ -9,6 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+// What the kernel module of NVIDIA's driver makes.
+#define DRIVER "/proc/driver/nvidia/version"
+
 // Where it stands from the program's folder: installed, and in a build folder.
 static const char *const places[] = {"", "../lib/atedmd/", "../kernels/cuda/"};
 
@@ -16,6 +19,7 @@ static const char *const places[] = {"", "../lib/atedmd/", "../kernels/cuda/"};
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const atedm_backend *loaded;
 static atedm_error reason;
+static bool broken; // there is a file, which does not load
 
 // Folder of the program, with a slash at its end; "" where that is not to be had.
 static void program_folder(char *folder, size_t size)
@@ -31,6 +35,7 @@ static void program_folder(char *folder, size_t size)
 static void *open_file(void)
 {
     const char *named = getenv(ATEDM_CUDA_ENVIRONMENT);
+    bool there = false;
     char folder[PATH_MAX], path[PATH_MAX + sizeof "../kernels/cuda/" ATEDM_CUDA_FILE];
     snprintf(path, sizeof path, "%s", named ? named : ATEDM_CUDA_FILE);
     program_folder(folder, sizeof folder);
@@ -40,9 +45,11 @@ static void *open_file(void)
         if (access(candidate, F_OK))
             continue;
         snprintf(path, sizeof path, "%s", candidate);
+        there = true;
         break;
     }
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    broken = there && !handle;
     if (!handle)
         snprintf(reason.message, sizeof reason.message, "the cuda backend does not load: %s",
                  dlerror());
@@ -72,4 +79,13 @@ atedm_status atedm_cuda_load(const atedm_backend **ret_backend, atedm_error *err
         return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s", reason.message);
     *ret_backend = loaded;
     return ATEDM_OK;
+}
+
+bool atedm_cuda_is_missed(atedm_error *ret_reason)
+{
+    pthread_once(&once, load);
+    if (loaded || (!broken && !getenv(ATEDM_CUDA_ENVIRONMENT) && access(DRIVER, F_OK)))
+        return false;
+    *ret_reason = reason;
+    return true;
 }

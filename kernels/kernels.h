@@ -51,6 +51,10 @@ ATEDM_MUST_CHECK atedm_status atedm_device_create(const char *backend, atedm_dev
 // What `name` stands for: "auto" is "cuda" where that loads and a device answers, else "cpu";
 // others are themselves. Does not occupy a device.
 const char *atedm_backend_of(const char *name);
+// Whether "auto" is "cpu" where one would expect "cuda": the backend's file is here and does not
+// load, the environment names one, or the machine has a driver of NVIDIA's. *ret_reason then says
+// what is wrong.
+bool atedm_cuda_is_missed(atedm_error *ret_reason);
 void atedm_device_destroy(
     atedm_device *device); // after its streams, weights and memory; NULL allowed
 

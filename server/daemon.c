@@ -245,6 +245,9 @@ static int prepare(atedm_daemon *d)
     atedm_status status = atedm_devices_read(config, &d->devices, &err);
     if (status)
         return fail("", &err, status == ATEDM_ERR_UNSUPPORTED ? EXIT_FAILED : EXIT_USAGE);
+    if (strcmp(config->backend, "auto") == 0 && atedm_cuda_is_missed(&err))
+        ATEDM_LOG(&d->log, ATEDM_LOG_WARNING, "no GPU is used",
+                  atedm_log_text("reason", err.message));
     if (atedm_settings_read(config, &d->model, &settings, &err))
         return fail("", &err, EXIT_USAGE);
     if (atedm_clients_create(&d->clients)) {

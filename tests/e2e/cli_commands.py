@@ -2,6 +2,8 @@
 """The other commands of atedm: help and versions, inspect, mkmodel, key, bench step."""
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import unittest
 
@@ -46,6 +48,34 @@ class Everywhere(CommandTest):
                     self.assertEqual(result.returncode, 1)
                     self.assertTrue(result.stderr.startswith(b"atedm"), result.stderr)
         read_png(picture)  # it is whole nevertheless
+
+
+class Backend(CommandTest):
+    """What --backend auto says where a GPU's backend is there and does not work."""
+
+    def generate(self, program, **environment):
+        return subprocess.run((program, "generate", "--model", MODEL, "--prompt", "x", "--width", "64", "--height", "64", "--steps", "1",
+                               "--backend", "auto", "-o", self.folder / "x.png"), capture_output=True, text=True, timeout=600,
+                              check=False, env=os.environ | environment)
+
+    def test_an_installed_file_that_does_not_load_is_told(self):
+        program = self.folder / "bin/atedm"
+        program.parent.mkdir()
+        shutil.copy(ATEDM, program)
+        if not os.path.exists("/proc/driver/nvidia/version"):
+            self.assertEqual("", self.generate(program).stderr)
+        broken = self.folder / "lib/atedmd/atedm-cuda.so"
+        broken.parent.mkdir(parents=True)
+        broken.write_text("no shared object", encoding="utf-8")
+        result = self.generate(program)
+        self.assertEqual(0, result.returncode, result.stderr)
+        self.assertIn("no GPU is used: the cuda backend does not load", result.stderr)
+        self.assertIn("atedm-cuda.so", result.stderr)
+
+    def test_a_named_file_that_is_not_there_is_told(self):
+        result = self.generate(ATEDM, ATEDM_CUDA_BACKEND=str(self.folder / "none.so"))
+        self.assertEqual(0, result.returncode, result.stderr)
+        self.assertIn("none.so", result.stderr)
 
 
 class Inspect(CommandTest):

@@ -19,6 +19,9 @@ static void expect_missing(const char *reason)
     cr_assert(strstr(err.message, reason) != NULL, "\"%s\" does not say \"%s\"", err.message,
               reason);
     cr_assert_str_eq(atedm_backend_of("auto"), "cpu");
+    atedm_error missed = {""};
+    cr_assert(atedm_cuda_is_missed(&missed)); // since it is named
+    cr_assert(strstr(missed.message, reason) != NULL, "%s", missed.message);
 }
 
 Test(cuda, no_file)
@@ -71,6 +74,7 @@ static void *device_memory(atedm_device *device, size_t bytes)
 Test(cuda, auto_takes_it)
 {
     cr_assert_str_eq(atedm_backend_of("auto"), "cuda");
+    cr_assert_not(atedm_cuda_is_missed(NULL));
     cr_assert_str_eq(atedm_backend_of("cpu"), "cpu");
     atedm_device *device = open_device(atedm_backend_of("auto"));
     cr_assert_str_eq(atedm_device_backend(device), "cuda");
