@@ -3,8 +3,8 @@
 #include "cli/bench_private.h"
 
 // Of every step, in place of a schedule's: what x becomes stays of the size that it had.
-#define STEP_A 0.95
-#define STEP_B (-0.05)
+#define STEP_X 0.95
+#define STEP_OUTPUT (-0.05)
 #define INPUT_SCALE 0.7
 #define GUIDANCE_SCALE 8.0F
 
@@ -33,8 +33,7 @@ static void step(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena,
                                   .x = latents + i * count,
                                   .count = count,
                                   .guidance_scale = GUIDANCE_SCALE,
-                                  .a = STEP_A,
-                                  .b = STEP_B});
+                                  .step = {.x = STEP_X, .output = STEP_OUTPUT}});
 }
 
 void atedm_bench_enqueue_loop(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena)

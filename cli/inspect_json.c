@@ -129,7 +129,8 @@ static json_t *plans_json(const atedm_inspect_report *report)
             json_array_append_new(phases, phase_json(report, p, &p->phases[k]));
         json_array_append_new(
             list, json_pack("{s:s, s:f, s:s, s:f, s:f, s:f, s:o}", "name", p->name, "ratio",
-                            p->plan->ratio, "schedule", p->plan->spec.schedule, "mean_unet_flops",
+                            p->plan->ratio, "schedule",
+                            atedm_prune_schedule_names[p->plan->spec.schedule], "mean_unet_flops",
                             p->mean_flops, "mean_unet_flops_ratio", p->share, "mean_overhead_flops",
                             p->mean_overhead_flops, "phases", phases));
     }

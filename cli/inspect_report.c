@@ -102,8 +102,8 @@ static void print_plans(const atedm_inspect_report *report)
         const atedm_op_counts *first = &p->phases[0].counts;
         const atedm_op_counts *last = &p->phases[p->n_phases - 1].counts;
         printf("%-14s %8.4g %-8s %9.3f %8.1f%% %9.3f %10.3f %9.3f\n", p->name, p->plan->ratio,
-               p->plan->spec.enabled ? p->plan->spec.schedule : "-", p->mean_flops / u.divisor,
-               100 * p->share, p->mean_overhead_flops / u.divisor,
+               p->plan->spec.enabled ? atedm_prune_schedule_names[p->plan->spec.schedule] : "-",
+               p->mean_flops / u.divisor, 100 * p->share, p->mean_overhead_flops / u.divisor,
                in_unit(2 * atedm_inspect_macs(first), u), in_unit(2 * atedm_inspect_macs(last), u));
     }
 }

@@ -118,12 +118,8 @@ static void step_samplers(const evaluation *e)
                                      .x = latents_of(&e->lanes[i]),
                                      .count = (int64_t)count,
                                      .guidance_scale = (float)g->request->guidance_scale,
-                                     .a = step.x,
-                                     .b = step.output,
+                                     .step = step,
                                      .history = atedm_generation_history(g, e->lanes[i].image),
-                                     .c = step.earlier,
-                                     .p = step.keep_x,
-                                     .q = step.keep_output,
                                  });
         at += (size_t)g->samples;
     }

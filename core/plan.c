@@ -60,12 +60,12 @@ static void add_skip(atedm_phase *phase, const char *skip)
 
 size_t atedm_prune_phases(const atedm_prune_spec *spec, atedm_phase *ret_phases)
 {
-    if (strcmp(spec->schedule, "phases") == 0) {
+    if (spec->schedule == ATEDM_PRUNE_PHASES) {
         memcpy(ret_phases, spec->phases, spec->n_phases * sizeof *ret_phases);
         return spec->n_phases;
     }
     size_t n = 0;
-    if (strcmp(spec->schedule, "dsap") == 0 && spec->tau > 0) {
+    if (spec->schedule == ATEDM_PRUNE_DSAP && spec->tau > 0) {
         // The prune-less steps (Wang et al., section 3.3).
         ret_phases[n] = (atedm_phase){.until = spec->tau, .ratio = NAN};
         add_skip(&ret_phases[n], "down.first");

@@ -58,12 +58,21 @@ typedef enum atedm_copy_kind {
     ATEDM_COPY_VALUE,  // that one's value (Wang et al.)
 } atedm_copy_kind;
 
+// Which steps prune how much.
+typedef enum atedm_prune_schedule {
+    ATEDM_PRUNE_DSAP,    // denoising-steps-aware: the first `tau` of the steps prune less
+    ATEDM_PRUNE_UNIFORM, // all steps alike
+    ATEDM_PRUNE_PHASES,  // as the request's phases say
+} atedm_prune_schedule;
+
 // What requests and answers call them, by value.
+#define ATEDM_N_PRUNE_SCHEDULES 3 // the last one, "phases", is no value of a request's "schedule"
 #define ATEDM_N_RECOVERIES 4
 #define ATEDM_N_SCORE_MAPS 3
 #define ATEDM_N_SELECTIONS 2
 #define ATEDM_N_MASKS 2
 #define ATEDM_N_COPIES 2
+extern const char *const atedm_prune_schedule_names[ATEDM_N_PRUNE_SCHEDULES];
 extern const char *const atedm_recovery_names[ATEDM_N_RECOVERIES];
 extern const char *const atedm_score_map_names[ATEDM_N_SCORE_MAPS];
 extern const char *const atedm_selection_names[ATEDM_N_SELECTIONS];
@@ -95,8 +104,8 @@ typedef struct atedm_prune_spec {
     char preset[24];     // the preset it started from, "" where none
     double ratio;        // [0, ATEDM_RATIO_MAX]; NAN when a budget is given
     double flops_budget; // (0, 1]; NAN when a ratio is given
-    char schedule[16];   // "dsap", "uniform", or "phases"
-    double tau;          // dsap: share of prune-less steps, [0, 1]
+    atedm_prune_schedule schedule;
+    double tau; // of ATEDM_PRUNE_DSAP: share of prune-less steps, [0, 1]
     atedm_phase phases[ATEDM_MAX_PHASES];
     size_t n_phases;
     uint32_t skip_levels;                    // bit l: level l is never pruned
@@ -124,7 +133,7 @@ typedef struct atedm_prune_spec {
 ATEDM_MUST_CHECK atedm_status atedm_prune_preset(const char *name, atedm_prune_spec *ret_spec);
 const char *const *atedm_prune_preset_names(size_t *ret_count);
 
-// The schedule as phases ("dsap": two, "uniform": one); ratio NAN where the plan's ratio holds.
+// The schedule as phases (DSAP: two, uniform: one); ratio NAN where the plan's ratio holds.
 // Returns their number; ret_phases has room for ATEDM_MAX_PHASES.
 size_t atedm_prune_phases(const atedm_prune_spec *spec, atedm_phase *ret_phases);
 

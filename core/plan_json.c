@@ -132,7 +132,7 @@ static bool set_common(json_t *object, const atedm_prune_spec *spec, json_t *sco
 
 json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
 {
-    double tau = strcmp(spec->schedule, "dsap") == 0 ? spec->tau : (double)NAN;
+    double tau = spec->schedule == ATEDM_PRUNE_DSAP ? spec->tau : (double)NAN;
     json_t *score =
         spec->score_map == ATEDM_SCORE_RANDOM
             ? json_pack("{s:s, s:n, s:n, s:n, s:n}", "map", atedm_score_map_names[spec->score_map],
@@ -141,7 +141,8 @@ json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
     json_t *value = json_pack(
         "{s:s?, s:o, s:o, s:s, s:o, s:o}", "preset", spec->preset[0] ? spec->preset : NULL, "ratio",
         number_or_null(spec->ratio), "flops_budget", number_or_null(spec->flops_budget), "schedule",
-        spec->schedule, "tau", number_or_null(tau), "phases", phases_json(spec, spec->ratio));
+        atedm_prune_schedule_names[spec->schedule], "tau", number_or_null(tau), "phases",
+        phases_json(spec, spec->ratio));
     return whole(value, set_common(value, spec, score));
 }
 
@@ -158,10 +159,10 @@ json_t *atedm_plan_json(const atedm_plan *plan, const atedm_request_cost *cost)
 
 static bool set_schedule(json_t *pruning, const atedm_prune_spec *spec)
 {
-    if (strcmp(spec->schedule, "phases") == 0)
+    if (spec->schedule == ATEDM_PRUNE_PHASES)
         return set(pruning, "phases", own_phases_json(spec));
-    return set(pruning, "schedule", json_string(spec->schedule)) &&
-           (strcmp(spec->schedule, "dsap") != 0 || set(pruning, "tau", json_real(spec->tau)));
+    return set(pruning, "schedule", json_string(atedm_prune_schedule_names[spec->schedule])) &&
+           (spec->schedule != ATEDM_PRUNE_DSAP || set(pruning, "tau", json_real(spec->tau)));
 }
 
 json_t *atedm_plan_request_json(const atedm_plan *plan)

@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *const atedm_prune_schedule_names[ATEDM_N_PRUNE_SCHEDULES] = {
+    [ATEDM_PRUNE_DSAP] = "dsap",
+    [ATEDM_PRUNE_UNIFORM] = "uniform",
+    [ATEDM_PRUNE_PHASES] = "phases",
+};
+
 const char *const atedm_recovery_names[ATEDM_N_RECOVERIES] = {
     [ATEDM_RECOVER_ATTENTION] = "attention",
     [ATEDM_RECOVER_COSINE] = "cosine",
@@ -37,31 +43,38 @@ const char *const atedm_copy_names[ATEDM_N_COPIES] = {
 
 #define LEVEL_1 (1U << 1)
 
-typedef struct prune_preset {
-    const char *name;
+static const char *const names[] = {"off",      "at-edm",   "at-edm-a",     "at-edm-b",
+                                    "at-edm-c", "at-edm-d", "at-edm-dagger"};
+#define N_PRESETS (sizeof names / sizeof names[0])
+
+// In the order of their names.
+static const struct {
     double ratio;
-    const char *schedule;
+    atedm_prune_schedule schedule;
     uint32_t skip_levels;
-} prune_preset;
-
-static const prune_preset presets[] = {
-    {"at-edm", 0.70, "dsap", 0}, // at-edm-c
-    {"at-edm-a", 0.937, "uniform", 0},
-    {"at-edm-b", 0.845, "dsap", 0},
-    {"at-edm-c", 0.70, "dsap", 0},
-    {"at-edm-d", 0.70, "dsap", LEVEL_1},
-    {"at-edm-dagger", 0.63, "uniform", LEVEL_1},
+} presets[] = {
+    {0.70, ATEDM_PRUNE_DSAP, 0}, // at-edm-c, but not enabled
+    {0.70, ATEDM_PRUNE_DSAP, 0}, // at-edm-c
+    {0.937, ATEDM_PRUNE_UNIFORM, 0},      {0.845, ATEDM_PRUNE_DSAP, 0},
+    {0.70, ATEDM_PRUNE_DSAP, 0},          {0.70, ATEDM_PRUNE_DSAP, LEVEL_1},
+    {0.63, ATEDM_PRUNE_UNIFORM, LEVEL_1},
 };
-#define N_PRESETS (sizeof presets / sizeof presets[0])
+_Static_assert(sizeof presets / sizeof presets[0] == N_PRESETS, "a preset has a name");
 
-static atedm_prune_spec make_spec(const prune_preset *preset, const char *name, bool enabled)
+atedm_status atedm_prune_preset(const char *name, atedm_prune_spec *ret_spec)
 {
-    atedm_prune_spec spec = {
-        .enabled = enabled,
-        .ratio = preset->ratio,
+    size_t i = 0;
+    while (i < N_PRESETS && strcmp(name, names[i]) != 0)
+        i++;
+    if (i == N_PRESETS)
+        return ATEDM_ERR_NOT_FOUND;
+    *ret_spec = (atedm_prune_spec){
+        .enabled = strcmp(name, "off") != 0,
+        .ratio = presets[i].ratio,
         .flops_budget = NAN,
+        .schedule = presets[i].schedule,
         .tau = 0.3,
-        .skip_levels = preset->skip_levels,
+        .skip_levels = presets[i].skip_levels,
         .prune_after = {0},
         .n_prune_after = 1,
         .rank = {.heads = ATEDM_HEADS_RMS, .max_iterations = 8, .tolerance = 1e-3F},
@@ -72,30 +85,12 @@ static atedm_prune_spec make_spec(const prune_preset *preset, const char *name, 
         .proportional_attention = true,
         .masks = ATEDM_MASKS_SHARED,
     };
-    snprintf(spec.preset, sizeof spec.preset, "%s", name);
-    snprintf(spec.schedule, sizeof spec.schedule, "%s", preset->schedule);
-    return spec;
-}
-
-atedm_status atedm_prune_preset(const char *name, atedm_prune_spec *ret_spec)
-{
-    if (strcmp(name, "off") == 0) {
-        *ret_spec = make_spec(&presets[0], name, false);
-        return ATEDM_OK;
-    }
-    for (size_t i = 0; i < N_PRESETS; i++) {
-        if (strcmp(name, presets[i].name) == 0) {
-            *ret_spec = make_spec(&presets[i], name, true);
-            return ATEDM_OK;
-        }
-    }
-    return ATEDM_ERR_NOT_FOUND;
+    snprintf(ret_spec->preset, sizeof ret_spec->preset, "%s", name);
+    return ATEDM_OK;
 }
 
 const char *const *atedm_prune_preset_names(size_t *ret_count)
 {
-    static const char *const names[] = {"off",      "at-edm",   "at-edm-a",     "at-edm-b",
-                                        "at-edm-c", "at-edm-d", "at-edm-dagger"};
-    *ret_count = sizeof names / sizeof names[0];
+    *ret_count = N_PRESETS;
     return names;
 }

@@ -81,7 +81,7 @@ static atedm_status append_rest(atedm_buffer *text, const atedm_plan *plan)
     if (status)
         return status;
     snprintf(plain.spec.preset, sizeof plain.spec.preset, "%s", spec->preset);
-    snprintf(plain.spec.schedule, sizeof plain.spec.schedule, "%s", spec->schedule);
+    plain.spec.schedule = spec->schedule;
     plain.spec.tau = spec->tau;
     json_t *all = atedm_plan_request_json(plan), *told = atedm_plan_request_json(&plain);
     if (!all || !told || !json_equal(all, told)) {
@@ -103,8 +103,8 @@ static atedm_status append_pruning(atedm_buffer *text, const atedm_plan *plan)
     if (!status)
         status = append_value(text, "AT-EDM ratio", number_text(plan->ratio, number));
     if (!status)
-        status = append_value(text, "AT-EDM schedule", spec->schedule);
-    if (!status && strcmp(spec->schedule, "dsap") == 0)
+        status = append_value(text, "AT-EDM schedule", atedm_prune_schedule_names[spec->schedule]);
+    if (!status && spec->schedule == ATEDM_PRUNE_DSAP)
         status = append_value(text, "AT-EDM tau", number_text(spec->tau, number));
     return status ? status : append_rest(text, plan);
 }

@@ -20,7 +20,7 @@ void atedm_prune_begin(atedm_prune_state *state, const atedm_transformer *block,
 {
     state->block = block;
     state->run = run;
-    state->n_levels = 0;
+    state->n_layers = 0;
     packing_init(&state->packing, run->args->n, run->h * run->w);
 }
 
@@ -71,24 +71,24 @@ static int64_t gather_spans(const atedm_prune_state *state, const atedm_packing 
     return n;
 }
 
-void atedm_prune_gather_kept(const atedm_prune_state *state, const atedm_prune_level *level,
+void atedm_prune_gather_kept(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                              const void *x, void *y, size_t row_bytes)
 {
     bool all[ATEDM_UNET_MAX_SAMPLES];
     atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
     memset(all, true, sizeof all);
-    int64_t n = gather_spans(state, &level->before, &level->after, all, spans);
-    atedm_gather_rows(state->run->s, x, level->kept, y, row_bytes, spans, n);
+    int64_t n = gather_spans(state, &layer->before, &layer->after, all, spans);
+    atedm_gather_rows(state->run->s, x, layer->kept, y, row_bytes, spans, n);
 }
 
 const float *atedm_prune_weights(const atedm_prune_state *state, int index, bool *ret_weighted)
 {
-    const float *weights = state->n_levels ? state->levels[state->n_levels - 1].weights : NULL;
+    const float *weights = state->n_layers ? state->layers[state->n_layers - 1].weights : NULL;
     bool any = false;
     for (int64_t i = 0; i < state->packing.n; i++) {
         int64_t count = state->packing.count[i];
         const atedm_prune_spec *spec = state->run->args->samples[i].prune;
-        ret_weighted[i] = weights && count < state->levels[0].before.count[i] &&
+        ret_weighted[i] = weights && count < state->layers[0].before.count[i] &&
                           spec->proportional_attention &&
                           atedm_prune_kept_after(state, i, index) == count;
         any |= ret_weighted[i];
@@ -101,58 +101,58 @@ static size_t token_bytes(const atedm_prune_state *state)
     return (size_t)state->block->channels * atedm_dtype_size(atedm_stream_dtype(state->run->s));
 }
 
-// The samples of a level that copy updates, or those that do not: the ones that are not pruned here
+// The samples of a layer that copy updates, or those that do not: the ones that are not pruned here
 // among them.
-static int64_t recover_spans(const atedm_prune_state *state, const atedm_prune_level *level,
+static int64_t recover_spans(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                              bool updates, atedm_gather_span *ret_spans)
 {
     bool wanted[ATEDM_UNET_MAX_SAMPLES];
-    for (int64_t i = 0; i < level->before.n; i++)
-        wanted[i] = updates == (level->pruned[i] &&
+    for (int64_t i = 0; i < layer->before.n; i++)
+        wanted[i] = updates == (layer->pruned[i] &&
                                 state->run->args->samples[i].prune->copy == ATEDM_COPY_UPDATE);
-    return gather_spans(state, &level->after, &level->before, wanted, ret_spans);
+    return gather_spans(state, &layer->after, &layer->before, wanted, ret_spans);
 }
 
-// level->tokens += factor * the kept tokens x that they are recovered from, where updates are
+// layer->tokens += factor * the kept tokens x that they are recovered from, where updates are
 // copied.
-static void add_sources(const atedm_prune_state *state, const atedm_prune_level *level,
+static void add_sources(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                         const void *x, float factor)
 {
     atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
-    int64_t n = recover_spans(state, level, true, spans);
-    atedm_add_rows(state->run->s, x, level->source, factor, level->tokens, state->block->channels,
+    int64_t n = recover_spans(state, layer, true, spans);
+    atedm_add_rows(state->run->s, x, layer->source, factor, layer->tokens, state->block->channels,
                    spans, n);
 }
 
 void *atedm_prune_drop(atedm_prune_state *state, void *x)
 {
-    atedm_prune_level *level = &state->levels[state->n_levels - 1];
-    if (level->aside)
+    atedm_pruned_layer *layer = &state->layers[state->n_layers - 1];
+    if (layer->aside)
         atedm_stream_join_aside(state->run->s);
-    level->aside = false;
-    atedm_prune_move_scores(state, level, true);
+    layer->aside = false;
+    atedm_prune_move_scores(state, layer, true);
     void *kept = atedm_arena_take(state->run->arena, state->run->s,
-                                  (size_t)level->after.rows * token_bytes(state));
-    atedm_prune_gather_kept(state, level, x, kept, token_bytes(state));
-    level->tokens = x;
-    add_sources(state, level, kept, -1);
-    state->packing = level->after;
+                                  (size_t)layer->after.rows * token_bytes(state));
+    atedm_prune_gather_kept(state, layer, x, kept, token_bytes(state));
+    layer->tokens = x;
+    add_sources(state, layer, kept, -1);
+    state->packing = layer->after;
     return kept;
 }
 
 void *atedm_prune_recover(atedm_prune_state *state, void *x)
 {
-    if (state->n_levels && state->run->args->trace)
-        atedm_prune_trace_levels(state);
-    while (state->n_levels) {
-        const atedm_prune_level *level = &state->levels[--state->n_levels];
+    if (state->n_layers && state->run->args->trace)
+        atedm_prune_trace_layers(state);
+    while (state->n_layers) {
+        const atedm_pruned_layer *layer = &state->layers[--state->n_layers];
         atedm_gather_span spans[ATEDM_UNET_MAX_SAMPLES];
-        int64_t n = recover_spans(state, level, false, spans);
-        atedm_gather_rows(state->run->s, x, level->source, level->tokens, token_bytes(state), spans,
+        int64_t n = recover_spans(state, layer, false, spans);
+        atedm_gather_rows(state->run->s, x, layer->source, layer->tokens, token_bytes(state), spans,
                           n);
-        add_sources(state, level, x, 1);
-        x = level->tokens;
-        state->packing = level->before;
+        add_sources(state, layer, x, 1);
+        x = layer->tokens;
+        state->packing = layer->before;
     }
     return x;
 }

@@ -17,7 +17,7 @@ typedef struct atedm_packing {
 } atedm_packing;
 
 // What a pruning layer did, kept for recovery.
-typedef struct atedm_prune_level {
+typedef struct atedm_pruned_layer {
     atedm_packing before, after;
     bool pruned[ATEDM_UNET_MAX_SAMPLES];
     int32_t *kept;   // [device] by row of `after`: position in the sample before
@@ -30,14 +30,14 @@ typedef struct atedm_prune_level {
     // [device] act, rows of `before`: the tokens; of samples that copy updates less the kept token
     // that each is recovered from.
     void *tokens;
-} atedm_prune_level;
+} atedm_pruned_layer;
 
 typedef struct atedm_prune_state {
     const atedm_transformer *block;
     const atedm_transformer_run *run;
     atedm_packing packing; // now
-    size_t n_levels;
-    atedm_prune_level levels[ATEDM_UNET_MAX_LAYERS];
+    size_t n_layers;
+    atedm_pruned_layer layers[ATEDM_UNET_MAX_LAYERS];
 } atedm_prune_state;
 
 void atedm_prune_begin(atedm_prune_state *state, const atedm_transformer *block,
@@ -73,10 +73,10 @@ void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_m
 // stay as they are until the layer ends.
 void atedm_prune_choose_aside(atedm_prune_state *state, int index, const atedm_source_map *self);
 // Drops the others: returns the kept ones of the tokens x [rows, c], packed anew, and updates the
-// packing. x stays with the level until it is recovered.
+// packing. x stays with the layer until it is recovered.
 void *atedm_prune_drop(atedm_prune_state *state, void *x);
 
-// Recovers all levels, last first, from the tokens x; returns the buffer that holds the whole grid
+// Recovers what all pruned layers lost, last first, from the tokens x; returns the buffer that holds the whole grid
 // of every sample, x where nothing was pruned. Reports to run->args->trace first.
 void *atedm_prune_recover(atedm_prune_state *state, void *x);
 

@@ -17,42 +17,42 @@ static bool reuses_scores(const atedm_prune_state *state, int64_t i)
     return ranks && !ranks[state->run->block];
 }
 
-void atedm_prune_move_scores(const atedm_prune_state *state, const atedm_prune_level *level,
+void atedm_prune_move_scores(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                              bool back)
 {
-    for (int64_t i = 0; i < level->before.n; i++) {
-        float *kept = atedm_prune_chooses(state, level, i) ? kept_scores(state, i) : NULL;
+    for (int64_t i = 0; i < layer->before.n; i++) {
+        float *kept = atedm_prune_chooses(state, layer, i) ? kept_scores(state, i) : NULL;
         if (!kept || back == reuses_scores(state, i))
             continue;
-        float *here = level->scores + level->before.first[i];
+        float *here = layer->scores + layer->before.first[i];
         atedm_copy(state->run->s, back ? here : kept, back ? kept : here,
-                   (size_t)level->before.count[i] * sizeof *here);
+                   (size_t)layer->before.count[i] * sizeof *here);
     }
 }
 
 // Fills in the packing after the layer and takes memory for what has to be remembered.
-static atedm_prune_level *begin_level(atedm_prune_state *state, int index)
+static atedm_pruned_layer *begin_layer(atedm_prune_state *state, int index)
 {
     const atedm_transformer_run *run = state->run;
-    atedm_prune_level *level = &state->levels[state->n_levels++];
-    level->aside = false;
-    level->before = state->packing;
-    level->after.n = level->before.n;
-    level->after.rows = 0;
-    for (int64_t i = 0; i < level->before.n; i++) {
-        level->after.first[i] = level->after.rows;
-        level->after.count[i] = atedm_prune_kept_after(state, i, index);
-        level->after.rows += level->after.count[i];
-        level->pruned[i] = level->after.count[i] < level->before.count[i];
+    atedm_pruned_layer *layer = &state->layers[state->n_layers++];
+    layer->aside = false;
+    layer->before = state->packing;
+    layer->after.n = layer->before.n;
+    layer->after.rows = 0;
+    for (int64_t i = 0; i < layer->before.n; i++) {
+        layer->after.first[i] = layer->after.rows;
+        layer->after.count[i] = atedm_prune_kept_after(state, i, index);
+        layer->after.rows += layer->after.count[i];
+        layer->pruned[i] = layer->after.count[i] < layer->before.count[i];
     }
-    size_t before = (size_t)level->before.rows, after = (size_t)level->after.rows;
-    level->kept = atedm_arena_take(run->arena, run->s, after * sizeof *level->kept);
-    level->source = atedm_arena_take(run->arena, run->s, before * sizeof *level->source);
-    level->scores = atedm_arena_take(run->arena, run->s, before * sizeof *level->scores);
-    return level;
+    size_t before = (size_t)layer->before.rows, after = (size_t)layer->after.rows;
+    layer->kept = atedm_arena_take(run->arena, run->s, after * sizeof *layer->kept);
+    layer->source = atedm_arena_take(run->arena, run->s, before * sizeof *layer->source);
+    layer->scores = atedm_arena_take(run->arena, run->s, before * sizeof *layer->scores);
+    return layer;
 }
 
-static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level *level,
+static void rank_by_map(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                         const atedm_layer_maps *maps, atedm_score_map which)
 {
     bool cross = which == ATEDM_SCORE_CROSS;
@@ -60,12 +60,12 @@ static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level 
     atedm_span spans[ATEDM_UNET_MAX_SAMPLES];
     atedm_rank_params params[ATEDM_UNET_MAX_SAMPLES];
     int64_t n = 0;
-    for (int64_t i = 0; i < level->before.n; i++) {
+    for (int64_t i = 0; i < layer->before.n; i++) {
         const atedm_prune_spec *spec = run->args->samples[i].prune;
-        if (!atedm_prune_chooses(state, level, i) || spec->score_map != which ||
+        if (!atedm_prune_chooses(state, layer, i) || spec->score_map != which ||
             reuses_scores(state, i))
             continue;
-        int64_t first = level->before.first[i], count = level->before.count[i];
+        int64_t first = layer->before.first[i], count = layer->before.count[i];
         int64_t text = run->args->context_tokens;
         spans[n] = cross ? (atedm_span){first, count, i * text, text}
                          : (atedm_span){first, count, first, count};
@@ -80,7 +80,7 @@ static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level 
                                       .k_stride = map->k_stride,
                                       .lse = map->lse,
                                       .lse_stride = map->lse_stride,
-                                      .scores = level->scores,
+                                      .scores = layer->scores,
                                       .spans = spans,
                                       .params = params,
                                       .n_spans = n,
@@ -91,83 +91,84 @@ static void rank_by_map(const atedm_prune_state *state, const atedm_prune_level 
 }
 
 // Whether what sample i keeps is drawn by its scores.
-static bool is_sampled(const atedm_prune_state *state, const atedm_prune_level *level, int64_t i)
+static bool is_sampled(const atedm_prune_state *state, const atedm_pruned_layer *layer, int64_t i)
 {
     const atedm_prune_spec *spec = state->run->args->samples[i].prune;
-    return atedm_prune_chooses(state, level, i) && spec->score_map != ATEDM_SCORE_RANDOM &&
+    return atedm_prune_chooses(state, layer, i) && spec->score_map != ATEDM_SCORE_RANDOM &&
            spec->selection == ATEDM_SELECT_SAMPLED;
 }
 
 // The spans of samples in which chance has a part: it is a function of the sample's image and step,
 // the block, the layer and the token's position in its sample, and of nothing else.
-static int64_t random_spans(const atedm_prune_state *state, const atedm_prune_level *level,
+static int64_t random_spans(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                             int index, const bool *wanted, atedm_random_span *ret_spans)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < level->before.n; i++)
+    for (int64_t i = 0; i < layer->before.n; i++)
         if (wanted[i])
             ret_spans[n++] = (atedm_random_span){
-                .first = level->before.first[i],
-                .n = level->before.count[i],
+                .first = layer->before.first[i],
+                .n = layer->before.count[i],
                 .draw = i,
                 .salt = (uint64_t)(state->run->block * ATEDM_UNET_MAX_LAYERS + index)};
     return n;
 }
 
-static void rank_at_random(const atedm_prune_state *state, const atedm_prune_level *level,
+static void rank_at_random(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                            int index)
 {
     const atedm_transformer_run *run = state->run;
     bool wanted[ATEDM_UNET_MAX_SAMPLES];
     atedm_random_span spans[ATEDM_UNET_MAX_SAMPLES];
-    for (int64_t i = 0; i < level->before.n; i++)
-        wanted[i] = atedm_prune_chooses(state, level, i) &&
+    for (int64_t i = 0; i < layer->before.n; i++)
+        wanted[i] = atedm_prune_chooses(state, layer, i) &&
                     run->args->samples[i].prune->score_map == ATEDM_SCORE_RANDOM;
-    int64_t n = random_spans(state, level, index, wanted, spans);
-    atedm_random_scores(run->s, run->draws, NULL, level->scores, spans, n);
+    int64_t n = random_spans(state, layer, index, wanted, spans);
+    atedm_random_scores(run->s, run->draws, NULL, layer->scores, spans, n);
 }
 
 // The spans of the samples that `wanted` picks.
-static int64_t prune_spans(const atedm_prune_level *level, const bool *wanted,
+static int64_t prune_spans(const atedm_pruned_layer *layer, const bool *wanted,
                            atedm_prune_span *ret_spans)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < level->before.n; i++)
+    for (int64_t i = 0; i < layer->before.n; i++)
         if (wanted[i])
-            ret_spans[n++] = (atedm_prune_span){level->before.first[i], level->before.count[i],
-                                                level->after.first[i], level->after.count[i]};
+            ret_spans[n++] = (atedm_prune_span){layer->before.first[i], layer->before.count[i],
+                                                layer->after.first[i], layer->after.count[i]};
     return n;
 }
 
 // Of samples whose kept tokens are drawn: the scores stay as they are, for whoever wants to see
 // them.
-static void sample_tokens(const atedm_prune_state *state, const atedm_prune_level *level, int index,
-                          const bool *sampled)
+static void sample_tokens(const atedm_prune_state *state, const atedm_pruned_layer *layer,
+                          int index, const bool *sampled)
 {
     const atedm_transformer_run *run = state->run;
     atedm_random_span random[ATEDM_UNET_MAX_SAMPLES];
     atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
-    int64_t n = random_spans(state, level, index, sampled, random);
+    int64_t n = random_spans(state, layer, index, sampled, random);
     if (n == 0)
         return;
     float *chances =
-        atedm_arena_take(run->arena, run->s, (size_t)level->before.rows * sizeof *chances);
-    atedm_random_scores(run->s, run->draws, level->scores, chances, random, n);
-    atedm_select_tokens(run->s, chances, level->kept, spans, prune_spans(level, sampled, spans));
+        atedm_arena_take(run->arena, run->s, (size_t)layer->before.rows * sizeof *chances);
+    atedm_random_scores(run->s, run->draws, layer->scores, chances, random, n);
+    atedm_select_tokens(run->s, chances, layer->kept, spans, prune_spans(layer, sampled, spans));
 }
 
 // All samples with a mask of their own: those that are not pruned here keep everything, in order.
-static void select_tokens(const atedm_prune_state *state, const atedm_prune_level *level, int index)
+static void select_tokens(const atedm_prune_state *state, const atedm_pruned_layer *layer,
+                          int index)
 {
     bool sampled[ATEDM_UNET_MAX_SAMPLES], top[ATEDM_UNET_MAX_SAMPLES];
     atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
-    for (int64_t i = 0; i < level->before.n; i++) {
-        sampled[i] = is_sampled(state, level, i);
+    for (int64_t i = 0; i < layer->before.n; i++) {
+        sampled[i] = is_sampled(state, layer, i);
         top[i] = atedm_prune_mask_of(state, i) == i && !sampled[i];
     }
-    sample_tokens(state, level, index, sampled);
-    atedm_select_tokens(state->run->s, level->scores, level->kept, spans,
-                        prune_spans(level, top, spans));
+    sample_tokens(state, layer, index, sampled);
+    atedm_select_tokens(state->run->s, layer->scores, layer->kept, spans,
+                        prune_spans(layer, top, spans));
 }
 
 static bool needs_places(const atedm_prune_state *state)
@@ -180,43 +181,43 @@ static bool needs_places(const atedm_prune_state *state)
     return needed;
 }
 
-static void find_places(const atedm_prune_state *state, atedm_prune_level *level)
+static void find_places(const atedm_prune_state *state, atedm_pruned_layer *layer)
 {
     const atedm_transformer_run *run = state->run;
-    level->places = NULL;
+    layer->places = NULL;
     if (!needs_places(state))
         return;
-    size_t rows = (size_t)level->before.rows;
-    level->places = atedm_arena_take(run->arena, run->s, rows * sizeof *level->places);
-    if (level > state->levels) {
-        const atedm_prune_level *last = level - 1;
-        atedm_prune_gather_kept(state, last, last->places, level->places, sizeof *level->places);
+    size_t rows = (size_t)layer->before.rows;
+    layer->places = atedm_arena_take(run->arena, run->s, rows * sizeof *layer->places);
+    if (layer > state->layers) {
+        const atedm_pruned_layer *last = layer - 1;
+        atedm_prune_gather_kept(state, last, last->places, layer->places, sizeof *layer->places);
         return;
     }
     atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
-    for (int64_t i = 0; i < level->before.n; i++)
-        spans[i] = (atedm_prune_span){level->before.first[i], level->before.count[i],
-                                      level->before.first[i], level->before.count[i]};
-    atedm_select_tokens(run->s, level->scores, level->places, spans, level->before.n);
+    for (int64_t i = 0; i < layer->before.n; i++)
+        spans[i] = (atedm_prune_span){layer->before.first[i], layer->before.count[i],
+                                      layer->before.first[i], layer->before.count[i]};
+    atedm_select_tokens(run->s, layer->scores, layer->places, spans, layer->before.n);
 }
 
 // One call a recovery; samples that are not pruned here map to themselves, which is what every kind
 // says of kept tokens, and masks of others are looked up there.
-static void find_sources(const atedm_prune_state *state, const atedm_prune_level *level,
+static void find_sources(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                          const atedm_layer_maps *maps, const void *x)
 {
     const atedm_transformer_run *run = state->run;
     for (int recovery = ATEDM_RECOVER_ATTENTION; recovery <= ATEDM_RECOVER_ZERO; recovery++) {
         bool wanted[ATEDM_UNET_MAX_SAMPLES];
         atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
-        for (int64_t i = 0; i < level->before.n; i++)
+        for (int64_t i = 0; i < layer->before.n; i++)
             wanted[i] = atedm_prune_mask_of(state, i) == i &&
-                        (int)(level->pruned[i] ? run->args->samples[i].prune->recovery
+                        (int)(layer->pruned[i] ? run->args->samples[i].prune->recovery
                                                : ATEDM_RECOVER_ZERO) == recovery;
-        atedm_source_args args = {.kept = level->kept,
-                                  .source = level->source,
+        atedm_source_args args = {.kept = layer->kept,
+                                  .source = layer->source,
                                   .spans = spans,
-                                  .n_spans = prune_spans(level, wanted, spans)};
+                                  .n_spans = prune_spans(layer, wanted, spans)};
         if (args.n_spans == 0)
             continue;
         switch ((atedm_recovery)recovery) {
@@ -227,7 +228,7 @@ static void find_sources(const atedm_prune_state *state, const atedm_prune_level
             atedm_source_cosine(run->s, &args, x, state->block->channels);
             break;
         case ATEDM_RECOVER_NEAREST:
-            atedm_source_nearest(run->s, &args, level->places, run->w);
+            atedm_source_nearest(run->s, &args, layer->places, run->w);
             break;
         case ATEDM_RECOVER_ZERO:
             atedm_source_zero(run->s, &args);
@@ -247,50 +248,50 @@ static bool needs_weights(const atedm_prune_state *state)
 }
 
 // Of every sample: who is not pruned here hands on what was.
-static void weigh(const atedm_prune_state *state, atedm_prune_level *level)
+static void weigh(const atedm_prune_state *state, atedm_pruned_layer *layer)
 {
     const atedm_transformer_run *run = state->run;
-    level->weights = NULL;
+    layer->weights = NULL;
     if (!needs_weights(state))
         return;
-    level->weights =
-        atedm_arena_take(run->arena, run->s, (size_t)level->after.rows * sizeof *level->weights);
+    layer->weights =
+        atedm_arena_take(run->arena, run->s, (size_t)layer->after.rows * sizeof *layer->weights);
     atedm_prune_span spans[ATEDM_UNET_MAX_SAMPLES];
-    for (int64_t i = 0; i < level->before.n; i++)
-        spans[i] = (atedm_prune_span){level->before.first[atedm_prune_mask_of(state, i)],
-                                      level->before.count[i], level->after.first[i],
-                                      level->after.count[i]};
-    const float *before = level > state->levels ? (level - 1)->weights : NULL;
-    atedm_source_weights(run->s, level->source, before, level->weights, spans, level->before.n);
+    for (int64_t i = 0; i < layer->before.n; i++)
+        spans[i] = (atedm_prune_span){layer->before.first[atedm_prune_mask_of(state, i)],
+                                      layer->before.count[i], layer->after.first[i],
+                                      layer->after.count[i]};
+    const float *before = layer > state->layers ? (layer - 1)->weights : NULL;
+    atedm_source_weights(run->s, layer->source, before, layer->weights, spans, layer->before.n);
 }
 
-static void choose(const atedm_prune_state *state, atedm_prune_level *level, int index,
+static void choose(const atedm_prune_state *state, atedm_pruned_layer *layer, int index,
                    const atedm_layer_maps *maps, const void *x)
 {
-    rank_by_map(state, level, maps, ATEDM_SCORE_SELF);
-    rank_by_map(state, level, maps, ATEDM_SCORE_CROSS);
-    rank_at_random(state, level, index);
-    select_tokens(state, level, index);
-    find_places(state, level);
-    find_sources(state, level, maps, x);
-    weigh(state, level);
+    rank_by_map(state, layer, maps, ATEDM_SCORE_SELF);
+    rank_by_map(state, layer, maps, ATEDM_SCORE_CROSS);
+    rank_at_random(state, layer, index);
+    select_tokens(state, layer, index);
+    find_places(state, layer);
+    find_sources(state, layer, maps, x);
+    weigh(state, layer);
 }
 
 void atedm_prune_choose(atedm_prune_state *state, int index, const atedm_layer_maps *maps,
                         const void *x)
 {
-    atedm_prune_level *level = begin_level(state, index);
-    atedm_prune_move_scores(state, level, false);
-    choose(state, level, index, maps, x);
+    atedm_pruned_layer *layer = begin_layer(state, index);
+    atedm_prune_move_scores(state, layer, false);
+    choose(state, layer, index, maps, x);
 }
 
 void atedm_prune_choose_aside(atedm_prune_state *state, int index, const atedm_source_map *self)
 {
     atedm_stream *s = state->run->s;
-    atedm_prune_level *level = begin_level(state, index);
-    atedm_prune_move_scores(state, level, false);
+    atedm_pruned_layer *layer = begin_layer(state, index);
+    atedm_prune_move_scores(state, layer, false);
     atedm_stream_begin_aside(s);
-    choose(state, level, index, &(atedm_layer_maps){.self = *self}, NULL);
+    choose(state, layer, index, &(atedm_layer_maps){.self = *self}, NULL);
     atedm_stream_end_aside(s);
-    level->aside = true;
+    layer->aside = true;
 }

@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define KEY_MAX 48 // "prune_after/0" with any index
+#define KEY_MAX 48   // "prune_after/0" with any index
+#define LIST_MAX 128 // names of a message
 #define N_NAMES(list) (sizeof(list) / sizeof(list)[0])
 
 // An object being read: where it stands, and where its errors go.
@@ -88,6 +89,15 @@ static bool check_int(const scope *s, const char *key, const json_t *item, int m
     return true;
 }
 
+// "a", "b", "c"; cut where it does not fit.
+static void list_names(const char *const *names, size_t n_names, char ret_list[LIST_MAX])
+{
+    ret_list[0] = '\0';
+    for (size_t i = 0, used = 0; i < n_names && used < LIST_MAX; i++)
+        used +=
+            (size_t)snprintf(ret_list + used, LIST_MAX - used, "%s\"%s\"", i ? ", " : "", names[i]);
+}
+
 // One of `names`; *ret_place gets its place in the list.
 static void read_name(const scope *s, const char *key, const char *const *names, size_t n_names,
                       int *ret_place)
@@ -102,11 +112,8 @@ static void read_name(const scope *s, const char *key, const char *const *names,
             return;
         }
     }
-    char list[128] = "";
-    size_t used = 0;
-    for (size_t i = 0; i < n_names && used < sizeof list; i++)
-        used +=
-            (size_t)snprintf(list + used, sizeof list - used, "%s\"%s\"", i ? ", " : "", names[i]);
+    char list[LIST_MAX];
+    list_names(names, n_names, list);
     wrong(s, key, "is not one of %s", list);
 }
 
@@ -179,7 +186,7 @@ static void read_phases(const scope *s, atedm_prune_spec *spec)
     const json_t *list = get_array(s, "phases", 1, ATEDM_MAX_PHASES);
     if (!list)
         return;
-    snprintf(spec->schedule, sizeof spec->schedule, "phases");
+    spec->schedule = ATEDM_PRUNE_PHASES;
     spec->n_phases = json_array_size(list);
     for (size_t i = 0; i < spec->n_phases; i++) {
         scope phase = {.object = json_array_get(list, i), .errors = s->errors};
@@ -198,7 +205,7 @@ static void read_phases(const scope *s, atedm_prune_spec *spec)
 
 static bool uses_plan_ratio(const atedm_prune_spec *spec)
 {
-    if (strcmp(spec->schedule, "phases") != 0)
+    if (spec->schedule != ATEDM_PRUNE_PHASES)
         return true;
     for (size_t i = 0; i < spec->n_phases; i++) {
         if (isnan(spec->phases[i].ratio))
@@ -209,17 +216,15 @@ static bool uses_plan_ratio(const atedm_prune_spec *spec)
 
 static void read_schedule(const scope *s, atedm_prune_spec *spec)
 {
-    static const char *const names[] = {"dsap", "uniform"};
     if (has(s, "phases") && (has(s, "schedule") || has(s, "tau")))
         wrong(s, "phases", "excludes \"schedule\" and \"tau\"");
     read_phases(s, spec);
 
-    int place = strcmp(spec->schedule, "uniform") == 0;
-    read_name(s, "schedule", names, N_NAMES(names), &place);
-    if (!has(s, "phases"))
-        snprintf(spec->schedule, sizeof spec->schedule, "%s", names[place]);
+    int schedule = (int)spec->schedule;
+    read_name(s, "schedule", atedm_prune_schedule_names, ATEDM_PRUNE_PHASES, &schedule);
+    spec->schedule = (atedm_prune_schedule)schedule;
     read_real(s, "tau", 0, 1, false, &spec->tau);
-    if (has(s, "tau") && strcmp(spec->schedule, "uniform") == 0)
+    if (has(s, "tau") && spec->schedule == ATEDM_PRUNE_UNIFORM)
         wrong(s, "tau", "has no meaning with the schedule \"uniform\"");
 }
 
@@ -332,10 +337,11 @@ static void read_proportional_attention(const scope *s, atedm_prune_spec *spec)
 
 static void wrong_preset(atedm_field_errors *errors, const char *pointer, const char *name)
 {
-    atedm_field_errors_add(errors, pointer,
-                           "\"%.32s\" is not a preset (off, at-edm, at-edm-a .. at-edm-d, "
-                           "at-edm-dagger)",
-                           name);
+    char list[LIST_MAX];
+    size_t count;
+    const char *const *names = atedm_prune_preset_names(&count);
+    list_names(names, count, list);
+    atedm_field_errors_add(errors, pointer, "\"%.32s\" is not a preset: one of %s", name, list);
 }
 
 // What the other fields start from.

@@ -4,34 +4,34 @@
 
 #include <stdlib.h>
 
-// What one sample's levels add up to, on the host.
+// What the pruned layers of one sample add up to, on the host.
 typedef struct trace_buffers {
     int32_t *kept, *source, *slots, *places;
     float *scores;
 } trace_buffers;
 
-// Follows the sources of sample i back through the levels: buffers->source gets grid places. False
+// Follows the sources of sample i back through the pruned layers: buffers->source gets grid places. False
 // when a download failed.
 static bool compose_sources(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
 {
     const atedm_transformer_run *run = state->run;
-    int64_t tokens = state->levels[0].before.count[i];
+    int64_t tokens = state->layers[0].before.count[i];
     for (int64_t t = 0; t < tokens; t++)
-        b->source[t] = (int32_t)t; // token of the current level that the grid token follows
-    for (size_t k = 0; k < state->n_levels; k++) {
-        const atedm_prune_level *level = &state->levels[k];
-        atedm_download(run->s, level->source + level->before.first[i], b->slots,
-                       (size_t)level->before.count[i] * sizeof *b->slots);
-        atedm_download(run->s, level->places + level->before.first[i], b->places,
-                       (size_t)level->before.count[i] * sizeof *b->places);
-        atedm_download(run->s, level->kept + level->after.first[i], b->kept,
-                       (size_t)level->after.count[i] * sizeof *b->kept);
+        b->source[t] = (int32_t)t; // token of the current layer that the grid token follows
+    for (size_t k = 0; k < state->n_layers; k++) {
+        const atedm_pruned_layer *layer = &state->layers[k];
+        atedm_download(run->s, layer->source + layer->before.first[i], b->slots,
+                       (size_t)layer->before.count[i] * sizeof *b->slots);
+        atedm_download(run->s, layer->places + layer->before.first[i], b->places,
+                       (size_t)layer->before.count[i] * sizeof *b->places);
+        atedm_download(run->s, layer->kept + layer->after.first[i], b->kept,
+                       (size_t)layer->after.count[i] * sizeof *b->kept);
         if (!atedm_stream_wait(run->s))
             return false;
         for (int64_t t = 0; t < tokens; t++)
             if (b->source[t] >= 0)
                 b->source[t] = b->slots[b->source[t]];
-        for (int64_t slot = 0; slot < level->after.count[i]; slot++)
+        for (int64_t slot = 0; slot < layer->after.count[i]; slot++)
             b->kept[slot] = b->places[b->kept[slot]];
     }
     for (int64_t t = 0; t < tokens; t++)
@@ -44,10 +44,10 @@ static void trace_sample(const atedm_prune_state *state, int64_t i, const trace_
 {
     const atedm_transformer_run *run = state->run;
     int64_t mask = atedm_prune_mask_of(state, i);
-    const atedm_prune_level *first = NULL, *last = &state->levels[state->n_levels - 1];
-    for (size_t k = 0; k < state->n_levels && !first; k++)
-        if (state->levels[k].pruned[i])
-            first = &state->levels[k];
+    const atedm_pruned_layer *first = NULL, *last = &state->layers[state->n_layers - 1];
+    for (size_t k = 0; k < state->n_layers && !first; k++)
+        if (state->layers[k].pruned[i])
+            first = &state->layers[k];
     if (!first)
         return;
     atedm_download(run->s, first->scores + first->before.first[mask], b->scores,
@@ -64,7 +64,7 @@ static void trace_sample(const atedm_prune_state *state, int64_t i, const trace_
                                                 });
 }
 
-void atedm_prune_trace_levels(const atedm_prune_state *state)
+void atedm_prune_trace_layers(const atedm_prune_state *state)
 {
     size_t tokens = (size_t)(state->run->h * state->run->w);
     int32_t *memory = malloc(5 * tokens * sizeof *memory);

@@ -3,6 +3,7 @@
 #define ATEDM_SAMPLER_H
 
 #include "core/base/status.h"
+#include "kernels/kernels.h" // atedm_step
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -80,14 +81,6 @@ double atedm_schedule_input_scale(const atedm_schedule *schedule, int k);
 // stands for it.
 void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_after,
                           double *ret_before);
-
-// A step that is linear in the latents x, in the guided model output m and in what the step before
-// kept, or in noise: x' = x * .x + m * .output + kept * .earlier; what it keeps is x * .keep_x + m
-// * .keep_output.
-typedef struct atedm_step {
-    double x, output, earlier; // earlier: 0 in the first step, but of noise
-    double keep_x, keep_output;
-} atedm_step;
 
 struct atedm_sampler {
     const char *name;  // as requests spell it

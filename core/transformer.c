@@ -97,29 +97,38 @@ static void add_linear(const layer_run *r, const atedm_weight *weight, const voi
                      .weight = weight, .x = x, .residual = t, .y = t, .rows = r->packing->rows});
 }
 
-// Attention of the samples whose keys `key_bias` weighs, NULL: of the others; to their own tokens,
-// or to their text.
-static void attend_some(const layer_run *r, const atedm_source_map *map, const void *v, bool cross,
-                        const float *key_bias, const bool *weighted, void *o)
+// What one attention of a layer reads and writes.
+typedef struct attention {
+    atedm_source_map map; // its queries and keys, and the lse where pruning wants it
+    const void *v;        // strides as k's
+    float *lse;           // the same as the map's
+    void *o;
+    bool cross; // to the text, else to the sample's own tokens
+} attention;
+
+// Of the samples whose keys `key_bias` weighs; NULL: of the others.
+static void attend_some(const layer_run *r, const attention *a, const float *key_bias,
+                        const bool *weighted)
 {
+    const atedm_source_map *map = &a->map;
     atedm_span spans[ATEDM_UNET_MAX_SAMPLES];
     int64_t text = r->run->args->context_tokens, n = 0;
     for (int64_t i = 0; i < r->packing->n; i++) {
         int64_t first = r->packing->first[i], count = r->packing->count[i];
         if (weighted[i] == (key_bias != NULL))
-            spans[n++] = cross ? (atedm_span){first, count, i * text, text}
-                               : (atedm_span){first, count, first, count};
+            spans[n++] = a->cross ? (atedm_span){first, count, i * text, text}
+                                  : (atedm_span){first, count, first, count};
     }
     atedm_attention(r->run->s, &(atedm_attention_args){
                                    .q = map->q,
                                    .k = map->k,
-                                   .v = v,
+                                   .v = a->v,
                                    .q_stride = map->q_stride,
                                    .k_stride = map->k_stride,
                                    .v_stride = map->k_stride,
                                    .key_bias = key_bias,
-                                   .o = o,
-                                   .lse = (float *)map->lse,
+                                   .o = a->o,
+                                   .lse = a->lse,
                                    .lse_stride = map->lse_stride,
                                    .spans = spans,
                                    .n_spans = n,
@@ -128,23 +137,27 @@ static void attend_some(const layer_run *r, const atedm_source_map *map, const v
                                });
 }
 
-static void attend(const layer_run *r, const atedm_source_map *map, const void *v, bool cross,
-                   void *o)
+static void attend(const layer_run *r, const attention *a)
 {
     bool weighted[ATEDM_UNET_MAX_SAMPLES] = {false};
-    const float *weights = cross ? NULL : atedm_prune_weights(r->pruning, r->index, weighted);
-    attend_some(r, map, v, cross, NULL, weighted, o);
+    const float *weights = a->cross ? NULL : atedm_prune_weights(r->pruning, r->index, weighted);
+    attend_some(r, a, NULL, weighted);
     if (weights)
-        attend_some(r, map, v, cross, weights, weighted, o);
+        attend_some(r, a, weights, weighted);
 }
 
-static atedm_source_map make_map(const layer_run *r, bool with_lse)
+// All but queries, keys and values.
+static attention make_attention(const layer_run *r, bool cross, bool with_lse, void *o)
 {
-    return (atedm_source_map){
-        .lse = with_lse ? take_lse(r) : NULL,
-        .lse_stride = r->packing->rows,
-        .heads = r->block->heads,
-        .head_dim = (int)(r->block->channels / r->block->heads),
+    float *lse = with_lse ? take_lse(r) : NULL;
+    return (attention){
+        .map = {.lse = lse,
+                .lse_stride = r->packing->rows,
+                .heads = r->block->heads,
+                .head_dim = (int)(r->block->channels / r->block->heads)},
+        .lse = lse,
+        .o = o,
+        .cross = cross,
     };
 }
 
@@ -157,22 +170,24 @@ static void run_layer(const layer_run *r, void *t, atedm_prune_wants wants,
     size_t column = (size_t)c * r->element;
     void *o = take(r, rows, c);
 
-    atedm_source_map self = make_map(r, wants.self);
+    attention self = make_attention(r, false, wants.self, o);
     const char *qkv = linear(r, layer->qkv, layer_norm(r, layer->norm1, t), rows);
-    self.q = qkv;
-    self.k = qkv + column;
-    self.q_stride = self.k_stride = 3 * c;
-    attend(r, &self, qkv + 2 * column, false, o);
+    self.map.q = qkv;
+    self.map.k = qkv + column;
+    self.v = qkv + 2 * column;
+    self.map.q_stride = self.map.k_stride = 3 * c;
+    attend(r, &self);
     if (wants.aside)
-        atedm_prune_choose_aside(r->pruning, r->index, &self);
+        atedm_prune_choose_aside(r->pruning, r->index, &self.map);
     add_linear(r, layer->out1, o, t);
 
-    atedm_source_map cross = make_map(r, wants.cross);
-    cross.q = linear(r, layer->q2, layer_norm(r, layer->norm2, t), rows);
-    cross.k = r->text_kv;
-    cross.q_stride = c;
-    cross.k_stride = atedm_weight_out(r->block->text_kv);
-    attend(r, &cross, r->text_kv + column, true, o);
+    attention cross = make_attention(r, true, wants.cross, o);
+    cross.map.q = linear(r, layer->q2, layer_norm(r, layer->norm2, t), rows);
+    cross.map.k = r->text_kv;
+    cross.v = r->text_kv + column;
+    cross.map.q_stride = c;
+    cross.map.k_stride = atedm_weight_out(r->block->text_kv);
+    attend(r, &cross);
     add_linear(r, layer->out2, o, t);
 
     size_t mark = atedm_arena_mark(r->run->arena);
@@ -182,7 +197,7 @@ static void run_layer(const layer_run *r, void *t, atedm_prune_wants wants,
     add_linear(r, layer->ff_out, gated, t);
     atedm_arena_release(r->run->arena, mark);
 
-    *ret_maps = (atedm_layer_maps){.self = self, .cross = cross};
+    *ret_maps = (atedm_layer_maps){.self = self.map, .cross = cross.map};
 }
 
 static void project(const atedm_transformer *block, const atedm_transformer_run *run,
@@ -205,8 +220,8 @@ static void project(const atedm_transformer *block, const atedm_transformer_run 
                                               .w = run->w});
 }
 
-// What a pruning layer remembers outlives the layer's own scratch, and is taken within the layer's
-// frame or behind it: that frame is kept where a layer prunes.
+// Where a layer prunes, its scratch memory is not released before the block ends: what is
+// remembered for recovery lies in it.
 static void *run_layers(const atedm_transformer *block, const atedm_transformer_run *run, void *t)
 {
     atedm_prune_state state;

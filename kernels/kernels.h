@@ -501,19 +501,25 @@ void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float 
 void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
                        int64_t count);
 
+// A sampler's step, linear in the latents x, in the guided model output m and in the history: what
+// the step before kept, or noise. x' = .x x + .output m + .earlier history; what it keeps in the
+// history's place is .keep_x x + .keep_output m, of the x before.
+typedef struct atedm_step {
+    double x, output, earlier; // earlier: 0 in the first step, but of noise
+    double keep_x, keep_output;
+} atedm_step;
+
 // m = uncond + scale * (cond - uncond) (Ho & Salimans 2022, eq. 6 in diffusers' form), or m = cond
-// where uncond is NULL; then x = a x + b m, plus c history where that is not NULL, which becomes
-// p x + q m of the x before. Samplers of first order have the first form, whatever the model
-// predicts; those that remember a step the second one. Where c is 0 the history that was there is
-// not read. cond, uncond act [count], x, history F32 [count], all [device], for one sample.
+// where uncond is NULL; then the step, which keeps nothing where history is NULL. Where `earlier`
+// is 0 the history that was there is not read. cond, uncond act [count], x, history F32 [count],
+// all [device], for one sample.
 typedef struct atedm_step_args {
     const void *cond, *uncond;
     float *x;
     int64_t count;
     float guidance_scale;
-    double a, b;
-    float *history;
-    double c, p, q;
+    atedm_step step;
+    float *history; // NULL allowed
 } atedm_step_args;
 void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args);
 

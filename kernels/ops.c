@@ -286,11 +286,15 @@ void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
          !atedm_check_apart(s, op, &history, &x) || !atedm_check_apart(s, op, &history, &cond) ||
          (args->uncond && !atedm_check_apart(s, op, &history, &uncond))))
         return;
-    if (!isfinite(args->guidance_scale) || !isfinite(args->a) || !isfinite(args->b) ||
-        !isfinite(args->c) || !isfinite(args->p) || !isfinite(args->q))
-        atedm_check_fail(s, ATEDM_ERR_INVALID, op,
-                         "scale %g, a %g, b %g, c %g, p %g or q %g is not a number",
-                         (double)args->guidance_scale, args->a, args->b, args->c, args->p, args->q);
+    if (!isfinite(args->guidance_scale) || !isfinite(args->step.x) ||
+        !isfinite(args->step.output) || !isfinite(args->step.earlier) ||
+        !isfinite(args->step.keep_x) || !isfinite(args->step.keep_output))
+        atedm_check_fail(
+            s, ATEDM_ERR_INVALID, op,
+            "guidance_scale %g, x %g, output %g, earlier %g, keep_x %g or keep_output %g "
+            "is not a number",
+            (double)args->guidance_scale, args->step.x, args->step.output, args->step.earlier,
+            args->step.keep_x, args->step.keep_output);
     else
         BACKEND(s)->ops.sampler_step(s, args);
 }

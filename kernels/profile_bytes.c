@@ -98,6 +98,6 @@ uint64_t atedm_bytes_gather(const atedm_gather_span *spans, int64_t n_spans, uin
 uint64_t atedm_bytes_step(const atedm_stream *s, const atedm_step_args *a)
 {
     return atedm_bytes_act(s, a->count * (a->uncond ? 2 : 1)) +
-           (2 + (a->history != NULL) + (a->history && a->c != 0)) * (uint64_t)a->count *
+           (2 + (a->history != NULL) + (a->history && a->step.earlier != 0)) * (uint64_t)a->count *
                sizeof(float);
 }

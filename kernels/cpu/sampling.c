@@ -67,11 +67,11 @@ void atedm_cpu_sampler_step(atedm_stream *stream, const atedm_step_args *args)
             double m = (double)cond[k];
             if (args->uncond)
                 m = (double)uncond[k] + scale * (m - (double)uncond[k]);
-            double x = (double)args->x[j + k], next = args->a * x + args->b * m;
-            if (args->history && args->c != 0)
-                next += args->c * (double)args->history[j + k];
+            double x = (double)args->x[j + k], next = args->step.x * x + args->step.output * m;
+            if (args->history && args->step.earlier != 0)
+                next += args->step.earlier * (double)args->history[j + k];
             if (args->history)
-                args->history[j + k] = (float)(args->p * x + args->q * m);
+                args->history[j + k] = (float)(args->step.keep_x * x + args->step.keep_output * m);
             args->x[j + k] = (float)next;
         }
     }

@@ -225,11 +225,11 @@ __global__ void __launch_bounds__(THREADS) step_kernel(const __grid_constant__ a
         double u = (double)gpu_load(static_cast<const T *>(args.uncond)[i]);
         m = u + (double)args.guidance_scale * (m - u);
     }
-    double next = args.a * x + args.b * m;
+    double next = args.step.x * x + args.step.output * m;
     if (args.history) {
-        if (args.c != 0.0)
-            next += args.c * (double)args.history[i];
-        args.history[i] = (float)(args.p * x + args.q * m);
+        if (args.step.earlier != 0.0)
+            next += args.step.earlier * (double)args.history[i];
+        args.history[i] = (float)(args.step.keep_x * x + args.step.keep_output * m);
     }
     args.x[i] = (float)next;
 }

@@ -109,11 +109,11 @@ void ref_sampler_step(atedm_stream *s, const atedm_step_args *args)
             double u = (double)ref_load(s->act, args->uncond, i);
             m = u + (double)args->guidance_scale * (m - u);
         }
-        double x = (double)args->x[i], next = args->a * x + args->b * m;
-        if (args->history && args->c != 0)
-            next += args->c * (double)args->history[i];
+        double x = (double)args->x[i], next = args->step.x * x + args->step.output * m;
+        if (args->history && args->step.earlier != 0)
+            next += args->step.earlier * (double)args->history[i];
         if (args->history)
-            args->history[i] = (float)(args->p * x + args->q * m);
+            args->history[i] = (float)(args->step.keep_x * x + args->step.keep_output * m);
         args->x[i] = (float)next;
     }
 }

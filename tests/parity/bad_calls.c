@@ -368,7 +368,7 @@ static void sampler_calls(fixture *f)
 {
     const double scales[2] = {1, 2};
     const atedm_step_args good = {
-        .cond = f->x, .x = f->f, .count = 4, .guidance_scale = 7, .a = 1, .b = -1};
+        .cond = f->x, .x = f->f, .count = 4, .guidance_scale = 7, .step = {.x = 1, .output = -1}};
     atedm_step_args a;
     ACCEPTED(atedm_scale_input(f->s, f->f, scales, f->y, 2, 4));
     REFUSED(atedm_scale_input(f->s, f->f, NULL, f->y, 2, 4));
@@ -380,11 +380,11 @@ static void sampler_calls(fixture *f)
     REFUSED(a = good, a.x = NULL, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.count = -4, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.guidance_scale = NAN, atedm_sampler_step(f->s, &a));
-    REFUSED(a = good, a.b = INFINITY, atedm_sampler_step(f->s, &a));
+    REFUSED(a = good, a.step.output = INFINITY, atedm_sampler_step(f->s, &a));
     ACCEPTED(a = good, a.history = f->f + 4, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.history = f->f + 3, atedm_sampler_step(f->s, &a));
     REFUSED(a = good, a.uncond = f->y, a.history = f->y, atedm_sampler_step(f->s, &a));
-    REFUSED(a = good, a.history = f->f + 4, a.q = NAN, atedm_sampler_step(f->s, &a));
+    REFUSED(a = good, a.history = f->f + 4, a.step.keep_output = NAN, atedm_sampler_step(f->s, &a));
     ACCEPTED(a = good, a.count = 0, atedm_sampler_step(f->s, &a));
     ACCEPTED(atedm_image_finish(f->s, f->x, f->bytes, 4));
     REFUSED(atedm_image_finish(f->s, f->x, NULL, 4));

@@ -41,7 +41,7 @@ typedef struct step_params {
     int64_t count;
     bool guided, remembers;
     float guidance_scale;
-    double a, b, c, p, q;
+    atedm_step step;
     size_t uncond, history; // places of the arrays
 } step_params;
 
@@ -51,12 +51,12 @@ void parity_build_sampler_step(parity_case *c)
     p->count = c->bench < 0 ? random_count(c) : 65536;
     p->guided = parity_chance(&c->rng, 60);
     p->guidance_scale = (float)(30 * parity_uniform(&c->rng));
-    p->a = parity_chance(&c->rng, 50) ? 1 : 2 * parity_uniform(&c->rng);
-    p->b = -2 * parity_uniform(&c->rng);
+    p->step.x = parity_chance(&c->rng, 50) ? 1 : 2 * parity_uniform(&c->rng);
+    p->step.output = -2 * parity_uniform(&c->rng);
     p->remembers = parity_chance(&c->rng, 50);
-    p->c = parity_chance(&c->rng, 30) ? 0 : parity_uniform(&c->rng);
-    p->p = 2 * parity_uniform(&c->rng);
-    p->q = -2 * parity_uniform(&c->rng);
+    p->step.earlier = parity_chance(&c->rng, 30) ? 0 : parity_uniform(&c->rng);
+    p->step.keep_x = 2 * parity_uniform(&c->rng);
+    p->step.keep_output = -2 * parity_uniform(&c->rng);
     parity_array *x = parity_add(c, "x", PARITY_F32, PARITY_INOUT, (size_t)p->count);
     parity_array *cond = parity_add(c, "cond", PARITY_ACT, PARITY_IN, (size_t)p->count);
     parity_fill(c, x, 0, 5);
@@ -71,7 +71,7 @@ void parity_build_sampler_step(parity_case *c)
         p->history = c->n_arrays;
         history = parity_add(c, "history", PARITY_F32, PARITY_INOUT, (size_t)p->count);
         parity_fill(c, history, 0, 5);
-        if (p->c == 0)
+        if (p->step.earlier == 0)
             history->values[0] = NAN; // which is not read
         history->magnitude = parity_alloc(c, history->count, sizeof *history->magnitude);
     }
@@ -83,16 +83,17 @@ void parity_build_sampler_step(parity_case *c)
             m = u + (double)p->guidance_scale * (m + u);
         }
         double size = fabs((double)x->values[i]);
-        x->magnitude[i] = p->a * size + fabs(p->b) * m;
+        x->magnitude[i] = p->step.x * size + fabs(p->step.output) * m;
         if (!history)
             continue;
-        if (p->c != 0)
-            x->magnitude[i] += p->c * fabs((double)history->values[i]);
-        history->magnitude[i] = p->p * size + fabs(p->q) * m;
+        if (p->step.earlier != 0)
+            x->magnitude[i] += p->step.earlier * fabs((double)history->values[i]);
+        history->magnitude[i] = p->step.keep_x * size + fabs(p->step.keep_output) * m;
     }
     snprintf(c->text, sizeof c->text,
-             "count %" PRId64 ", guided %d, scale %g, a %g, b %g, remembers %d, c %g", p->count,
-             p->guided, (double)p->guidance_scale, p->a, p->b, p->remembers, p->c);
+             "count %" PRId64 ", guided %d, scale %g, x %g, output %g, remembers %d, earlier %g",
+             p->count, p->guided, (double)p->guidance_scale, p->step.x, p->step.output,
+             p->remembers, p->step.earlier);
 }
 
 void parity_run_sampler_step(const parity_case *c, const parity_side *side, int64_t part)
@@ -103,12 +104,8 @@ void parity_run_sampler_step(const parity_case *c, const parity_side *side, int6
                             .x = side->data[0],
                             .count = p->count,
                             .guidance_scale = p->guidance_scale,
-                            .a = p->a,
-                            .b = p->b,
-                            .history = p->remembers ? side->data[p->history] : NULL,
-                            .c = p->c,
-                            .p = p->p,
-                            .q = p->q};
+                            .step = p->step,
+                            .history = p->remembers ? side->data[p->history] : NULL};
     atedm_sampler_step(side->stream, &args);
 }
 

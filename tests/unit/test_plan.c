@@ -134,7 +134,7 @@ Test(plan, presets_of_the_paper)
         cr_assert_str_eq(spec.preset, wanted[i].name);
         cr_assert_eq(spec.ratio, wanted[i].ratio);
         cr_assert(isnan(spec.flops_budget));
-        cr_assert_str_eq(spec.schedule, wanted[i].schedule);
+        cr_assert_str_eq(atedm_prune_schedule_names[spec.schedule], wanted[i].schedule);
         cr_assert_eq(spec.skip_levels, wanted[i].skip_levels);
         cr_assert_eq(spec.tau, 0.3);
         cr_assert_eq(spec.n_prune_after, 1);
@@ -246,7 +246,7 @@ Test(plan, levels_that_are_never_pruned)
 static atedm_prune_spec phased(void)
 {
     atedm_prune_spec spec = preset("at-edm");
-    snprintf(spec.schedule, sizeof spec.schedule, "phases");
+    spec.schedule = ATEDM_PRUNE_PHASES;
     spec.n_phases = 3;
     spec.phases[0] = (atedm_phase){.until = 0.25, .ratio = 0.5, .skip = {"mid", "up.1.1"}};
     spec.phases[0].n_skip = 2;
@@ -364,7 +364,7 @@ Test(plan, rankings_serve_some_steps)
 Test(plan, rankings_where_nothing_is_lost)
 {
     atedm_prune_spec spec = preset("at-edm-a");
-    snprintf(spec.schedule, sizeof spec.schedule, "phases");
+    spec.schedule = ATEDM_PRUNE_PHASES;
     spec.n_phases = 2;
     spec.phases[0] = (atedm_phase){.until = 0.5, .ratio = 0.01};
     spec.phases[1] = (atedm_phase){.until = 1, .ratio = 0.5};

@@ -286,10 +286,10 @@ static void expect_same_spec(const atedm_prune_spec *a, const atedm_prune_spec *
     cr_assert_str_eq(a->preset, b->preset);
     cr_assert_eq(a->ratio, b->ratio);
     cr_assert(isnan(a->flops_budget) && isnan(b->flops_budget));
-    cr_assert_str_eq(a->schedule, b->schedule);
-    if (strcmp(a->schedule, "dsap") == 0)
+    cr_assert_eq(a->schedule, b->schedule);
+    if (a->schedule == ATEDM_PRUNE_DSAP)
         cr_assert_eq(a->tau, b->tau);
-    if (strcmp(a->schedule, "phases") == 0) {
+    if (a->schedule == ATEDM_PRUNE_PHASES) {
         cr_assert_eq(a->n_phases, b->n_phases);
         for (size_t i = 0; i < a->n_phases; i++) {
             const atedm_phase *p = &a->phases[i], *q = &b->phases[i];
@@ -362,13 +362,13 @@ Test(png_settings, pruning_reads_back_as_the_same_plan)
     spec.proportional_attention = false;
     spec.masks = ATEDM_MASKS_OWN;
     expect_round_trip(&spec, 0.612345);
-    strcpy(spec.schedule, "phases");
+    spec.schedule = ATEDM_PRUNE_PHASES;
     spec.n_phases = 2;
     spec.phases[0] = (atedm_phase){
         .until = 1.0 / 3, .ratio = 0.1, .skip = {"down.first", "mid", "up.1.2"}, .n_skip = 3};
     spec.phases[1] = (atedm_phase){.until = 1, .ratio = NAN};
     expect_round_trip(&spec, 0.612345);
-    strcpy(spec.schedule, "uniform");
+    spec.schedule = ATEDM_PRUNE_UNIFORM;
     spec.recovery = ATEDM_RECOVER_ZERO;
     expect_round_trip(&spec, 0);
     cr_assert_eq(atedm_prune_preset("at-edm", &spec), ATEDM_OK);

@@ -65,7 +65,7 @@ Test(prune_json, empty_object_is_at_edm_without_its_name)
     cr_assert_str_eq(spec.preset, "");
     cr_assert_eq(spec.ratio, preset.ratio);
     cr_assert(isnan(spec.flops_budget));
-    cr_assert_str_eq(spec.schedule, "dsap");
+    cr_assert_eq(spec.schedule, ATEDM_PRUNE_DSAP);
     cr_assert_eq(spec.n_prune_after, 1);
 }
 
@@ -81,7 +81,7 @@ Test(prune_json, every_field)
     cr_assert_str_eq(spec.preset, "at-edm-d");
     cr_assert_eq(spec.ratio, 0.5);
     cr_assert(isnan(spec.flops_budget));
-    cr_assert_str_eq(spec.schedule, "dsap");
+    cr_assert_eq(spec.schedule, ATEDM_PRUNE_DSAP);
     cr_assert_eq(spec.tau, 0.25);
     cr_assert_eq(spec.skip_levels, 5);
     cr_assert_eq(spec.n_prune_after, 2);
@@ -102,14 +102,14 @@ Test(prune_json, what_is_left_out_comes_from_the_preset)
 {
     atedm_prune_spec spec = good("{\"preset\": \"at-edm-dagger\", \"recovery\": \"zero\"}");
     cr_assert_eq(spec.ratio, 0.63);
-    cr_assert_str_eq(spec.schedule, "uniform");
+    cr_assert_eq(spec.schedule, ATEDM_PRUNE_UNIFORM);
     cr_assert_eq(spec.skip_levels, 2);
     cr_assert_eq(spec.recovery, ATEDM_RECOVER_ZERO);
     cr_assert_eq(good("{\"preset\": \"at-edm-dagger\", \"skip_levels\": []}").skip_levels, 0);
     spec = good("{\"preset\": \"at-edm-a\", \"schedule\": \"dsap\"}");
-    cr_assert_str_eq(spec.schedule, "dsap");
+    cr_assert_eq(spec.schedule, ATEDM_PRUNE_DSAP);
     cr_assert_eq(spec.tau, 0.3);
-    cr_assert_str_eq(good("{\"schedule\": \"uniform\"}").schedule, "uniform");
+    cr_assert_eq(good("{\"schedule\": \"uniform\"}").schedule, ATEDM_PRUNE_UNIFORM);
     spec = good("{\"score\": {\"heads\": \"mean\"}}");
     cr_assert_eq(spec.rank.max_iterations, 8);
     cr_assert_eq(spec.rank.tolerance, 1e-3F);
@@ -142,7 +142,7 @@ Test(prune_json, phases)
     atedm_prune_spec spec =
         good("{\"phases\": [{\"until\": 0.3, \"ratio\": 0.5, \"skip\": [\"down.first\", \"mid\"]},"
              " {\"until\": 0.5}, {\"until\": 1, \"ratio\": 0, \"skip\": []}]}");
-    cr_assert_str_eq(spec.schedule, "phases");
+    cr_assert_eq(spec.schedule, ATEDM_PRUNE_PHASES);
     cr_assert_eq(spec.n_phases, 3);
     cr_assert_eq(spec.phases[0].until, 0.3);
     cr_assert_eq(spec.phases[0].ratio, 0.5);
@@ -154,7 +154,7 @@ Test(prune_json, phases)
     cr_assert_eq(spec.phases[2].n_skip, 0);
     // A preset's uniform schedule gives way.
     spec = good("{\"preset\": \"at-edm-a\", \"phases\": [{\"until\": 1}], \"flops_budget\": 0.8}");
-    cr_assert_str_eq(spec.schedule, "phases");
+    cr_assert_eq(spec.schedule, ATEDM_PRUNE_PHASES);
 }
 
 Test(prune_json, numbers_at_their_limits)
