@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,8 @@ static const char help[] =
     "  --prompt TEXT             what to show, 1..8192 bytes of UTF-8\n"
     "  -o, --output FILE         PNG file; several images: FILE-0.png, FILE-1.png, ...\n"
     "  --negative-prompt TEXT    what not to show\n"
-    "  --width N, --height N     pixels, 8192 x 8192 at most; default: the model's native size\n"
+    "  --width N, --height N     pixels; sides up to 16384, 67108864 in all; default: the\n"
+    "                            model's native size\n"
     "  --steps N                 denoising steps, 1..150; default 30\n"
     "  --guidance-scale X        0..30; 1 and below turn guidance off; default 7\n"
     "  --seed N                  default: drawn, and told\n"
@@ -98,7 +100,9 @@ static void read_int(const atedm_generate_options *options, atedm_generate_optio
 {
     const char *text = options->values[which];
     if (text && !atedm_cli_parse_int(text, min, max, ret_value))
-        atedm_field_errors_add(errors, pointer, "\"%s\" is not an integer that fits", text);
+        atedm_field_errors_add(errors, pointer,
+                               "\"%s\" is not an integer within %" PRId64 "..%" PRId64, text, min,
+                               max);
 }
 
 static void read_real(const atedm_generate_options *options, atedm_generate_option which,
@@ -144,10 +148,10 @@ void atedm_generate_options_request(const atedm_generate_options *options,
         r.negative_prompt =
             copy_text(values[ATEDM_GENERATE_NEGATIVE_PROMPT], "/negative_prompt", errors);
     int64_t steps = r.steps, images = r.num_images, seed = (int64_t)draw_seed();
-    read_int(options, ATEDM_GENERATE_WIDTH, "/width", INT64_MIN, INT64_MAX, &r.width, errors);
-    read_int(options, ATEDM_GENERATE_HEIGHT, "/height", INT64_MIN, INT64_MAX, &r.height, errors);
-    read_int(options, ATEDM_GENERATE_STEPS, "/steps", INT32_MIN, INT32_MAX, &steps, errors);
-    read_int(options, ATEDM_GENERATE_NUM_IMAGES, "/num_images", INT32_MIN, INT32_MAX, &images,
+    read_int(options, ATEDM_GENERATE_WIDTH, "/width", 1, ATEDM_SIZE_MAX, &r.width, errors);
+    read_int(options, ATEDM_GENERATE_HEIGHT, "/height", 1, ATEDM_SIZE_MAX, &r.height, errors);
+    read_int(options, ATEDM_GENERATE_STEPS, "/steps", 1, ATEDM_MAX_STEPS, &steps, errors);
+    read_int(options, ATEDM_GENERATE_NUM_IMAGES, "/num_images", 1, ATEDM_CLI_MAX_IMAGES, &images,
              errors);
     read_int(options, ATEDM_GENERATE_SEED, "/seed", 0, ATEDM_SEED_MAX, &seed, errors);
     read_real(options, ATEDM_GENERATE_GUIDANCE_SCALE, "/guidance_scale", &r.guidance_scale, errors);
