@@ -47,7 +47,7 @@ atedm_status atedm_model_files_find(const char *path, atedm_model_files *ret_fil
         start--;
     if (end - start > sizeof suffix - 1 && strcmp(path + end - (sizeof suffix - 1), suffix) == 0) {
         memcpy(files.checkpoint, path, end + 1);
-        snprintf(files.folder, sizeof files.folder, "%.*s", (int)(start ? start : 1),
+        snprintf(files.folder, sizeof files.folder, "%.*s", (int)(start > 1 ? start - 1 : 1),
                  start ? path : ".");
         end -= sizeof suffix - 1;
     }

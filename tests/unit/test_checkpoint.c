@@ -156,7 +156,7 @@ Test(checkpoint, what_a_path_means)
     } cases[] = {
         {"sdxl", "sdxl", "", "sdxl"},
         {"/models/sdxl//", "/models/sdxl//", "", "sdxl"},
-        {"sdxl/fine.safetensors", "sdxl/", "sdxl/fine.safetensors", "fine"},
+        {"sdxl/fine.safetensors", "sdxl", "sdxl/fine.safetensors", "fine"},
         {"fine.safetensors", ".", "fine.safetensors", "fine"},
         {"/fine.v2.safetensors", "/", "/fine.v2.safetensors", "fine.v2"},
         {"sdxl/.safetensors", "sdxl/.safetensors", "", ".safetensors"},
