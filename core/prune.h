@@ -76,8 +76,9 @@ void atedm_prune_choose_aside(atedm_prune_state *state, int index, const atedm_s
 // packing. x stays with the layer until it is recovered.
 void *atedm_prune_drop(atedm_prune_state *state, void *x);
 
-// Recovers what all pruned layers lost, last first, from the tokens x; returns the buffer that holds the whole grid
-// of every sample, x where nothing was pruned. Reports to run->args->trace first.
+// Recovers what all pruned layers lost, last first, from the tokens x; returns the buffer that
+// holds the whole grid of every sample, x where nothing was pruned. Reports to run->args->trace
+// first.
 void *atedm_prune_recover(atedm_prune_state *state, void *x);
 
 #endif

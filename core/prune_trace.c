@@ -10,8 +10,8 @@ typedef struct trace_buffers {
     float *scores;
 } trace_buffers;
 
-// Follows the sources of sample i back through the pruned layers: buffers->source gets grid places. False
-// when a download failed.
+// Follows the sources of sample i back through the pruned layers: buffers->source gets grid places.
+// False when a download failed.
 static bool compose_sources(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
 {
     const atedm_transformer_run *run = state->run;
