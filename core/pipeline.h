@@ -27,7 +27,7 @@ size_t atedm_pipeline_device_memory(const atedm_pipeline *pipeline);
 size_t atedm_pipeline_spare(const atedm_pipeline *pipeline);
 void atedm_pipeline_forget(atedm_pipeline *pipeline);
 
-// Receives every intermediate by the names of `atedm generate --dump` (api.md, command line).
+// Receives every intermediate by the names of `atedm generate --dump` (api.md, "Dumps").
 typedef void (*atedm_dump_fn)(void *user, const char *name, const atedm_host_tensor *tensor);
 
 // A request while it runs.
