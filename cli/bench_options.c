@@ -31,12 +31,12 @@ static const char help[] =
     "  --copy MIB                bytes of their copy; default 1024\n"
     "  --backend auto|cpu|cuda|ref|dry  default auto; cuda:1 or cuda:GPU-... is one of several "
     "GPUs;\n"
-    "                            dry runs nothing and counts what there is to do\n"
+    "                            dry runs nothing and counts the work\n"
     "  --rates FLOPS,BYTES       with dry: a device's FLOPs and bytes per second, as in\n"
-    "                            989e12,4.8e12, for the least that it can take\n"
+    "                            989e12,4.8e12, for the least time that it can take\n"
     "  --dtype auto|f32|bf16|f16 default auto\n"
-    "  --ops                     each stage by operation, too: calls, time, FLOPs; where there\n"
-    "                            are rates, the least that it can take\n"
+    "  --ops                     each stage by operation, too: calls, time, FLOPs; with rates,\n"
+    "                            the least time\n"
     "  --json                    report as JSON\n"
     "  --help, --version\n";
 

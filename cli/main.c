@@ -14,7 +14,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"generate", atedm_cli_generate, "make a picture from a prompt, in this process"},
-    {"request", atedm_cli_request, "the same from a running daemon"},
+    {"request", atedm_cli_request, "make a picture from a prompt, by a running daemon"},
     {"inspect", atedm_cli_inspect, "what a model is made of, and what a request costs"},
     {"mkmodel", atedm_cli_mkmodel, "write a model with seeded random weights"},
     {"key", atedm_cli_key, "make an API key for the daemon"},
@@ -29,7 +29,7 @@ static void print_help(FILE *out)
           out);
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fputs("\n  --help     this text; after a command, what the command takes\n"
+    fputs("\n  --help     this text; after a command, its options\n"
           "  --version  the version of this program\n",
           out);
 }

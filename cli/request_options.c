@@ -10,8 +10,8 @@
 static const char help[] =
     "usage: atedm request --prompt TEXT -o FILE.png [OPTION...]\n"
     "\n"
-    "Has a running atedmd make a picture. The request is a job: it goes on where the connection\n"
-    "or the daemon is lost meanwhile. Ctrl-C cancels it.\n"
+    "Requests a picture from a running atedmd. The request is a job: it survives the loss of the\n"
+    "connection or the daemon. Ctrl-C cancels it.\n"
     "\n"
     "  --prompt TEXT        what to show\n"
     "  -o, --output FILE    PNG file; several images: FILE-0.png, FILE-1.png, ...\n"
@@ -19,7 +19,7 @@ static const char help[] =
     "  --width N, --height N\n"
     "  --steps N\n"
     "  --guidance-scale X\n"
-    "  --seed N             default: drawn, and told\n"
+    "  --seed N             default: drawn at random, and reported\n"
     "  --num-images N\n"
     "  --sampler NAME\n"
     "  --pruning NAME|JSON\n"
@@ -27,8 +27,7 @@ static const char help[] =
     "  --priority N\n"
     "Each is the field of POST /generate of that name; limits and defaults are the daemon's.\n"
     "\n" ATEDM_ENDPOINT_HELP "\n"
-    "  --patience S         with a daemon that was there and cannot be reached any more; default "
-    "60\n"
+    "  --patience S         how long to retry a daemon that is no longer reachable; default 60\n"
     "  --json               report as JSON on standard output\n"
     "  --help, --version\n";
 

@@ -48,34 +48,33 @@ static const option options[] = {
     {"model", OPTION_TEXT, FIELD(model), "models/demo", 0, 0, NULL, "DIR",
      "model: a folder in diffusers layout, or FILE.safetensors in one"},
     {"listen", OPTION_TEXT, FIELD(listen), "127.0.0.1:8080", 0, 0, NULL, "LIST",
-     "where to answer, with commas: ADDRESS:PORT (port 0 picks a free one), https://ADDRESS:PORT, "
-     "unix:/PATH, systemd (the sockets that it passes)"},
+     "addresses to listen on, separated by commas: ADDRESS:PORT (port 0 picks a free one), "
+     "https://ADDRESS:PORT, unix:/PATH, systemd (sockets that systemd passes)"},
     {"socket_mode", OPTION_TEXT, FIELD(socket_mode), "0660", 0, 0, NULL, "OCTAL",
      "permissions of the files of Unix sockets"},
     {"tls_cert", OPTION_OPTIONAL, LIVE_FIELD(tls_cert), "", 0, 0, NULL, "FILE",
-     "certificate for https://, in PEM, those that lead to its root behind it"},
+     "certificate for https://, in PEM, followed by its chain to the root"},
     {"tls_key", OPTION_OPTIONAL, LIVE_FIELD(tls_key), "", 0, 0, NULL, "FILE",
      "the certificate's key, in PEM"},
     {"backend", OPTION_CHOICE, FIELD(backend), "auto", 0, 0, "auto|cpu|cuda|ref", "NAME",
-     "what computes: auto (the best that is there), cuda (an NVIDIA GPU), cpu (oneDNN), ref (plain "
+     "compute backend: auto (the best available), cuda (an NVIDIA GPU), cpu (oneDNN), ref (plain "
      "C, slow)"},
     {"devices", OPTION_TEXT, FIELD(devices), "auto", 0, 0, NULL, "LIST",
-     "NVIDIA GPUs to work on, by index or UUID, with commas; auto: all that are visible"},
+     "NVIDIA GPUs to use, by index or UUID, separated by commas; auto: all visible ones"},
     {"dtype", OPTION_CHOICE, FIELD(dtype), "auto", 0, 0, "auto|f32|bf16|f16", "NAME",
      "type of activations: auto (the fastest on this machine), f32, bf16, f16"},
     {"default_pruning", OPTION_PRUNING, LIVE_FIELD(default_pruning), "at-edm-dagger", 0, 0, NULL,
      "NAME|JSON", "pruning of a request that names none: a preset, off, auto, or a JSON object"},
     {"latency_objective_s", OPTION_REAL, LIVE_FIELD(latency_objective_s), "0", 0, 86400, NULL,
-     "SECONDS",
-     "seconds from request to answer that pruning \"auto\" aims at; 0: there is no auto"},
+     "SECONDS", "seconds from request to answer that pruning \"auto\" aims at; 0: no auto"},
     {"auto_floor", OPTION_TEXT, LIVE_FIELD(auto_floor), "at-edm-c", 0, 0, NULL, "PRESET",
-     "the preset that auto takes at worst"},
+     "the strongest preset that auto may take"},
     {"queue_limit", OPTION_INTEGER, LIVE_FIELD(queue_limit), "64", 1, 100000, NULL, "N",
      "requests that may wait; further ones get 503"},
     {"workers", OPTION_INTEGER, FIELD(workers), "1", 1, 64, NULL, "N",
      "worker processes on each device, each with the model in its memory"},
     {"worker_timeout_s", OPTION_REAL, LIVE_FIELD(worker_timeout_s), "600", 0.1, 86400, NULL,
-     "SECONDS", "a busy worker that says nothing for so long is ended and started again"},
+     "SECONDS", "a busy worker that is silent this long is ended and started again"},
     {"max_active", OPTION_INTEGER, FIELD(max_active), "16", 1, 4096, NULL, "N",
      "requests that a worker has at a time; further ones wait in the queue"},
     {"max_batch", OPTION_INTEGER, FIELD(max_batch), "8", 1, ATEDM_ENGINE_MAX_BATCH, NULL, "N",
@@ -85,12 +84,11 @@ static const option options[] = {
     {"job_store", OPTION_TEXT, FIELD(job_store), "auto", 0, 0, NULL, "FILE",
      "where jobs are kept; auto: jobs.db in $STATE_DIRECTORY, or in the user's state folder"},
     {"job_retention_s", OPTION_INTEGER, LIVE_FIELD(job_retention_s), "86400", 1, 1e9, NULL,
-     "SECONDS", "jobs that ended longer ago are forgotten"},
+     "SECONDS", "jobs that ended longer ago are removed"},
     {"job_retention_bytes", OPTION_INTEGER, LIVE_FIELD(job_retention_bytes), "1073741824", 1, 1e15,
-     NULL, "BYTES", "of all results that are kept; the oldest go first"},
+     NULL, "BYTES", "of all kept results together; the oldest are removed first"},
     {"cancel_on_disconnect", OPTION_BOOL, LIVE_FIELD(cancel_on_disconnect), "true", 0, 0,
-     "true|false", "true|false",
-     "whether a request ends when the client that waits for it goes away"},
+     "true|false", "true|false", "whether a request ends when its waiting client goes away"},
     {"max_area", OPTION_INTEGER, LIVE_FIELD(max_area), "2359296", 64, 268435456, NULL, "PIXELS",
      "pixels of one image"},
     {"max_images", OPTION_INTEGER, LIVE_FIELD(max_images), "8", 1, 256, NULL, "N",
@@ -102,15 +100,15 @@ static const option options[] = {
     {"max_connections", OPTION_INTEGER, FIELD(max_connections), "1024", 1, 100000, NULL, "N",
      "open connections; further ones wait to be accepted"},
     {"connection_timeout_s", OPTION_REAL, FIELD(connection_timeout_s), "60", 1, 86400, NULL,
-     "SECONDS", "a silent connection is closed after so long; a request has to be in by then"},
+     "SECONDS", "a silent connection is closed after this time; a request must arrive within it"},
     {"api_keys", OPTION_OPTIONAL, LIVE_FIELD(api_keys), "", 0, 0, NULL, "FILE",
-     "keys that clients need (atedm key makes them); none: everybody may ask"},
+     "file with the keys that clients need (atedm key makes them); none: no key is needed"},
     {"drain_timeout_s", OPTION_REAL, LIVE_FIELD(drain_timeout_s), "300", 0, 86400, NULL, "SECONDS",
-     "after a signal to end, what is not done by then is cut off"},
+     "time to finish requests after a signal to end; then they are cut off"},
     {"log_format", OPTION_CHOICE, LIVE_FIELD(log_format), "text", 0, 0, "text|json", "NAME",
      "lines on standard error: text or json"},
     {"log_level", OPTION_CHOICE, LIVE_FIELD(log_level), "info", 0, 0, "debug|info|warning|error",
-     "NAME", "least severity that is logged"},
+     "NAME", "lowest severity that is logged"},
 };
 #define N_OPTIONS (sizeof options / sizeof *options)
 _Static_assert(N_OPTIONS <= ATEDM_CONFIG_MAX_OPTIONS, "atedm_config_changes has room for all");
@@ -473,8 +471,9 @@ atedm_status atedm_config_help(atedm_buffer *buffer)
         buffer,
         "usage: atedmd [OPTION VALUE...]\n\n"
         "Answers text-to-image requests over HTTP with SDXL, its attention pruned as AT-EDM does.\n"
-        "Each option may also stand in the configuration file and in the environment; flags win\n"
-        "over the environment, the environment over the file.\n\n"
+        "Each option may also be in the configuration file and in the environment; options "
+        "override\n"
+        "the environment, the environment overrides the file.\n\n"
         "  --config FILE\n      configuration file, a JSON object\n      [ATEDM_CONFIG]\n");
     for (size_t i = 0; i < N_OPTIONS && !status; i++) {
         const option *o = &options[i];
