@@ -1,4 +1,5 @@
-// Continuous batching: see engine.h. What it leaves to others: evaluations (engine_evaluate.c).
+// Continuous batching: admits and finishes requests, and runs texts and pixels between evaluations.
+// See engine.h. The evaluations themselves are in engine_evaluate.c.
 #include "core/base/clock.h"
 #include "core/base/control_group.h"
 #include "core/engine_private.h"
@@ -9,21 +10,23 @@
 
 _Static_assert(2 * ATEDM_ENGINE_MAX_BATCH <= ATEDM_UNET_MAX_SAMPLES, "batches fit into the UNet");
 
-// Time for texts and pixels between two evaluations, in terms of the last one's, unless a single
-// piece takes longer.
+// Texts and pixels get this share of the last evaluation's time between two evaluations. A single
+// piece may take longer.
 #define PIECES_SHARE 0.25
-// How often the device is asked how far it is with an evaluation and with pieces beside it.
+// Pause, in ns, between two polls of the device for the ends of an evaluation and of pieces beside
+// it.
 #define NAP_NS 100000
 
-// Of the memory that is free at the start, what may be used where no limit is named: a driver and
-// libraries take some later, others on the device or in the container may, too.
+// Share of the memory free at start that the engine uses if no limit is configured. The rest is for
+// the driver and libraries, which allocate some later, and for other processes on the device or in
+// the container.
 #define MEMORY_SHARE 0.9
 
-// ---- life
-// ------------------------------------------------------------------------------------------
+// ---- creating and destroying
 
-// What has a memory of its own says how much of it is left; what computes in the process' has what
-// control groups leave to that.
+// The memory limit, in bytes, of an engine without a configured one. A device with memory of its
+// own reports how much of it is free. A device that computes in the process' memory may use what
+// control groups leave to the process.
 static size_t default_limit(const atedm_model *model, size_t sharers)
 {
     atedm_device_figures figures;
@@ -122,8 +125,7 @@ size_t atedm_engine_memory(const atedm_engine *e)
     return bytes;
 }
 
-// ---- sizes
-// -----------------------------------------------------------------------------------------
+// ---- classes of image size
 
 static atedm_engine_size *class_of(const atedm_engine *e, const atedm_request *request)
 {
@@ -133,8 +135,9 @@ static atedm_engine_size *class_of(const atedm_engine *e, const atedm_request *r
     return c;
 }
 
-// The class of the request's size with one more job; NULL where there is no memory. A new one
-// starts level with the least served, so that it has no claim on the past.
+// Finds or creates the class of the request's size and counts one more job in it; NULL: out of
+// memory. A new class starts with the share of the least served one. If it started at 0, it would
+// get the device alone until it had caught up with all that the others got before it came.
 static atedm_engine_size *join_class(atedm_engine *e, const atedm_request *request)
 {
     atedm_engine_size *c = class_of(e, request);
@@ -144,7 +147,7 @@ static atedm_engine_size *join_class(atedm_engine *e, const atedm_request *reque
         c->width = request->width;
         c->height = request->height;
         c->most = e->options.max_batch;
-        double least = INFINITY; // 0 is a share like any other
+        double least = INFINITY; // not 0, which may be a class's share
         for (const atedm_engine_size *other = e->classes; other; other = other->next)
             least = fmin(least, other->served);
         c->served = e->classes ? least : 0;
@@ -167,10 +170,9 @@ static void leave_class(atedm_engine *e, atedm_engine_size *c)
 }
 
 // ---- jobs come and go
-// ------------------------------------------------------------------------------
 
-// Scratch memory that evaluations of the class may come to need: that of as many of its images as
-// go into one.
+// Scratch memory that evaluations of the class may need: as many of its images as an evaluation
+// takes, each with its need; if there are more images than that, each with the largest need.
 static size_t class_scratch(const atedm_engine *e, const atedm_engine_size *c)
 {
     size_t images = 0, bytes = 0, largest = 0;
@@ -185,7 +187,7 @@ static size_t class_scratch(const atedm_engine *e, const atedm_engine_size *c)
     return images > e->options.max_batch ? largest * e->options.max_batch : bytes;
 }
 
-// Scratch memory that all jobs together may come to need.
+// The most scratch memory that the present jobs may need.
 static atedm_scratch_need scratch_needed(const atedm_engine *e)
 {
     atedm_scratch_need most = {0};
@@ -207,7 +209,7 @@ void atedm_engine_limit_spare(atedm_engine *e)
         atedm_pipeline_forget(e->pipeline);
 }
 
-// The device has to have room for all that the jobs may come to need, and gives it now.
+// Makes sure that everything the present jobs may need fits into the limit, and allocates it.
 static atedm_status take_memory(atedm_engine *e, atedm_error *err)
 {
     atedm_scratch_need scratch = scratch_needed(e);
@@ -230,7 +232,7 @@ static void append(atedm_engine *e, atedm_engine_job *j)
     e->n_jobs++;
 }
 
-// Takes the job out and frees it.
+// Removes the job from the engine and frees it. Ends work on it that is under way.
 static void leave(atedm_engine *e, atedm_engine_job *j)
 {
     atedm_engine_job **place = &e->jobs;
@@ -263,12 +265,13 @@ atedm_status atedm_engine_admit(atedm_engine *e, uint64_t id, atedm_request *tak
 {
     if (e->n_jobs >= e->options.max_requests)
         return atedm_error_set(err, ATEDM_ERR_LIMIT, "%zu requests run already", e->n_jobs);
-    atedm_status refusal = e->n_jobs ? ATEDM_ERR_LIMIT : ATEDM_ERR_NOMEM; // may fit later
+    // Alone, the request can never fit; with other jobs here, it may fit when they have left.
+    atedm_status refusal = e->n_jobs ? ATEDM_ERR_LIMIT : ATEDM_ERR_NOMEM;
     atedm_engine_job *j = calloc(1, sizeof *j);
     if (!j)
         return atedm_error_set(err, refusal, "no memory for a request");
     j->id = id;
-    j->request = *take_request; // given back unless all goes well
+    j->request = *take_request; // on failure it remains the caller's
     atedm_status status =
         atedm_generation_create(e->pipeline, &j->request, NULL, NULL, NULL, &j->generation, err);
     if (!status && !(j->size = join_class(e, &j->request)))
@@ -306,7 +309,7 @@ void atedm_engine_watch(atedm_engine *e, uint64_t id, bool on)
         j = j->next;
     e->unfit = false;
     if (j && atedm_generation_watch(j->generation, on, NULL))
-        return; // no memory, no previews
+        return; // out of memory: the job runs without previews
 }
 
 void atedm_engine_fail(atedm_engine *e, atedm_engine_job *j, atedm_status status,
@@ -317,7 +320,6 @@ void atedm_engine_fail(atedm_engine *e, atedm_engine_job *j, atedm_status status
 }
 
 // ---- texts and pixels
-// ------------------------------------------------------------------------------
 
 static void end_encoding(atedm_engine *e)
 {
@@ -331,7 +333,7 @@ static void end_encoding(atedm_engine *e)
         atedm_engine_fail(e, j, status, &error);
 }
 
-// Texts that the device has come to the end of.
+// Ends the encoding under way if the device has finished it. Returns whether it had.
 static bool end_ready_texts(atedm_engine *e)
 {
     bool ready = e->encoding && !atedm_pipeline_encode_busy(e->pipeline);
@@ -340,7 +342,8 @@ static bool end_ready_texts(atedm_engine *e)
     return ready;
 }
 
-// Texts that the device has not begun with, or is done with. Whether there were any.
+// Begins to encode the texts of the first job that needs it, or ends the encoding that the device
+// has finished. Returns whether there was anything to do.
 static bool encode(atedm_engine *e)
 {
     atedm_engine_job *j = e->jobs;
@@ -371,8 +374,8 @@ static void finish(atedm_engine *e, atedm_engine_job *j)
     leave(e, j);
 }
 
-// The next piece of the image that is being decoded, or the first of job j's next one. Waits where
-// the device has begun to decode it by itself.
+// Decodes the next piece of the image under way, or the first piece of job j's next image. If the
+// device has begun to decode on its own, this waits for it.
 static void decode(atedm_engine *e, atedm_engine_job *j)
 {
     atedm_error error = {0};
@@ -412,7 +415,7 @@ static void decode(atedm_engine *e, atedm_engine_job *j)
         finish(e, j);
 }
 
-// Texts first: they give the next evaluation more to do.
+// Texts come before pixels: they give the next evaluation more to do.
 static bool do_short_piece(atedm_engine *e)
 {
     if (encode(e))
@@ -432,10 +435,9 @@ static bool do_short_piece(atedm_engine *e)
 }
 
 // ---- turns
-// -----------------------------------------------------------------------------------------
 
-// At least one piece, and as many as take no longer than a share of an evaluation: pictures of a
-// small size are not to wait for a large one's steps piece by piece.
+// Does at least one piece, and as many as fit into a share of an evaluation's time. Otherwise small
+// pictures would wait for a large one's steps after each piece.
 static bool do_short_pieces(atedm_engine *e)
 {
     double end = atedm_clock_monotonic() + PIECES_SHARE * e->evaluation_s;
@@ -445,8 +447,8 @@ static bool do_short_pieces(atedm_engine *e)
     return any;
 }
 
-// While an evaluation is under way: pieces one after the other, as the device gets to their ends.
-// Where it is done at once there are some pieces all the same.
+// Does pieces while an evaluation is under way, each as soon as the device has finished the one
+// before. Does some even if the evaluation ends at once.
 static void do_pieces_meanwhile(atedm_engine *e)
 {
     const struct timespec nap = {.tv_nsec = NAP_NS};
@@ -460,9 +462,9 @@ static void do_pieces_meanwhile(atedm_engine *e)
     }
 }
 
-// Where the device computes by itself it is not to stand still for pieces: they are done while an
-// evaluation is under way, and only texts that are ready go before it. Elsewhere all pieces do, so
-// that texts take part in it.
+// If the device computes on its own, it should not stand idle while the host does pieces: they are
+// done during an evaluation, and only texts that are ready come before it. On other devices all
+// pieces come first, so that freshly encoded texts take part in the evaluation.
 bool atedm_engine_turn(atedm_engine *e)
 {
     bool beside = atedm_pipeline_overlaps(e->pipeline);
@@ -475,7 +477,7 @@ bool atedm_engine_turn(atedm_engine *e)
     }
     if (beside && do_short_pieces(e))
         busy = true;
-    if (!busy && e->encoding) // nothing else to do meanwhile
+    if (!busy && e->encoding) // nothing to do but wait for the device
         end_encoding(e);
     else if (!busy && e->decoding)
         decode(e, e->decoding);

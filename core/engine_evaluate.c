@@ -1,5 +1,5 @@
-// The engine's evaluations: whose it is next, from enqueuing it to what is told of it. See
-// engine.h.
+// The engine's evaluations: chooses the images of the next one, enqueues it, waits for it and
+// reports it to the hooks. See engine.h.
 #include "core/base/clock.h"
 #include "core/engine_private.h"
 
@@ -10,8 +10,8 @@ bool atedm_engine_is_drawn(const atedm_engine_job *j, int image)
     return atedm_generation_steps_done(j->generation, image) == j->request.steps;
 }
 
-// The images of the class that have steps left, of the first admitted requests: as many as go into
-// one evaluation.
+// Fills the evaluation with images of the class that have steps left, in order of admission, up to
+// as many as fit.
 static void choose_lanes(const atedm_engine *e, const atedm_engine_size *c,
                          atedm_engine_evaluation *v)
 {
@@ -44,7 +44,8 @@ static atedm_engine_size *least_served(const atedm_engine *e)
     return least;
 }
 
-// Notes what the evaluation was for the job of lanes first .. last - 1.
+// Records the evaluation in the report of the job that has lanes first..last - 1, and reports the
+// steps that all its images have done.
 static void account(atedm_engine *e, const atedm_engine_evaluation *v, size_t first, size_t last)
 {
     atedm_engine_job *j = v->jobs[first];
@@ -52,7 +53,7 @@ static void account(atedm_engine *e, const atedm_engine_evaluation *v, size_t fi
     int step = -1;
     for (size_t i = first; i < last; i++) {
         int done = atedm_generation_steps_done(j->generation, v->lanes[i].image) - 1;
-        if (done != step) // images of a request that take turns may be at different steps
+        if (done != step) // a request's images may be at different steps if not all fit at once
             r->timing.steps_s[done] += e->evaluation_s;
         step = done;
     }
@@ -60,13 +61,14 @@ static void account(atedm_engine *e, const atedm_engine_evaluation *v, size_t fi
     r->evaluations++;
     r->batch_images += v->n;
     r->max_batch = v->n > r->max_batch ? v->n : r->max_batch;
-    // Images are chosen in order: none is behind the last.
+    // Images are chosen in order, so none has done fewer steps than the last one.
     int all = atedm_generation_steps_done(j->generation, j->request.num_images - 1);
     while (j->stepped < all)
         e->hooks.stepped(e->hooks.user, j->id, ++j->stepped);
 }
 
-// At the first preview, between two evaluations: what it takes on the device is given back.
+// Fits the map of colours at the first preview. No evaluation is under way, and the fit returns its
+// device memory when it ends. Returns whether there is a map.
 static bool fit_map(atedm_engine *e)
 {
     size_t held = atedm_engine_memory(e), limit = e->options.memory_limit;
@@ -76,7 +78,7 @@ static bool fit_map(atedm_engine *e)
     return e->fitted;
 }
 
-// Of image 0, where it took part and somebody watches it.
+// Makes a preview of image 0, if it is the lane and the job is watched.
 static void preview(atedm_engine *e, const atedm_engine_job *j, const atedm_lane *first)
 {
     const float *latents = first->image == 0 ? atedm_generation_clean(j->generation) : NULL;
@@ -93,8 +95,8 @@ static void preview(atedm_engine *e, const atedm_engine_job *j, const atedm_lane
                      grid.h, rgb);
 }
 
-// The device has no room for so many images at once: fewer from now on, or the request that does
-// not even fit alone ends.
+// Handles an evaluation that failed. If the device has no room for so many images, later
+// evaluations take fewer; any other failure, or one image that does not fit, ends its request.
 static void shrink(atedm_engine *e, const atedm_engine_evaluation *v, atedm_status status,
                    const atedm_error *error)
 {
@@ -133,7 +135,7 @@ void atedm_engine_evaluation_end(atedm_engine *e)
         shrink(e, v, status, &error);
         return;
     }
-    atedm_engine_limit_spare(e); // there may be a recording more
+    atedm_engine_limit_spare(e); // the evaluation may have added a recording
     if (!v->n)
         return;
     v->jobs[0]->size->served += (double)(atedm_engine_flops(e) - before);

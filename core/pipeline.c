@@ -1,7 +1,8 @@
-// One request from prompt to pixels: see pipeline.h. What it leaves to others: the modules
-// themselves, plans (plan.c), costs (flops.c), texts (pipeline_encode.c), the denoising steps
-// (pipeline_step.c), pixels (pipeline_decode.c), dumps (pipeline_dump.c), what is shown meanwhile
-// (pipeline_watch.c), how much scratch memory a request needs (pipeline_measure.c).
+// Creates and destroys pipelines and requests, and runs a request from start to end: see
+// pipeline.h. The stages are in pipeline_encode.c (texts), pipeline_step.c (denoising steps) and
+// pipeline_decode.c (pixels); pipeline_dump.c writes dumps, pipeline_watch.c provides previews'
+// latents, pipeline_measure.c finds out the scratch memory, plan.c resolves plans and flops.c
+// costs.
 #include "core/pipeline.h"
 
 #include "core/base/clock.h"
@@ -111,11 +112,11 @@ atedm_status atedm_pipeline_prepare(atedm_pipeline *p, atedm_scratch_need need, 
     atedm_status status = reserve_all(p, need, err);
     if (status != ATEDM_ERR_NOMEM)
         return status;
-    // What one of them has from larger requests may be what the other one lacks.
+    // One arena may still hold memory, from larger requests, that another one lacks.
     give_back(p);
     status = reserve_all(p, need, err);
     if (status)
-        give_back(p); // which leaves to others what they have come to need before
+        give_back(p); // the stages of other requests then allocate what they turn out to need
     return status;
 }
 
@@ -127,8 +128,7 @@ void atedm_generation_count(atedm_generation *g, int stage, atedm_stream *s)
     atedm_stream_reset_counts(s);
 }
 
-// ---- creating
-// --------------------------------------------------------------------------------------
+// ---- creating and destroying requests
 
 atedm_status atedm_estimate(const atedm_model_config *config, const atedm_request *request,
                             atedm_plan **ret_plan, atedm_request_cost *ret_cost, atedm_error *err)
@@ -199,8 +199,8 @@ float *atedm_generation_history(const atedm_generation *g, int image)
     return g->history ? g->history + (size_t)image * atedm_generation_latent_count(g) : NULL;
 }
 
-// Device memory that lives as long as the request. Called on a measuring arena first, then on a
-// real one.
+// Takes the device memory that lives as long as the request. The caller runs this on a measuring
+// arena first, to learn the size, and then on the real one.
 static void lay_out(atedm_generation *g, atedm_arena *arena)
 {
     const atedm_model *m = g->p->model;
@@ -251,7 +251,7 @@ static atedm_status allocate(atedm_generation *g, atedm_error *err)
     return ATEDM_OK;
 }
 
-// What each step of one image costs.
+// Fills in what each step costs one image. With shared masks only the first sample has overhead.
 static void cost_steps(atedm_generation *g)
 {
     atedm_unet_cost cost;
@@ -332,8 +332,7 @@ void atedm_generation_destroy(atedm_generation *g)
     free(g);
 }
 
-// ---- the whole
-// -------------------------------------------------------------------------------------
+// ---- figures, and running a whole request
 
 void atedm_pipeline_counts(const atedm_pipeline *p, atedm_op_counts ret_counts[3])
 {

@@ -1,4 +1,4 @@
-// From latents to pixels, in pieces: see pipeline.h.
+// Decodes latents to pixels, in pieces: see pipeline.h.
 #include "core/pipeline_private.h"
 
 static void finish(atedm_pipeline *p)
@@ -10,15 +10,16 @@ static void finish(atedm_pipeline *p)
 
 void atedm_pipeline_decode_abort(atedm_pipeline *p)
 {
-    // What is under way uses the latents and the scratch memory; a failure goes with the image.
+    // Enqueued pieces use the latents and the scratch memory, so wait for them. If one fails, the
+    // failure concerns only the image that is given up.
     atedm_status status = p->decoding.enqueued ? atedm_stream_sync(p->vae_stream, NULL) : ATEDM_OK;
     (void)status;
     atedm_stream_reset_counts(p->vae_stream);
     finish(p);
 }
 
-// Enqueues the next piece, and behind the last one what makes bytes of its values. Whether that was
-// it.
+// Enqueues the next piece and, after the last one, the conversion of its values to bytes. Returns
+// whether that was the last one.
 static bool advance(atedm_pipeline *p)
 {
     atedm_pipeline_decoding *d = &p->decoding;
@@ -52,7 +53,7 @@ atedm_status atedm_pipeline_decode_begin(atedm_pipeline *p, const atedm_lane *la
         .bytes = atedm_arena_take(arena, p->vae_stream, values),
     };
     atedm_vae_decoding_init(&p->decoding.vae, m->vae, p->vae_stream, arena, latents, g->h, g->w);
-    // The latents are there: steps end with a sync of their stream.
+    // The latents are ready: every step ends with a sync of its stream.
     if (p->overlaps) {
         while (!advance(p))
             ;

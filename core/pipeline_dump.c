@@ -1,5 +1,5 @@
-// `atedm generate --dump`: hands every intermediate to the dump callback, in diffusers' layouts
-// (NCHW, negative samples before positive ones) and as f32 or i64.
+// `atedm generate --dump`: passes every intermediate to the dump callback, as F32 or I64 in
+// diffusers' layouts (NCHW, negative samples before positive ones).
 #include "core/pipeline_private.h"
 
 #include <stdio.h>
@@ -16,8 +16,8 @@ static void call(atedm_generation *g, const char *name, atedm_dtype dtype, const
     g->dump.call(g->dump.user, name, &tensor);
 }
 
-// [device] act or f32 of `count` elements as f32 in fresh host memory; NULL after a failure, which
-// is the stream's.
+// Downloads `count` elements, [device] of dtype `dtype`, as F32 into new host memory that the
+// caller frees. NULL on failure, and then the stream has failed.
 static float *fetch(atedm_stream *s, atedm_dtype dtype, const void *from, size_t count)
 {
     size_t bytes = count * atedm_dtype_size(dtype);
@@ -39,7 +39,8 @@ fail:
     return NULL;
 }
 
-// [n][pixels][channels] to [n][channels][pixels]; sample order[i] becomes sample i.
+// Transposes [n][pixels][channels] to [n][channels][pixels]; sample order[i] becomes sample i. The
+// caller frees the result; NULL: out of memory.
 static float *to_planar(const float *x, int64_t n, const int64_t *order, int64_t pixels,
                         int64_t channels)
 {
@@ -53,7 +54,7 @@ static float *to_planar(const float *x, int64_t n, const int64_t *order, int64_t
     return y;
 }
 
-// x [n][h][w][c] (host) goes out as [n][c][h][w].
+// Dumps x, [host] F32 [n, h, w, c], as [n, c, h, w].
 static void call_planar(atedm_generation *g, atedm_stream *s, const char *name, const float *x,
                         int64_t n, const int64_t *order, const int64_t hwc[3])
 {
@@ -155,7 +156,7 @@ void atedm_pipeline_dump_image(atedm_generation *g, int image, const void *y)
     int64_t height = g->request->height, width = g->request->width;
     size_t count = (size_t)(3 * height * width);
     float *x = fetch(g->p->vae_stream, g->p->model->vae_dtype, y, count);
-    for (size_t i = 0; x && i < count; i++) // as the picture is: limited to -1..1, NaN kept
+    for (size_t i = 0; x && i < count; i++) // as the picture's bytes: clamped to -1..1, NaN kept
         x[i] = x[i] < -1 ? -1 : x[i] > 1 ? 1 : x[i];
     if (x)
         call_planar(g, g->p->vae_stream, name, x, 1, (int64_t[]){0}, (int64_t[]){height, width, 3});
@@ -179,14 +180,14 @@ static bool reserve(atedm_generation *g, size_t count)
     return true;
 }
 
-// All samples of a request prune alike, so they come with equal counts, in order 0..n-1.
+// All samples of a request prune alike, so their counts are equal. They arrive in order 0..n-1.
 void atedm_pipeline_dump_trace(void *user, const atedm_prune_trace *trace)
 {
     atedm_generation *g = user;
     int64_t n = g->images * g->samples;
     if (!reserve(g, (size_t)(n * trace->tokens)))
         return;
-    // Negative samples first, as diffusers has them.
+    // Dumps have all negative samples first, as diffusers does.
     int64_t i = (trace->sample % g->samples) * g->images + trace->sample / g->samples;
     for (int64_t k = 0; k < trace->n_kept; k++)
         g->dump.kept[i * trace->n_kept + k] = trace->kept[k];

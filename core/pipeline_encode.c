@@ -1,4 +1,4 @@
-// From texts to what every step needs of a request: see pipeline.h.
+// Encodes a request's texts to the inputs that all its steps share: see pipeline.h.
 #include "core/pipeline_private.h"
 
 #include "core/rng.h"
@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Token ids of one prompt for both encoders.
+// Tokenizes one prompt for both encoders. `which` is 0 for the prompt, 1 for the negative one.
+// g->encoded[which] becomes the smaller of the two numbers of bytes that the tokenizers took.
 static atedm_status tokenize(atedm_generation *g, const char *prompt, int which, int64_t *ids[2],
                              atedm_error *err)
 {
@@ -25,8 +26,9 @@ static atedm_status tokenize(atedm_generation *g, const char *prompt, int which,
     return ATEDM_OK;
 }
 
-// The two encoders' hidden states side by side, and the second one's pooled output, of `prompts`
-// prompts.
+// Encodes `prompts` prompts. context, [device] act [prompts * tokens, cross_attention_dim]: the two
+// encoders' hidden states side by side. pooled, [device] act [prompts, projection]: the second
+// encoder's pooled output.
 static void encode_prompts(atedm_generation *g, int64_t *const ids[2], int64_t prompts,
                            char *context, char *pooled)
 {
@@ -72,14 +74,16 @@ static void finish(atedm_pipeline *p)
 
 void atedm_pipeline_encode_abort(atedm_pipeline *p)
 {
-    // What is under way uses the request's memory; a failure goes with the request.
+    // Enqueued work uses the request's memory, so wait for it. If it fails, the failure concerns
+    // only the request that is given up.
     atedm_status status = atedm_stream_sync(p->text_stream, NULL);
     (void)status;
     atedm_stream_reset_counts(p->text_stream);
     finish(p);
 }
 
-// Rows of a guided request: negative, positive. ids[e] holds both for encoder e.
+// ids[e]: the tokens of both prompts for encoder e, negative before positive; positive[e]: those of
+// the positive prompt alone. The rows of a guided request's results have the same order.
 static void enqueue(atedm_generation *g, int64_t *const ids[2], int64_t *const positive[2])
 {
     const atedm_model *m = g->p->model;

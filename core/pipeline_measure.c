@@ -1,5 +1,5 @@
-// How much scratch memory a request needs: its stages run on the model's dry twin, over an arena
-// that only measures.
+// Finds out how much scratch memory a request needs: runs its stages on the model's dry twin, with
+// arenas that only measure.
 #include "core/pipeline_private.h"
 
 #include <string.h>
@@ -24,7 +24,7 @@ static void measure_encode(const atedm_generation *g, atedm_stream *s, atedm_are
     atedm_arena_release(arena, 0);
 }
 
-// Steps whose ratios are those of the step before need what that one needs.
+// A step with the same ratios as the step before needs the same memory, and is not measured again.
 static bool same_as_before(const atedm_plan *plan, int step)
 {
     if (step == 0)
@@ -40,7 +40,7 @@ static void measure_decode(const atedm_generation *g, atedm_stream *s, atedm_are
     void *y = atedm_arena_take(arena, s, values * atedm_dtype_size(m->vae_dtype));
     atedm_arena_take(arena, s, values);
     atedm_vae_decode(m->vae, s, arena, g->latents, g->h, g->w, y);
-    atedm_arena_take(arena, s, values * sizeof(float)); // the f32 image of a dump
+    atedm_arena_take(arena, s, values * sizeof(float)); // the F32 image of a dump
 }
 
 atedm_status atedm_generation_measure(atedm_generation *g, atedm_error *err)

@@ -1,8 +1,9 @@
-// Noise of a request: initial latents, and what samplers draw for each step. The numbers are those
-// of PyTorch's generators, one for each image, in the order in which diffusers asks for them.
+// Draws a request's noise: the initial latents, and the noise that some samplers add at each step.
+// Each image has its own generator with PyTorch's numbers, in the order in which diffusers draws
+// them.
 #include "core/pipeline_private.h"
 
-// [channels, h, w], which is PyTorch's order, to [h, w, channels].
+// Reorders one draw from [channels, h, w], PyTorch's order, to [h, w, channels], and scales it.
 static void place(const atedm_generation *g, const float *planar, float scale, float *out)
 {
     size_t pixels = (size_t)(g->h * g->w), channels = (size_t)g->channels;
@@ -29,14 +30,14 @@ void atedm_pipeline_noise_begin(atedm_generation *g)
                  (size_t)g->images * each * sizeof *g->staging);
 }
 
-// Of an image's step.
+// Where the noise of `step` is kept for an image: [host] [h, w, channels].
 static float *noise_of(const atedm_generation *g, int image, int step)
 {
     size_t each = atedm_generation_latent_count(g);
     return g->noise + ((size_t)(step % 2) * (size_t)g->images + (size_t)image) * each;
 }
 
-// Once: a step that failed for want of memory is tried again, with the noise that it had.
+// Draws each step's noise only once: a step that ran out of memory is repeated with the same noise.
 static void draw(atedm_generation *g, int image, int step)
 {
     if (step < g->drawn[image])
@@ -53,7 +54,7 @@ void atedm_pipeline_noise_before(atedm_pipeline *p, const atedm_lane *lanes, siz
         int image = lanes[i].image, step = g->steps_done[image];
         if (!g->noise)
             continue;
-        draw(g, image, step); // the first one's; the others' are there
+        draw(g, image, step); // only step 0 still has to be drawn: `after` drew the others
         atedm_upload(p->stream, noise_of(g, image, step), atedm_generation_history(g, image),
                      atedm_generation_latent_count(g) * sizeof *g->noise);
     }

@@ -1,8 +1,8 @@
-// Denoising steps: images of one or several requests in one UNet evaluation. See pipeline.h.
+// Denoising steps: images of one or several requests share a UNet evaluation. See pipeline.h.
 #include "core/base/splitmix.h"
 #include "core/pipeline_private.h"
 
-// One evaluation while it is put together; the buffers are scratch memory.
+// The inputs and outputs of one evaluation. The buffers are scratch memory on the device.
 typedef struct evaluation {
     const atedm_model *model;
     atedm_stream *s;
@@ -10,10 +10,10 @@ typedef struct evaluation {
     const atedm_lane *lanes;
     size_t n;
     bool mixed;
-    int64_t samples;          // of all lanes
-    atedm_generation *dumped; // NULL: none
+    int64_t samples;          // of all lanes together
+    atedm_generation *dumped; // the request whose intermediates are dumped; NULL: none
     char *x, *y, *context, *condition;
-    float *scores; // NULL: no lane has rankings that serve several steps
+    float *scores; // NULL: no lane keeps scores for later steps
 } evaluation;
 
 static float *latents_of(const atedm_lane *lane)
@@ -21,7 +21,7 @@ static float *latents_of(const atedm_lane *lane)
     return atedm_generation_latents(lane->generation, lane->image);
 }
 
-// The text and the condition of each sample, and its latents scaled for the UNet.
+// Copies each sample's text and condition embeddings together, and scales its latents for the UNet.
 static void gather(const evaluation *e)
 {
     const atedm_model *m = e->model;
@@ -29,7 +29,7 @@ static void gather(const evaluation *e)
     size_t context =
         (size_t)(m->context_tokens * m->config.parts.unet.cross_attention_dim) * element;
     size_t condition = (size_t)atedm_unet_embedding_dim(m->unet) * element;
-    size_t at = 0; // sample
+    size_t at = 0; // index of the sample
     for (size_t i = 0; i < e->n; i++) {
         const atedm_generation *g = e->lanes[i].generation;
         size_t samples = (size_t)g->samples, count = atedm_generation_latent_count(g);
@@ -43,7 +43,8 @@ static void gather(const evaluation *e)
     }
 }
 
-// The scores of lanes that have some, of the steps before, or for those behind.
+// Copies the scores of the lanes that keep them: from the requests to the evaluation, or `back`,
+// for later steps.
 static void copy_scores(const evaluation *e, bool back)
 {
     size_t at = 0;
@@ -77,8 +78,8 @@ static void evaluate(const evaluation *e)
                 .prune = g->plan ? &g->plan->spec : NULL,
                 .rho = g->plan ? atedm_plan_step(g->plan, step) : NULL,
                 .ranks = g->scores ? atedm_plan_ranks(g->plan, step) : NULL,
-                // Of both halves of guidance: a random selection is to keep the same tokens of
-                // them.
+                // The same for both halves of guidance: a random selection is to keep the same
+                // tokens in both.
                 .draw = atedm_splitmix(g->request->seed + (uint64_t)image, (uint64_t)step),
                 .mask_from = shared ? (int)(g->samples - 1 - k) : 0, // the conditional one is last
             };
@@ -131,7 +132,7 @@ void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *ar
     evaluation e = {.model = model, .s = s, .arena = arena, .lanes = lanes, .n = n, .mixed = mixed};
     for (size_t i = 0; i < n; i++)
         e.samples += lanes[i].generation->samples;
-    if (lanes[0].generation->dump.call) // whoever dumps is alone
+    if (lanes[0].generation->dump.call) // a request that dumps shares no evaluation
         e.dumped = lanes[0].generation;
     size_t mark = atedm_arena_mark(arena), element = atedm_dtype_size(model->dtype);
     size_t samples = (size_t)e.samples,
@@ -160,7 +161,7 @@ void atedm_lanes_step(const atedm_model *model, atedm_stream *s, atedm_arena *ar
     atedm_arena_release(arena, mark);
 }
 
-// Scratch memory that an evaluation of these lanes takes.
+// Scratch memory that an evaluation of exactly these lanes takes.
 static atedm_status measure(atedm_pipeline *p, const atedm_lane *lanes, size_t n, size_t *ret_bytes,
                             atedm_error *err)
 {
@@ -220,7 +221,7 @@ bool atedm_pipeline_step_busy(const atedm_pipeline *p)
 
 void atedm_pipeline_step_wait(atedm_pipeline *p)
 {
-    (void)atedm_stream_wait(p->stream); // a failure is what `end` will find
+    (void)atedm_stream_wait(p->stream); // atedm_pipeline_step_end reports a failure
 }
 
 atedm_status atedm_pipeline_step_end(atedm_pipeline *p, const atedm_lane *lanes, size_t n,

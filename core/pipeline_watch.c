@@ -1,12 +1,12 @@
-// What a watched request shows of itself between two steps: see pipeline.h. From latents to colours
-// is preview.c's.
+// Provides the clean latent of a watched request between two steps: see pipeline.h. preview.c turns
+// it into colours.
 #include "core/pipeline_private.h"
 
 #include <stdlib.h>
 
 void atedm_pipeline_watch_finish(atedm_pipeline_watch *watch)
 {
-    free(watch->before); // the others are behind it
+    free(watch->before); // one allocation holds all three buffers
     *watch = (atedm_pipeline_watch){0};
 }
 
@@ -25,7 +25,7 @@ atedm_status atedm_generation_watch(atedm_generation *g, bool on, atedm_error *e
     return ATEDM_OK;
 }
 
-// Of image 0.
+// Enqueues the download of image 0's part of `from`.
 static void download(atedm_pipeline *p, const atedm_generation *g, const float *from, float *to)
 {
     atedm_download(p->stream, from, to, atedm_generation_latent_count(g) * sizeof *to);
@@ -46,7 +46,7 @@ void atedm_pipeline_watch_after(atedm_pipeline *p, const atedm_lane *lanes, size
         atedm_generation *g = lanes[i].generation;
         if (lanes[i].image || !g->watch.before)
             continue;
-        if (g->history) // which is the clean latent
+        if (g->history) // after a step the history is the clean latent that the step assumed
             download(p, g, g->history, g->watch.clean);
         else
             download(p, g, g->latents, g->watch.after);
@@ -57,7 +57,7 @@ void atedm_pipeline_watch_after(atedm_pipeline *p, const atedm_lane *lanes, size
 const float *atedm_generation_clean(atedm_generation *g)
 {
     const atedm_pipeline_watch *w = &g->watch;
-    // Of a step that failed the numbers are no latents.
+    // After a failed step the downloaded numbers are meaningless: its index is not steps_done - 1.
     if (!w->before || w->step < 0 || w->step != g->steps_done[0] - 1)
         return NULL;
     if (g->history)
