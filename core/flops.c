@@ -1,5 +1,5 @@
-// Multiply-accumulates of one evaluation of each network: see flops.h. Mirrors what unet.c,
-// transformer.c, clip_text.c and vae.c run; a test holds it against what the operations count.
+// Multiply-accumulates of one evaluation of each network: see flops.h. Follows what unet.c,
+// transformer.c, clip_text.c and vae.c run; a test compares it with what the operations count.
 #include "core/flops.h"
 
 _Static_assert(ATEDM_PRUNE_LAYER_MAX == ATEDM_UNET_MAX_LAYERS - 1, "limits of plan.h and unet.h");
@@ -14,7 +14,7 @@ static uint64_t conv3x3(int64_t pixels, int64_t in, int64_t out)
     return 9 * product(pixels, in, out);
 }
 
-// QK^T and PV over all heads: channels = heads * head size.
+// QK^T and PV of all heads. channels = heads * head size.
 static uint64_t attention_products(int64_t queries, int64_t keys, int64_t channels)
 {
     return 2 * product(queries, keys, channels);
@@ -29,7 +29,7 @@ void atedm_unet_cost_init(atedm_unet_cost *cost, const atedm_unet_config *config
     cost->n_blocks = atedm_unet_config_blocks(config, cost->blocks);
 }
 
-// Pixels of the feature maps at `level`: each downsampling rounds up.
+// Pixels of a feature map at `level`. Each downsampling rounds up.
 static int64_t map_pixels(const atedm_unet_cost *cost, int level)
 {
     int64_t round = ((int64_t)1 << level) - 1;
@@ -41,7 +41,8 @@ int64_t atedm_unet_cost_tokens(const atedm_unet_cost *cost, int block)
     return map_pixels(cost, cost->blocks[block].level);
 }
 
-// Ranking n tokens: one pass over the logits, then the iterations (as ops_tokens.c counts it).
+// Ranking n tokens takes one pass over the logits, then the iterations (counted as in
+// ops_tokens.c).
 static uint64_t rank_overhead(const atedm_prune_spec *spec, int64_t heads, int64_t head_dim,
                               int64_t n, int64_t context_tokens)
 {
@@ -117,7 +118,8 @@ atedm_op_counts atedm_unet_cost_block(const atedm_unet_cost *cost, int block,
     return counts;
 }
 
-// With several pruning layers every step ranks.
+// Only plans with one pruning layer have steps that reuse scores, so this is the ranking of the
+// whole grid.
 uint64_t atedm_unet_cost_rank(const atedm_unet_cost *cost, int block, const atedm_prune_spec *spec)
 {
     const atedm_block_info *info = &cost->blocks[block];
@@ -142,7 +144,7 @@ atedm_op_counts atedm_unet_cost_step(const atedm_unet_cost *cost, const atedm_pl
 
 // ---- the rest of the UNet
 
-// A walk over the UNet's feature maps: the current one, and what has been counted.
+// The state of a walk over the UNet's feature maps: the current map, and the count so far.
 typedef struct unet_walk {
     const atedm_unet_cost *cost;
     atedm_op_counts counts;
@@ -155,7 +157,7 @@ static int64_t pixels(const unet_walk *walk)
     return map_pixels(walk->cost, walk->level);
 }
 
-// A ResNet block over the map with `skip` channels beside it.
+// Counts a ResNet block whose input is the current map and `skip` channels of a skip connection.
 static void count_resnet(unet_walk *walk, int64_t skip, int64_t out)
 {
     int64_t in = walk->channels + skip;
@@ -173,7 +175,7 @@ static void count_conv(unet_walk *walk, int64_t out)
     walk->channels = out;
 }
 
-// Everything but the attention blocks, which pruning does not touch.
+// Counts everything but the attention blocks: pruning does not change that.
 static atedm_op_counts unet_frame(const atedm_unet_cost *cost)
 {
     const atedm_unet_config *config = &cost->config;
@@ -236,8 +238,8 @@ atedm_op_counts atedm_unet_condition_cost(const atedm_unet_config *config)
 
 atedm_op_counts atedm_clip_cost(const atedm_clip_config *config, int64_t tokens)
 {
-    // The hidden state that is wanted is the second-to-last layer's: only the pooled output, of
-    // encoders with a projection, needs the last layer.
+    // The pipeline uses the hidden state of the second-to-last layer. Only an encoder with a
+    // projection runs the last layer, for its pooled output.
     uint64_t layers = (uint64_t)(config->has_projection ? config->layers : config->layers - 1);
     atedm_op_counts counts = {0};
     counts.linear = layers * (4 * product(tokens, config->width, config->width) +

@@ -1,6 +1,6 @@
-// The analytic cost model: multiply-accumulates of every stage, from the configs alone. FLOPs = 2 x
-// MACs of convolutions, linear layers and attention products; norms, activations, softmax are not
-// counted.
+// The analytic cost model: counts every stage's work from the configs alone. Functions that return
+// atedm_op_counts count multiply-accumulates (MACs). FLOPs = 2 x MACs of convolutions, linear
+// layers and attention products; norms, activations and softmax are not counted.
 #ifndef ATEDM_FLOPS_H
 #define ATEDM_FLOPS_H
 
@@ -10,7 +10,7 @@
 #include "core/vae.h"
 #include "kernels/kernels.h"
 
-// One sample, one evaluation of a UNet at one latent size.
+// What the cost of one UNet evaluation depends on. Costs are those of one sample.
 struct atedm_unet_cost {
     atedm_unet_config config;
     int64_t h, w;           // latent
@@ -22,39 +22,43 @@ struct atedm_unet_cost {
 void atedm_unet_cost_init(atedm_unet_cost *cost, const atedm_unet_config *config, int64_t h,
                           int64_t w, int64_t context_tokens);
 
-// rho [n_blocks] or NULL (nothing pruned); spec says after which layers, and what ranking and
-// recovery cost a sample with a mask of its own. With rho of 0 a block costs what it costs
-// unpruned. `overhead` in the result is apart from the other three.
+// Cost of one evaluation for one sample. rho: [n_blocks] ratios, or NULL: nothing is pruned; a
+// block with ratio 0 costs the same as unpruned. spec: after which layers to prune, and how to rank
+// and recover; may be NULL if rho is. The result's `overhead` is what ranking and recovery add for
+// a sample with a mask of its own; the other three fields do not include it.
 atedm_op_counts atedm_unet_cost_eval(const atedm_unet_cost *cost, const atedm_prune_spec *spec,
                                      const float *rho);
-// The same for one attention block (index as in blocks), so that the sum over blocks plus the rest
-// is the whole.
+// The same for attention block `block` (index into `blocks`) alone. The sum over all blocks plus
+// the rest of the UNet is the cost of the evaluation.
 atedm_op_counts atedm_unet_cost_block(const atedm_unet_cost *cost, int block,
                                       const atedm_prune_spec *spec, float rho);
-// The part of a pruned block's `overhead` that is ranking: what a step saves that takes the scores
-// of an earlier one.
+// How much of a pruned block's `overhead` is ranking, in MACs. A step that uses the scores of an
+// earlier step saves this.
 uint64_t atedm_unet_cost_rank(const atedm_unet_cost *cost, int block, const atedm_prune_spec *spec);
-// What step k of a plan costs a sample with a mask of its own.
+// Cost of step k of a plan for one sample with a mask of its own.
 atedm_op_counts atedm_unet_cost_step(const atedm_unet_cost *cost, const atedm_plan *plan, int k);
-// Tokens of the block's grid; atedm_prune_keep of it stay behind its first pruning layer.
+// Number of tokens in the block's grid. atedm_prune_keep says how many of them the block's first
+// pruning layer leaves.
 int64_t atedm_unet_cost_tokens(const atedm_unet_cost *cost, int block);
 
-// Embedding of pooled text and time ids, once a sample a request.
+// Cost of embedding pooled text and time ids: once for each sample of a request.
 atedm_op_counts atedm_unet_condition_cost(const atedm_unet_config *config);
-atedm_op_counts atedm_clip_cost(const atedm_clip_config *config, int64_t tokens);     // one prompt
-atedm_op_counts atedm_vae_cost(const atedm_vae_config *config, int64_t h, int64_t w); // one image
+// Cost of encoding one prompt of `tokens` tokens.
+atedm_op_counts atedm_clip_cost(const atedm_clip_config *config, int64_t tokens);
+// Cost of decoding one image with latents of h x w.
+atedm_op_counts atedm_vae_cost(const atedm_vae_config *config, int64_t h, int64_t w);
 
-uint64_t
-atedm_op_counts_flops(const atedm_op_counts *counts); // 2 x (conv + linear + attention + overhead)
+// FLOPs: 2 x (conv + linear + attention + overhead).
+uint64_t atedm_op_counts_flops(const atedm_op_counts *counts);
 
-// A whole request, in FLOPs.
+// Cost of a whole request, in FLOPs. Sums that overflow become UINT64_MAX.
 typedef struct atedm_request_cost {
-    uint64_t text_encoder, unet, vae; // executed; unet includes overhead
-    uint64_t overhead;                // part of unet
-    uint64_t executed, baseline;      // sums; baseline: nothing pruned
-    uint64_t unet_baseline;
-    double saved_ratio;           // 1 - executed / baseline
-    double mean_unet_flops_ratio; // UNet, overhead left out, over the unpruned UNet
+    uint64_t text_encoder, unet, vae; // as executed; unet includes overhead
+    uint64_t overhead;                // what ranking and recovery cost
+    uint64_t executed, baseline;      // all stages: as executed; if nothing were pruned
+    uint64_t unet_baseline;           // the UNet if nothing were pruned
+    double saved_ratio;               // 1 - executed / baseline
+    double mean_unet_flops_ratio;     // UNet without overhead / unpruned UNet
 } atedm_request_cost;
 
 typedef struct atedm_model_configs {
@@ -63,13 +67,15 @@ typedef struct atedm_model_configs {
     atedm_vae_config vae;
 } atedm_model_configs;
 
-// prompts: how many run through each text encoder (2 with guidance, 1 without or where the negative
-// embedding is zeros); samples: 2 with guidance, 1 without; images: num_images. The condition
-// embedding (`samples` times a request) counts as UNet. plan NULL: off.
+// The quantities of a request that its cost depends on. prompts: prompts that each text encoder
+// runs; 2 with guidance, 1 without guidance or if the negative embedding is zeros. samples: 2 with
+// guidance, 1 without. images: num_images.
 typedef struct atedm_request_shape {
     int64_t latent_h, latent_w, context_tokens;
     int steps, prompts, samples, images;
 } atedm_request_shape;
+// Cost of a request. The condition embedding (once for each of `samples`) counts as UNet. plan
+// NULL: pruning off.
 atedm_request_cost atedm_request_cost_eval(const atedm_model_configs *configs,
                                            const atedm_request_shape *shape,
                                            const atedm_plan *plan);

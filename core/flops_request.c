@@ -1,5 +1,5 @@
-// FLOPs of a whole request, by stage: see flops.h. Sums saturate, so that a request far beyond what
-// any machine can run does not look cheap.
+// FLOPs of a whole request, by stage: see flops.h. Sums saturate at UINT64_MAX: if they wrapped, a
+// request far too large for any machine could look cheap.
 #include "core/flops.h"
 
 static uint64_t add(uint64_t a, uint64_t b)
@@ -19,7 +19,7 @@ static uint64_t overhead_flops(const atedm_op_counts *counts)
     return 2 * counts->overhead;
 }
 
-// FLOPs of the denoising steps of one sample, overhead apart.
+// FLOPs of all denoising steps for one sample; overhead is returned separately.
 static void plan_flops(const atedm_unet_cost *cost, const atedm_plan *plan, uint64_t *ret_useful,
                        uint64_t *ret_overhead)
 {

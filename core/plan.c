@@ -1,4 +1,4 @@
-// Schedules, resolving a plan, solving a FLOPs budget: see plan.h.
+// Resolves plans: schedules, FLOPs budgets, and which steps rank tokens. See plan.h.
 #include "core/plan.h"
 
 #include "core/flops.h"
@@ -27,7 +27,8 @@ int atedm_phase_end(double until, int n)
     return (int)((millionths(until) * n + MILLION / 2) / MILLION);
 }
 
-// Digits without a leading zero, at least one; returns what follows or NULL.
+// Skips an index at the start of `text`: digits, at least one, without leading zeros. Returns the
+// rest of the text, or NULL if there is no index.
 static const char *skip_index(const char *text)
 {
     size_t digits = strspn(text, "0123456789");
@@ -96,7 +97,7 @@ static bool phase_skips(const atedm_phase *phase, const atedm_block_info *block)
     return false;
 }
 
-// The sets may be empty in a model; a name has to be there.
+// A block that is named must exist in the model. The two sets may be empty.
 static atedm_status check_skips(const atedm_phase *phases, size_t n_phases,
                                 const atedm_unet_cost *cost, atedm_error *err)
 {
@@ -114,13 +115,13 @@ static atedm_status check_skips(const atedm_phase *phases, size_t n_phases,
     return ATEDM_OK;
 }
 
-// A spec while it is resolved: its phases and the steps that each covers.
+// A spec that is being resolved: its phases, and which steps each phase covers.
 typedef struct resolver {
     const atedm_prune_spec *spec;
     const atedm_unet_cost *cost;
     size_t n_phases;
     atedm_phase phases[ATEDM_MAX_PHASES];
-    int end[ATEDM_MAX_PHASES]; // first step behind the phase
+    int end[ATEDM_MAX_PHASES]; // first step after the phase
 } resolver;
 
 static void resolver_init(resolver *r, const atedm_prune_spec *spec, int steps,
@@ -133,7 +134,7 @@ static void resolver_init(resolver *r, const atedm_prune_spec *spec, int steps,
         r->end[p] = p + 1 == r->n_phases ? steps : atedm_phase_end(r->phases[p].until, steps);
 }
 
-// One row of the matrix.
+// Fills one row of the matrix, [n_blocks]: the ratios of phase p. `ratio` is the plan's.
 static void phase_rho(const resolver *r, size_t p, double ratio, float *ret_rho)
 {
     const atedm_phase *phase = &r->phases[p];
@@ -150,7 +151,7 @@ static uint64_t without_overhead(atedm_op_counts counts)
     return counts.conv + counts.linear + counts.attention;
 }
 
-// Mean cost of a step as a share of the unpruned UNet's.
+// Mean cost of a step as a share of an unpruned step's cost, overhead left out.
 static double mean_share(const resolver *r, int64_t ratio_millionths)
 {
     double unpruned = (double)without_overhead(atedm_unet_cost_eval(r->cost, r->spec, NULL));
@@ -168,14 +169,14 @@ static double mean_share(const resolver *r, int64_t ratio_millionths)
     return sum / (begin * unpruned);
 }
 
-// The smallest ratio (in millionths) within the budget. The cost is a step function of the ratio
-// and never rises with it, so bisection over the whole millionths is exact.
+// Finds the smallest ratio (in millionths) within the budget. The cost is a step function of the
+// ratio and never rises with it, so bisection over whole millionths is exact.
 static atedm_status solve_budget(const resolver *r, int64_t *ret_ratio, atedm_error *err)
 {
     double budget = r->spec->flops_budget;
     int64_t within = millionths(ATEDM_RATIO_MAX);
     double floor_share = mean_share(r, within);
-    if (!(floor_share <= budget)) // rounded up, so that the floor that is named can be asked for
+    if (!(floor_share <= budget)) // the message rounds up, so that the named floor is accepted
         return atedm_error_set(err, ATEDM_ERR_INVALID,
                                "flops_budget %g is below the floor of this plan, %.4f", budget,
                                ceil(floor_share * 1e4) / 1e4);
@@ -191,7 +192,8 @@ static atedm_status solve_budget(const resolver *r, int64_t *ret_ratio, atedm_er
     return ATEDM_OK;
 }
 
-// Where a block loses tokens, and has no scores that are recent enough.
+// Marks the steps at which each block ranks its tokens: it loses tokens at that step, and has no
+// scores that are recent enough.
 static void plan_rankings(atedm_plan *plan, const atedm_unet_cost *cost)
 {
     for (int block = 0; block < plan->n_blocks; block++) {

@@ -1,7 +1,7 @@
-// Pruning plans: what a request asks for (atedm_prune_spec), checked and completed from presets;
-// resolved against a model and a number of steps to a matrix steps x attention blocks -> ratio;
-// FLOPs budgets solved to a ratio. Mathematics: Wang et al., CVPR 2024, section 3 (G-WPR, recovery)
-// and 3.3 (DSAP).
+// Pruning plans. A spec (atedm_prune_spec) is what a request asks for, checked and completed from
+// presets. A plan is a spec resolved for a model and a number of steps: a matrix of ratios, steps x
+// attention blocks, with a FLOPs budget solved to a ratio. Source: Wang et al., CVPR 2024, section
+// 3 (G-WPR, recovery) and 3.3 (DSAP).
 #ifndef ATEDM_PLAN_H
 #define ATEDM_PLAN_H
 
@@ -20,23 +20,25 @@
 #define ATEDM_BLOCK_NAME_MAX 16  // "down.1.0", terminator included
 #define ATEDM_MAX_SCORE_INTERVAL 1000
 
-// Ratios and shares of the steps count in millionths: a ratio that passed through a float keeps the
-// same tokens, and products that are whole or half in decimal notation (0.7 * 1600, 0.3 * 15) are
-// exactly that.
-#define ATEDM_RATIO_MAX 0.9999 // keeps one token of 64x64 and of all smaller grids
+// Ratios, and shares of the steps, are computed in whole millionths. So a ratio that passed through
+// a float keeps the same tokens, and products that are whole or half in decimal notation (0.7 *
+// 1600, 0.3 * 15) are exact.
+#define ATEDM_RATIO_MAX 0.9999 // keeps one token of a 64x64 grid and of all smaller grids
 
+// Which kept token is the source of a pruned token, from which it is recovered at the end of the
+// block (kernels.h has the formulas).
 typedef enum atedm_recovery {
-    ATEDM_RECOVER_ATTENTION,
-    ATEDM_RECOVER_COSINE,
-    ATEDM_RECOVER_NEAREST,
-    ATEDM_RECOVER_ZERO,
+    ATEDM_RECOVER_ATTENTION, // the one that it attends to most, in the mean of the heads
+    ATEDM_RECOVER_COSINE,    // the one with the largest cosine similarity of the layer's outputs
+    ATEDM_RECOVER_NEAREST,   // the nearest one in the grid
+    ATEDM_RECOVER_ZERO,      // none: it becomes 0 (copied values) or keeps its value (updates)
 } atedm_recovery;
 
-// What says which tokens are kept.
+// What the tokens' scores come from.
 typedef enum atedm_score_map {
     ATEDM_SCORE_SELF,   // G-WPR of the self-attention map
     ATEDM_SCORE_CROSS,  // G-WPR of the cross-attention map
-    ATEDM_SCORE_RANDOM, // chance: what a ranking is held against
+    ATEDM_SCORE_RANDOM, // random numbers: a baseline to compare rankings with
 } atedm_score_map;
 
 // Which tokens are kept, given their scores.
@@ -45,28 +47,30 @@ typedef enum atedm_selection {
     ATEDM_SELECT_TOP,     // the largest (Wang et al.)
 } atedm_selection;
 
-// Whose choice of tokens the two halves of guidance follow. What copying does wrong is in both
-// halves of a shared choice, where guidance does not amplify it.
+// Which half of guidance chooses the tokens to keep. Guidance amplifies the difference between the
+// halves. With a shared choice both halves have the same copying errors, so guidance does not
+// amplify them.
 typedef enum atedm_masks {
     ATEDM_MASKS_SHARED, // the conditional half chooses for both
     ATEDM_MASKS_OWN,    // each half for itself
 } atedm_masks;
 
-// What a pruned token takes from the kept one that it is recovered from.
+// What a pruned token copies from its source, the kept token from which it is recovered.
 typedef enum atedm_copy_kind {
-    ATEDM_COPY_UPDATE, // what the layers it missed added to that one; it keeps what it had itself
-    ATEDM_COPY_VALUE,  // that one's value (Wang et al.)
+    ATEDM_COPY_UPDATE, // its own old value plus what the layers that it skipped added to the
+                       // source
+    ATEDM_COPY_VALUE,  // the source's value (Wang et al.)
 } atedm_copy_kind;
 
-// Which steps prune how much.
+// How the ratio changes over the steps.
 typedef enum atedm_prune_schedule {
     ATEDM_PRUNE_DSAP,    // denoising-steps-aware: the first `tau` of the steps prune less
     ATEDM_PRUNE_UNIFORM, // all steps alike
     ATEDM_PRUNE_PHASES,  // as the request's phases say
 } atedm_prune_schedule;
 
-// What requests and answers call them, by value.
-#define ATEDM_N_PRUNE_SCHEDULES 3 // the last one, "phases", is no value of a request's "schedule"
+// The names of the values above in requests and answers, indexed by value.
+#define ATEDM_N_PRUNE_SCHEDULES 3 // the last, "phases", is not valid for a request's "schedule"
 #define ATEDM_N_RECOVERIES 4
 #define ATEDM_N_SCORE_MAPS 3
 #define ATEDM_N_SELECTIONS 2
@@ -82,106 +86,110 @@ extern const char *const atedm_copy_names[ATEDM_N_COPIES];
 // One attention block of a UNet, in execution order.
 typedef struct atedm_block_info {
     char name[ATEDM_BLOCK_NAME_MAX]; // "down.1.0", "mid", "up.0.2"
-    int level;  // feature level: tokens = (h / 2^level) (w / 2^level) of the latent
-    int layers; // attention layers
+    int level;  // feature level: the block has (h / 2^level) (w / 2^level) tokens for h x w latents
+    int layers; // number of attention layers
     bool first_of_down, last_of_up; // first attention block of its down stage, last of its up stage
 } atedm_block_info;
 
-// A phase: until the share `until` of the steps, prune `ratio`, except the blocks in the skip set.
+// One phase of a schedule: up to the share `until` of the steps, prune `ratio` in all blocks except
+// those in `skip`.
 typedef struct atedm_phase {
-    double until; // (0, 1], ascending, the last is 1
+    double until; // (0, 1]; ascending over the phases, and 1 in the last
     double ratio; // [0, ATEDM_RATIO_MAX]; NAN: the plan's ratio
-    // Blocks left alone: block names, or the sets "down.first" (first attention block of every down
-    // stage) and "up.last" (last of every up stage). Names that the model lacks are an error of
-    // atedm_plan_create.
+    // Blocks to leave unpruned: block names, or the sets "down.first" (the first attention block of
+    // every down stage) and "up.last" (the last of every up stage). atedm_plan_create refuses names
+    // that the model lacks.
     char skip[ATEDM_MAX_PHASE_SKIPS][ATEDM_BLOCK_NAME_MAX];
     size_t n_skip;
 } atedm_phase;
 
-// What is asked for, complete: every field has its value.
+// What a request asks for, complete: every field has a value.
 typedef struct atedm_prune_spec {
     bool enabled;        // false: "off"
-    char preset[24];     // the preset it started from, "" where none
+    char preset[24];     // the preset it started from; "" if it started from none
     double ratio;        // [0, ATEDM_RATIO_MAX]; NAN when a budget is given
     double flops_budget; // (0, 1]; NAN when a ratio is given
     atedm_prune_schedule schedule;
-    double tau; // of ATEDM_PRUNE_DSAP: share of prune-less steps, [0, 1]
+    double tau; // of ATEDM_PRUNE_DSAP: share of the steps that prune less, [0, 1]
     atedm_phase phases[ATEDM_MAX_PHASES];
     size_t n_phases;
     uint32_t skip_levels;                    // bit l: level l is never pruned
-    int prune_after[ATEDM_MAX_PRUNE_LAYERS]; // ascending layer indexes; a block ignores those that
-                                             // it does not have
+    int prune_after[ATEDM_MAX_PRUNE_LAYERS]; // ascending indexes of layers; a block ignores indexes
+                                             // of layers that it does not have
     size_t n_prune_after;
     atedm_score_map score_map;
-    atedm_rank_params rank; // of no meaning with ATEDM_SCORE_RANDOM
-    // Steps that a ranking serves, 1..ATEDM_MAX_SCORE_INTERVAL: a block's tokens are ranked anew
-    // where their scores are so many steps old. 1 with ATEDM_SCORE_RANDOM, and with several
-    // pruning layers, whose later ones rank the tokens that earlier ones leave.
+    atedm_rank_params rank; // ignored with ATEDM_SCORE_RANDOM
+    // For how many steps a block uses the same scores before it ranks its tokens anew,
+    // 1..ATEDM_MAX_SCORE_INTERVAL. Must be 1 with ATEDM_SCORE_RANDOM, and with several pruning
+    // layers, because later ones rank only the tokens that earlier ones leave.
     int score_interval;
-    atedm_selection selection; // of no meaning with ATEDM_SCORE_RANDOM
+    atedm_selection selection; // ignored with ATEDM_SCORE_RANDOM
     atedm_recovery recovery;
     atedm_copy_kind copy;
-    bool proportional_attention; // kept tokens count as often as they are copied from
+    bool proportional_attention; // a kept token weighs as much as the tokens it stands for
     atedm_masks masks;
 } atedm_prune_spec;
 
-// An attention layer deeper than any block has (ATEDM_UNET_MAX_LAYERS) is refused in prune_after.
+// Largest index allowed in prune_after: no block has more than ATEDM_UNET_MAX_LAYERS layers.
 #define ATEDM_PRUNE_LAYER_MAX 31
 
-// Off, and the named presets of the paper: "off", "at-edm" (= "at-edm-c"), "at-edm-a" ..
-// "at-edm-d", "at-edm-dagger". ATEDM_ERR_NOT_FOUND for others.
+// Fills *ret_spec with a preset: "off", or one of the paper's, "at-edm" (= "at-edm-c"), "at-edm-a"
+// .. "at-edm-d", "at-edm-dagger". ATEDM_ERR_NOT_FOUND for other names.
 ATEDM_MUST_CHECK atedm_status atedm_prune_preset(const char *name, atedm_prune_spec *ret_spec);
+// The presets' names, static; *ret_count gets their number.
 const char *const *atedm_prune_preset_names(size_t *ret_count);
 
-// The schedule as phases (DSAP: two, uniform: one); ratio NAN where the plan's ratio holds.
-// Returns their number; ret_phases has room for ATEDM_MAX_PHASES.
+// Writes the schedule as phases and returns their number (DSAP: two, or one if tau is 0 or 1;
+// uniform: one). A phase's ratio is NAN if the plan's ratio applies. ret_phases has room for
+// ATEDM_MAX_PHASES.
 size_t atedm_prune_phases(const atedm_prune_spec *spec, atedm_phase *ret_phases);
 
-// The first step of n that a phase ending at the share `until` no longer covers: until * n rounded,
+// The first of n steps that comes after a phase ending at the share `until`: until * n rounded,
 // halves up (0.3 of 15 steps: 5).
 int atedm_phase_end(double until, int n);
 
-// Whether `skip` has the form of an entry of a phase's skip list: "down.first", "up.last", or a
+// Whether `skip` has the form of an entry in a phase's skip list: "down.first", "up.last", or a
 // block's name.
 bool atedm_skip_is_valid(const char *skip);
 
-// Tokens kept of n at ratio rho: max(1, n - floor(rho n)), rho in whole millionths.
+// Number of tokens kept of n at ratio rho: max(1, n - floor(rho n)), rho in whole millionths.
 int64_t atedm_prune_keep(double ratio, int64_t n);
 
-// A resolved plan.
+// A resolved plan. atedm_plan_create makes it and the caller destroys it.
 typedef struct atedm_plan {
     atedm_prune_spec spec;
-    double ratio; // the plan's ratio, in whole millionths, solved where a budget was given
+    double ratio; // the plan's ratio, in whole millionths; solved for if a budget was given
     int steps;
     int n_blocks;
-    float *rho;  // [steps][n_blocks]; 0 = not pruned
-    bool *ranks; // [steps][n_blocks]: loses tokens, by scores of this step
+    float *rho;  // [steps][n_blocks]; 0: not pruned
+    bool *ranks; // [steps][n_blocks]: the block loses tokens and ranks them at this step
 } atedm_plan;
 
-// Whether the halves of guidance follow one choice, which is made and costs once; NULL: nothing is
-// pruned.
+// Whether both halves of guidance use one choice of tokens, whose overhead then counts once. NULL
+// (pruning off): false.
 static inline bool atedm_plan_shares_masks(const atedm_plan *plan)
 {
     return plan && plan->spec.masks == ATEDM_MASKS_SHARED;
 }
 
-// Cost of one UNet evaluation as a function of the blocks' ratios: flops.h provides it.
+// Cost of one UNet evaluation as a function of the blocks' ratios; defined in flops.h.
 typedef struct atedm_unet_cost atedm_unet_cost;
 
-// Resolves `spec` for `steps` steps on a UNet whose blocks and cost `cost` knows. With a budget,
-// the ratio is the smallest whose mean share of the unpruned UNet's cost, overhead left out, is not
-// over the budget. A budget below the plan's floor is ATEDM_ERR_INVALID, and the message names the
-// floor; so is a skip entry that names no block of the model.
+// Resolves `spec` for `steps` steps on the UNet that `cost` describes. With a budget, the ratio is
+// the smallest one whose mean cost of a step is within the budget, as a share of the unpruned
+// UNet's cost, overhead left out. ATEDM_ERR_INVALID: a budget below the plan's floor (the message
+// names the floor), a skip entry that names no block of the model, a ratio or score_interval out of
+// range. ATEDM_ERR_LIMIT: steps not within 1..ATEDM_MAX_STEPS.
 ATEDM_MUST_CHECK atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps,
                                                 const atedm_unet_cost *cost, atedm_plan **ret_plan,
                                                 atedm_error *err);
 void atedm_plan_destroy(atedm_plan *plan);                   // NULL allowed
-const float *atedm_plan_step(const atedm_plan *plan, int k); // [n_blocks]
-const bool *atedm_plan_ranks(const atedm_plan *plan, int k); // [n_blocks]
-// Whether steps j and k prune and rank alike.
+const float *atedm_plan_step(const atedm_plan *plan, int k); // row k of rho, [n_blocks]
+const bool *atedm_plan_ranks(const atedm_plan *plan, int k); // row k of ranks, [n_blocks]
+// Whether steps j and k have the same ratios and rank the same blocks.
 bool atedm_plan_same_step(const atedm_plan *plan, int j, int k);
-// Tokens of `tokens` that are alive at the end of attention block `block`, which has `layers`
-// layers, at step k.
+// How many of `tokens` tokens attention block `block`, with `layers` layers, still has after its
+// last layer at step k.
 int64_t atedm_plan_kept(const atedm_plan *plan, int k, int block, int layers, int64_t tokens);
 
 #endif

@@ -1,5 +1,5 @@
-// Plans as JSON: see plan_json.h. Each function returns NULL where memory ran out; json_pack passes
-// that on.
+// Plans as JSON: see plan_json.h. Each function returns NULL if memory ran out. json_pack accepts
+// such a NULL and then returns NULL itself.
 #include "core/plan_json.h"
 
 #include <math.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The number whose shortest text is that of the float: 0.001 for 0.001f.
+// The double with the shortest decimal text that reads back as `value`: 0.001 for 0.001f.
 static double plain_double(float value)
 {
     char text[32];
@@ -19,7 +19,7 @@ static double plain_double(float value)
     return strtod(text, NULL);
 }
 
-// Appends, taking the item; false where either is NULL.
+// Appends the item and takes ownership of it; false if either is NULL.
 static bool add(json_t *list, json_t *item)
 {
     return json_array_append_new(list, item) == 0;
@@ -30,7 +30,7 @@ static bool set(json_t *object, const char *key, json_t *item)
     return json_object_set_new(object, key, item) == 0;
 }
 
-// The value where it is whole, else NULL.
+// Returns the value if it is complete; else frees it and returns NULL.
 static json_t *whole(json_t *value, bool complete)
 {
     if (complete)
@@ -55,8 +55,8 @@ static json_t *skip_json(const atedm_phase *phase)
     return whole(list, complete);
 }
 
-// Those that the schedule comes to, each with its ratio; `ratio` is the plan's, NAN where a budget
-// has yet to be solved.
+// The phases that the schedule amounts to, each with its ratio. `ratio` is the plan's; NAN if a
+// budget has not been solved yet.
 static json_t *phases_json(const atedm_prune_spec *spec, double ratio)
 {
     atedm_phase phases[ATEDM_MAX_PHASES];
@@ -71,7 +71,7 @@ static json_t *phases_json(const atedm_prune_spec *spec, double ratio)
     return whole(list, complete);
 }
 
-// Those that the request had, with the ratios that it had.
+// The phases as the request gave them, with the ratios that it gave.
 static json_t *own_phases_json(const atedm_prune_spec *spec)
 {
     json_t *list = json_array();
@@ -113,8 +113,8 @@ static json_t *score_json(const atedm_prune_spec *spec)
                      plain_double(spec->rank.tolerance), "interval", spec->score_interval);
 }
 
-// Adds the fields that both forms of a spec have alike, taking the score's. False where that or
-// the object is NULL, or memory ran out.
+// Adds the fields that both forms of a spec share, and takes ownership of `score`. False if `score`
+// or the object is NULL, or memory ran out.
 static bool set_common(json_t *object, const atedm_prune_spec *spec, json_t *score)
 {
     json_t *fields = json_pack(
@@ -128,7 +128,7 @@ static bool set_common(json_t *object, const atedm_prune_spec *spec, json_t *sco
     return complete;
 }
 
-// ---- the whole
+// ---- whole values
 
 json_t *atedm_prune_spec_json(const atedm_prune_spec *spec)
 {
@@ -170,7 +170,7 @@ json_t *atedm_plan_request_json(const atedm_plan *plan)
     if (!plan)
         return json_string("off");
     const atedm_prune_spec *spec = &plan->spec;
-    // What has no meaning with the map is left out: requests may not have it then.
+    // A request must not have fields that are meaningless with its map, so they are left out.
     json_t *score = spec->score_map == ATEDM_SCORE_RANDOM
                         ? json_pack("{s:s}", "map", atedm_score_map_names[spec->score_map])
                         : score_json(spec);

@@ -1,6 +1,6 @@
-// The named pruning presets, and the names of what they choose from: see plan.h. Ratios and
-// schedules are those of the models that Wang et al. (CVPR 2024) call AT-EDM a to d and
-// AT-EDM-dagger; the rest is common to all.
+// The named pruning presets, and the names of the values in a spec: see plan.h. Ratios and
+// schedules are those of the models AT-EDM a to d and AT-EDM-dagger in Wang et al. (CVPR 2024); all
+// presets share the other fields.
 #include "core/plan.h"
 
 #include <math.h>
@@ -47,7 +47,7 @@ static const char *const names[] = {"off",      "at-edm",   "at-edm-a",     "at-
                                     "at-edm-c", "at-edm-d", "at-edm-dagger"};
 #define N_PRESETS (sizeof names / sizeof names[0])
 
-// In the order of their names.
+// In the order of `names`.
 static const struct {
     double ratio;
     atedm_prune_schedule schedule;

@@ -1,10 +1,10 @@
-// AT-EDM inside an attention block: which samples lose tokens where, dropping, recovery. See
-// prune.h; choosing is prune_choose.c's.
+// AT-EDM inside an attention block: which samples lose tokens after which layer, dropping tokens,
+// recovering them. See prune.h. prune_choose.c chooses the tokens.
 #include "core/prune_private.h"
 
 #include <string.h>
 
-// n samples of `count` tokens each.
+// Packs n samples of `count` tokens each.
 static void packing_init(atedm_packing *packing, int64_t n, int64_t count)
 {
     packing->n = n;
@@ -48,7 +48,7 @@ atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int in
         wants.self |=
             spec->score_map == ATEDM_SCORE_SELF || spec->recovery == ATEDM_RECOVER_ATTENTION;
         wants.cross |= spec->score_map == ATEDM_SCORE_CROSS;
-        late |= spec->recovery == ATEDM_RECOVER_COSINE; // compares what the layer gives
+        late |= spec->recovery == ATEDM_RECOVER_COSINE; // compares the layer's outputs
     }
     if (state->run->args->mixed && index == 0)
         wants.any = wants.self = wants.cross = true;
@@ -56,8 +56,9 @@ atedm_prune_wants atedm_prune_layer_wants(const atedm_prune_state *state, int in
     return wants;
 }
 
-// Which rows go where when `to` gets its rows from `from` by an index list that has as many rows as
-// `to`; of the samples that `wanted` picks.
+// Spans of the samples that `wanted` picks, for filling the rows of `to` from those of `from` by an
+// index list with one entry for each row of `to`. A sample uses the entries of the sample whose
+// mask it follows. Returns the number of spans.
 static int64_t gather_spans(const atedm_prune_state *state, const atedm_packing *from,
                             const atedm_packing *to, const bool *wanted,
                             atedm_gather_span *ret_spans)
@@ -101,8 +102,8 @@ static size_t token_bytes(const atedm_prune_state *state)
     return (size_t)state->block->channels * atedm_dtype_size(atedm_stream_dtype(state->run->s));
 }
 
-// The samples of a layer that copy updates, or those that do not: the ones that are not pruned here
-// among them.
+// Spans for recovering the tokens of a layer. `updates`: of the samples that copy updates; else of
+// all others, which include those not pruned by the layer.
 static int64_t recover_spans(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                              bool updates, atedm_gather_span *ret_spans)
 {
@@ -113,8 +114,8 @@ static int64_t recover_spans(const atedm_prune_state *state, const atedm_pruned_
     return gather_spans(state, &layer->after, &layer->before, wanted, ret_spans);
 }
 
-// layer->tokens += factor * the kept tokens x that they are recovered from, where updates are
-// copied.
+// For samples that copy updates: adds factor * its source, a row of x, to each row of
+// layer->tokens.
 static void add_sources(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                         const void *x, float factor)
 {

@@ -1,8 +1,8 @@
-// The choice of a pruning layer: ranks, which tokens are kept, what the others will be recovered
-// from, and how kept ones weigh. See prune.h.
+// What a pruning layer chooses: scores, kept tokens, each pruned token's source, and the weights of
+// kept tokens. See prune.h.
 #include "core/prune_private.h"
 
-// The scores of sample i that are kept from step to step; NULL where each step has its own.
+// [device] F32 [tokens]: the scores of sample i that later steps use; NULL: every step ranks.
 static float *kept_scores(const atedm_prune_state *state, int64_t i)
 {
     const atedm_transformer_run *run = state->run;
@@ -10,7 +10,7 @@ static float *kept_scores(const atedm_prune_state *state, int64_t i)
     return kept ? run->scores + i * run->score_stride : NULL;
 }
 
-// Whether sample i, which chooses here, takes the scores of an earlier step.
+// Whether sample i, which chooses for itself, uses the scores of an earlier step.
 static bool reuses_scores(const atedm_prune_state *state, int64_t i)
 {
     const bool *ranks = state->run->args->samples[i].ranks;
@@ -30,7 +30,7 @@ void atedm_prune_move_scores(const atedm_prune_state *state, const atedm_pruned_
     }
 }
 
-// Fills in the packing after the layer and takes memory for what has to be remembered.
+// Fills in the packing after the layer, and takes memory for the choice.
 static atedm_pruned_layer *begin_layer(atedm_prune_state *state, int index)
 {
     const atedm_transformer_run *run = state->run;
@@ -90,7 +90,7 @@ static void rank_by_map(const atedm_prune_state *state, const atedm_pruned_layer
                                   });
 }
 
-// Whether what sample i keeps is drawn by its scores.
+// Whether the kept tokens of sample i are drawn at random with chances by score.
 static bool is_sampled(const atedm_prune_state *state, const atedm_pruned_layer *layer, int64_t i)
 {
     const atedm_prune_spec *spec = state->run->args->samples[i].prune;
@@ -98,8 +98,8 @@ static bool is_sampled(const atedm_prune_state *state, const atedm_pruned_layer 
            spec->selection == ATEDM_SELECT_SAMPLED;
 }
 
-// The spans of samples in which chance has a part: it is a function of the sample's image and step,
-// the block, the layer and the token's position in its sample, and of nothing else.
+// Spans of the samples that `wanted` picks, for drawing random numbers. A number depends only on
+// the sample's image and step, the block, the layer, and the token's position in its sample.
 static int64_t random_spans(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                             int index, const bool *wanted, atedm_random_span *ret_spans)
 {
@@ -127,7 +127,7 @@ static void rank_at_random(const atedm_prune_state *state, const atedm_pruned_la
     atedm_random_scores(run->s, run->draws, NULL, layer->scores, spans, n);
 }
 
-// The spans of the samples that `wanted` picks.
+// Spans of the samples that `wanted` picks. Returns their number.
 static int64_t prune_spans(const atedm_pruned_layer *layer, const bool *wanted,
                            atedm_prune_span *ret_spans)
 {
@@ -139,8 +139,8 @@ static int64_t prune_spans(const atedm_pruned_layer *layer, const bool *wanted,
     return n;
 }
 
-// Of samples whose kept tokens are drawn: the scores stay as they are, for whoever wants to see
-// them.
+// Selects tokens of the samples that draw them. The chances go into a buffer of their own, because
+// traces and later steps need the scores.
 static void sample_tokens(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                           int index, const bool *sampled)
 {
@@ -156,7 +156,8 @@ static void sample_tokens(const atedm_prune_state *state, const atedm_pruned_lay
     atedm_select_tokens(run->s, chances, layer->kept, spans, prune_spans(layer, sampled, spans));
 }
 
-// All samples with a mask of their own: those that are not pruned here keep everything, in order.
+// Selects tokens of all samples that choose for themselves. Those that are not pruned by this layer
+// keep all tokens, in order.
 static void select_tokens(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                           int index)
 {
@@ -201,8 +202,9 @@ static void find_places(const atedm_prune_state *state, atedm_pruned_layer *laye
     atedm_select_tokens(run->s, layer->scores, layer->places, spans, layer->before.n);
 }
 
-// One call a recovery; samples that are not pruned here map to themselves, which is what every kind
-// says of kept tokens, and masks of others are looked up there.
+// Finds sources with one call for each kind of recovery. A sample not pruned here uses "zero",
+// which like every kind makes a kept token its own source; here all its tokens are kept. A sample
+// that follows another one's mask uses that one's sources.
 static void find_sources(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                          const atedm_layer_maps *maps, const void *x)
 {
@@ -247,7 +249,7 @@ static bool needs_weights(const atedm_prune_state *state)
     return needed;
 }
 
-// Of every sample: who is not pruned here hands on what was.
+// Computes the kept tokens' weights for every sample. Samples not pruned here keep their weights.
 static void weigh(const atedm_prune_state *state, atedm_pruned_layer *layer)
 {
     const atedm_transformer_run *run = state->run;

@@ -1,5 +1,5 @@
-// Reads the "pruning" value of a request: see request.h. Every wrong field is named, none twice;
-// what a field left out means comes from the preset.
+// Reads the "pruning" value of a request: see request.h. Names every wrong field, none twice. The
+// preset supplies fields that are left out.
 #include "core/request.h"
 
 #include <inttypes.h>
@@ -8,14 +8,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#define KEY_MAX 48   // "prune_after/0" with any index
-#define LIST_MAX 128 // names of a message
+#define KEY_MAX 48   // bytes of "prune_after/0" with any index
+#define LIST_MAX 128 // bytes of a list of names in a message
 #define N_NAMES(list) (sizeof(list) / sizeof(list)[0])
 
-// An object being read: where it stands, and where its errors go.
+// A JSON object that is being read: its JSON pointer, and where to add errors.
 typedef struct scope {
     const json_t *object;
-    char pointer[48]; // "/pruning/phases/15"
+    char pointer[48]; // such as "/pruning/phases/15"
     atedm_field_errors *errors;
 } scope;
 
@@ -53,9 +53,9 @@ static bool has(const scope *s, const char *key)
     return json_object_get(s->object, key) != NULL;
 }
 
-// Each reader leaves *ret_value alone where the field is absent or wrong.
+// The readers below leave *ret_value alone if the field is absent or wrong.
 
-// Within [min, max], or (0, max] where min is 0 and `positive`.
+// Reads a number within [min, max]; with `positive`, within (0, max].
 static void read_real(const scope *s, const char *key, double min, double max, bool positive,
                       double *ret_value)
 {
@@ -89,7 +89,7 @@ static bool check_int(const scope *s, const char *key, const json_t *item, int m
     return true;
 }
 
-// "a", "b", "c"; cut where it does not fit.
+// Writes "a", "b", "c"; cuts the list if it does not fit.
 static void list_names(const char *const *names, size_t n_names, char ret_list[LIST_MAX])
 {
     ret_list[0] = '\0';
@@ -98,7 +98,7 @@ static void list_names(const char *const *names, size_t n_names, char ret_list[L
             (size_t)snprintf(ret_list + used, LIST_MAX - used, "%s\"%s\"", i ? ", " : "", names[i]);
 }
 
-// One of `names`; *ret_place gets its place in the list.
+// Reads one of `names`; *ret_place gets its index in the list.
 static void read_name(const scope *s, const char *key, const char *const *names, size_t n_names,
                       int *ret_place)
 {
@@ -117,7 +117,7 @@ static void read_name(const scope *s, const char *key, const char *const *names,
     wrong(s, key, "is not one of %s", list);
 }
 
-// The array `key`, NULL where it is absent or wrong.
+// The array `key`; NULL if it is absent or wrong.
 static const json_t *get_array(const scope *s, const char *key, size_t min, size_t max)
 {
     const json_t *item = json_object_get(s->object, key);
@@ -166,8 +166,8 @@ static void read_phase(const scope *s, atedm_phase *phase)
     read_skip(s, phase);
 }
 
-// Each ends later than the one before, the last at 1. Phases whose end is wrong in itself (NAN)
-// have been named already.
+// Each phase must end later than the one before, and the last at 1. A phase with an invalid end
+// (NAN) has been reported already.
 static void check_order(const scope *s, const atedm_prune_spec *spec)
 {
     for (size_t i = 0; i < spec->n_phases; i++) {
@@ -273,7 +273,7 @@ static void read_lists(const scope *s, atedm_prune_spec *spec)
     }
 }
 
-// How the iterations over an attention map go.
+// Reads the parameters of the iterations over an attention map.
 static void read_rank(const scope *s, atedm_rank_params *rank)
 {
     static const char *const heads[] = {"rms", "mean"};
@@ -344,11 +344,11 @@ static void wrong_preset(atedm_field_errors *errors, const char *pointer, const 
     atedm_field_errors_add(errors, pointer, "\"%.32s\" is not a preset: one of %s", name, list);
 }
 
-// What the other fields start from.
+// Sets every field to the preset's value; the fields of the request then replace some.
 static void read_preset(const scope *s, atedm_prune_spec *spec)
 {
     if (atedm_prune_preset("at-edm", spec) != ATEDM_OK)
-        return; // never: it is built in
+        return; // cannot happen: "at-edm" is built in
     spec->preset[0] = '\0';
     const json_t *item = json_object_get(s->object, "preset");
     if (!item)

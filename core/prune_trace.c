@@ -1,23 +1,23 @@
-// What a dump is told of pruning: each sample's kept tokens, sources and scores, in places of the
-// grid. See atedm_prune_trace in unet.h.
+// Reports what pruning did, for dumps: each sample's kept tokens, sources and scores, as indexes
+// into the grid. See atedm_prune_trace in unet.h.
 #include "core/prune_private.h"
 
 #include <stdlib.h>
 
-// What the pruned layers of one sample add up to, on the host.
+// Host buffers for what the pruning layers of one sample did, [tokens] each.
 typedef struct trace_buffers {
     int32_t *kept, *source, *slots, *places;
     float *scores;
 } trace_buffers;
 
-// Follows the sources of sample i back through the pruned layers: buffers->source gets grid places.
-// False when a download failed.
+// Follows the sources of sample i through the pruning layers: source[t] becomes the grid index of
+// the token that grid token t is recovered from. False if a download failed.
 static bool compose_sources(const atedm_prune_state *state, int64_t i, const trace_buffers *b)
 {
     const atedm_transformer_run *run = state->run;
     int64_t tokens = state->layers[0].before.count[i];
     for (int64_t t = 0; t < tokens; t++)
-        b->source[t] = (int32_t)t; // token of the current layer that the grid token follows
+        b->source[t] = (int32_t)t; // index, in the current layer, of the token that t follows
     for (size_t k = 0; k < state->n_layers; k++) {
         const atedm_pruned_layer *layer = &state->layers[k];
         atedm_download(run->s, layer->source + layer->before.first[i], b->slots,

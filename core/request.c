@@ -1,4 +1,4 @@
-// A request's defaults and the check of its fields: see request.h.
+// A request's defaults, and the validation of its fields: see request.h.
 #include "core/request.h"
 
 #include "core/base/utf8.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_STEPS 30 // where the operator allows so many
+#define DEFAULT_STEPS 30 // or max_steps, if the operator allows fewer
 
 void atedm_request_finish(atedm_request *request)
 {
@@ -38,8 +38,8 @@ void atedm_request_init(atedm_request *request, const atedm_request_limits *limi
     snprintf(request->sampler, sizeof request->sampler, "%s", atedm_samplers(&(size_t){0})->name);
 }
 
-// Makes valid UTF-8 of a text that quotes anything: what was cut inside a character at the end
-// goes, any other byte that is not part of one becomes '?'.
+// Makes a text that may quote arbitrary bytes valid UTF-8. Removes a character that `cut` left
+// incomplete at the end; any other byte that belongs to no character becomes '?'.
 static void clean(char *text, bool cut)
 {
     size_t size = strlen(text);
@@ -74,7 +74,7 @@ void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, con
 void atedm_field_errors_add_unknown(atedm_field_errors *errors, const char *pointer,
                                     const char *key)
 {
-    char whole[2 * sizeof errors->items[0].pointer]; // so that what is cut is seen to be
+    char whole[2 * sizeof errors->items[0].pointer]; // larger, so that add notices that it cuts
     size_t used = strnlen(pointer, sizeof errors->items[0].pointer);
     memcpy(whole, pointer, used);
     whole[used++] = '/';
@@ -147,7 +147,7 @@ static void check_seed(const atedm_request *request, atedm_field_errors *errors)
                                last);
         return;
     }
-    // The last image's seed has to be one that can be asked for.
+    // Image i has the seed `seed` + i. The last image's seed must be one that a request may have.
     int images = request->num_images;
     if (images > 1 && (uint64_t)(images - 1) > last - request->seed)
         atedm_field_errors_add(
@@ -178,7 +178,7 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
         check_text(request->negative_prompt, "/negative_prompt", 0, errors);
     check_size(request, limits, errors);
     check_int(request->steps, "/steps", 1, limits->max_steps, errors);
-    // Written so that NaN fails.
+    // `!(in range)`, so that NaN fails.
     if (!(request->guidance_scale >= 0 && request->guidance_scale <= ATEDM_GUIDANCE_MAX))
         atedm_field_errors_add(errors, "/guidance_scale", "is %.15g, not within 0..%g",
                                request->guidance_scale, ATEDM_GUIDANCE_MAX);
