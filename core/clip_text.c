@@ -1,5 +1,5 @@
-// CLIP text encoder: see clip_text.h. What it leaves to others: tokenizing (tokenizer.h), putting
-// the two encoders' outputs side by side (pipeline.c).
+// CLIP text encoder: see clip_text.h. tokenizer.h makes the tokens; pipeline_encode.c concatenates
+// the two encoders' outputs.
 #include "core/clip_text.h"
 
 #include "core/json_read.h"
@@ -17,7 +17,7 @@ typedef struct clip_layer {
 
 struct atedm_clip {
     atedm_clip_config config;
-    int layers_run; // without a pooled output the last layer is never needed
+    int layers_run; // all layers; without a pooled output all but the last
     const atedm_weight *tokens, *positions, *final_norm, *projection;
     clip_layer layers[ATEDM_CLIP_MAX_LAYERS];
     atedm_weight_list owned;
@@ -118,7 +118,7 @@ static void load_layer(atedm_loader *l, const atedm_clip_config *c, int i, clip_
                                        "text_model.encoder.layers.%d.mlp.fc2", i);
 }
 
-// The last layer of an encoder without pooled output: in the file, never run.
+// Accounts for the parameters of an encoder's last layer that never runs: files have them.
 static void skip_layer(atedm_loader *l, const atedm_clip_config *c, int i)
 {
     static const char *const norms[] = {"layer_norm1", "layer_norm2"};
@@ -196,7 +196,8 @@ typedef struct clip_run {
     int64_t n, tokens, rows;
     size_t element;
     atedm_span *spans;                // [host] [n]
-    void *x, *normed, *qkv, *o, *mlp; // [device] act: [rows, width], same, [rows, 3 width], ...
+    void *x, *normed, *qkv, *o, *mlp; // [device] act [rows, c], c = width, width, 3 width, width,
+                                      // mlp_width
 } clip_run;
 
 static void run_layer(const clip_run *r, const clip_layer *layer)
@@ -242,8 +243,8 @@ static void run_layer(const clip_run *r, const clip_layer *layer)
                   .weight = layer->fc2, .x = r->mlp, .residual = r->x, .y = r->x, .rows = r->rows});
 }
 
-// Where the pooled output is read: the first end token, or (eos_token_id 2, as old configs say) the
-// place of the largest id.
+// The position whose output is pooled: that of the first end token; or, for the eos_token_id 2 of
+// old configs, that of the largest id (as in transformers).
 static int64_t end_position(const atedm_clip_config *c, const int64_t *ids, int64_t tokens)
 {
     int64_t largest = 0;

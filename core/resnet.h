@@ -1,5 +1,4 @@
-// The residual block that UNet and VAE share (diffusers: ResnetBlock2D), and two-fold down- and
-// upsampling.
+// The residual block of UNet and VAE (diffusers: ResnetBlock2D).
 #ifndef ATEDM_RESNET_H
 #define ATEDM_RESNET_H
 
@@ -11,17 +10,18 @@ typedef struct atedm_resnet {
     int norm_groups;
     float norm_epsilon;
     const atedm_weight *norm1, *conv1, *norm2, *conv2;
-    const atedm_weight *time;     // [out, embedding] linear layer, NULL in the VAE
-    const atedm_weight *shortcut; // 1x1 convolution where in != out, else NULL
+    const atedm_weight *time;     // linear layer [out, embedding]; NULL in the VAE
+    const atedm_weight *shortcut; // 1x1 convolution if in != out, else NULL
 } atedm_resnet;
 
-// Fields but the weights are filled in; embedding 0: no time embedding.
+// Loads the weights; the caller has filled in the other fields. embedding: width of the time
+// embedding; 0: none.
 void atedm_resnet_load(atedm_loader *l, atedm_resnet *resnet, int64_t embedding,
                        const char *prefix);
 
 // y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time(embedding)))).
-// x [device] act [n, h, w, in]; embedding [device] act [n, e], SiLU applied already, or NULL;
-// y [device] act [n, h, w, out], not x.
+// x: [device] act [n, h, w, in]; embedding: [device] act [n, e] with SiLU already applied, or NULL;
+// y: [device] act [n, h, w, out], must not be x.
 void atedm_resnet_forward(const atedm_resnet *resnet, atedm_stream *s, atedm_arena *arena,
                           const void *x, const void *embedding, int64_t n, int64_t h, int64_t w,
                           void *y);

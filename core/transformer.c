@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-#define GROUP_NORM_EPSILON 1e-6f // Transformer2DModel's own, whatever the config's norm_eps
+#define GROUP_NORM_EPSILON 1e-6f // fixed in Transformer2DModel; the config's norm_eps is not used
 #define LAYER_NORM_EPSILON 1e-5f
 
 _Static_assert(2 * ATEDM_UNET_MAX_LAYERS <= ATEDM_LOADER_MAX_PARTS,
@@ -55,9 +55,9 @@ typedef struct layer_run {
     const atedm_transformer_layer *layer;
     const atedm_transformer_run *run;
     atedm_prune_state *pruning;
-    const atedm_packing *packing; // of pruning
+    const atedm_packing *packing; // the pruning's present packing of the tokens
     int index;                    // of the layer
-    const char *text_kv;          // its own columns of the block's
+    const char *text_kv;          // the layer's columns of the block's text_kv product
     size_t element;
 } layer_run;
 
@@ -97,16 +97,16 @@ static void add_linear(const layer_run *r, const atedm_weight *weight, const voi
                      .weight = weight, .x = x, .residual = t, .y = t, .rows = r->packing->rows});
 }
 
-// What one attention of a layer reads and writes.
+// The operands of one attention of a layer.
 typedef struct attention {
-    atedm_source_map map; // its queries and keys, and the lse where pruning wants it
-    const void *v;        // strides as k's
-    float *lse;           // the same as the map's
+    atedm_source_map map; // queries and keys; lse only if pruning needs it
+    const void *v;        // same row stride as k
+    float *lse;           // the map's lse, writable
     void *o;
-    bool cross; // to the text, else to the sample's own tokens
+    bool cross; // attends to the text, else to the sample's own tokens
 } attention;
 
-// Of the samples whose keys `key_bias` weighs; NULL: of the others.
+// Attention of the samples whose keys `key_bias` weighs; if it is NULL, of all other samples.
 static void attend_some(const layer_run *r, const attention *a, const float *key_bias,
                         const bool *weighted)
 {
@@ -146,7 +146,7 @@ static void attend(const layer_run *r, const attention *a)
         attend_some(r, a, weights, weighted);
 }
 
-// All but queries, keys and values.
+// The operands except queries, keys and values.
 static attention make_attention(const layer_run *r, bool cross, bool with_lse, void *o)
 {
     float *lse = with_lse ? take_lse(r) : NULL;
@@ -161,7 +161,8 @@ static attention make_attention(const layer_run *r, bool cross, bool with_lse, v
     };
 }
 
-// t += layer(t), in place; the attention operands stay in the arena for pruning.
+// Runs a layer on the tokens t, [device] act [rows, channels], in place. The attention operands
+// stay on the arena, for pruning.
 static void run_layer(const layer_run *r, void *t, atedm_prune_wants wants,
                       atedm_layer_maps *ret_maps)
 {
@@ -220,8 +221,8 @@ static void project(const atedm_transformer *block, const atedm_transformer_run 
                                               .w = run->w});
 }
 
-// Where a layer prunes, its scratch memory is not released before the block ends: what is
-// remembered for recovery lies in it.
+// Runs the layers on the tokens t. After a layer that prunes, its scratch memory stays until the
+// block ends, because recovery needs what the layer has left there.
 static void *run_layers(const atedm_transformer *block, const atedm_transformer_run *run, void *t)
 {
     atedm_prune_state state;
@@ -231,8 +232,8 @@ static void *run_layers(const atedm_transformer *block, const atedm_transformer_
                    .pruning = &state,
                    .packing = &state.packing,
                    .element = atedm_dtype_size(atedm_stream_dtype(run->s))};
-    // Once a block: the text is the same for all layers, and few rows keep a device busy only where
-    // there are many columns.
+    // One product for all layers: the text is the same for each of them, and it has so few rows
+    // that only many columns keep a device busy.
     const char *text_kv =
         linear(&r, block->text_kv, run->args->context, run->args->n * run->args->context_tokens);
     for (int i = 0; i < block->info.layers; i++) {

@@ -1,5 +1,5 @@
-// One attention block of the UNet (diffusers: Transformer2DModel over BasicTransformerBlocks), over
-// the packed tokens of a batch, with AT-EDM pruning between its layers (prune.h).
+// One attention block of the UNet (diffusers: Transformer2DModel, of BasicTransformerBlocks). Runs
+// on the packed tokens of a batch, with AT-EDM pruning between its layers (prune.h).
 #ifndef ATEDM_TRANSFORMER_H
 #define ATEDM_TRANSFORMER_H
 
@@ -19,22 +19,24 @@ typedef struct atedm_transformer {
     int heads, norm_groups;
     bool linear_projection;
     const atedm_weight *norm, *proj_in, *proj_out;
-    const atedm_weight *text_kv; // keys and values of the text for each layer, one after the other
+    // One matrix with the rows of all layers: keys, values of layer 0, keys, values of layer 1, ...
+    const atedm_weight *text_kv;
     atedm_transformer_layer layers[ATEDM_UNET_MAX_LAYERS]; // info.layers of them
 } atedm_transformer;
 
-// `block` has everything but the weights filled in; `prefix` is e.g. "down_blocks.1.attentions.0".
+// Loads the weights; the caller has filled in the other fields. prefix: such as
+// "down_blocks.1.attentions.0".
 void atedm_transformer_load(atedm_loader *l, atedm_transformer *block, const char *prefix);
 
-// The evaluation that a block runs in: samples of one size, their text, the scratch memory.
+// The evaluation that a block is part of: samples of one size, their text, the scratch memory.
 typedef struct atedm_transformer_run {
     atedm_stream *s;
     atedm_arena *arena;
     const atedm_unet_args *args;
-    const uint64_t *draws; // [device] [n]: what chance in pruning starts from
+    const uint64_t *draws; // [device] [n]: the samples' keys for random numbers in pruning
     int64_t h, w;          // of the block's grid
-    int block;             // index in execution order: column of a sample's rho
-    float *scores; // [device] of the block, sample i's at i * score_stride; as those of args
+    int block;             // index of the block in execution order, as in a sample's rho
+    float *scores; // [device] args->scores from this block on; sample i's at i * score_stride
     int64_t score_stride;
 } atedm_transformer_run;
 

@@ -1,6 +1,6 @@
-// SDXL's UNet: see unet.h. What it leaves to others: reading the config (unet_config.c), residual
-// blocks (resnet.c), attention blocks (transformer.c) and pruning in them (prune.c), what tells two
-// evaluations apart (unet_key.c).
+// SDXL's UNet: see unet.h. unet_config.c reads its config; resnet.c has the residual blocks,
+// transformer.c the attention blocks, prune.c the pruning in them; unet_key.c tells whether two
+// evaluations run the same operations.
 #include "core/unet.h"
 
 #include "core/loader.h"
@@ -14,13 +14,13 @@
 #define MAX_STAGE_BLOCKS (ATEDM_UNET_MAX_RESNETS + 1)
 #define MAX_SKIPS (ATEDM_UNET_MAX_LEVELS * (MAX_STAGE_BLOCKS + 1) + 1)
 
-// A down, mid or up stage: residual blocks, each followed by an attention block where there are
-// any.
+// A down, mid or up stage: residual blocks. In a stage with attention, an attention block follows
+// each residual block.
 typedef struct unet_stage {
     int level, n_resnets, n_attentions;
     atedm_resnet resnets[MAX_STAGE_BLOCKS];
     atedm_transformer *attentions[MAX_STAGE_BLOCKS];
-    const atedm_weight *resample; // convolution of the down- or upsampler, NULL where there is none
+    const atedm_weight *resample; // convolution of the down- or upsampler; NULL: no resampling
 } unet_stage;
 
 struct atedm_unet {
@@ -34,7 +34,6 @@ struct atedm_unet {
 };
 
 // ---- loading
-// ---------------------------------------------------------------------------------------
 
 static void init_resnet(const atedm_unet_config *c, atedm_resnet *resnet, int64_t in, int64_t out)
 {
@@ -56,7 +55,7 @@ static void load_stage(atedm_loader *l, const atedm_unet *unet, unet_stage *stag
     }
 }
 
-// Hands the next `count` attention blocks to the stage.
+// Assigns the next `count` attention blocks to the stage.
 static void assign_blocks(atedm_unet *unet, unet_stage *stage, int count, int *next)
 {
     stage->n_attentions = count;
@@ -197,9 +196,8 @@ int64_t atedm_unet_embedding_dim(const atedm_unet *unet)
 }
 
 // ---- evaluating
-// ------------------------------------------------------------------------------------
 
-// Two linear layers with SiLU between (diffusers: TimestepEmbedding).
+// y = second(silu(first(x))), two linear layers (diffusers: TimestepEmbedding).
 static void embed(const atedm_weight *first, const atedm_weight *second, atedm_stream *s,
                   atedm_arena *arena, const void *x, int64_t n, void *y)
 {
@@ -236,20 +234,20 @@ typedef struct unet_run {
     const atedm_unet_args *args;
     size_t element;
     const void *embedding; // [device] act [n, embedding_dim], SiLU applied
-    const uint64_t *draws; // [device] [n], of the samples
-    // Feature maps for the way up: what the way down produced, with their channels.
+    const uint64_t *draws; // [device] [n]: the samples' draws
+    // Feature maps of the way down, which the way up reads in reverse order, and their channels.
     void *skips[MAX_SKIPS];
     int64_t skip_channels[MAX_SKIPS];
     int n_skips;
 } unet_run;
 
-// A side of the feature maps at `level`: each downsampling rounds up.
+// Height or width of the feature maps at `level`: each downsampling rounds up.
 static int64_t side(int64_t full, int level)
 {
     return (full + ((int64_t)1 << level) - 1) >> level;
 }
 
-// Of the first `n_blocks` attention blocks.
+// Number of tokens in the first `n_blocks` attention blocks, for h x w latents.
 static int64_t count_tokens(const atedm_unet *unet, int n_blocks, int64_t h, int64_t w)
 {
     int64_t count = 0;
@@ -265,7 +263,7 @@ int64_t atedm_unet_score_count(const atedm_unet *unet, int64_t h, int64_t w)
     return count_tokens(unet, unet->n_blocks, h, w);
 }
 
-// A feature map of `channels` at `level`.
+// Takes scratch memory for a feature map, act [n, h, w, channels], at `level`.
 static void *take_map(unet_run *r, int level, int64_t channels)
 {
     int64_t h = side(r->args->h, level), w = side(r->args->w, level);
@@ -343,7 +341,7 @@ static void *run_mid(unet_run *r, void *x)
     return z;
 }
 
-// x beside the last skip, through residual and attention block, into y.
+// Concatenates x and the last skip, and runs a residual block and its attention block into y.
 static void up_block(unet_run *r, const unet_stage *stage, int i, const void *x, int64_t x_channels,
                      void *y)
 {
@@ -359,7 +357,7 @@ static void up_block(unet_run *r, const unet_stage *stage, int i, const void *x,
     atedm_arena_release(r->arena, mark);
 }
 
-// Up-stages ping-pong between two buffers of the stage's size, then double the size.
+// The blocks of an up stage alternate between two buffers; the upsampler then doubles the size.
 static void *run_up(unet_run *r, void *x)
 {
     const atedm_unet_config *c = &r->unet->config;
@@ -390,8 +388,8 @@ static void *run_up(unet_run *r, void *x)
     return x;
 }
 
-// SiLU of the sum of the timestep's embedding and the request's: all that residual blocks need of
-// either.
+// silu(time embedding + condition), [device] act [n, embedding_dim]. Residual blocks use neither
+// embedding in any other form.
 static void *embed_steps(unet_run *r)
 {
     const atedm_unet *unet = r->unet;
@@ -409,7 +407,8 @@ static void *embed_steps(unet_run *r)
     return y;
 }
 
-// The samples' draws in device memory, so that equal evaluations but for them are the same graph.
+// Uploads the samples' draws. Operations read them from device memory, so that evaluations that
+// differ only in their draws can replay the same recording (CUDA graph).
 static const uint64_t *upload_draws(const unet_run *r)
 {
     int64_t n = r->args->n;
@@ -427,7 +426,8 @@ static const uint64_t *upload_draws(const unet_run *r)
     return memory;
 }
 
-// From scaled latents to the prediction. What it depends upon is in the key, unet_key.h.
+// Computes the prediction from the scaled latents. unet_key.h lists everything that decides which
+// operations this enqueues.
 static void run_trunk(void *user)
 {
     unet_run *r = user;
@@ -479,7 +479,7 @@ void atedm_unet_forward(const atedm_unet *unet, atedm_stream *s, atedm_arena *ar
                   .element = atedm_dtype_size(atedm_stream_dtype(s))};
     r.embedding = embed_steps(&r);
     r.draws = upload_draws(&r);
-    if (args->trace) { // waits between operations
+    if (args->trace) { // a trace downloads between operations, which a recording cannot
         run_trunk(&r);
     } else {
         atedm_unet_key key;

@@ -1,5 +1,5 @@
-// Reading and checking a UNet's config.json: see unet.h. Options that would change the numbers and
-// are not implemented are refused by name.
+// Reads and checks a UNet's config.json: see unet.h. Options that would change the numbers and are
+// not implemented are refused by name.
 #include "core/json_read.h"
 #include "core/unet.h"
 #include "core/vae.h"
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// Options whose value has to be this one, when they are given.
+// Options that may be absent, and else must have this value.
 static const struct {
     const char *key, *value;
 } fixed_strings[] = {
@@ -49,7 +49,8 @@ static atedm_status check_fixed(const json_t *object, const char *path, atedm_er
 {
     for (size_t i = 0; i < sizeof fixed_strings / sizeof *fixed_strings; i++) {
         const char *key = fixed_strings[i].key, *value = fixed_strings[i].value;
-        // Absent is diffusers' default, but null is a kind of its own ("no mid block").
+        // If the key is absent, diffusers' default applies; null means something else, such as "no
+        // mid block".
         if (json_is_null(json_object_get(object, key)))
             return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: %s null is not supported", path,
                                    key);
@@ -88,7 +89,8 @@ static atedm_status check_fixed(const json_t *object, const char *path, atedm_er
     return ATEDM_OK;
 }
 
-// Stage i of the list `key` is of type `plain` or `attention`.
+// Reads the list `key` of stage types: ret_attention[i] tells whether stage i is of type
+// `attention` and not `plain`.
 static atedm_status read_stages(const json_t *object, const char *path, const char *key,
                                 const char *plain, const char *attention, int levels,
                                 bool *ret_attention, atedm_error *err)
@@ -130,7 +132,7 @@ static atedm_status read_levels(const json_t *object, const char *path, atedm_un
     for (size_t i = 0; i < levels; i++)
         c->transformer_layers[i] = (int)values[i];
 
-    // diffusers' "attention_head_dim" counts heads, unless num_attention_heads is given as well.
+    // diffusers' "attention_head_dim" is the number of heads, unless num_attention_heads is given.
     const char *key = json_is_null(json_object_get(object, "num_attention_heads")) ||
                               !json_object_get(object, "num_attention_heads")
                           ? "attention_head_dim"
@@ -194,7 +196,7 @@ static atedm_status read_scalars(const json_t *object, const char *path, atedm_u
     return ATEDM_OK;
 }
 
-// What the numbers have to be to each other.
+// Checks the conditions that relate several numbers.
 static atedm_status check_consistency(const atedm_unet_config *c, const char *path,
                                       atedm_error *err)
 {
@@ -204,7 +206,7 @@ static atedm_status check_consistency(const atedm_unet_config *c, const char *pa
                 err, ATEDM_ERR_FORMAT,
                 "%s: block_out_channels %lld is not a multiple of norm_num_groups %d", path,
                 (long long)c->channels[i], c->norm_groups);
-        // The mid block attends at the last level, whatever that level itself does.
+        // The mid block has attention at the last level, even if that level's stages have none.
         bool attends = c->attention[i] || i == c->levels - 1;
         if (attends && c->channels[i] % c->heads[i])
             return atedm_error_set(err, ATEDM_ERR_FORMAT,
