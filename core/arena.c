@@ -29,7 +29,7 @@ void atedm_arena_finish(atedm_arena *arena)
     *arena = (atedm_arena){0};
 }
 
-// ---- spare ones
+// ---- spare memory
 
 static atedm_arena remove_spare(atedm_arena_spares *spares, size_t i)
 {
@@ -91,7 +91,7 @@ void *atedm_arena_take(atedm_arena *arena, atedm_stream *s, size_t bytes)
                           bytes, arena->capacity - arena->used, arena->capacity);
         return NULL;
     }
-    // A measuring arena's addresses start past zero, so that none is NULL.
+    // A measuring arena's addresses must not be NULL, so they start past zero.
     uintptr_t base = arena->base ? (uintptr_t)arena->base : ATEDM_DEVICE_ALIGN;
     void *memory = (void *)(base + arena->used);
     arena->used += rounded;

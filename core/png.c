@@ -1,4 +1,4 @@
-// PNG files by libpng, which no other file uses: see png.h.
+// PNG files, by libpng: see png.h. No other file uses libpng.
 #include "core/png.h"
 
 #include <png.h>
@@ -41,7 +41,7 @@ static void append(png_structp png, png_bytep data, size_t size)
 
 static void flush(png_structp png)
 {
-    (void)png; // what was appended is there
+    (void)png; // append() has written everything already
 }
 
 static bool is_plain(const char *text)
@@ -52,7 +52,8 @@ static bool is_plain(const char *text)
     return true;
 }
 
-// Neither kind is compressed: readers of generation settings look for plain bytes.
+// Makes a text chunk. It is never compressed: programs that read generation settings search the
+// file for the plain bytes.
 static png_text chunk_of(const atedm_png_text *text)
 {
     static char no_language[] = "";
@@ -82,8 +83,8 @@ static void write_png(png_structp png, png_infop info, const uint8_t *rgb, int64
     png_write_end(png, info);
 }
 
-// Everything that needs to be given back lives in the caller: the jump back from libpng's failures
-// ends in this function's own frame.
+// Writes the file. libpng's failures longjmp into this function's frame, so it owns nothing; the
+// caller owns everything that has to be freed.
 static atedm_status run(encoder *e, png_structp png, png_infop info, const uint8_t *rgb,
                         int64_t width, int64_t height, const png_text *chunks, size_t n_chunks)
 {

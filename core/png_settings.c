@@ -1,4 +1,4 @@
-// The settings that a PNG carries: see png_settings.h.
+// Writes the settings into a PNG: see png_settings.h.
 #include "core/png_settings.h"
 
 #include "core/plan_json.h"
@@ -14,7 +14,7 @@
 
 #define PARAMETERS_MAX (4u * ATEDM_PROMPT_MAX + 16384) // bytes of the `parameters` text
 
-// What both texts are made from.
+// What both texts are made from. Pointers are borrowed.
 typedef struct source {
     const atedm_request *request;
     const atedm_plan *plan; // NULL: pruning is off
@@ -33,7 +33,8 @@ static const char *number_text(double value, char buffer[32])
     return buffer;
 }
 
-// As text, in the fewest digits in which every number reads back as the same.
+// The value as text, with as few digits as let every number read back the same; the caller frees
+// it.
 static char *dump_json(const json_t *value)
 {
     for (size_t digits = 15;; digits++) {
@@ -55,7 +56,7 @@ static const char *sampler_title(const char *name)
     return sampler ? sampler->title : name;
 }
 
-// A value with a comma, colon or line end stands in quotes, as a JSON string.
+// Appends a field. A value with a comma, colon, quote or line end is quoted, as a JSON string.
 static atedm_status append_value(atedm_buffer *text, const char *key, const char *value)
 {
     if (!strpbrk(value, ",:\n\""))
@@ -70,8 +71,8 @@ static atedm_status append_value(atedm_buffer *text, const char *key, const char
     return status;
 }
 
-// What preset, ratio, schedule and tau do not tell, as the field of a request; nothing where all
-// else is the preset's.
+// Appends the whole "pruning" of a request that gets the plan, unless preset, ratio, schedule and
+// tau describe the plan completely, because all other fields are the preset's.
 static atedm_status append_rest(atedm_buffer *text, const atedm_plan *plan)
 {
     const atedm_prune_spec *spec = &plan->spec;

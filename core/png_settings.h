@@ -1,9 +1,9 @@
-// The settings that a PNG carries: `parameters` in the form that AUTOMATIC1111 writes, and `atedm`
-// as JSON:
+// The settings in a PNG, as two text chunks: `parameters` in AUTOMATIC1111's form, and `atedm` in
+// JSON:
 //   {"generate": a body of POST /generate that makes this picture, "model", "dtype", "backend",
 //    "version"}
-// The body is complete: it names the image's own seed, and the pruning with every field and the
-// ratio that a FLOPs budget was solved to.
+// The body is complete: it has the image's own seed, and every field of the pruning. In place of a
+// FLOPs budget it has the ratio to which the budget was solved.
 #ifndef ATEDM_PNG_SETTINGS_H
 #define ATEDM_PNG_SETTINGS_H
 
@@ -12,13 +12,14 @@
 #include "core/plan.h"
 #include "core/request.h"
 
-// Both texts, owned. They hold all that they need of the request, so that whoever encodes may come
-// when it is gone.
+// Both texts, owned. They do not refer to the request, so a picture can be encoded after its
+// request has been destroyed.
 typedef struct atedm_png_settings {
     char *parameters, *json;
 } atedm_png_settings;
 
-// Writes the texts of image `index` (seed + index) of a request. plan: NULL where pruning is off.
+// Makes the texts for image `index` of a request, whose seed is seed + index. plan NULL: pruning
+// off.
 ATEDM_MUST_CHECK atedm_status atedm_png_settings_write(const atedm_request *request,
                                                        const atedm_plan *plan, int index,
                                                        const atedm_model_config *model,
@@ -33,7 +34,7 @@ ATEDM_MUST_CHECK atedm_status atedm_png_encode_settings(const uint8_t *rgb, int6
                                                         const atedm_png_settings *settings,
                                                         atedm_buffer *ret_png, atedm_error *err);
 
-// Both in one go, for image `index` of a request.
+// Does both, for image `index` of a request.
 ATEDM_MUST_CHECK atedm_status atedm_png_encode_image(const uint8_t *rgb,
                                                      const atedm_request *request,
                                                      const atedm_plan *plan, int index,

@@ -1,4 +1,4 @@
-// The map from latents to colours: see preview.h.
+// Fits and applies the map from latents to colours: see preview.h.
 #include "core/preview.h"
 
 #include "core/base/splitmix.h"
@@ -7,30 +7,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-// What is decoded: PICTURES pictures of SIDE x SIDE cells, twice, with AREAS areas each.
+// The fit decodes two sets of PICTURES pictures. Each picture has SIDE x SIDE cells and AREAS
+// areas.
 #define SIDE 12
 #define PICTURES 12
 #define AREAS 3
-#define RECTANGLE_LEAST 4 // cells of a side
-#define RECTANGLE_RANGE 5 // number of lengths
-// Latents are scaled to unit variance. Small ones are where every decoder is about linear; none of
-// a picture is over the most.
+#define RECTANGLE_LEAST 4 // shortest side, in cells
+#define RECTANGLE_RANGE 5 // number of different lengths of a side
+// Latents have about unit variance. Up to LATENT_SMALL every decoder is about linear; no latent of
+// a real picture exceeds LATENT_MOST.
 #define LATENT_SMALL 0.43
 #define LATENT_MOST 4.0
-// Colours nearer to black and white than this are cut off in many pictures.
+// Many decoded pictures clip colours that are nearer than this to black or white.
 #define COLOUR_LEAST 32
 
 #define UNKNOWNS (ATEDM_VAE_MAX_LATENT_CHANNELS + 1)
-#define B ATEDM_VAE_MAX_LATENT_CHANNELS // column of the map
+#define B ATEDM_VAE_MAX_LATENT_CHANNELS // column of the map that holds b
 
-// The normal equations, sum of z z^T and of z rgb^T, z with a 1 behind it for b.
+// The normal equations: the sums of z z^T and z rgb^T over all cells, where z is the latent
+// followed by a 1 for b.
 typedef struct equations {
     int n; // unknowns of each colour
     double left[UNKNOWNS][UNKNOWNS];
     double right[UNKNOWNS][3];
 } equations;
 
-// One picture on its way through the decoder.
+// What decoding a picture takes.
 typedef struct decoder {
     const atedm_model *model;
     atedm_stream *s;
@@ -40,14 +42,14 @@ typedef struct decoder {
     uint8_t *pixels; // [host] [SIDE * scale, SIDE * scale, 3]
 } decoder;
 
-// ---- what is decoded
+// ---- pictures to decode
 
 static double uniform(uint64_t key, uint64_t number, double low, double high)
 {
     return low + (high - low) * ldexp((double)(atedm_splitmix(key, number) >> 11), -53);
 }
 
-// Which area each cell is of: the ground, and rectangles over it.
+// Assigns an area to each cell: 0 is the ground, the others are rectangles on it.
 static void place(uint64_t key, uint8_t ret_areas[SIDE * SIDE])
 {
     memset(ret_areas, 0, SIDE * SIDE);
@@ -62,9 +64,9 @@ static void place(uint64_t key, uint8_t ret_areas[SIDE * SIDE])
     }
 }
 
-// The latent of least length that the map takes to the colour: W^T (W W^T)^-1 (rgb - b), solved by
-// Cramer's rule. Where the map has no such latent, or only one that no picture has, the nearest
-// that one may have: what is made of it is decoded anyway.
+// The shortest latent that the map takes to the colour: W^T (W W^T)^-1 (rgb - b), by Cramer's rule.
+// Clamped to what latents of pictures may be. If the map has no such latent the result has some
+// other colour, which does no harm, because the fit uses the colour that the decoder makes of it.
 static void invert(const atedm_preview *p, const double rgb[3], float *ret_latent)
 {
     double m[3][3] = {{0}}, v[3], minor[3][3];
@@ -84,12 +86,12 @@ static void invert(const atedm_preview *p, const double rgb[3], float *ret_laten
         for (int i = 0; i < 3; i++)
             for (int j = 0; j < 3; j++)
                 z += p->map[i][c] * minor[j][i] * v[j] / determinant;
-        ret_latent[c] = (float)fmin(fmax(z, -LATENT_MOST), LATENT_MOST); // NaN goes to one of them
+        ret_latent[c] = (float)fmin(fmax(z, -LATENT_MOST), LATENT_MOST); // NaN becomes a limit
     }
 }
 
-// A picture of areas, each of one latent: drawn freely where there is no map yet, else one that the
-// map takes to a colour which is drawn.
+// Draws a picture whose areas have one latent each. Without a map the latents are random; with one
+// they are those of random colours.
 static void draw(uint64_t key, const atedm_preview *map, int64_t channels, float *ret_latents)
 {
     uint8_t areas[SIDE * SIDE];
@@ -117,7 +119,8 @@ static size_t pixel_bytes(int64_t scale)
     return (size_t)(SIDE * scale * SIDE * scale * 3);
 }
 
-// What a decoding takes of the arena; `model` may be the dry twin.
+// Decodes one picture of [host] latents `from` to [host] pixels `to`. With the dry twin as `model`,
+// from and to are NULL, and the arena only measures.
 static void decode(const atedm_model *model, atedm_stream *s, atedm_arena *arena, int64_t scale,
                    const float *from, uint8_t *to)
 {
@@ -219,8 +222,8 @@ static void add_picture(equations *e, const decoder *d)
         }
 }
 
-// Gauss and Jordan's elimination. The matrix is positive definite, as the latents of the first
-// pictures are drawn independently, so no rows need to be exchanged.
+// Gauss-Jordan elimination. The first pictures' latents are drawn independently, so the matrix is
+// positive definite, and no rows need to be exchanged.
 static atedm_preview solve(const equations *sums)
 {
     equations e = *sums;
@@ -241,7 +244,8 @@ static atedm_preview solve(const equations *sums)
     return p;
 }
 
-// map: NULL for the first pictures.
+// Decodes the pictures and adds them to the equations. map: NULL for the first PICTURES, else the
+// map fitted to those.
 static atedm_status add_pictures(decoder *d, equations *e, const atedm_preview *map,
                                  atedm_error *err)
 {
@@ -299,7 +303,7 @@ static void render_pixel(const atedm_preview *p, const float *latent, uint8_t re
         double value = p->map[k][B];
         for (int64_t c = 0; c < p->channels; c++)
             value += p->map[k][c] * latent[c];
-        // fmax takes the number where the other one is NaN
+        // fmax returns its other argument if `value` is NaN
         ret_rgb[k] = (uint8_t)lrint(fmin(fmax(value, 0), 255));
     }
 }

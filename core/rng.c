@@ -1,22 +1,22 @@
 // PyTorch's CPU generator: see rng.h.
 //
-// The values are equal in every bit to those of PyTorch's x86-64 builds on machines with AVX2 (or
+// Every bit of the values equals that of PyTorch's x86-64 builds on machines with AVX2 (or
 // AVX-512). For blocks of 16 those builds use the single-precision logarithm, sine and cosine of
-// the Cephes library (Moshier 1992), with multiplications and additions fused where the compiler
-// could: which of them are fused is part of the result, so it is spelled out here with fmaf.
-// PyTorch elsewhere uses libm's functions, and differs by about 1e-6 of a value.
+// the Cephes library (Moshier 1992), and the compiler fused some multiplications and additions.
+// Which of them it fused affects the result, so this file writes those as fmaf. Elsewhere PyTorch
+// uses libm's functions; its values then differ by about 1e-6 (relative).
 #include "core/rng.h"
 
 #include <math.h>
 #include <string.h>
 
-// Matsumoto & Nishimura 1998, MT19937.
+// MT19937, Matsumoto & Nishimura 1998.
 #define STATE_WORDS ATEDM_RNG_WORDS
 #define STATE_SHIFT 397
-#define BLOCK 16 // values that one vectorised Box-Muller step makes
+#define BLOCK 16 // values of one vectorised Box-Muller step
 #define TWO_PI 6.283185307179586476925286766559
 
-// PyTorch hands its 64-bit seed to an initialiser of 32 bits: the upper half has no effect.
+// PyTorch passes its 64-bit seed to a 32-bit initialiser, so the upper half has no effect.
 void atedm_rng_seed(atedm_rng *rng, uint64_t seed)
 {
     rng->state[0] = (uint32_t)seed;
@@ -54,7 +54,7 @@ static float draw_float(atedm_rng *rng)
     return (float)(draw_32(rng) & 0xffffffu) * 0x1p-24f;
 }
 
-// Uniform in [0, 1): the low 53 bits of two draws, the first one above.
+// Uniform in [0, 1): the low 53 bits of two draws, of which the first is the upper half.
 static double draw_double(atedm_rng *rng)
 {
     uint64_t high = draw_32(rng);
@@ -99,8 +99,9 @@ static float log_single(float x)
     return fmaf(e, 0.693359375f, f + y);
 }
 
-// Sine and cosine of x >= 0, after Cephes' sinf and cosf: x is taken to [-pi/4, pi/4] by a multiple
-// of pi/4 in three parts; the octant says which polynomial is which function, and the signs.
+// Sine and cosine of x >= 0, after Cephes' sinf and cosf. Reduces x to [-pi/4, pi/4] by subtracting
+// a multiple of pi/4 in three parts. The octant decides which polynomial gives which function, and
+// the signs.
 static void sincos_single(float x, float *ret_sin, float *ret_cos)
 {
     uint32_t octant = ((uint32_t)(x * 1.27323954473516f) + 1) & ~1u;
@@ -131,7 +132,7 @@ static void transform_block(float *values)
         float radius = sqrtf(-2.0f * log_single(1.0f - values[j])); // 1 - u lies in (0, 1]
         float sine, cosine;
         sincos_single((float)TWO_PI * values[j + BLOCK / 2], &sine, &cosine);
-        values[j] = radius * cosine + 0.0f; // "+ 0" as PyTorch adds the mean: no negative zero
+        values[j] = radius * cosine + 0.0f; // PyTorch adds the mean, 0: turns -0 into +0
         values[j + BLOCK / 2] = radius * sine + 0.0f;
     }
 }
@@ -147,7 +148,7 @@ static void fill_blocks(atedm_rng *rng, float *out, size_t count)
     fill_uniform(rng, out, count);
     for (size_t i = 0; i + BLOCK <= count; i += BLOCK)
         transform_block(out + i);
-    if (count % BLOCK) { // the last 16 values are drawn anew, over part of the last whole block
+    if (count % BLOCK) { // as PyTorch: draws the last 16 values anew, partly over the last block
         fill_uniform(rng, out + count - BLOCK, BLOCK);
         transform_block(out + count - BLOCK);
     }
