@@ -1,4 +1,4 @@
-// Named parameters to device weights: see loader.h.
+// Creates device weights from named parameters: see loader.h.
 #include "core/loader.h"
 
 #include <stdio.h>
@@ -20,7 +20,7 @@ size_t atedm_weight_list_bytes(const atedm_weight_list *list)
     return bytes;
 }
 
-// Makes room for one more, before the weight is made, so that nothing can fail after it.
+// Makes room in the list before a weight is created, so that adding the weight cannot fail.
 static bool reserve(atedm_loader *l)
 {
     atedm_weight_list *list = l->list;
@@ -61,7 +61,7 @@ static const atedm_weight *keep(atedm_loader *l, const char *name, atedm_weight 
     return weight;
 }
 
-// Writes the printf arguments after `format` into the array `buffer`.
+// Formats the function's arguments after its parameter `format` into the array `buffer`.
 #define FORMAT_NAME(buffer, format)                                                                \
     do {                                                                                           \
         va_list args;                                                                              \

@@ -1,6 +1,6 @@
-// Reading safetensors files: see safetensors.h. The header is parsed once into a table sorted by
-// place in the data; tensors point into the mapping. A file that another program shortens while it
-// is mapped raises SIGBUS when the lost part is touched: model files are not to be edited in place.
+// Reads safetensors files: see safetensors.h. Parses the header once, into a table sorted by place
+// in the data; tensors point into the mapping. If another program shortens a mapped file, an access
+// to the lost part raises SIGBUS: model files must not be edited in place.
 #include "core/safetensors.h"
 
 #include "core/base/file.h"
@@ -13,12 +13,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define LENGTH_BYTES 8 // the header's length, little-endian
+#define LENGTH_BYTES 8 // of the header's length, little-endian
 #define METADATA_KEY "__metadata__"
 
 typedef struct entry {
     char *name;
-    size_t begin, end; // bytes of the data section
+    size_t begin, end; // range of bytes in the data section
     atedm_host_tensor tensor;
 } entry;
 
@@ -26,12 +26,12 @@ struct atedm_safetensors {
     char *path;
     unsigned char *map;
     size_t map_size;
-    entry *entries; // by place in the data
+    entry *entries; // sorted by place in the data
     size_t count;
     size_t *by_name; // indexes into entries, sorted by name
 };
 
-// What a parsing step needs to know.
+// What every parsing step uses.
 typedef struct parser {
     const char *path;
     const unsigned char *data; // the data section
@@ -39,7 +39,7 @@ typedef struct parser {
     atedm_error *err;
 } parser;
 
-// Sets file->map and its size on success only.
+// Maps the file. Sets file->map and file->map_size only on success.
 static atedm_status map_file(atedm_safetensors *file, atedm_error *err)
 {
     const char *path = file->path;
@@ -79,7 +79,7 @@ static bool dtype_from_name(const char *name, atedm_dtype *ret_dtype)
     return false;
 }
 
-// Names go into messages with at most 100 bytes: they may be as long as the message may be.
+// Messages quote at most 100 bytes of a name, because a name can be as long as a whole message.
 static atedm_status tensor_error(const parser *p, atedm_status status, const char *name,
                                  const char *what)
 {
@@ -99,7 +99,7 @@ static atedm_status parse_dtype(const parser *p, const char *name, const json_t 
     return ATEDM_OK;
 }
 
-// Reads the shape and the number of bytes that it comes to.
+// Reads the shape; *ret_bytes gets the number of bytes of a tensor of this shape.
 static atedm_status parse_shape(const parser *p, const char *name, const json_t *item,
                                 atedm_host_tensor *tensor, size_t *ret_bytes)
 {
@@ -122,7 +122,7 @@ static atedm_status parse_shape(const parser *p, const char *name, const json_t 
         tensor->shape[i] = json_integer_value(dim);
         if (tensor->shape[i] == 0)
             empty = true;
-        // Overflow counts even where another dimension is 0: no element count may ever overflow.
+        // An overflow is refused even if another dimension is 0, so that no product can overflow.
         else if (atedm_mul_overflows(bytes, (size_t)tensor->shape[i], &bytes) || bytes > INT64_MAX)
             return tensor_error(p, ATEDM_ERR_FORMAT, name, "the product of \"shape\" overflows");
     }
@@ -203,7 +203,7 @@ static int by_place(const void *a, const void *b)
     const entry *x = a, *y = b;
     if (x->begin != y->begin)
         return x->begin < y->begin ? -1 : 1;
-    if (x->end != y->end) // an empty tensor stands before the one that begins where it is
+    if (x->end != y->end) // an empty tensor comes before the one that begins at the same place
         return x->end < y->end ? -1 : 1;
     return strcmp(x->name, y->name);
 }
@@ -214,7 +214,7 @@ static int by_name(const void *a, const void *b, void *entries)
     return strcmp(e[*(const size_t *)a].name, e[*(const size_t *)b].name);
 }
 
-// The byte ranges must tile the data section.
+// Checks that the tensors' byte ranges cover the data section without gap or overlap.
 static atedm_status check_tiling(const parser *p, const entry *entries, size_t count)
 {
     size_t place = 0;
@@ -375,13 +375,14 @@ void atedm_safetensors_drop(const atedm_safetensors *file, const atedm_host_tens
 {
     uintptr_t data = (uintptr_t)tensor->data, map = (uintptr_t)file->map;
     if (data < map || data - map >= file->map_size)
-        return; // a tensor of another file
+        return; // the tensor belongs to another file
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t begin = (size_t)(data - map);
     size_t end = begin + (size_t)atedm_host_tensor_count(tensor) * atedm_dtype_size(tensor->dtype);
-    // Whole pages only: the first and the last may belong to neighbours that are in use.
+    // Whole pages only: the first and last page may also hold parts of other tensors, which may be
+    // in use.
     begin = (begin + page - 1) / page * page;
     end = end / page * page;
-    if (begin < end) // advice: that it may be refused changes nothing but memory use
+    if (begin < end) // only advice: if it is refused, the process uses more memory
         (void)madvise(file->map + begin, end - begin, MADV_DONTNEED);
 }

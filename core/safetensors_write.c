@@ -1,5 +1,5 @@
-// Writing safetensors files: see safetensors.h. The data goes to PATH.part, which takes its name
-// when it is complete, so that nobody ever sees half a file.
+// Writes safetensors files: see safetensors.h. The data goes to PATH.part, which is renamed to PATH
+// when it is complete. So a reader never finds half a file under PATH.
 #include "core/safetensors.h"
 
 #include "core/base/file.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HEADER_ALIGN 8 // the header is padded with spaces, so that the data is aligned
+#define HEADER_ALIGN 8 // spaces pad the header to a multiple of this, to align the data
 
 struct atedm_safetensors_writer {
     char *path, *part;
@@ -52,7 +52,7 @@ static bool tensor_bytes(const atedm_host_tensor *tensor, size_t *ret_bytes)
     return bytes <= INT64_MAX;
 }
 
-// {"dtype": ..., "shape": [...], "data_offsets": [begin, end]}; NULL without memory.
+// {"dtype": ..., "shape": [...], "data_offsets": [begin, end]}; NULL: out of memory.
 static json_t *describe(const atedm_host_tensor *tensor, size_t begin, size_t end)
 {
     json_t *shape = json_array();
@@ -65,7 +65,7 @@ static json_t *describe(const atedm_host_tensor *tensor, size_t begin, size_t en
                      "data_offsets", (json_int_t)begin, (json_int_t)end);
 }
 
-// The header as text; the caller frees. *ret_data_bytes: the sum of all tensors.
+// Makes the header's text, which the caller frees. *ret_data_bytes gets the size of all tensors.
 static atedm_status make_header(const char *path, const atedm_safetensors_entry *entries,
                                 size_t n_entries, char **ret_text, size_t *ret_data_bytes,
                                 atedm_error *err)
@@ -73,7 +73,7 @@ static atedm_status make_header(const char *path, const atedm_safetensors_entry 
     atedm_status status = ATEDM_OK;
     size_t place = 0;
     char *text = NULL;
-    // "format": transformers refuses files that do not say what they were written for.
+    // "format": transformers refuses files that lack it.
     json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
     for (size_t i = 0; header && i < n_entries; i++) {
         size_t bytes = 0;

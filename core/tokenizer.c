@@ -1,13 +1,13 @@
-// CLIP's tokenizer: see tokenizer.h. Follows transformers' CLIPTokenizerFast, the `tokenizers`
-// library behind it included:
-//   1. special tokens that are matched in the text as it is ("!" of SDXL's second tokenizer) are
-//      cut out;
-//   2. what is between them is normalised (tokenizer_text.h), and the special tokens that are
-//      matched in normalised text (start and end, in any case) are cut out;
-//   3. what is between those is split into words (tokenizer_text.h), each of which becomes tokens
+// CLIP's tokenizer: see tokenizer.h. Follows transformers' CLIPTokenizerFast, and the `tokenizers`
+// library that it uses, in three steps:
+//   1. Cut out the special tokens that are searched for in the original text ("!" of SDXL's second
+//      tokenizer).
+//   2. Normalise the text between them (tokenizer_text.h), and cut out the special tokens that are
+//      searched for in normalised text (start and end, in any case).
+//   3. Split the text between those into words (tokenizer_text.h), and encode each word as tokens
 //      (tokenizer_bpe.h).
-// Letters, numbers and case are Unicode 15's (utf8proc): of characters that are newer, and of the
-// order of combining marks newer than Unicode 9, that library may make other tokens.
+// Letters, numbers and case are those of Unicode 15 (utf8proc). For newer characters, and for the
+// order of combining marks newer than Unicode 9, the `tokenizers` library may give other tokens.
 #include "core/tokenizer.h"
 
 #include "core/base/utf8.h"
@@ -19,15 +19,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_SPECIAL 64 // special tokens of a tokenizer
+#define MAX_SPECIAL 64 // most special tokens of a tokenizer
 #define DEFAULT_START "<|startoftext|>"
-#define DEFAULT_END "<|endoftext|>" // end, unknown and padding
+#define DEFAULT_END "<|endoftext|>" // also the default for unknown and padding
 #define DEFAULT_LENGTH 77
 
 typedef struct special_token {
-    char *text; // as it is searched for, not NUL-terminated
+    char *text; // owned; what to search for, not NUL-terminated
     size_t size;
-    bool normalized; // searched for in normalised text
+    bool normalized; // search in normalised text, else in the original text
     uint32_t id;
 } special_token;
 
@@ -41,12 +41,12 @@ struct atedm_tokenizer {
 
 // ---- loading
 
-// What loading needs to know.
+// What is in hand while a tokenizer is loaded.
 typedef struct loader {
     atedm_tokenizer *t;
     char *vocab_path, *merges_path, *config_path, *map_path;
     json_t *vocab, *config;
-    json_t *map; // special_tokens_map.json; NULL where there is none
+    json_t *map; // special_tokens_map.json; NULL: the file does not exist
     atedm_error *err;
 } loader;
 
@@ -55,7 +55,7 @@ static atedm_status no_memory(const loader *l)
     return atedm_error_set(l->err, ATEDM_ERR_NOMEM, "%s: no memory", l->vocab_path);
 }
 
-// Ids must number the tokens from 0 without gap.
+// Checks that the ids number the tokens from 0 without a gap.
 static atedm_status check_vocab(const loader *l)
 {
     size_t count = json_object_size(l->vocab);
@@ -83,7 +83,8 @@ static atedm_status check_vocab(const loader *l)
     return status;
 }
 
-// The text in the form in which it is searched for.
+// Sets the token's text: `content`, in normalised form if it is to be searched for in normalised
+// text.
 static atedm_status search_form(const loader *l, const char *content, bool normalized,
                                 special_token *token)
 {
@@ -104,7 +105,7 @@ static atedm_status search_form(const loader *l, const char *content, bool norma
     return ATEDM_OK;
 }
 
-// Registers a special token, once; *ret_id: its id.
+// Registers a special token unless it is registered already. *ret_id gets its id.
 static atedm_status add_special(loader *l, const char *path, const char *content, bool normalized,
                                 uint32_t *ret_id)
 {
@@ -131,7 +132,7 @@ static atedm_status add_special(loader *l, const char *path, const char *content
     return ATEDM_OK;
 }
 
-// A token as an object: {"content": "...", "normalized": true, ...}.
+// Registers a token that is an object: {"content": "...", "normalized": true, ...}.
 static atedm_status add_token_object(loader *l, const char *path, const json_t *object,
                                      uint32_t *ret_id)
 {
@@ -152,7 +153,7 @@ static atedm_status add_token_object(loader *l, const char *path, const json_t *
     return status ? status : add_special(l, path, content, normalized, ret_id);
 }
 
-// The tokens that tokenizer_config.json lists by id.
+// Registers the tokens that tokenizer_config.json lists by id.
 static atedm_status add_listed_tokens(loader *l, json_t *list)
 {
     const char *key;
@@ -174,9 +175,11 @@ static atedm_status add_listed_tokens(loader *l, json_t *list)
     return ATEDM_OK;
 }
 
-// The token that a config names by its role. Newer configs list all tokens ("added_tokens_decoder")
-// and hold names; for older ones special_tokens_map.json goes before tokenizer_config.json. A bare
-// name of start, end or unknown is searched for in normalised text, one of padding is not.
+// Registers the token with a role such as "bos_token"; `otherwise` is its text if no config names
+// it. Newer configs list all tokens ("added_tokens_decoder") and name one of them for each role.
+// With older configs, special_tokens_map.json takes precedence over tokenizer_config.json. If a
+// config has only the token's name, padding is searched for in the original text, and the other
+// roles' tokens in normalised text.
 static atedm_status named_token(loader *l, const char *role, bool listed, const char *otherwise,
                                 uint32_t *ret_id)
 {
@@ -302,17 +305,18 @@ typedef struct encoder {
     const atedm_tokenizer *t;
     const char *text;
     size_t size;
-    atedm_normal_text normal; // of the part in hand
+    atedm_normal_text normal; // of the present part of the text
     atedm_bpe_work *work;
-    size_t work_bytes; // the longest word that `work` can take
+    size_t work_bytes; // longest word that `work` has room for
     uint32_t ids[ATEDM_TOKENIZER_MAX_LENGTH];
     size_t count, limit;
-    bool cut;         // there was a token more than `limit`
-    size_t cut_place; // where it begins in the text
+    bool cut;         // more tokens came than `limit`
+    size_t cut_place; // byte of the text at which the first such token begins
     atedm_error *err;
 } encoder;
 
-// `place`: where in the text the token, or the piece that it is a part of, begins.
+// Appends a token. `place`: byte of the text at which the token begins, or the piece that it is a
+// part of (tokenizer_text.h).
 static void put(encoder *e, uint32_t id, size_t place)
 {
     if (e->count < e->limit) {
@@ -323,7 +327,8 @@ static void put(encoder *e, uint32_t id, size_t place)
     }
 }
 
-// The longest special token at the start of text[0, size), of those searched for in such text.
+// The longest special token at the start of text[0, size); NULL: none. `normalized`: whether the
+// text is; considers only the tokens that are searched for in such text.
 static const special_token *special_at(const atedm_tokenizer *t, const char *text, size_t size,
                                        bool normalized)
 {
@@ -358,13 +363,13 @@ static atedm_status encode_words(encoder *e, size_t begin, size_t end)
     return ATEDM_OK;
 }
 
-// text[begin, end) holds none of the special tokens that are searched for in the text as it is.
+// Encodes text[begin, end), which has none of the special tokens searched for in the original text.
 static atedm_status encode_part(encoder *e, size_t begin, size_t end)
 {
     atedm_normal_text *n = &e->normal;
     n->size = 0;
     atedm_status status = atedm_normal_text_append(n, e->text, begin, end, e->err);
-    size_t plain = 0; // where the text that no special token has taken begins
+    size_t plain = 0; // start of the text after the last special token
     for (size_t at = 0; at < n->size && !e->cut && !status;) {
         const special_token *s = special_at(e->t, (const char *)n->bytes + at, n->size - at, true);
         if (!s) {
@@ -414,7 +419,7 @@ atedm_status atedm_tokenizer_encode(const atedm_tokenizer *tokenizer, const char
     encoder e = {.t = tokenizer,
                  .text = text,
                  .size = size,
-                 .limit = (size_t)tokenizer->length - 2, // start and end
+                 .limit = (size_t)tokenizer->length - 2, // room for start and end
                  .err = err};
     atedm_status status = encode_text(&e);
     atedm_normal_text_finish(&e.normal);

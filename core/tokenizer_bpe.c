@@ -1,7 +1,7 @@
 // Byte-pair encoding: see tokenizer_bpe.h.
 //
-// Pairs wait in a heap ordered by rank, then place, as in the `tokenizers` library: the tokens are
-// the same as its own also where a vocabulary's ranks are in no order that training would give.
+// Pairs wait in a heap ordered by rank, then place, as in the `tokenizers` library. So the tokens
+// are the same as that library's even for vocabularies whose ranks no training would give.
 #include "core/tokenizer_bpe.h"
 
 #include "core/base/file.h"
@@ -14,25 +14,25 @@
 #define END_OF_WORD "</w>"
 #define NONE UINT32_MAX
 
-// transformers reads so many merges of a CLIP file: 49152 tokens less 256 bytes and 2 special ones.
+// transformers reads at most this many merges of CLIP: 49152 tokens less 256 bytes and 2 specials.
 #define MAX_MERGES 48894
 
 typedef struct pair {
     uint32_t left, right;
-    uint32_t rank; // NONE: an empty slot
-    uint32_t merged;
+    uint32_t rank;   // NONE: an empty slot
+    uint32_t merged; // id of the token that the pair becomes
 } pair;
 
 struct atedm_bpe {
-    uint32_t symbols[2][256]; // id of a byte: [0] inside a word, [1] at its end
-    pair *pairs;              // open-addressed hash table
-    size_t mask;              // slots - 1, slots a power of two
+    uint32_t symbols[2][256]; // id of a byte's symbol: [0] inside a word, [1] at its end
+    pair *pairs;              // hash table with open addressing
+    size_t mask;              // number of slots - 1; the number of slots is a power of two
 };
 
 typedef struct symbol {
-    uint32_t id, begin;
-    uint32_t previous, next; // NONE at the ends
-    bool gone;               // merged into the one before it
+    uint32_t id, begin;      // begin: index of its first byte in the word
+    uint32_t previous, next; // neighbours; NONE at the ends
+    bool gone;               // has been merged into the symbol before it
 } symbol;
 
 typedef struct candidate {
@@ -48,8 +48,8 @@ struct atedm_bpe_work {
 
 // ---- loading
 
-// The character that stands for a byte in the vocabulary, as UTF-8: printable Latin-1 stands for
-// itself, the rest is numbered on from U+0100 (GPT-2's encoder).
+// The character that stands for a byte in the vocabulary, as UTF-8 (GPT-2's encoder): a printable
+// Latin-1 character stands for itself; the other bytes are numbered from U+0100 on.
 static void byte_symbol(unsigned byte, char ret_text[4])
 {
     unsigned code = byte, shifted = 0x100;
@@ -91,7 +91,7 @@ static pair *slot_of(const atedm_bpe *bpe, uint32_t left, uint32_t right)
     return &bpe->pairs[i];
 }
 
-// One line "LEFT RIGHT"; `line` is changed.
+// Adds the merge in a line "LEFT RIGHT". Changes `line`.
 static atedm_status add_merge(atedm_bpe *bpe, const json_t *vocab, const char *path, size_t number,
                               char *line, uint32_t rank, atedm_error *err)
 {
@@ -112,7 +112,7 @@ static atedm_status add_merge(atedm_bpe *bpe, const json_t *vocab, const char *p
                                "vocabulary",
                                path, number, left, right);
     pair *slot = slot_of(bpe, ids[0], ids[1]);
-    if (slot->rank == NONE) // the first of equal lines counts
+    if (slot->rank == NONE) // the first of two equal lines counts
         *slot = (pair){ids[0], ids[1], rank, ids[2]};
     return ATEDM_OK;
 }
@@ -129,7 +129,7 @@ static atedm_status load_merges(atedm_bpe *bpe, const json_t *vocab, const char 
         status = atedm_error_set(err, ATEDM_ERR_FORMAT, "%s: contains a NUL byte", path);
         goto end;
     }
-    char *at = strchr(text, '\n'); // the first line is a comment, whatever it says
+    char *at = strchr(text, '\n'); // the first line is always a comment
     size_t number = 1;
     for (uint32_t rank = 0; at && at[1] && rank < MAX_MERGES; rank++) {
         char *line = at + 1;
@@ -190,7 +190,7 @@ atedm_status atedm_bpe_work_create(size_t max_bytes, atedm_bpe_work **ret_work)
     atedm_bpe_work *work = calloc(1, sizeof *work);
     if (!work)
         return ATEDM_ERR_NOMEM;
-    // Each of the first max_bytes - 1 pairs is pushed once, each merge pushes two more.
+    // The heap gets each of the first max_bytes - 1 pairs once, and at most two more at each merge.
     work->symbols = malloc((max_bytes + 1) * sizeof *work->symbols);
     work->heap = malloc((3 * max_bytes + 1) * sizeof *work->heap);
     work->tokens = malloc((max_bytes + 1) * sizeof *work->tokens);
@@ -246,7 +246,7 @@ static candidate heap_pop(atedm_bpe_work *work)
     return top;
 }
 
-// Offers the pair that begins with symbol `place`, where it has a rank.
+// Puts the pair that begins with symbol `place` on the heap, if the pair has a rank.
 static void offer(const atedm_bpe *bpe, atedm_bpe_work *work, uint32_t place)
 {
     const symbol *s = &work->symbols[place];
@@ -255,7 +255,7 @@ static void offer(const atedm_bpe *bpe, atedm_bpe_work *work, uint32_t place)
         heap_push(work, (candidate){p->rank, place, p->merged});
 }
 
-// Merges the pair, unless one of its symbols has changed since it was offered.
+// Merges the pair, unless one of its symbols has changed since it was put on the heap.
 static void merge(const atedm_bpe *bpe, atedm_bpe_work *work, candidate c)
 {
     symbol *s = &work->symbols[c.place];

@@ -1,15 +1,15 @@
 // Normalisation and word splitting of CLIP's tokenizer: see tokenizer_text.h.
 //
-// Follows what the `tokenizers` library does for CLIPTokenizerFast: NFC, every run of white space
-// to one space, then lower case character by character (Unicode's simple and unconditional special
-// mappings: no final sigma).
+// Follows what the `tokenizers` library does for CLIPTokenizerFast: composes characters (NFC),
+// replaces each run of white space by one space, then lower-cases each character (with Unicode's
+// simple and unconditional special mappings; so without a final sigma).
 #include "core/tokenizer_text.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
-#define CAPITAL_I_WITH_DOT 0x130 // the one character with a lower case of two characters
+#define CAPITAL_I_WITH_DOT 0x130 // the only character whose lower case has two characters
 #define COMBINING_DOT_ABOVE 0x307
 #define NFC_OPTIONS (UTF8PROC_STABLE | UTF8PROC_COMPOSE)
 
@@ -70,7 +70,7 @@ static atedm_status append_char(atedm_normal_text *text, utf8proc_int32_t c, uin
     return append_bytes(text, bytes, (size_t)size, source, err);
 }
 
-// The character at text[at]; *ret_size: its bytes. The text is valid UTF-8.
+// The character at text[at] of valid UTF-8; *ret_size gets its number of bytes.
 static utf8proc_int32_t char_at(const void *text, size_t size, size_t at, size_t *ret_size)
 {
     utf8proc_int32_t c = 0;
@@ -80,7 +80,7 @@ static utf8proc_int32_t char_at(const void *text, size_t size, size_t at, size_t
     return c;
 }
 
-// True for what may combine with the character before it: marks, and the vowels and final
+// Whether the character may combine with the one before it: marks, and the vowels and final
 // consonants of Hangul.
 static bool may_join(utf8proc_int32_t c)
 {
@@ -91,7 +91,7 @@ static bool may_join(utf8proc_int32_t c)
            category == UTF8PROC_CATEGORY_ME || (c >= 0x1160 && c <= 0x11ff);
 }
 
-// End of the piece that begins at `begin`.
+// End of the piece that begins at `begin`: a character and all after it that may join it.
 static size_t piece_end(const char *original, size_t begin, size_t end)
 {
     size_t size;
@@ -107,8 +107,8 @@ static atedm_status append_piece(atedm_normal_text *text, const char *original, 
 {
     if (end - begin == 1)
         return append_char(text, (unsigned char)original[begin], (uint32_t)begin, err);
-    // A character comes to at most 4 in canonical decomposition, and takes at least a byte;
-    // normalising may leave one more behind the last.
+    // Each character has at least one byte and decomposes to at most 4 characters. Normalising may
+    // write one more after the last.
     utf8proc_int32_t few[64], *chars = few;
     size_t capacity = 4 * (end - begin) + 1;
     if (capacity > sizeof few / sizeof few[0])
@@ -163,7 +163,7 @@ static char_class class_of(utf8proc_int32_t c)
     }
 }
 
-// Bytes of a contraction at the start of `text`, 0 where there is none.
+// Number of bytes of the contraction at the start of `text`; 0: none.
 static size_t contraction(const unsigned char *text, size_t size)
 {
     static const char *const known[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};

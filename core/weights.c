@@ -1,4 +1,4 @@
-// Parameters from the safetensors files of a model's component: see weights.h.
+// Reads parameters from the safetensors files of a model's component: see weights.h.
 #include "core/weights.h"
 
 #include "core/base/memory.h"
@@ -10,15 +10,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define UNUSED_NAMED 5 // left-over parameters that a message names
+#define UNUSED_NAMED 5 // how many unused parameters an error message names
 
 typedef struct parameter {
-    const char *name;                // owned by the file; behind the prefix
+    const char *name;                // without the prefix; owned by the file
     const atedm_host_tensor *tensor; // owned by the file
     bool used;
 } parameter;
 
-// A copy of a tensor that cannot stay where it is: not aligned for its dtype, or transposed.
+// A copy of a tensor's data, because the file has it unaligned for its dtype, or transposed.
 typedef struct copy {
     struct copy *next;
     void *data;
@@ -31,8 +31,8 @@ typedef struct shard {
 
 typedef struct file_weights {
     atedm_weights base;      // first: a file_weights is an atedm_weights
-    char *dir;               // the file's path where there is a renaming
-    atedm_renaming renaming; // where there is none: prefix "", find NULL
+    char *dir;               // the component's folder; with a renaming, the path of the file
+    atedm_renaming renaming; // without a renaming: prefix "", find NULL
     shard *shards;
     size_t n_shards;
     parameter *parameters; // sorted by name
@@ -57,7 +57,7 @@ static bool is_aligned(const atedm_host_tensor *tensor)
     return (uintptr_t)tensor->data % atedm_dtype_size(tensor->dtype) == 0;
 }
 
-// `to` gets the columns of the [rows, columns] at `from` as rows.
+// Transposes `from`, [rows, columns], to `to`, [columns, rows]. element: bytes of an element.
 static void transpose(const unsigned char *from, size_t rows, size_t columns, size_t element,
                       unsigned char *to)
 {
@@ -66,7 +66,7 @@ static void transpose(const unsigned char *from, size_t rows, size_t columns, si
             memcpy(to + (c * rows + r) * element, from + (r * columns + c) * element, element);
 }
 
-// Makes the tensor's data a copy: as it is, or of [columns, rows] in the file as [rows, columns].
+// Replaces the tensor's data by a copy. `transposed`: by the transpose of the data in the file.
 static atedm_status make_copy(file_weights *w, const char *name, bool transposed,
                               atedm_host_tensor *tensor, atedm_error *err)
 {
@@ -95,7 +95,7 @@ static bool is_third(atedm_stored_form form)
     return form >= ATEDM_STORED_FIRST_THIRD && form <= ATEDM_STORED_LAST_THIRD;
 }
 
-// The shape in the file of what has the shape that is asked for, and is kept in this form there.
+// The shape that the file must have for a parameter of shape `shape` that it stores in this form.
 static atedm_host_tensor shape_in_file(atedm_stored_form form, const atedm_host_tensor *stored,
                                        int ndim, const int64_t *shape)
 {
@@ -197,7 +197,7 @@ static atedm_status no_memory(const file_weights *w, atedm_error *err)
     return atedm_error_set(err, ATEDM_ERR_NOMEM, "%s: no memory", w->dir);
 }
 
-// Opens the file as one more shard. NULL, and *ret_status why, on failure.
+// Opens the file as another shard. NULL on failure; *ret_status then tells why.
 static const shard *open_file(file_weights *w, const char *path, const char *name,
                               atedm_status *ret_status, atedm_error *err)
 {
@@ -218,7 +218,7 @@ static const shard *open_file(file_weights *w, const char *path, const char *nam
     return &shards[w->n_shards++];
 }
 
-// The same for `name` in the directory.
+// The same for file `name` of the folder.
 static const shard *open_shard(file_weights *w, const char *name, atedm_status *ret_status,
                                atedm_error *err)
 {
@@ -232,7 +232,7 @@ static const shard *open_shard(file_weights *w, const char *name, atedm_status *
     return opened;
 }
 
-// Lists the parameters of all shards; of a renaming, its own.
+// Lists the parameters of all shards. With a renaming, only those with its prefix.
 static atedm_status collect(file_weights *w, atedm_error *err)
 {
     const char *prefix = w->renaming.prefix;
@@ -263,7 +263,8 @@ static atedm_status collect(file_weights *w, atedm_error *err)
     return ATEDM_OK;
 }
 
-// A shard is a plain file beside its index: a name that leads elsewhere is refused.
+// Whether the name is that of a .safetensors file in the index's own folder. Others are refused, so
+// that an index cannot lead to files elsewhere.
 static bool is_shard_name(const char *name)
 {
     static const char suffix[] = ".safetensors";
@@ -378,7 +379,7 @@ static atedm_status open_files(file_weights *w, const char *base_name, atedm_err
                            w->dir, base_name);
 }
 
-// NULL: no memory.
+// NULL: out of memory.
 static file_weights *create(const char *path, atedm_renaming renaming)
 {
     file_weights *w = calloc(1, sizeof *w);
@@ -394,7 +395,7 @@ static file_weights *create(const char *path, atedm_renaming renaming)
     return w;
 }
 
-// Hands the weights over, or closes them where opening failed.
+// Returns the weights to the caller, or closes them if `status` is an error.
 static atedm_status hand_over(file_weights *w, atedm_status status, atedm_weights **ret_weights)
 {
     if (status)
@@ -449,7 +450,7 @@ atedm_status atedm_weights_check_all_used(atedm_weights *weights,
         const parameter *p = &w->parameters[i];
         if (p->used || has_prefix(p->name, ignore_prefixes))
             continue;
-        // Where the buffer is full the message does without the name.
+        // A name that does not fit into the buffer is left out of the message.
         if (unused++ < UNUSED_NAMED &&
             atedm_buffer_printf(&names, "%s\"%.60s\"", names.size ? ", " : "", p->name) != ATEDM_OK)
             continue;

@@ -1,4 +1,4 @@
-// A weights source that writes down what modules ask for: see weights.h.
+// A weights source that records what modules ask for: see weights.h.
 #include "core/weights.h"
 
 #include <stdlib.h>
@@ -33,7 +33,7 @@ static atedm_status append(atedm_recorder *r, const char *name, int ndim, const 
 static atedm_status record(atedm_weights *weights, const char *name, int ndim, const int64_t *shape,
                            bool optional, atedm_host_tensor *ret_tensor, atedm_error *err)
 {
-    // An optional parameter is part of the architecture where it has a place for it.
+    // A module asks for an optional parameter if its architecture has that parameter, so it counts.
     (void)optional;
     atedm_status status = append((atedm_recorder *)weights, name, ndim, shape);
     if (status)
