@@ -1,4 +1,4 @@
-// From diffusers' names of parameters to those of a checkpoint: see checkpoint_names.h.
+// Translates diffusers' parameter names to those of a checkpoint: see checkpoint_names.h.
 #include "core/checkpoint_names.h"
 
 #include <ctype.h>
@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_NUMBERS 2 // in a pattern
+#define MAX_NUMBERS 2 // "#" in a pattern
 
-// What a name begins with there and here; a table of them ends with a NULL.
+// The beginning of a name in diffusers, and in checkpoints. {NULL, NULL} ends a table of them.
 typedef struct beginning {
     const char *from, *to;
 } beginning;
@@ -64,7 +64,8 @@ static const beginning clip[] = {
     {NULL, NULL},
 };
 
-// What follows where `name` begins with the pattern, in which "#" stands for a number; else NULL.
+// If `name` begins with the pattern, in which "#" stands for a number, returns the rest of the name
+// and stores the numbers; else returns NULL.
 static const char *match(const char *name, const char *pattern, int ret_numbers[MAX_NUMBERS])
 {
     for (int n = 0; *pattern; pattern++) {
@@ -81,7 +82,7 @@ static const char *match(const char *name, const char *pattern, int ret_numbers[
     return name;
 }
 
-// Appends `name`, with another beginning where the table has one for it.
+// Appends `name` to the stored name. If the table has its beginning, replaces that.
 static void put(atedm_stored *stored, const beginning *table, const char *name)
 {
     const char *to = "";
@@ -97,7 +98,7 @@ static void put(atedm_stored *stored, const beginning *table, const char *name)
     snprintf(stored->name + size, sizeof stored->name - size, "%s%s", to, name);
 }
 
-// The same behind the text that the format gives.
+// The same, but appends the formatted text first.
 static void put_at(atedm_stored *stored, const beginning *table, const char *name,
                    const char *format, ...) ATEDM_PRINTF(4, 5);
 static void put_at(atedm_stored *stored, const beginning *table, const char *name,
@@ -111,12 +112,13 @@ static void put_at(atedm_stored *stored, const beginning *table, const char *nam
     put(stored, table, name);
 }
 
-// A checkpoint numbers blocks through all stages: a block for each ResNet, with the attention that
-// follows it, and one for a stage's downsampling, while upsampling belongs to the stage's last.
+// A checkpoint numbers the UNet's blocks through all stages. There is a block for each ResNet with
+// the attention after it, and one for a stage's downsampling; upsampling is in the last block of
+// its stage.
 static void unet_name(const void *user, const char *name, atedm_stored *stored)
 {
     const atedm_unet_config *config = user;
-    const int blocks = config->layers_per_block + 1; // of a stage
+    const int blocks = config->layers_per_block + 1; // in a stage
     int at[MAX_NUMBERS];
     const char *rest;
     if ((rest = match(name, "down_blocks.#.resnets.#.", at)))
@@ -138,8 +140,8 @@ static void unet_name(const void *user, const char *name, atedm_stored *stored)
         put(stored, unet, name);
 }
 
-// A checkpoint numbers the decoder's stages from the picture on, and has its attention's linear
-// layers as convolutions of single pixels.
+// A checkpoint numbers the decoder's stages from the picture to the latents, and stores the linear
+// layers of its attention as 1x1 convolutions.
 static void vae_name(const void *user, const char *name, atedm_stored *stored)
 {
     const atedm_vae_config *config = user;
@@ -159,8 +161,7 @@ static void vae_name(const void *user, const char *name, atedm_stored *stored)
         put(stored, vae, name);
 }
 
-// OpenCLIP has queries, keys and values of a layer in one tensor, and multiplies with the
-// projection from the right.
+// OpenCLIP stores a layer's queries, keys and values in one tensor, and the projection transposed.
 static void clip_name(const void *user, const char *name, atedm_stored *stored)
 {
     (void)user;

@@ -1,11 +1,11 @@
-// Models with seeded random weights: see mkmodel.h. This file makes the weights; names and shapes
-// come from the modules' own loaders, run on the dry device with a recorder as their source, so
-// that there is one place that knows them. Of the VAE that is the decoder.
+// Makes models with seeded random weights: see mkmodel.h. This file makes the weights. Names and
+// shapes come from the modules' own loaders, run on the dry device with a recorder as source, so
+// that they are defined in one place only. Therefore the VAE's files hold only the decoder.
 //
 // A tensor's values come from a counter and a key made of the seed, the component and the tensor's
-// name: no value depends on another, nor on the order of the tensors. They are scaled by role so
-// that activations keep their size through any depth, also in bf16 and f16, and attention is
-// neither uniform nor one token wide.
+// name. So no value depends on another value, or on the order of the tensors. Their scale depends
+// on the tensor's role: activations keep their size through any depth, also in bf16 and f16, and
+// attention is neither uniform nor concentrated on one token.
 #include "core/mkmodel.h"
 
 #include "core/base/splitmix.h"
@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define CHUNK 262144 // values made and written at a time
+#define CHUNK 262144 // values that are made and written at a time
 
 typedef enum component_kind {
     KIND_CLIP_1,
@@ -45,11 +45,11 @@ typedef struct maker {
     atedm_model_config config;
     uint64_t seed;
     atedm_dtype dtype;
-    atedm_device *device; // dry
+    atedm_device *device; // a dry one
     atedm_recorder *recorders[N_KINDS];
-    float *values; // [CHUNK]
-    void *bytes;   // [CHUNK] in dtype
-    uint64_t done, total;
+    float *values;        // [CHUNK]
+    void *bytes;          // [CHUNK] in dtype
+    uint64_t done, total; // bytes of weights
     atedm_mkmodel_progress_fn progress;
     void *user;
     atedm_error *err;
@@ -69,9 +69,9 @@ static uint64_t add_text(uint64_t key, const char *text)
     return atedm_splitmix(key, 0);
 }
 
-// Values number first.. of the tensor: the sum of four uniform 16-bit numbers, which is close to
-// normal (no further out than 3.5 deviations), with this mean and deviation. Integers, and one
-// product and sum in single precision: the same on every machine.
+// Makes values first..first + count - 1 of the tensor: sums of four uniform 16-bit numbers, which
+// are nearly normal (within 3.5 deviations), with the given mean and deviation. Computed with
+// integers and one single-precision product and sum, so that every machine gets the same values.
 static void make_values(uint64_t key, uint64_t first, size_t count, float mean, float deviation,
                         float *out)
 {
@@ -84,25 +84,26 @@ static void make_values(uint64_t key, uint64_t first, size_t count, float mean, 
     }
 }
 
-// What parameters are scaled by beyond 1 / sqrt(fan in); the first whose part is in the name.
+// Factors of the scale 1 / sqrt(fan in). A parameter gets that of the first part that its name
+// contains.
 static const struct {
     const char *part;
     float gain;
 } gains[] = {
-    {"attn2.to_k", 1.0F}, // text comes in without a norm, larger than 1
+    {"attn2.to_k", 1.0F}, // its input, the text, has no norm and is larger than 1
     {"attn2.to_v", 0.5F},
     {"to_q", 1.5F},
     {"to_k", 1.5F},
     {"q_proj", 1.5F},
     {"k_proj", 1.5F},
-    // The last step of every residual branch: what many of them add stays of the size of one.
+    // The last layers of residual branches: keeps the sum of many branches about as large as one.
     {"to_out", 0.5F},
     {"ff.net.2", 0.5F},
     {"proj_out", 0.5F},
     {"conv2", 0.5F},
     {"out_proj", 0.5F},
     {"fc2", 0.5F},
-    {"decoder.conv_out", 0.6F}, // most pixels within -1..1
+    {"decoder.conv_out", 0.6F}, // puts most pixels within -1..1
 };
 
 static void scale_of(const atedm_recorded *entry, float *ret_mean, float *ret_deviation)
@@ -267,7 +268,7 @@ static atedm_status make(maker *m)
         status = make_folder(m, folders[i]);
     if (!status)
         status = atedm_mkmodel_write_configs(&m->config, m->dtype, m->dir, m->err);
-    // As SDXL's: the first tokenizer pads with the end token, the second with token 0.
+    // As in SDXL: the first tokenizer pads with the end token, the second with token 0.
     if (!status)
         status = write_tokenizer(m, "tokenizer", "<|endoftext|>");
     if (!status)
@@ -276,7 +277,7 @@ static atedm_status make(maker *m)
         status = write_weights(m, (component_kind)kind);
     if (status)
         return status;
-    atedm_model_config written; // what was written has to be what can be read
+    atedm_model_config written; // checks that the configs can be read
     return atedm_model_config_read(m->dir, &written, m->err);
 }
 

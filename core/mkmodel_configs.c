@@ -1,4 +1,4 @@
-// Config files of a made model: see mkmodel_files.h.
+// Writes the config files of a made model: see mkmodel_files.h.
 #include "core/mkmodel_files.h"
 
 #include <errno.h>
@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DIFFUSERS_VERSION "0.35.2" // whose files these look like
+#define DIFFUSERS_VERSION "0.35.2" // the versions whose files these imitate
 #define TRANSFORMERS_VERSION "4.57.6"
 
-// Writes the object, taking it; NULL stands for memory that was not to be had.
+// Writes the object and takes ownership of it. NULL means that making it ran out of memory.
 static atedm_status write_json(json_t *object, const char *dir, const char *name, atedm_error *err)
 {
     char path[PATH_MAX];
@@ -49,7 +49,7 @@ static json_t *index_json(const atedm_model_config *c)
         "vae", "diffusers", "AutoencoderKL");
 }
 
-// The schedule of every made model is SDXL's (model_arch.c).
+// Every made model has SDXL's schedule (model_arch.c).
 static json_t *scheduler_json(const atedm_scheduler_config *c)
 {
     static const char *const betas[] = {"linear", "scaled_linear", "squaredcos_cap_v2"};
@@ -115,7 +115,7 @@ static json_t *int_list(const int *values, int count)
     return int64_list(wide, count);
 }
 
-// The stage types of a UNet: `plain` or `attention` for each level, in this order or from the last.
+// A UNet's stage types: `plain` or `attention` for each level, from the first level or the last.
 static json_t *stage_list(const atedm_unet_config *c, const char *plain, const char *attention,
                           bool from_last)
 {

@@ -1,9 +1,9 @@
-// A made-up CLIP vocabulary: see mkmodel_files.h.
+// Writes a made-up CLIP vocabulary: see mkmodel_files.h.
 //
-// Merge number n stands for a string of letters: first all of two letters, then of three and so on;
-// among those of one length, strings of frequent letters first; each first inside a word, then at
-// its end. A string is merged from itself without its last letter, which is a token already, and
-// that letter.
+// Each merge makes a string of letters: first all strings of two letters, then all of three, and so
+// on. Of the strings of one length those with frequent letters come first. Each string comes twice,
+// inside a word and at its end. A merge joins the string without its last letter, which is a token
+// already, and that letter.
 #include "core/mkmodel_files.h"
 
 #include <errno.h>
@@ -17,17 +17,17 @@
 #define END_OF_WORD "</w>"
 #define START_TOKEN "<|startoftext|>"
 #define END_TOKEN "<|endoftext|>"
-#define MAX_STRING 8 // letters; ATEDM_TOKENIZER_MAX_VOCAB needs 5
+#define MAX_STRING 8 // letters of a string; ATEDM_TOKENIZER_MAX_VOCAB needs only 5
 
-// Walks over the strings in their order.
+// An iterator over the strings, in the order of the merges.
 typedef struct string_walk {
     int length;
-    int sum;               // of the letters' places in LETTERS
-    int place[MAX_STRING]; // each letter's
+    int sum;               // of `place`
+    int place[MAX_STRING]; // index of each letter in LETTERS
 } string_walk;
 
-// The first string from `at` on, in lexical order of places, whose places add up to the sum: fills
-// what is left into the last letters.
+// Sets the letters from `at` on so that the indexes of all letters add up to `sum`, as the first
+// such string in lexical order of indexes. False: impossible.
 static bool fill(string_walk *w, int at)
 {
     int rest = w->sum;
@@ -64,8 +64,8 @@ static void string_text(const string_walk *w, char text[MAX_STRING + 1])
     text[w->length] = '\0';
 }
 
-// GPT-2's character for byte number n in the order of CLIP's ids: printable Latin-1 first, then the
-// rest from U+0100 on.
+// GPT-2's character for the n-th byte symbol, in the order of CLIP's ids: first the printable
+// Latin-1 characters, then the others, from U+0100 on.
 static unsigned symbol_code(unsigned n)
 {
     if (n < 94)
@@ -132,7 +132,7 @@ static void write_token(FILE *file, const char *role, const char *token, bool ty
             role, typed ? "\"__type\": \"AddedToken\", " : "", token);
 }
 
-// The fields of both config files, in the form that SDXL's own files have.
+// Writes the fields that both config files have, in the form of SDXL's own files.
 static void write_roles(FILE *file, const char *pad, bool typed)
 {
     write_token(file, "bos_token", START_TOKEN, typed);

@@ -1,5 +1,5 @@
-// A model, read: see model.h. What it leaves to others: each component's config and parameters
-// (clip_text.c, unet.c, vae.c, sampler_config.c), files (model_files.c, weights.c).
+// Opens a model: see model.h. clip_text.c, unet_config.c, vae.c and sampler_config.c read the
+// components' configs; model_files.c and weights.c find and read the files.
 #include "core/model.h"
 
 #include "core/json_read.h"
@@ -27,7 +27,7 @@ static atedm_status read_index(const atedm_model_files *files, atedm_model_confi
             files->checkpoint);
     if (status)
         return status;
-    config->force_zeros_for_empty_prompt = true; // the pipeline's own default
+    config->force_zeros_for_empty_prompt = true; // diffusers' default
     status = atedm_json_string(object, path, "_class_name", false, &class_name, err);
     if (!status && strcmp(class_name, "StableDiffusionXLPipeline"))
         status = atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
@@ -40,7 +40,7 @@ static atedm_status read_index(const atedm_model_files *files, atedm_model_confi
     return status;
 }
 
-// What one component's numbers have to be to another's.
+// Checks the conditions that relate several components' configs.
 static atedm_status check_agreement(const char *dir, const atedm_model_config *config,
                                     atedm_error *err)
 {
@@ -126,9 +126,8 @@ int64_t atedm_model_config_native_size(const atedm_model_config *config)
 }
 
 // ---- loading
-// ---------------------------------------------------------------------------------------
 
-// Counts what a component has read; the sum over components is the model's.
+// Adds what a component's files hold to the model's sum.
 static void account(atedm_model *model, const atedm_weights *weights)
 {
     model->file_bytes += atedm_weights_bytes(weights);
@@ -279,7 +278,7 @@ atedm_status atedm_model_open_dry(const atedm_model_config *config, atedm_dtype 
                            .context_tokens = config->parts.clip[0].positions};
     const atedm_model_configs *parts = &model->config.parts;
     atedm_status status = atedm_device_create("dry", &model->device, err);
-    // One recorder a component: names of the two text encoders are the same.
+    // One recorder for each component, because both text encoders use the same names.
     for (int i = 0; i < 4 && !status; i++) {
         atedm_recorder *recorder = NULL;
         status = atedm_recorder_create(&recorder);

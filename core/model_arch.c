@@ -1,5 +1,5 @@
-// Architectures without a directory: see model.h. "sdxl-base" is built in; others are JSON files of
-// the numbers in which models of SDXL's topology differ, under the names of diffusers' configs:
+// Architectures without a model's folder: see model.h. "sdxl-base" is built in. Others are JSON
+// files with the numbers in which models of SDXL's topology differ, named as in diffusers' configs:
 //
 //   {"vocab_size": 2048,
 //    "text_encoder":   {"hidden_size", "intermediate_size", "num_hidden_layers",
@@ -8,13 +8,13 @@
 //    "unet": {"block_out_channels": [...], "attention": [true where a level has attention],
 //             "transformer_layers_per_block": [...], "attention_heads": [...],
 //             "layers_per_block", "norm_num_groups", "addition_time_embed_dim",
-//             "sample_size": native latent side},
+//             "sample_size": native height and width in latents},
 //    "vae":  {"block_out_channels": [...], "layers_per_block", "norm_num_groups"}}
 //
-// Every field is required, others are refused. The rest follows: the UNet's cross_attention_dim is
-// the sum of both encoders' widths, the size of its added conditioning comes from projection_dim
-// and addition_time_embed_dim; latents have 4 channels; schedule and scaling factor are SDXL's.
-// config/arch-tiny.json is an example.
+// Every field is required; unknown fields are refused. The other numbers follow: the UNet's
+// cross_attention_dim is the sum of both encoders' widths; projection_class_embeddings_input_dim
+// follows from projection_dim and addition_time_embed_dim; latents have 4 channels; schedule and
+// scaling factor are SDXL's. config/arch-tiny.json is an example.
 #include "core/model.h"
 
 #include "core/json_read.h"
@@ -22,7 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MIN_VOCAB 514 // the symbols of 256 bytes, twice, and two special tokens
+#define MIN_VOCAB 514 // symbols of 256 bytes, inside and at the end of a word, and two specials
 #define LATENT_CHANNELS 4
 
 static const atedm_scheduler_config sdxl_scheduler = {
@@ -35,7 +35,7 @@ static const atedm_scheduler_config sdxl_scheduler = {
     .steps_offset = 1,
 };
 
-// What all architectures share. eos 2: SDXL's own configs carry this historical value.
+// What all architectures share. SDXL's own configs have the old value 2 for eos (clip_text.h).
 static const atedm_clip_config common_clip = {
     .positions = 77, .layer_norm_epsilon = 1e-5F, .activation = ATEDM_ACT_QUICK_GELU, .eos = 2};
 static const atedm_unet_config common_unet = {.in_channels = LATENT_CHANNELS,
@@ -98,7 +98,7 @@ static atedm_model_config sdxl_base(void)
 
 // ---- files
 
-// Where a value is read from; `name` is the path and the object, for messages.
+// An object that is being read. `name`: the file's path and the object's key, for messages.
 typedef struct section {
     const json_t *object;
     char name[512];
@@ -144,7 +144,7 @@ static atedm_status get_int(const section *s, const char *key, int64_t min, int6
     return atedm_json_int(s->object, s->name, key, false, min, max, ret_value, s->err);
 }
 
-// An array of exactly `count` integers.
+// Reads an array of exactly `count` integers.
 static atedm_status get_ints(const section *s, const char *key, size_t count, int64_t min,
                              int64_t max, int64_t *ret_values)
 {
@@ -166,7 +166,7 @@ static atedm_status read_clip(const json_t *root, const char *path, bool second,
     const int64_t wide = ATEDM_CLIP_MAX_WIDTH;
     atedm_status status =
         open_section(root, path, second ? "text_encoder_2" : "text_encoder", fields,
-                     N_FIELDS(fields) - !second, &s, err); // "projection_dim" is the second's
+                     N_FIELDS(fields) - !second, &s, err); // only the second has "projection_dim"
     if (status || (status = get_int(&s, "hidden_size", 1, wide, &c.width)) ||
         (status = get_int(&s, "intermediate_size", 1, 4 * wide, &c.mlp_width)) ||
         (status = get_int(&s, "num_hidden_layers", 2, ATEDM_CLIP_MAX_LAYERS, &layers)) ||
@@ -211,7 +211,7 @@ static atedm_status read_attention(const section *s, atedm_unet_config *c)
     return ATEDM_OK;
 }
 
-// What the numbers have to be to each other, as atedm_unet_config_read has it.
+// Checks the conditions that relate several numbers, as atedm_unet_config_read does.
 static atedm_status check_unet(const section *s, const atedm_unet_config *c)
 {
     int blocks = 1;
@@ -324,7 +324,7 @@ static atedm_status read_root(json_t *root, const char *path, atedm_model_config
     return read_vae(root, path, &c->parts.vae, err);
 }
 
-// The file's name without folder and ".json".
+// Sets the config's name: the file's name without folder and ".json".
 static void set_name(atedm_model_config *config, const char *path)
 {
     const char *slash = strrchr(path, '/');

@@ -1,4 +1,4 @@
-// The files of a model: see model_files.h. What is in them is for others: model.c, weights.c.
+// Finds the files of a model: see model_files.h. model.c and weights.c read their contents.
 #include "core/model_files.h"
 
 #include "core/safetensors.h"
@@ -8,7 +8,8 @@
 
 #define LEFTOVERS 3
 
-// In the folder; and what begins so may be left over, in checkpoints too.
+// Where a component's files are in the folder. `leftovers`: prefixes of parameters that its files,
+// and checkpoints, may have although nothing uses them.
 static const struct {
     const char *dir, *base;
     const char *leftovers[LEFTOVERS]; // NULL-terminated
@@ -21,7 +22,7 @@ static const struct {
     [ATEDM_VAE] = {"vae", "diffusion_pytorch_model", {"encoder.", "quant_conv."}},
 };
 
-// What tells a checkpoint of another kind: one of its tensors' names begins with this.
+// Signs of checkpoints of other kinds: the name of one of their tensors begins with the prefix.
 static const struct {
     const char *prefix, *kind;
 } others[] = {

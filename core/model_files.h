@@ -1,5 +1,5 @@
-// Which files a model is made of: a folder in diffusers layout, or one with a checkpoint in it
-// (checkpoint_names.h), whose configs and tokenizers are the folder's.
+// Finds the files of a model: a folder in diffusers layout, or a checkpoint (checkpoint_names.h) in
+// such a folder, from which configs and tokenizers are taken.
 #ifndef ATEDM_MODEL_FILES_H
 #define ATEDM_MODEL_FILES_H
 
@@ -12,35 +12,37 @@
 
 typedef struct atedm_model_files {
     char folder[PATH_MAX];
-    char checkpoint[PATH_MAX]; // path of the file; "" without
-    char name[128];            // last component of the path, of a checkpoint without ".safetensors"
+    char checkpoint[PATH_MAX]; // path of the checkpoint; "": none
+    char name[128];            // last component of the path, without a checkpoint's ".safetensors"
 } atedm_model_files;
 
-// What `path` means: FILE.safetensors is a checkpoint, everything else a folder. Nothing is opened.
+// Interprets `path`: FILE.safetensors is a checkpoint, everything else a folder. Opens nothing.
+// ATEDM_ERR_LIMIT: the path is too long.
 ATEDM_MUST_CHECK atedm_status atedm_model_files_find(const char *path, atedm_model_files *ret_files,
                                                      atedm_error *err);
-// Path of `name` in the folder.
+// Writes the path of file `name` in the folder. ATEDM_ERR_LIMIT: it is too long.
 ATEDM_MUST_CHECK atedm_status atedm_model_files_path(const atedm_model_files *files,
                                                      const char *name, char ret_path[PATH_MAX],
                                                      atedm_error *err);
 
-// Refuses a checkpoint of another kind of model by what it is (SDXL's refiner, Stable Diffusion 1
-// and 2, EDM schedules), and takes from it what it says about its own predictions: tensors named
-// "v_pred" and "ztsnr" stand for v-prediction and for betas whose last signal is zero. Source of
-// these names: ComfyUI, which writes and reads them. Does nothing without a checkpoint.
+// Checks a checkpoint; does nothing without one. Refuses a checkpoint of another kind of model
+// (ATEDM_ERR_UNSUPPORTED) and names the kind: SDXL's refiner, Stable Diffusion 1 and 2, EDM
+// schedules. Sets in `scheduler` what the checkpoint says of its predictions: the tensor "v_pred"
+// means v-prediction, and "ztsnr" beside it means betas rescaled to a terminal signal-to-noise
+// ratio of zero. Source of these names: ComfyUI, which writes and reads them.
 ATEDM_MUST_CHECK atedm_status atedm_model_files_check(const atedm_model_files *files,
                                                       atedm_scheduler_config *scheduler,
                                                       atedm_error *err);
 
-// A component's parameters: the checkpoint's, or the folder's where it has none of that component.
-// `configs` are borrowed until the weights are closed.
+// Opens a component's parameters: those in the checkpoint; if it has none of that component, or
+// there is no checkpoint, those in the folder. `configs` is borrowed until the weights are closed.
 ATEDM_MUST_CHECK atedm_status atedm_model_files_open(const atedm_model_files *files,
                                                      const atedm_model_configs *configs,
                                                      atedm_component component,
                                                      atedm_weights **ret_weights, atedm_error *err);
 
-// After loading: refuses parameters that nobody asked for, but those of `component` that making
-// pictures does not take (the VAE's encoder among them).
+// Call it after loading. ATEDM_ERR_FORMAT if the files have parameters that nobody asked for,
+// except those of `component` that generating pictures does not need, such as the VAE's encoder.
 ATEDM_MUST_CHECK atedm_status atedm_model_files_check_all_used(atedm_component component,
                                                                atedm_weights *weights,
                                                                atedm_error *err);
