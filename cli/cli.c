@@ -1,4 +1,4 @@
-// What the subcommands of `atedm` share: see cli.h.
+// Functions that the subcommands of `atedm` share: see cli.h.
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -45,7 +45,7 @@ int atedm_cli_next_option(const atedm_cli_command *command, int argc, char **arg
         fputs(command->help, stdout);
     else if (option == ATEDM_CLI_VERSION_OPTION)
         atedm_cli_print_version();
-    else if (option == '?') // getopt_long said what is wrong
+    else if (option == '?') // getopt_long has printed what is wrong
         *ret_exit = point_to_help(command->name);
     else if (option == -1 && optind < argc && !command->operands)
         *ret_exit = atedm_cli_usage(command->name, "\"%s\" is not an option", argv[optind]);
@@ -128,8 +128,9 @@ void atedm_cli_parse_pruning(const char *text, atedm_prune_spec *ret_spec,
 int atedm_cli_field_errors(const char *command, const atedm_field_errors *errors)
 {
     for (size_t i = 0; i < errors->count; i++) {
-        const char *name = errors->items[i].pointer + 1; // past the "/"
-        int length = (int)strcspn(name, "/");            // of the option; the rest is its JSON
+        // After the "/" comes the option's name, then the place in its JSON value.
+        const char *name = errors->items[i].pointer + 1;
+        int length = (int)strcspn(name, "/");
         fprintf(stderr, "atedm %s: --", command);
         for (int c = 0; c < length; c++)
             fputc(name[c] == '_' ? '-' : name[c], stderr);
@@ -217,5 +218,5 @@ size_t atedm_cli_peak_memory(void)
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage))
         return 0;
-    return (size_t)usage.ru_maxrss * 1024; // ru_maxrss is in KiB; the kernel's VmHWM
+    return (size_t)usage.ru_maxrss * 1024; // ru_maxrss is in KiB
 }

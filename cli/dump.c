@@ -1,4 +1,4 @@
-// Intermediates of one generation: see dump.h.
+// Collects and writes the intermediates of one generation: see dump.h.
 #include "cli/dump.h"
 
 #include <errno.h>

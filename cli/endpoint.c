@@ -1,4 +1,4 @@
-// Where a daemon is: see endpoint.h.
+// A daemon's address: see endpoint.h.
 #include "cli/endpoint.h"
 
 #include "cli/cli.h"
@@ -30,7 +30,7 @@ static bool is_key(const char *text)
 {
     size_t length = strlen(text);
     for (size_t i = 0; i < length; i++)
-        if (text[i] <= ' ' || text[i] > '~') // a line break would make another header
+        if (text[i] <= ' ' || text[i] > '~') // a line break would begin another header
             return false;
     return length > 0 && length <= ATEDM_ENDPOINT_MAX_KEY;
 }
@@ -84,11 +84,11 @@ CURLcode atedm_endpoint_apply(const atedm_endpoint *endpoint, CURL *easy)
 {
     CURLcode code = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     code = code ? code : curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, endpoint->unix_socket);
-    if (endpoint->ca_file) { // and not the system's folder, which libcurl looks into besides
+    if (endpoint->ca_file) { // also switch off libcurl's default folder, which it would use as well
         code = code ? code : curl_easy_setopt(easy, CURLOPT_CAINFO, endpoint->ca_file);
         code = code ? code : curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     }
-    code = code ? code : curl_easy_setopt(easy, CURLOPT_PROXY, ""); // whatever the environment says
+    code = code ? code : curl_easy_setopt(easy, CURLOPT_PROXY, ""); // none from the environment
     code = code ? code : curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     return code ? code : curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
@@ -108,6 +108,6 @@ bool atedm_endpoint_add_headers(const atedm_endpoint *endpoint, struct curl_slis
     if (endpoint->api_key)
         snprintf(text, sizeof text, "Authorization: Bearer %s", endpoint->api_key);
     return atedm_endpoint_add_header(headers, "Content-Type: application/json") &&
-           atedm_endpoint_add_header(headers, "Expect:") && // none: bodies are small
+           atedm_endpoint_add_header(headers, "Expect:") && // removes it: bodies are small
            (!endpoint->api_key || atedm_endpoint_add_header(headers, text));
 }

@@ -1,4 +1,4 @@
-// Server-sent events: see event_stream.h.
+// Parses server-sent events: see event_stream.h.
 #include "cli/event_stream.h"
 
 #include <stdio.h>
@@ -22,10 +22,10 @@ void atedm_event_stream_finish(atedm_event_stream *stream)
     atedm_buffer_finish(&stream->data);
 }
 
-// An empty line: what was collected is an event, if there is data.
+// Ends an event at an empty line. Lines without data make no event.
 static void dispatch(atedm_event_stream *s)
 {
-    if (s->data.size) // less the end of its last line
+    if (s->data.size) // without the line end of its last line
         s->event(s->user, *s->name ? s->name : "message", s->data.data, s->data.size - 1);
     s->data.size = 0;
     *s->name = '\0';
@@ -40,7 +40,7 @@ static atedm_status take_line(atedm_event_stream *s, const char *line)
         snprintf(s->name, sizeof s->name, "%s", value);
     else if (length == strlen("data") && strncmp(line, "data", length) == 0)
         return atedm_buffer_printf(&s->data, "%s\n", value);
-    return ATEDM_OK; // of a comment too, whose name is empty
+    return ATEDM_OK; // also for a comment, which is a field with an empty name
 }
 
 static atedm_status end_line(atedm_event_stream *s)

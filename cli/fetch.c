@@ -1,4 +1,4 @@
-// HTTP with a daemon: see fetch.h.
+// HTTP requests to a daemon: see fetch.h.
 #include "cli/fetch.h"
 
 #include "core/base/clock.h"
@@ -13,13 +13,13 @@ struct atedm_fetch {
     bool has_connected;
 };
 
-// Where an answer under way goes.
+// What the callbacks need while an answer arrives.
 typedef struct sink {
     const atedm_fetch *fetch;
     const atedm_fetch_call *call;
     atedm_buffer *body;
-    double heard; // monotonic clock: when its last byte came, or it was asked for
-    bool silent;  // for longer than the call allows
+    double heard; // time of the last byte, or of the request, s (atedm_clock_monotonic)
+    bool silent;  // no byte has come for longer than the call allows
     atedm_status status;
 } sink;
 
@@ -86,8 +86,8 @@ static size_t on_data(char *data, size_t size, size_t count, void *user)
     return s->status ? 0 : size * count;
 }
 
-// Called about once a second at least. Silence is counted here: libcurl's own limit is one of
-// speed, where a comment of 3 bytes every 15 s is as good as nothing.
+// libcurl calls this about once a second or more often. This measures silence itself, because
+// libcurl can only set a minimum speed, and a comment of 3 bytes every 15 s is below any.
 static int on_progress(void *user, curl_off_t to_get, curl_off_t got, curl_off_t to_send,
                        curl_off_t sent)
 {
@@ -101,7 +101,7 @@ static CURLcode prepare(atedm_fetch *fetch, const atedm_fetch_call *call, const 
                         const struct curl_slist *headers, sink *s)
 {
     CURL *easy = fetch->easy;
-    curl_easy_reset(easy); // but for its connections
+    curl_easy_reset(easy); // keeps its connections
     CURLcode code = atedm_endpoint_apply(fetch->endpoint, easy);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_URL, url);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
@@ -116,7 +116,7 @@ static CURLcode prepare(atedm_fetch *fetch, const atedm_fetch_call *call, const 
     code = code ? code : curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(call->timeout_s * 1e3));
     return code ? code
                 : curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE,
-                                   (curl_off_t)ATEDM_FETCH_MAX_BODY); // as it says itself
+                                   (curl_off_t)ATEDM_FETCH_MAX_BODY); // by its Content-Length
 }
 
 static atedm_status perform(atedm_fetch *fetch, const sink *s, atedm_fetch_answer *answer,

@@ -1,4 +1,4 @@
-// `atedm generate`: one request in this process, from options to PNG files.
+// `atedm generate`: runs one request in this process, from options to PNG files.
 #include "cli/cli.h"
 #include "cli/dump.h"
 #include "cli/generate_options.h"
@@ -17,7 +17,7 @@
 
 #define PNG_MAX (512u * 1024 * 1024) // bytes of one file
 
-// Everything that a run of the command holds.
+// What one run of the command uses.
 typedef struct job {
     const atedm_generate_options *options;
     double start;
@@ -27,9 +27,9 @@ typedef struct job {
     atedm_pipeline *pipeline;
     atedm_generation *generation;
     atedm_dump dump;
-    atedm_host_tensor latents; // data owned; NULL: from the seed
-    uint8_t **images;          // [num_images] RGB
-    char **files;              // [num_images] names
+    atedm_host_tensor latents; // initial latents, data owned; data NULL: use the seed's noise
+    uint8_t **images;          // [num_images] RGB, [height, width, 3] each
+    char **files;              // [num_images] file names
     double load_s;
     atedm_timing timing;
 } job;
@@ -81,7 +81,7 @@ static atedm_status read_latents(job *j, const char *path, atedm_error *err)
         size_t bytes = (size_t)atedm_host_tensor_count(found) * atedm_dtype_size(found->dtype);
         void *data = malloc(bytes ? bytes : 1);
         if (data) {
-            memcpy(data, found->data, bytes); // the mapping may be unaligned
+            memcpy(data, found->data, bytes); // a copy, because the mapping may be unaligned
             j->latents = *found;
             j->latents.data = data;
         } else {

@@ -93,9 +93,8 @@ bool atedm_generate_options_parse(int argc, char **argv, atedm_generate_options 
     return true;
 }
 
-// The integer of an option, where it was given; *ret_value stays as it is otherwise, and where the
-// text is no integer of that range. What is within the range may still be refused by the request's
-// own validation.
+// Parses an option's integer, if the option was given. Adds an error, and leaves *ret_value alone,
+// if the text is not an integer in the range. The request's validation may refuse it all the same.
 static void read_int(const atedm_generate_options *options, atedm_generate_option which,
                      const char *pointer, int64_t min, int64_t max, int64_t *ret_value,
                      atedm_field_errors *errors)
@@ -126,7 +125,7 @@ static char *copy_text(const char *text, const char *pointer, atedm_field_errors
 static uint64_t draw_seed(void)
 {
     uint64_t seed = 0;
-    // Where the kernel has no randomness yet, the seed is 0: told like any other.
+    // If the kernel has no randomness yet, the seed is 0. The report shows it like any other seed.
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed)
         seed = 0;
     return seed & (uint64_t)ATEDM_SEED_MAX;
@@ -166,7 +165,7 @@ void atedm_generate_options_request(const atedm_generate_options *options,
         atedm_field_errors_add(errors, "/sampler", "\"%.40s...\" is not known", sampler);
     else if (sampler)
         snprintf(r.sampler, sizeof r.sampler, "%s", sampler);
-    if (r.prompt) // what could not be read has been named, and stands at its default
+    if (r.prompt) // values that could not be parsed have been reported; here they have the defaults
         atedm_request_validate(&r, &limits, errors);
     *ret_request = r;
 }

@@ -1,5 +1,5 @@
-// The options of `atedm generate`: every field of POST /generate that means something in one
-// process (not response_format and priority), and where things come from and go to.
+// The options of `atedm generate`: every field of POST /generate that makes sense in one process
+// (response_format and priority do not), and the command's inputs and outputs.
 #ifndef ATEDM_CLI_GENERATE_OPTIONS_H
 #define ATEDM_CLI_GENERATE_OPTIONS_H
 
@@ -30,17 +30,17 @@ typedef enum atedm_generate_option {
 } atedm_generate_option;
 
 typedef struct atedm_generate_options {
-    const char *values[ATEDM_GENERATE_N_VALUES]; // as given, NULL: not given; borrowed from argv
+    const char *values[ATEDM_GENERATE_N_VALUES]; // borrowed from argv; NULL: not given
     bool json;
 } atedm_generate_options;
 
-// Returns true where there is something to generate; otherwise *ret_exit has the exit status (help
-// and version, or a mistake that was reported).
+// Returns true if there is something to generate. Otherwise *ret_exit is the exit status: help or
+// version was shown, or a mistake was reported.
 bool atedm_generate_options_parse(int argc, char **argv, atedm_generate_options *ret_options,
                                   int *ret_exit);
 
-// The request that the options ask of a model, with the daemon's defaults. What is wrong goes to
-// `errors`; the request is to be finished in any case.
+// Makes the request of the options for a model, with the daemon's defaults. Mistakes are added to
+// `errors`. The caller finishes the request in any case.
 void atedm_generate_options_request(const atedm_generate_options *options,
                                     const atedm_model_config *config, atedm_request *ret_request,
                                     atedm_field_errors *errors);

@@ -1,4 +1,4 @@
-// What `atedm generate` says: see generate_report.h.
+// Prints the report of `atedm generate`: see generate_report.h.
 #include "cli/generate_report.h"
 
 #include "cli/cli.h"
@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// What the text encoders did not see of a prompt, or NULL.
+// The part of a prompt that was cut off before encoding; NULL: nothing was cut.
 static const char *cut_part(const atedm_generate_report *report, int which)
 {
     const char *text = which ? report->request->negative_prompt : report->request->prompt;

@@ -1,4 +1,4 @@
-// `atedm key`: a new API key for the daemon, and the entry of its key file that lets it in.
+// `atedm key`: makes an API key for the daemon, and the entry for the daemon's key file.
 #include "cli/cli.h"
 #include "config/api_key.h"
 
@@ -25,14 +25,14 @@ static const struct option options_table[] = {
 };
 
 typedef struct key_options {
-    const char *name; // NULL: from the hash
+    const char *name; // NULL: make it from the hash
     bool json;
 } key_options;
 
 static const atedm_cli_command command = {
     .name = "key", .help = help, .options = options_table, .letters = "h"};
 
-// Returns true where there is a key to make; otherwise *ret_exit has the exit status.
+// Returns true if a key is to be made. Otherwise *ret_exit is the exit status.
 static bool parse(int argc, char **argv, key_options *ret_options, int *ret_exit)
 {
     key_options o = {.name = NULL};

@@ -1,4 +1,4 @@
-// `atedm`, the command line: picks the subcommand.
+// `atedm`, the command line program: runs the subcommand.
 #include "cli/cli.h"
 #include "cli/inspect.h"
 #include "cli/request.h"
@@ -53,7 +53,7 @@ static int run(int argc, char **argv)
         if (strcmp(name, commands[i].name) == 0) {
             char title[32];
             snprintf(title, sizeof title, "atedm %s", name);
-            argv[1] = title; // what getopt puts before its messages
+            argv[1] = title; // getopt begins its messages with it
             return commands[i].run(argc - 1, argv + 1);
         }
     }
@@ -66,7 +66,7 @@ int main(int argc, char **argv)
     if (atedm_standard_files_open())
         return ATEDM_EXIT_FAILED;
     int result = run(argc, argv);
-    // What was printed may only now be found not to have arrived.
+    // Output is buffered, so a failure to write it may show only now.
     if ((fflush(stdout) || ferror(stdout)) && result == 0) {
         fprintf(stderr, "atedm: standard output: %s\n", strerror(errno));
         result = ATEDM_EXIT_FAILED;

@@ -1,4 +1,4 @@
-// `atedm mkmodel`: a model with seeded random weights, in diffusers layout.
+// `atedm mkmodel`: writes a model with seeded random weights in diffusers layout.
 #include "core/mkmodel.h"
 
 #include "cli/cli.h"
@@ -41,7 +41,7 @@ typedef struct mkmodel_options {
 static const atedm_cli_command command = {
     .name = "mkmodel", .help = help, .options = options_table, .letters = "h", .operands = true};
 
-// Returns true where there is a model to make; otherwise *ret_exit has the exit status.
+// Returns true if a model is to be made. Otherwise *ret_exit is the exit status.
 static bool parse(int argc, char **argv, mkmodel_options *ret_options, int *ret_exit)
 {
     mkmodel_options o = {.dtype = ATEDM_F16};
@@ -82,11 +82,11 @@ static bool parse(int argc, char **argv, mkmodel_options *ret_options, int *ret_
     return true;
 }
 
-// What the progress callback is given, and keeps.
+// State of the progress callback.
 typedef struct progress {
     bool visible;
-    int percent; // last shown
-    uint64_t bytes;
+    int percent;    // as last shown
+    uint64_t bytes; // of all weights
 } progress;
 
 static void show_progress(void *user, uint64_t done, uint64_t total)

@@ -1,4 +1,4 @@
-// Where pictures go: see picture_files.h.
+// Names and writes picture files: see picture_files.h.
 #include "cli/picture_files.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// Whether there is something else than a regular file of this name: a device, a pipe.
+// Whether the path exists and is not a regular file, but a device or a pipe, for example.
 static bool is_special(const char *path)
 {
     struct stat info;

@@ -1,4 +1,4 @@
-// The progress bar: see progress.h.
+// Draws the progress bar: see progress.h.
 #include "cli/progress.h"
 
 #include "core/base/clock.h"
@@ -34,7 +34,7 @@ void atedm_progress_show(const atedm_progress *progress, double share, const cha
     va_start(args, format);
     fprintf(stderr, "\r[%s] ", bar);
     vfprintf(stderr, format, args);
-    fputs("\033[K", stderr); // the rest of a longer line before
+    fputs("\033[K", stderr); // erases the rest of a longer line
     fflush(stderr);
     va_end(args);
 }

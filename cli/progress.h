@@ -1,4 +1,4 @@
-// A progress bar on standard error, if that is a terminal, and the deadline of a request.
+// A progress bar on standard error, if that is a terminal, and a request's deadline.
 #ifndef ATEDM_CLI_PROGRESS_H
 #define ATEDM_CLI_PROGRESS_H
 
@@ -8,18 +8,19 @@
 
 typedef struct atedm_progress {
     bool visible;
-    double start;    // monotonic clock
-    double deadline; // monotonic clock, seconds; INFINITY: none
-    bool late;       // the deadline ended the request
+    double start;    // s, atedm_clock_monotonic
+    double deadline; // s, atedm_clock_monotonic; INFINITY: none
+    bool late;       // the deadline has ended the request
 } atedm_progress;
 
-// deadline_s: seconds from now, NAN: none.
+// deadline_s: seconds from now; NAN: none.
 void atedm_progress_init(atedm_progress *progress, double deadline_s);
-// Draws the bar, filled to `share` (0..1; more is 1), and the text behind it.
+// Draws the bar, filled to `share` (0..1; larger counts as 1), and the text after it.
 void atedm_progress_show(const atedm_progress *progress, double share, const char *format, ...)
     ATEDM_PRINTF(3, 4);
-// An atedm_progress_fn: `user` is an atedm_progress.
+// Shows the step, or returns false after the deadline. An atedm_progress_fn; `user` is an
+// atedm_progress.
 bool atedm_progress_step(void *user, int step, int steps);
-void atedm_progress_clear(const atedm_progress *progress); // takes the bar away
+void atedm_progress_clear(const atedm_progress *progress); // erases the bar
 
 #endif

@@ -1,6 +1,6 @@
-// `atedm request`: submits a job with a key of its own, so that it may be sent twice and is made
-// once; follows its events; gets its pictures. Where the daemon cannot be reached any more, it is
-// tried again for a while: what it accepted it goes on with.
+// `atedm request`: submits a job, follows its events, and fetches its pictures. The job gets an
+// idempotency key, so that sending it twice makes it only once. If the daemon cannot be reached any
+// more, the command keeps trying for a while: the daemon goes on with a job that it has accepted.
 #include "cli/request.h"
 
 #include "cli/cli.h"
@@ -23,9 +23,9 @@
 #include <unistd.h>
 
 #define PAUSE_S 0.5  // between two tries
-#define ANSWER_S 60  // for a small answer that is ready
-#define SILENCE_S 45 // of events, whose comments come every 15 s, and of pictures, however large
-#define CANCEL_S 5   // for the daemon to hear that the user has had enough
+#define ANSWER_S 60  // timeout of a small answer
+#define SILENCE_S 45 // longest silence of events, with comments every 15 s, and of large pictures
+#define CANCEL_S 5   // timeout of telling the daemon to cancel the job
 
 static volatile sig_atomic_t interrupted;
 
@@ -34,17 +34,17 @@ typedef struct run {
     atedm_fetch *fetch;
     atedm_fetch_answer answer; // the last one
     atedm_progress progress;
-    char key[80];  // header of the job's Idempotency-Key
-    char path[64]; // of the job; "": it is not known yet
+    char key[80];  // the job's Idempotency-Key header
+    char path[64]; // of the job; "": not known yet
     double patience_s;
-    int events; // of the stream that is read
-    bool ended; // its events have come to their end
+    int events; // number of events of the present stream
+    bool ended; // the job's last event has come
     int result; // exit status
 } run;
 
 static void on_signal(int number)
 {
-    interrupted = 1; // the handler is gone: a second one ends the program
+    interrupted = 1; // SA_RESETHAND has removed the handler: a second signal ends the program
 }
 
 static void catch_signals(void)
@@ -55,9 +55,10 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-// ---- asking
+// ---- requests to the daemon
 
-// A proxy, or a daemon that is being started or told to end: soon somebody may be there.
+// Whether the status is that of a proxy without a daemon, or of a daemon that is starting or
+// ending. A daemon may soon be there again.
 static bool is_away(const run *r)
 {
     return r->answer.status >= 502 && r->answer.status <= 504;
@@ -65,11 +66,11 @@ static bool is_away(const run *r)
 
 static void pause_a_while(void)
 {
-    nanosleep(&(struct timespec){.tv_nsec = (long)(PAUSE_S * 1e9)}, NULL); // less by a signal
+    nanosleep(&(struct timespec){.tv_nsec = (long)(PAUSE_S * 1e9)}, NULL); // a signal shortens it
 }
 
-// As atedm_fetch_do, but again where nobody is there any more, until they have been away for too
-// long. What is asked has to be safe to ask twice.
+// Same as atedm_fetch_do, but repeats the request while the daemon is away, for up to patience_s.
+// So it must be a request that can safely be repeated.
 static atedm_status ask(run *r, const atedm_fetch_call *call, atedm_error *err)
 {
     double until = NAN;
@@ -80,7 +81,7 @@ static atedm_status ask(run *r, const atedm_fetch_call *call, atedm_error *err)
         if (!gone)
             return status;
         double now = atedm_clock_monotonic();
-        bool was_there = call->data && r->answer.status == 200; // as long as the stream was
+        bool was_there = call->data && r->answer.status == 200; // it was there during the stream
         if (isnan(until) || was_there)
             until = now + r->patience_s;
         if (now >= until)
@@ -95,7 +96,7 @@ static json_t *parse(const atedm_fetch_answer *answer)
     return answer->body.size ? json_loadb(answer->body.data, answer->body.size, 0, NULL) : NULL;
 }
 
-// Tells of an answer that is none of those hoped for.
+// Reports an answer with an unexpected status.
 static atedm_status refuse(run *r)
 {
     atedm_progress_clear(&r->progress);
@@ -110,7 +111,7 @@ static atedm_status not_understood(atedm_error *err)
     return atedm_error_set(err, ATEDM_ERR_FORMAT, "an answer that is none of atedmd's");
 }
 
-// ---- a job's life
+// ---- a job
 
 static atedm_status make_key(run *r, atedm_error *err)
 {
@@ -121,7 +122,7 @@ static atedm_status make_key(run *r, atedm_error *err)
     return ATEDM_OK;
 }
 
-// Sent again it is the same job.
+// Submits the job. A repeated submission has the same key, so it gets the same job.
 static atedm_status submit(run *r, double timeout_s, atedm_error *err)
 {
     char *body = json_dumps(r->options->fields, JSON_COMPACT | JSON_REAL_PRECISION(17));
@@ -174,10 +175,10 @@ static void on_data(void *user, const char *data, size_t size)
 {
     atedm_event_stream *stream = user;
     if (atedm_event_stream_feed(stream, data, size))
-        return; // an event less: the job is asked for in any case
+        return; // loses an event; that is harmless, as get_job asks for the result anyway
 }
 
-// Until its events come to their end, over as many streams as it takes.
+// Follows the job's events to the last one, over as many connections as it takes.
 static atedm_status watch(run *r, atedm_error *err)
 {
     char path[sizeof r->path + sizeof "/events"];
@@ -199,7 +200,7 @@ static atedm_status watch(run *r, atedm_error *err)
         atedm_event_stream_finish(&stream);
         if (!status && r->answer.status != 200)
             status = refuse(r);
-        // Streams that end at once, again and again, are none of the daemon's.
+        // The daemon's streams do not end at once again and again, so this is something else.
         bool at_once = !r->events && atedm_clock_monotonic() - begun < PAUSE_S;
         fruitless_s = at_once ? fruitless_s + PAUSE_S : 0;
         if (!status && fruitless_s > r->patience_s)
@@ -210,7 +211,7 @@ static atedm_status watch(run *r, atedm_error *err)
     return status;
 }
 
-// The job at its end into *ret_job, where it is done.
+// Gets the job after its end. *ret_job is set only if the job is done.
 static atedm_status get_job(run *r, json_t **ret_job, atedm_error *err)
 {
     atedm_status status =
@@ -265,14 +266,14 @@ static atedm_status get_images(run *r, const json_t *images, atedm_error *err)
     return ATEDM_OK;
 }
 
-// The user has had enough: so has the daemon.
+// After an interruption: cancels the job at the daemon.
 static void cancel(run *r)
 {
     atedm_fetch_ignore_interruption(r->fetch);
     r->patience_s = 0;
     const atedm_fetch_call call = {.method = "DELETE", .path = r->path, .timeout_s = CANCEL_S};
     atedm_error err = {""};
-    if (r->ended) // what is done would be removed
+    if (r->ended) // deleting a finished job would remove its results
         fprintf(stderr, "atedm request: interrupted; the job is done: %s%s\n",
                 r->options->endpoint.url, r->path);
     else if (!*r->path && atedm_fetch_has_connected(r->fetch) && submit(r, CANCEL_S, &err))
@@ -286,7 +287,7 @@ static void cancel(run *r)
         fputs("atedm request: canceled\n", stderr);
 }
 
-// What went wrong here is no reason for the daemon to forget the job.
+// Reports an error of this command. The daemon still has the job, so the message says where.
 static void fail(run *r, const atedm_error *err)
 {
     r->result = atedm_cli_failed("request", err);

@@ -1,4 +1,4 @@
-// `atedm request`: a picture from a running daemon.
+// `atedm request`: gets a picture from a running daemon.
 #ifndef ATEDM_CLI_REQUEST_H
 #define ATEDM_CLI_REQUEST_H
 

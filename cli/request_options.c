@@ -70,7 +70,7 @@ static const struct option options_table[] = {
     {NULL, 0, NULL, 0},
 };
 
-// What a field's value has to be, for the message where it is not. Others are texts.
+// What a field's value must be, for the error message.
 static const char *const kinds[] = {
     [OPTION_PROMPT] = "UTF-8",        [OPTION_NEGATIVE_PROMPT] = "UTF-8",
     [OPTION_WIDTH] = "an integer",    [OPTION_HEIGHT] = "an integer",
@@ -80,7 +80,7 @@ static const char *const kinds[] = {
     [OPTION_DEADLINE_S] = "a number", [OPTION_PRIORITY] = "an integer",
 };
 
-// NULL: the text is none of the option's kind (or memory ran out).
+// The option's value as JSON; NULL: the text is invalid, or out of memory.
 static json_t *parse_value(int option, const char *text)
 {
     int64_t integer;
@@ -104,7 +104,7 @@ static json_t *parse_value(int option, const char *text)
     }
 }
 
-// "guidance-scale" is the field "guidance_scale". Returns the exit status, 0 where all is right.
+// Sets the body's field: "guidance-scale" sets "guidance_scale". Returns the exit status; 0: valid.
 static int take_field(json_t *fields, int option, const char *text)
 {
     char name[32];
@@ -128,7 +128,7 @@ static int take_patience(atedm_request_options *o, const char *value)
     return 0;
 }
 
-// Takes one option; returns the exit status, 0 where it is right.
+// Takes one option. Returns the exit status; 0: valid.
 static int take(atedm_request_options *o, int option, const char *value)
 {
     if (option < ATEDM_ENDPOINT_N_OPTIONS)

@@ -1,4 +1,4 @@
-// What `atedm request` says in the end: see request_report.h.
+// Prints the report of `atedm request`: see request_report.h.
 #include "cli/request_report.h"
 
 #include "cli/cli.h"
