@@ -11,7 +11,7 @@ static const char key_prefix[] = "atedm_";
 static const char hash_prefix[] = "sha256:";
 static const char digits[] = "0123456789abcdef";
 
-// Writes 2 * size digits and the terminator.
+// Writes the bytes as 2 * size digits and a terminator.
 static void write_hex(const uint8_t *bytes, size_t size, char *ret_text)
 {
     for (size_t i = 0; i < size; i++) {
@@ -21,7 +21,7 @@ static void write_hex(const uint8_t *bytes, size_t size, char *ret_text)
     ret_text[2 * size] = '\0';
 }
 
-// What follows `prefix` in `text`, where that is 2 * size digits; NULL else.
+// If `text` is `prefix` followed by 2 * size digits, returns the digits; else NULL.
 static const char *find_hex(const char *text, const char *prefix, size_t size)
 {
     size_t prefix_size = strlen(prefix);
@@ -34,7 +34,7 @@ static const char *find_hex(const char *text, const char *prefix, size_t size)
 atedm_status atedm_api_key_make(char ret_key[ATEDM_API_KEY_SIZE], atedm_error *err)
 {
     uint8_t bytes[ATEDM_API_KEY_RANDOM_BYTES];
-    // Up to 256 bytes come whole or not at all (getrandom(2)); a shorter key is none.
+    // Up to 256 bytes come complete or not at all (getrandom(2)); a key must not be shorter.
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return atedm_error_set(err, ATEDM_ERR_IO, "no random numbers");
     memcpy(ret_key, key_prefix, sizeof key_prefix);

@@ -1,5 +1,5 @@
-// Reads the configuration: see config.h. What a pruning default or a model path means is for the
-// daemon to judge; here values have the right type and range.
+// Reads the configuration: see config.h. Checks only types and ranges; the daemon checks what
+// values such as a model's path or a pruning default mean.
 #include "config/config.h"
 
 #include "core/engine.h"
@@ -15,28 +15,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_MAX_BYTES 64 // of an option's name in any spelling
+#define NAME_MAX_BYTES 64 // of an option's name, variable or flag
 
 typedef enum option_type {
     OPTION_TEXT,
-    OPTION_OPTIONAL, // text that may be empty
+    OPTION_OPTIONAL, // text, may be empty
     OPTION_CHOICE,   // one of `choices`
     OPTION_INTEGER,
     OPTION_REAL,
     OPTION_BOOL,
-    OPTION_PRUNING, // text, or in the file also an object
+    OPTION_PRUNING, // text; in the file it may also be an object
 } option_type;
 
-// `name` is the key of the file; ATEDM_NAME and --name (with dashes) follow from it.
+// `name` is the option's key in the file. The variable ATEDM_NAME and the flag --name (with dashes)
+// are derived from it.
 typedef struct option {
     const char *name;
     option_type type;
-    size_t offset, size; // of the field of atedm_config
-    bool live;           // a reload takes it over
-    const char *initial;
+    size_t offset, size; // of its field in atedm_config
+    bool live;           // a reload can change it
+    const char *initial; // its default, as text
     double min, max;
     const char *choices; // separated by |
-    const char *value;   // what --help calls it
+    const char *value;   // placeholder for the value in --help
     const char *help;
 } option;
 
@@ -113,7 +114,7 @@ static const option options[] = {
 #define N_OPTIONS (sizeof options / sizeof *options)
 _Static_assert(N_OPTIONS <= ATEDM_CONFIG_MAX_OPTIONS, "atedm_config_changes has room for all");
 
-// ---- spellings
+// ---- an option's names
 
 static void environment_name(const char *name, char ret_text[NAME_MAX_BYTES])
 {
@@ -143,7 +144,7 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
-// ---- setting a value; messages get their place from the caller
+// ---- setting a value; the caller adds to messages where the value comes from
 
 static atedm_status set_text(const option *o, const char *text, void *field, atedm_error *err)
 {
@@ -286,7 +287,7 @@ static atedm_status read_file(const char *path, atedm_config *config, atedm_erro
 
 // ---- environment
 
-// The value of `name`; NULL where it is absent or empty.
+// The value of the variable `name`; NULL: absent or empty.
 static const char *variable(char *const *environment, const char *name)
 {
     size_t size = strlen(name);
@@ -313,8 +314,8 @@ static atedm_status read_environment(char *const *environment, atedm_config *con
 
 // ---- flags
 
-// The flag at argv[*i], "--name value" or "--name=value": its length without the value, and the
-// value. Moves *i to the last word that belongs to it.
+// Splits the flag at argv[*i], "--name value" or "--name=value": *ret_size gets the length of
+// "--name". Moves *i to the flag's last argument.
 static atedm_status split_flag(int argc, char *const *argv, int *i, size_t *ret_size,
                                const char **ret_value, atedm_error *err)
 {
@@ -349,8 +350,8 @@ static bool is_config_flag(const char *word)
     return strcmp(word, "--config") == 0 || strncmp(word, "--config=", strlen("--config=")) == 0;
 }
 
-// Walks over the flags: first (config NULL) only to find --config, --help and --version and to
-// refuse what is not a flag, then to set values.
+// Goes through the flags. With config NULL: finds --config, --help and --version, and refuses
+// unknown flags. Else: sets values in `config`.
 static atedm_status read_flags(int argc, char *const *argv, atedm_config *config,
                                const char **ret_file, atedm_config_action *ret_action,
                                atedm_error *err)
@@ -409,7 +410,7 @@ atedm_status atedm_config_load(int argc, char *const *argv, char *const *environ
     return ATEDM_OK;
 }
 
-// ---- a configuration that takes another's place
+// ---- comparing and reloading configurations
 
 static bool is_text(const option *o)
 {
@@ -421,7 +422,7 @@ static bool is_same(const option *o, const atedm_config *a, const atedm_config *
     const char *left = (const char *)a + o->offset, *right = (const char *)b + o->offset;
     if (is_text(o))
         return strcmp(left, right) == 0;
-    return memcmp(left, right, o->size) == 0; // numbers (never NaN) and truth values
+    return memcmp(left, right, o->size) == 0; // numbers (never NaN) and bools
 }
 
 static void write_value(const option *o, const atedm_config *config,
