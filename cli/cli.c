@@ -169,8 +169,9 @@ static atedm_status open_device(const char *name, const char *dtype, atedm_devic
     if (best) {
         act = atedm_device_best_dtype(device);
     } else if (!atedm_device_supports(device, act)) {
-        status = atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "backend %s has no %s here",
-                                 atedm_device_backend(device), dtype);
+        status =
+            atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "the %s backend cannot compute in %s here",
+                            atedm_device_backend(device), dtype);
         atedm_device_destroy(device);
         return status;
     }

@@ -50,7 +50,7 @@ atedm_status atedm_dump_write(const atedm_dump *dump, const char *dir, atedm_err
 {
     char path[PATH_MAX];
     if (dump->status)
-        return atedm_error_set(err, dump->status, "no memory to keep the intermediates in");
+        return atedm_error_set(err, dump->status, "no memory to keep the intermediates");
     if (snprintf(path, sizeof path, "%s/stages.safetensors", dir) >= (int)sizeof path)
         return atedm_error_set(err, ATEDM_ERR_INVALID, "--dump: the path is too long");
     if (mkdir(dir, 0777) && errno != EEXIST)

@@ -40,8 +40,8 @@ int atedm_endpoint_check(atedm_endpoint *e, const char *command)
     char url[ATEDM_ENDPOINT_MAX_URL];
     if (!atedm_endpoint_address(e, "/jobs/0123456789abcdef/images/255", sizeof url, url))
         return atedm_cli_usage(command,
-                               "--url: \"%s\" is not http:// or https:// with a host, without "
-                               "query",
+                               "--url: \"%s\" is not an http:// or https:// URL with a host and "
+                               "without a query",
                                e->url);
     if (e->unix_socket && (!*e->unix_socket || strlen(e->unix_socket) > ATEDM_ENDPOINT_MAX_SOCKET))
         return atedm_cli_usage(command, "--unix-socket: \"%s\" is not 1..%d bytes", e->unix_socket,

@@ -133,12 +133,12 @@ static atedm_status perform(atedm_fetch *fetch, const sink *s, atedm_fetch_answe
     answer->status = (int)status;
     answer->retry_after_s = (double)retry_after;
     if (code == CURLE_ABORTED_BY_CALLBACK && s->silent)
-        return atedm_error_set(err, ATEDM_ERR_IO, "%s: nothing came for %g s", fetch->endpoint->url,
-                               s->call->silence_s);
+        return atedm_error_set(err, ATEDM_ERR_IO, "%s: no data arrived for %g s",
+                               fetch->endpoint->url, s->call->silence_s);
     if (code == CURLE_ABORTED_BY_CALLBACK)
         return atedm_error_set(err, ATEDM_ERR_CANCELED, "interrupted");
     if (s->status == ATEDM_ERR_LIMIT || code == CURLE_FILESIZE_EXCEEDED)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "an answer of more than %u bytes",
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "the answer has more than %u bytes",
                                ATEDM_FETCH_MAX_BODY);
     if (s->status)
         return atedm_error_set(err, s->status, "no memory for an answer");

@@ -108,7 +108,7 @@ static atedm_status refuse(run *r)
 
 static atedm_status not_understood(atedm_error *err)
 {
-    return atedm_error_set(err, ATEDM_ERR_FORMAT, "an answer that is none of atedmd's");
+    return atedm_error_set(err, ATEDM_ERR_FORMAT, "the answer does not come from atedmd");
 }
 
 // ---- a job

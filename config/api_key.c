@@ -49,7 +49,7 @@ atedm_status atedm_api_key_hash_of(const char *key, atedm_api_key_hash *ret_hash
         return atedm_error_set(err, ATEDM_ERR_INVALID, "is not an API key");
     atedm_api_key_hash hash;
     if (EVP_Digest(key, strlen(key), hash.bytes, NULL, EVP_sha256(), NULL) != 1)
-        return atedm_error_set(err, ATEDM_ERR_NOMEM, "libcrypto has no SHA-256 to give");
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "libcrypto cannot compute SHA-256");
     *ret_hash = hash;
     return ATEDM_OK;
 }

@@ -47,7 +47,8 @@ atedm_status atedm_engine_create(const atedm_model *model, const atedm_engine_op
 {
     if (options->max_batch < 1 || options->max_batch > ATEDM_ENGINE_MAX_BATCH ||
         options->max_requests < 1)
-        return atedm_error_set(err, ATEDM_ERR_INVALID, "an engine of %zu images and %zu requests",
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "max_batch %zu or max_requests %zu is out of range",
                                options->max_batch, options->max_requests);
     atedm_engine *e = calloc(1, sizeof *e);
     if (!e)

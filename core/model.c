@@ -22,9 +22,9 @@ static atedm_status read_index(const atedm_model_files *files, atedm_model_confi
     if (!status)
         status = atedm_json_load(path, &object, err);
     if (status == ATEDM_ERR_NOT_FOUND && files->checkpoint[0])
-        return atedm_error_context(
-            err, status, "%s needs its model's configs and tokenizers in the folder that it is in",
-            files->checkpoint);
+        return atedm_error_context(err, status,
+                                   "%s needs its model's configs and tokenizers in the same folder",
+                                   files->checkpoint);
     if (status)
         return status;
     config->force_zeros_for_empty_prompt = true; // diffusers' default

@@ -204,7 +204,7 @@ static atedm_status read_attention(const section *s, atedm_unet_config *c)
         const json_t *item = json_array_get(list, (size_t)i);
         if (!json_is_boolean(item))
             return atedm_error_set(s->err, ATEDM_ERR_FORMAT,
-                                   "%s: \"attention\" holds something else than true and false",
+                                   "%s: \"attention\" holds values other than true and false",
                                    s->name);
         c->attention[i] = json_is_true(item);
     }

@@ -179,7 +179,7 @@ static atedm_status check_request(const atedm_generation *g, const atedm_host_te
             err, ATEDM_ERR_INVALID, "initial latents must be f32 of shape [%d, %lld, %lld, %lld]",
             r->num_images, (long long)g->channels, (long long)g->h, (long long)g->w);
     if (g->dump.call && r->num_images > ATEDM_PIPELINE_BATCH)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "a dump is of at most %d images",
+        return atedm_error_set(err, ATEDM_ERR_LIMIT, "a dump holds at most %d images",
                                ATEDM_PIPELINE_BATCH);
     return ATEDM_OK;
 }

@@ -227,10 +227,11 @@ atedm_status atedm_plan_create(const atedm_prune_spec *spec, int steps, const at
         return atedm_error_set(err, ATEDM_ERR_INVALID, "ratio %.15g, not within 0..%g", spec->ratio,
                                ATEDM_RATIO_MAX);
     if (!is_interval_valid(spec))
-        return atedm_error_set(err, ATEDM_ERR_INVALID,
-                               "a ranking serves %d steps, not 1..%d, or more than 1 with the map "
-                               "\"random\" or several pruning layers",
-                               spec->score_interval, ATEDM_MAX_SCORE_INTERVAL);
+        return atedm_error_set(
+            err, ATEDM_ERR_INVALID,
+            "the score interval %d is not within 1..%d, or is over 1 with the map "
+            "\"random\" or several pruning layers",
+            spec->score_interval, ATEDM_MAX_SCORE_INTERVAL);
     resolver r;
     resolver_init(&r, spec, steps, cost);
     atedm_status status = check_skips(r.phases, r.n_phases, cost, err);

@@ -99,7 +99,8 @@ static atedm_status check(int64_t width, int64_t height, const atedm_png_text *t
                           size_t n_texts, atedm_error *err)
 {
     if (width < 1 || height < 1 || width > ATEDM_PNG_MAX_SIDE || height > ATEDM_PNG_MAX_SIDE)
-        return atedm_error_set(err, ATEDM_ERR_INVALID, "png: %lld x %lld, sides are within 1..%d",
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "png: %lld x %lld: both sides must be within 1..%d",
                                (long long)width, (long long)height, ATEDM_PNG_MAX_SIDE);
     if (n_texts > ATEDM_PNG_MAX_TEXTS)
         return atedm_error_set(err, ATEDM_ERR_LIMIT, "png: %zu texts, more than the limit of %d",

@@ -296,7 +296,7 @@ static void read_interval(const scope *s, atedm_prune_spec *spec)
         return;
     spec->score_interval = (int)json_integer_value(item);
     if (spec->score_interval > 1 && spec->n_prune_after > 1)
-        wrong(s, key, "is %d, but with several layers in \"prune_after\" has to be 1",
+        wrong(s, key, "is %d, but must be 1 with several layers in \"prune_after\"",
               spec->score_interval);
 }
 

@@ -187,8 +187,8 @@ static atedm_status parse_entry(const parser *p, const char *name, const json_t 
 static atedm_status check_metadata(const parser *p, const json_t *value)
 {
     if (!json_is_object(value))
-        return atedm_error_set(p->err, ATEDM_ERR_FORMAT, "%s: \"" METADATA_KEY "\" is no object",
-                               p->path);
+        return atedm_error_set(p->err, ATEDM_ERR_FORMAT,
+                               "%s: \"" METADATA_KEY "\" is not an object", p->path);
     for (void *it = json_object_iter((json_t *)value); it;
          it = json_object_iter_next((json_t *)value, it))
         if (!json_is_string(json_object_iter_value(it)))

@@ -108,7 +108,7 @@ static atedm_status read_stages(const json_t *object, const char *path, const ch
         else
             return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
                                    "%s: \"%s\" holds %.64s, not %s or %s", path, key,
-                                   name ? name : "something else than names", plain, attention);
+                                   name ? name : "a value that is not a string", plain, attention);
     }
     return ATEDM_OK;
 }
@@ -217,7 +217,7 @@ static atedm_status check_consistency(const atedm_unet_config *c, const char *pa
     if (c->channels[0] % 2 || c->addition_time_embed_dim % 2)
         return atedm_error_set(err, ATEDM_ERR_FORMAT,
                                "%s: block_out_channels begins with %lld and "
-                               "addition_time_embed_dim is %lld, which both have to be even",
+                               "addition_time_embed_dim is %lld, but both must be even",
                                path, (long long)c->channels[0],
                                (long long)c->addition_time_embed_dim);
     if (c->projection_input_dim <= ATEDM_UNET_TIME_IDS * c->addition_time_embed_dim)

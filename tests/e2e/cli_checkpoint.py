@@ -142,7 +142,7 @@ class Refused(Checkpoint):
         path = self.folder / "alone.safetensors"
         write_safetensors(path, in_checkpoint("b"))
         said = self.run_wrong(1, "inspect", path)
-        self.assertIn("needs its model's configs and tokenizers in the folder that it is in", said)
+        self.assertIn("needs its model's configs and tokenizers in the same folder", said)
         self.assertIn("model_index.json", said)
 
     def test_no_such_file(self):

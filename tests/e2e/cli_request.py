@@ -334,7 +334,7 @@ class AgainstOthers(RequestTest):
             fields = {**SMALL, "patience": 3}
             process, other = self.start(stub.url, fields), self.start(fruitless.url, fields)
             self.finish(process, 0)
-            self.assertIn("an answer that is none of atedmd's", self.finish(other, 1)[1], "streams that end at once")
+            self.assertIn("the answer does not come from atedmd", self.finish(other, 1)[1], "streams that end at once")
 
     def test_answers_that_are_none(self):
         problem = (429, {"Retry-After": "7"}, b'{"title": "Too fast", "detail": "slowly"}')
@@ -343,17 +343,17 @@ class AgainstOthers(RequestTest):
                 ("/generate", problem, "Too fast: slowly (try again in 7 s)"),
                 ("/generate", AWAY, "The server is shutting down: soon"),
                 ("/generate", (200, {}, b"<html>"), "the daemon answered 200"),
-                ("/generate", (202, {}, b"<html>"), "none of atedmd's"),
-                ("/generate", (202, {}, b'{"id": "../x"}'), "none of atedmd's"),
-                ("/generate", (202, {}, json.dumps({"id": "a" * 64}).encode()), "none of atedmd's"),
+                ("/generate", (202, {}, b"<html>"), "the answer does not come from atedmd"),
+                ("/generate", (202, {}, b'{"id": "../x"}'), "the answer does not come from atedmd"),
+                ("/generate", (202, {}, json.dumps({"id": "a" * 64}).encode()), "the answer does not come from atedmd"),
                 ("/jobs/0a/events", (404, {}, b"{}"), "?: ?"),
                 ("/jobs/0a", failed, "It failed: somehow"),
-                ("/jobs/0a", (200, {}, b"[]"), "none of atedmd's"),
+                ("/jobs/0a", (200, {}, b"[]"), "the answer does not come from atedmd"),
                 ("/jobs/0a", (410, {}, b""), "the daemon answered 410"),
                 ("/jobs/0a/images/0", (404, {}, b""), "the daemon answered 404")):
             with self.subTest(path=path, answer=answer), Stub({**GOOD, path: [answer]}) as stub:
                 first = self.refused(1, stub.url, "--prompt", "a").splitlines()[0]
-                self.assertEqual(first.removeprefix("atedm request: ").removeprefix("an answer that is "), said)
+                self.assertEqual(first.removeprefix("atedm request: "), said)
                 self.assertFalse(self.file.exists())
 
     def test_an_answer_that_is_too_large(self):
@@ -361,7 +361,7 @@ class AgainstOthers(RequestTest):
             large = (GOOD[path][0][0], {"Content-Length": str(512 * 1024 * 1024 + 1)}, b"")
             with self.subTest(path=path), Stub({**GOOD, path: [large]}) as stub:
                 said = self.refused(1, stub.url, "--prompt", "a").splitlines()
-                self.assertEqual(said[0], "atedm request: an answer of more than 536870912 bytes")
+                self.assertEqual(said[0], "atedm request: the answer has more than 536870912 bytes")
                 self.assertEqual(said[1:], [] if path == "/generate" else [f"atedm request: the job is {stub.url}/jobs/0a"])
 
     def test_interrupted_before_it_is_accepted(self):

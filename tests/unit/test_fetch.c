@@ -93,5 +93,5 @@ Test(fetch, silence_ends_an_answer)
     cr_expect_eq(ask(&s, 3, &size, &err), ATEDM_ERR_IO);
     cr_expect_geq(atedm_clock_monotonic() - start, 3.0);
     cr_expect_eq(size, 2);
-    cr_expect_not_null(strstr(err.message, "nothing came for 3 s"), "%s", err.message);
+    cr_expect_not_null(strstr(err.message, "no data arrived for 3 s"), "%s", err.message);
 }

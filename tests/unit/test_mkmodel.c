@@ -170,7 +170,7 @@ Test(mkmodel, malformed_architectures_are_refused)
          "\"attention\" is missing or not an array of 2"},
         {"\"block_out_channels\":[16,32],\"transformer_layers_per_block\":[1,2],"
          "\"attention_heads\":[1,2],\"attention\":[1,0],",
-         "something else than true and false"},
+         "values other than true and false"},
         {"\"block_out_channels\":[16,36],\"transformer_layers_per_block\":[1,2],"
          "\"attention_heads\":[1,2],\"attention\":[true,true],",
          "are not multiples of \"norm_num_groups\""},

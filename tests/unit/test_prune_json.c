@@ -185,8 +185,7 @@ Test(prune_json, numbers_at_their_limits)
     bad("{\"score\": {\"interval\": 0}}", "/score/interval", "1..1000");
     bad("{\"score\": {\"interval\": 1001}}", "/score/interval", "1..1000");
     bad("{\"score\": {\"interval\": 1.5}}", "/score/interval", "not an integer");
-    bad("{\"prune_after\": [0, 3], \"score\": {\"interval\": 2}}", "/score/interval",
-        "has to be 1");
+    bad("{\"prune_after\": [0, 3], \"score\": {\"interval\": 2}}", "/score/interval", "must be 1");
     bad("{\"score\": {\"map\": \"random\", \"interval\": 1}}", "/score/interval", "no meaning");
 }
 

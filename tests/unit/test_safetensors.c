@@ -328,7 +328,7 @@ Test(safetensors, refuses_malformed_entries)
          "\"u\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}",
          3, ATEDM_ERR_FORMAT, "bytes 1..2 of the data, before tensor \"u\", belong to no tensor"},
         {"{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"__metadata__\":1", 1,
-         ATEDM_ERR_FORMAT, "\"__metadata__\" is no object"},
+         ATEDM_ERR_FORMAT, "\"__metadata__\" is not an object"},
         {"{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"__metadata__\":{\"k\":1}", 1,
          ATEDM_ERR_FORMAT, "\"__metadata__\": \"k\" is not a string"},
     };
