@@ -1,22 +1,22 @@
-// Takes connections in: see accept.h. libmicrohttpd could do that itself, but where descriptors
-// have run out it either spins, or stops listening until it is run again for another reason.
+// Accepts connections: see accept.h. libmicrohttpd could do that itself. But when descriptors have
+// run out, it either spins or stops listening until it is run again for another reason.
 #include "server/accept.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-// Connections that are accepted before others get a turn.
+// Connections that one round accepts before the loop's other work gets a turn.
 #define AT_ONCE 32
-// Milliseconds until the system is asked again for what it did not have.
+// Milliseconds until the next attempt after the system had no descriptor or memory.
 #define RETRY_MS 100
 
 struct atedm_accept {
     atedm_accept_options options;
     uv_poll_t poll;
     uv_timer_t retry;
-    bool full; // does not look until there is room
-    bool told; // that the system has no more
-    int handles;
+    bool full;   // `room` returned false: polling stops until atedm_accept_check
+    bool told;   // `starved` has been called since the last accepted connection
+    int handles; // of the loop, not closed yet
 };
 
 static void on_closed(uv_handle_t *handle)
@@ -44,7 +44,7 @@ static void starve(atedm_accept *a, int why)
     a->told = true;
 }
 
-// False where there is none, or none can be had.
+// False if no connection waits, or the system cannot give us one.
 static bool accept_one(atedm_accept *a)
 {
     struct sockaddr_storage address;

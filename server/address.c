@@ -1,4 +1,4 @@
-// Reads addresses to listen on: see address.h.
+// Parses the addresses to listen on: see address.h.
 #include "server/address.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@ _Static_assert(sizeof((struct sockaddr_un){0}.sun_path) == ATEDM_ADDRESS_PATH_MA
 
 #define SOCKET_MODE_MAX 0777u
 
-// Cuts `prefix` off; false where it is not there.
+// Skips `prefix` if `text` begins with it; else returns false.
 static bool skip(const char **text, const char *prefix)
 {
     size_t size = strlen(prefix);
@@ -41,7 +41,7 @@ static atedm_status parse_port(const char *port, atedm_address *a, atedm_error *
     if (digits == 0 || port[digits])
         return atedm_error_set(err, ATEDM_ERR_INVALID,
                                "\"%s\" is not ADDRESS:PORT, e.g. 127.0.0.1:8080", a->text);
-    // What is longer is larger, or has zeros in front that nobody writes.
+    // A longer number is too large, or has leading zeros, which nobody writes.
     if (digits >= sizeof a->port || strtol(port, NULL, 10) > ATEDM_ADDRESS_PORT_MAX)
         return atedm_error_set(err, ATEDM_ERR_LIMIT, "\"%s\": the port is not within 0..%d",
                                a->text, ATEDM_ADDRESS_PORT_MAX);
@@ -49,8 +49,8 @@ static atedm_status parse_port(const char *port, atedm_address *a, atedm_error *
     return ATEDM_OK;
 }
 
-// Splits at the last colon; brackets around an IPv6 address go. Without them it could not be told
-// from its port.
+// Splits `text` at its last colon, and removes the brackets of an IPv6 address. They are required,
+// since without them an address cannot be distinguished from its port.
 static atedm_status parse_tcp(const char *text, atedm_address *a, atedm_error *err)
 {
     if (strstr(text, "://"))
@@ -113,7 +113,7 @@ static bool is_same(const atedm_address *a, const atedm_address *b)
 {
     if (a->kind != b->kind)
         return false;
-    if (a->kind == ATEDM_ADDRESS_TCP) // port 0 is another one each time
+    if (a->kind == ATEDM_ADDRESS_TCP) // each port 0 becomes another free port
         return strcmp(a->port, "0") != 0 && strcmp(a->port, b->port) == 0 &&
                strcasecmp(a->host, b->host) == 0;
     return strcmp(a->path, b->path) == 0;

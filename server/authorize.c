@@ -1,4 +1,4 @@
-// Reads the key out of the headers: see authorize.h. What a key is worth is clients.h's.
+// Reads the key from the headers: see authorize.h. clients.h decides what the key allows.
 #include "server/authorize.h"
 
 #include "core/base/clock.h"
@@ -10,8 +10,8 @@
 
 _Static_assert(ATEDM_HTTP_CLIENT_MAX >= ATEDM_CLIENT_NAME_MAX, "exchanges have room for names");
 
-// Header Authorization counts where it has the scheme Bearer (RFC 6750, 2.1), whose name is in any
-// case (RFC 9110, 11.1). NULL: no key was sent.
+// Uses the header Authorization if its scheme is Bearer (RFC 6750, 2.1), in upper or lower case
+// (RFC 9110, 11.1); else X-Api-Key. NULL: the client sent no key.
 static const char *find_key(const atedm_exchange *x)
 {
     static const char scheme[] = "Bearer ";
@@ -56,7 +56,7 @@ atedm_response atedm_authorize_refuse(const atedm_exchange *x, atedm_refusal ref
     atedm_response response = atedm_problem_response(
         ATEDM_PROBLEM_UNAUTHORIZED, id,
         missing ? "send Authorization: Bearer KEY, or X-Api-Key: KEY" : "the key is not known");
-    // An error is named only where something was sent (RFC 6750, 3.1).
+    // The header names an error only if the client sent a key (RFC 6750, 3.1).
     atedm_response_header(&response, "WWW-Authenticate",
                           missing ? "Bearer" : "Bearer error=\"invalid_token\"");
     return response;

@@ -1,13 +1,14 @@
-// Takes a certificate over: see certificate.h.
+// Puts a certificate into force: see certificate.h.
 #include "server/certificate.h"
 
 #include <time.h>
 
 #define DAY_S 86400
-// A certificate that ends within so many days should have been renewed.
+// The log warns of a certificate that expires within this many days.
 #define SOON_DAYS 14
 
-// What an operator has to see: what is wrong with it now or will be soon; NULL: nothing.
+// The warning for the operator: what is wrong with the certificate now, or will be soon. NULL:
+// nothing.
 static const char *trouble_of(const atedm_tls *tls, int64_t now)
 {
     if (now < atedm_tls_valid_from(tls))

@@ -20,7 +20,7 @@ static atedm_status refuse_others(const json_t *object, const char *place, const
 {
     const char *key;
     json_t *value;
-    // The object is only looked at: jansson's loop takes no const.
+    // The cast is safe: jansson's loop takes no const, but only reads the object.
     json_object_foreach((json_t *)object, key, value)
     {
         size_t i = 0;
@@ -42,7 +42,8 @@ static bool parse_time(const char *text, int64_t *ret_unix)
     if (!end || *end)
         return false;
     time_t seconds = timegm(&tm);
-    // Written again it is the same, or it was no date (February 30) or not in this form.
+    // A date that does not exist (February 30) or has another form reads differently when it is
+    // written again.
     char again[32];
     if (!gmtime_r(&seconds, &tm) || strftime(again, sizeof again, format, &tm) == 0 ||
         strcmp(again, text) != 0)

@@ -1,5 +1,5 @@
-// The table of clients: see clients.h. A client whose key is gone stays in it until its last
-// request has ended.
+// The table of clients: see clients.h. A client that is gone from the key file stays in the table
+// until its last request has ended.
 #include "server/clients.h"
 
 #include "core/request.h"
@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// A token that lacks no more than this is whole: what rounding loses in the refill.
+// A token that lacks no more than this counts as whole, since the refill loses a little to
+// rounding.
 #define TOKEN_SLACK 1e-6
 
 struct atedm_clients {
@@ -49,7 +50,7 @@ void atedm_clients_destroy(atedm_clients *clients)
     free(clients);
 }
 
-// ---- the bucket: one token a request, refilled evenly up to the burst
+// ---- the token bucket: a request takes one token; the refill is even, up to the burst
 
 static void refill(atedm_client *c, double now)
 {
@@ -73,7 +74,7 @@ static bool same_key(const atedm_client_key *a, const atedm_client_key *b)
            a->expires == b->expires && a->admin == b->admin && a->disabled == b->disabled;
 }
 
-// One name of a part of the text; `what` opens the part.
+// Appends one name. `what` opens the part of the text that lists such names.
 static atedm_status append_name(atedm_buffer *text, const char *what, bool *part_open,
                                 const char *name)
 {
@@ -140,7 +141,7 @@ void atedm_clients_replace(atedm_clients *clients, atedm_client_keys *take_keys,
     *end = gone;
     clients->first = fresh;
     clients->asked_for = take_keys != NULL;
-    free(take_keys); // its entries are the table's
+    free(take_keys); // the table has its entries now
 }
 
 // ---- who may do what
@@ -159,7 +160,7 @@ atedm_access atedm_clients_authenticate(const atedm_clients *clients, const char
     const atedm_client *found = NULL;
     for (const atedm_client *c = clients->first; c; c = c->next) {
         if (atedm_api_key_hash_equal(&hash, &c->key.hash) & !c->gone)
-            found = c; // and goes on: how long it takes tells nothing
+            found = c; // no early exit: the time must reveal nothing
     }
     if (!found)
         return ATEDM_ACCESS_UNKNOWN;
@@ -183,7 +184,7 @@ bool atedm_clients_is_admin(const atedm_clients *clients, const char *name)
     return c ? c->key.admin : !clients->asked_for;
 }
 
-// ---- what they have
+// ---- what they have open
 
 atedm_quota atedm_clients_acquire(atedm_clients *clients, const char *name, double now,
                                   double *ret_wait_s)

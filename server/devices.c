@@ -1,4 +1,4 @@
-// Devices of the daemon: see devices.h.
+// The daemon's devices: see devices.h.
 #include "server/devices.h"
 
 #include "server/dispatch.h"
@@ -19,7 +19,7 @@ atedm_status atedm_devices_read(const atedm_config *config, atedm_devices *ret_d
                                status == ATEDM_ERR_UNSUPPORTED ? "backend" : "devices");
 }
 
-// What is not known is null.
+// An empty text means "not known": null.
 static json_t *text_json(const char *text)
 {
     return *text ? json_string(text) : json_null();

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes a file as a C array, so that the daemon has it without one: server/NAME.json as atedm_NAME_text of server/NAME.h.
+"""Writes a file as a C array, to build it into the daemon: NAME.json or NAME.html becomes atedm_NAME_text, declared in server/NAME.h.
 
 usage: embed.py INPUT OUTPUT
 """
 import pathlib
 import sys
 
-HEAD = """// {file} as bytes: made by embed.py.
+HEAD = """// The bytes of {file}. embed.py makes this file.
 #include "server/{name}.h"
 
 const unsigned char atedm_{name}_text[] = {{

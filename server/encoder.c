@@ -1,7 +1,7 @@
 // The encoder and its thread: see encoder.h.
 //
-// The thread, "atedm-encoder", owns the picture that it is just encoding and nothing else; it takes
-// one from the list of those that wait, and puts it on the list of those that are done.
+// The thread, "atedm-encoder", takes an encoding from the list `waiting`, owns it while it works on
+// it, and appends it to the list `done`.
 #include "server/encoder.h"
 
 #include "core/base/clock.h"
@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-// In order.
+// A queue: appended at `end`, taken from `first`.
 typedef struct list {
     atedm_encoding *first, **end;
 } list;
@@ -19,14 +19,14 @@ struct atedm_encoder {
     void (*wake)(void *user);
     void *user;
     pthread_t thread;
-    pthread_cond_t changed; // something waits, or it is the end
-    pthread_mutex_t mutex;  // guards all that follows
+    pthread_cond_t changed; // `waiting` is not empty, or `ending` is set
+    pthread_mutex_t mutex;  // guards all members below
     list waiting, done;
-    bool busy;     // a picture is being encoded
-    uint64_t job;  // whose
-    bool canceled; // nobody wants it
-    size_t bytes;  // of RGB that waits or is being encoded
-    bool ending;
+    bool busy;     // the thread is encoding a picture
+    uint64_t job;  // the job of that picture
+    bool canceled; // discard that picture when it is encoded
+    size_t bytes;  // of RGB, waiting or in work
+    bool ending;   // atedm_encoder_destroy has been called
 };
 
 // ---- one picture
@@ -97,7 +97,7 @@ static atedm_encoding *take_first(list *l)
     return first;
 }
 
-// Destroys what is of the job; returns its bytes of RGB.
+// Destroys the job's encodings; returns how many bytes of RGB they had.
 static size_t drop(list *l, uint64_t job)
 {
     size_t bytes = 0;
@@ -123,7 +123,7 @@ static void destroy_all(list *l)
 
 // ---- the thread
 
-// The next to encode; NULL: it is the end.
+// Waits for an encoding, and returns it. NULL: the thread has to end.
 static atedm_encoding *wait_for_next(atedm_encoder *encoder)
 {
     pthread_mutex_lock(&encoder->mutex);

@@ -1,7 +1,9 @@
-// Pictures to PNG files on a thread of its own, so that whoever computes does not stand still for
-// it. Pictures go in and files come out, in the same order; what a file is for, and whether anybody
-// still wants it, is the caller's to know. All calls are of one thread, which owns everything else:
-// an encoding belongs to the caller, then to the encoder from the start until it is taken back.
+// Encodes pictures as PNG files on a thread of its own, so that the thread that computes need not
+// wait for zlib. Files come out in the order in which their pictures went in. The caller knows what
+// a file is for and whether anybody still wants it.
+//
+// One thread, the caller's, makes all calls. It owns an encoding until atedm_encoder_start gives it
+// to the encoder, and again after atedm_encoder_take.
 #ifndef ATEDM_ENCODER_H
 #define ATEDM_ENCODER_H
 
@@ -10,15 +12,15 @@
 
 #include <stdbool.h>
 
-// Bytes of RGB that wait or are being encoded: 21 pictures of 1024 x 1024. One picture alone may
-// have more.
+// The most bytes of RGB that may wait or be in work: 21 pictures of 1024 x 1024. A single picture
+// may have more.
 #define ATEDM_ENCODER_MAX_BYTES ((size_t)64 << 20)
 
 // A picture on its way to a file.
 typedef struct atedm_encoding {
     uint64_t job;
-    bool preview; // else a picture of the result, with settings
-    int number;   // of the image, or the preview's step
+    bool preview; // else it is a picture of the result, and its file gets `settings`
+    int number;   // the image's number, or the preview's step
     uint8_t *rgb; // owned, [height, width, 3]; NULL once it is encoded
     int64_t width, height;
     atedm_png_settings settings; // owned
@@ -27,31 +29,32 @@ typedef struct atedm_encoding {
     atedm_status status;
     atedm_error error;
     atedm_worker_image file; // owned
-    double seconds;          // that it took
+    double seconds;          // that making the file took
 
     struct atedm_encoding *next;
 } atedm_encoding;
 
-// NULL, and nothing taken, where there is no memory.
+// Returns NULL, and does not take `take_rgb`, if there is no memory.
 atedm_encoding *atedm_encoding_create(uint8_t *take_rgb, int64_t width, int64_t height);
 void atedm_encoding_destroy(atedm_encoding *encoding); // NULL allowed
-// Encodes here and now.
+// Encodes the picture on the calling thread. The outcome is in `status`, `error` and `file`.
 void atedm_encoding_run(atedm_encoding *encoding);
 
 typedef struct atedm_encoder atedm_encoder;
 
-// `wake` is called on the encoder's thread whenever there is something to take.
+// Starts the thread, which calls `wake` each time a file is ready to be taken. ATEDM_ERR_NOMEM.
 ATEDM_MUST_CHECK atedm_status atedm_encoder_create(void (*wake)(void *user), void *user,
                                                    atedm_encoder **ret_encoder, atedm_error *err);
-// Waits for the picture that is being encoded; all others are gone.
+// Waits for the picture in work, and discards all encodings that the encoder has.
 void atedm_encoder_destroy(atedm_encoder *encoder); // NULL allowed
 
-// False where the encoder is full, and nothing is taken then. It never waits: what to do instead,
-// the caller knows better (a preview can be left out, a picture be encoded where it is).
+// Gives an encoding to the encoder. Returns false, and takes nothing, if the encoder is full. It
+// never waits, since the caller knows better what to do then: it can omit a preview, or encode a
+// picture itself.
 ATEDM_MUST_CHECK bool atedm_encoder_start(atedm_encoder *encoder, atedm_encoding *take_encoding);
-// The next that is encoded, now the caller's; NULL: none.
+// The next finished encoding, which is now the caller's. NULL: none is finished.
 atedm_encoding *atedm_encoder_take(atedm_encoder *encoder);
-// Nothing of the job comes back from here on.
+// Discards all encodings of the job: atedm_encoder_take returns none of them from now on.
 void atedm_encoder_cancel(atedm_encoder *encoder, uint64_t job);
 
 #endif

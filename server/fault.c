@@ -1,4 +1,4 @@
-// Faults on purpose: see fault.h. A file of builds for tests only.
+// Deliberate faults: see fault.h. Only builds for tests contain this file.
 #include "server/fault.h"
 
 #include <signal.h>
@@ -14,7 +14,7 @@ static void hang(void)
         pause();
 }
 
-// As if all were well: status 0.
+// Ends with status 0, as if all were well.
 static void leave(void)
 {
     _exit(0);
@@ -25,7 +25,7 @@ static void access_nothing(void)
     raise(SIGSEGV);
 }
 
-// What the kernel does to a process where memory has run out; there is no warning.
+// When memory has run out, the kernel kills a process like this, without a warning.
 static void run_out_of_memory(void)
 {
     raise(SIGKILL);

@@ -19,7 +19,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     if (status == 0 && !(events & UV_DISCONNECT))
         return;
     atedm_hangup *hangup = poll->data;
-    uv_poll_stop(poll); // the condition stays, and so would the calls
+    uv_poll_stop(poll); // the condition persists: libuv would call again and again
     hangup->call(hangup->user);
 }
 

@@ -1,6 +1,7 @@
-// Requests of which a proxy and libmicrohttpd may think differently where they end, or whom they
-// are for. What one takes for a body is the next request to the other: somebody else's connection
-// to the proxy would get the answer.
+// Detects requests that a proxy and libmicrohttpd may read differently: where they end, or which
+// host they are for. If the two disagree about the end, one takes as a body what the other takes as
+// the next request. The answer to that request would go to another client of the proxy (request
+// smuggling).
 #include "server/http_private.h"
 
 #include <microhttpd.h>
@@ -9,8 +10,9 @@
 
 typedef struct framing {
     int hosts, lengths, encodings;
-    bool is_chunked;    // the last encoding is just that
-    bool has_odd_names; // "Content-Length : 5" is none to libmicrohttpd
+    bool is_chunked;    // the last Transfer-Encoding is exactly "chunked"
+    bool has_odd_names; // a name contains a blank: to libmicrohttpd, "Content-Length : 5" is not
+                        // the header Content-Length
 } framing;
 
 static enum MHD_Result count(void *user, enum MHD_ValueKind kind, const char *name,

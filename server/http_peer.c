@@ -1,21 +1,22 @@
-// The other end of each connection, watched for its hang-up from accept to close: libmicrohttpd
-// does not watch suspended connections, and misses a hang-up that comes together with the last
-// data (it waits for the socket to become readable, which it is already). With TLS it also has the
-// certificate that was in force when it came, for as long as it stays.
+// The client's end of each connection. We watch it for a hang-up from accept to close, because
+// libmicrohttpd does not watch suspended connections. It also misses a hang-up that arrives
+// together with the last data: it waits for the socket to become readable, which it is already.
+// With TLS, the peer also holds the certificate that was in force when the connection came, until
+// the connection is closed.
 #include "server/http_private.h"
 
 #include <stdlib.h>
 
-// Seconds without progress after which a connection is closed that nobody is on the other end of.
+// When the client has hung up, the connection is closed after so many seconds without progress.
 #define GONE_TIMEOUT_S 1
 
 struct atedm_peer {
     atedm_http *http;
     struct MHD_Connection *connection;
     atedm_hangup *hangup;
-    atedm_exchange *waiting; // its connection is suspended
-    atedm_tls *tls;          // what its session uses; NULL: none
-    bool gone;
+    atedm_exchange *waiting; // the exchange whose answer comes later: the connection is suspended
+    atedm_tls *tls;          // the certificate of the TLS session; NULL: no TLS
+    bool gone;               // the client has hung up
 };
 
 static void on_gone(void *user)
@@ -29,8 +30,8 @@ static void on_gone(void *user)
         atedm_http_run_soon(peer->http);
 }
 
-// Without a watch on the connection a client's hang-up would only show when more is sent, or when
-// it has been silent for too long; that is no reason to refuse it.
+// A connection that cannot be watched is served all the same: a hang-up then shows only when more
+// data is sent, or at the connection's timeout.
 static atedm_peer *start(atedm_http *http, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =

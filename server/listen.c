@@ -1,4 +1,4 @@
-// Opens the sockets to listen on: see listen.h. Here are the list and TCP.
+// Opens the sockets to listen on: see listen.h. This file has the list of them, and TCP.
 #include "server/listen_private.h"
 
 #include <errno.h>
@@ -11,8 +11,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-// `dual`: an IPv6 socket takes IPv4 too. An address that somebody wrote is only itself, whatever
-// net.ipv6.bindv6only says.
+// `dual`: an IPv6 socket accepts IPv4 connections too. Without it, it accepts IPv6 only, whatever
+// net.ipv6.bindv6only says: an address that the operator wrote means nothing but itself.
 static int open_socket(const struct addrinfo *info, bool dual)
 {
     int fd = socket(info->ai_family, info->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC,
@@ -31,8 +31,8 @@ static int open_socket(const struct addrinfo *info, bool dual)
     return -1;
 }
 
-// The first of the host's addresses that can be listened on; *ret_fd is -1 where that is none, and
-// errno says why.
+// Listens on the first of the host's addresses on which this succeeds. *ret_fd is -1 if it succeeds
+// on none; errno then says why.
 static atedm_status open_host(const atedm_address *a, int family, int *ret_fd, atedm_error *err)
 {
     const struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV |
@@ -59,7 +59,7 @@ static atedm_status listen_tcp(const atedm_address *a, atedm_listener *ret_liste
     int fd = -1;
     int family = a->bracketed || !*a->host ? AF_INET6 : AF_UNSPEC;
     atedm_status status = open_host(a, family, &fd, err);
-    // All addresses, where the machine has no IPv6.
+    // ":PORT" means all addresses. On a machine without IPv6 these are those of IPv4.
     if (!status && fd < 0 && !*a->host && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))
         status = open_host(a, AF_INET, &fd, err);
     if (status)

@@ -1,5 +1,6 @@
-// Sockets that systemd has opened and passes on, by the protocol of sd_listen_fds(3): see
-// listen_private.h. It is three variables, so libsystemd is not asked.
+// Takes over sockets that systemd has opened, by the protocol of sd_listen_fds(3): see
+// listen_private.h. The protocol consists of three environment variables, so we do without
+// libsystemd.
 #include "server/listen_private.h"
 
 #include <fcntl.h>
@@ -19,7 +20,7 @@ static long number_in(const char *name)
     return text && *text && !*end ? value : 0;
 }
 
-// Whether the name of the i-th descriptor is "https"; names stand in a list with colons.
+// Whether the name of the i-th descriptor is "https". Colons separate the names in LISTEN_FDNAMES.
 static bool speaks_tls(long i)
 {
     const char *name = getenv("LISTEN_FDNAMES");

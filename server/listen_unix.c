@@ -1,4 +1,4 @@
-// Unix sockets to listen on, and the files that they have: see listen_private.h.
+// Opens Unix sockets to listen on, and manages their files: see listen_private.h.
 #include "server/listen_private.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ static struct sockaddr_un address_of(const atedm_address *a)
     return address;
 }
 
-// 0 where somebody listens there, or else why not, as errno has it.
+// Connects to find out whether a process listens there: 0 if so, else an errno that says why not.
 static int knock(const struct sockaddr_un *address)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -24,10 +24,11 @@ static int knock(const struct sockaddr_un *address)
         return errno;
     int reason = connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : errno;
     close(fd);
-    return reason == EAGAIN ? 0 : reason; // more wait than it has room for
+    return reason == EAGAIN ? 0 : reason; // EAGAIN: it listens, but its backlog is full
 }
 
-// Something is there. The file of a socket outlives its daemon where that was killed.
+// A file is at the path. If it is the socket of a daemon that was killed, and so could not remove
+// it, removes it; else fails.
 static atedm_status remove_dead(const atedm_address *a, const struct sockaddr_un *address,
                                 atedm_error *err)
 {

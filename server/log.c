@@ -14,10 +14,10 @@
 #include <string.h>
 #include <time.h>
 
-// Milliseconds that a reader of the log may take to make room for a line.
+// Milliseconds that the reader of the log has to make room for a line.
 #define PATIENCE_MS 100
 
-_Static_assert(ATEDM_LOG_LINE_MAX <= PIPE_BUF, "a line has room in a pipe that has any");
+_Static_assert(ATEDM_LOG_LINE_MAX <= PIPE_BUF, "a writable pipe has room for a whole line");
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 
@@ -30,7 +30,8 @@ atedm_log_level atedm_log_level_named(const char *name)
     return ATEDM_LOG_INFO;
 }
 
-// A quoted JSON string, which plain lines use as well. A line that is full stays as it is.
+// Appends a quoted JSON string; plain lines use these too. Fails if the line is full; the caller
+// then takes back what was appended.
 static atedm_status append_quoted(atedm_buffer *line, const char *text)
 {
     size_t size = strnlen(text, ATEDM_LOG_TEXT_MAX);
@@ -95,8 +96,8 @@ static atedm_status append_field(const atedm_log *log, atedm_buffer *line,
     return status ? status : append_value(line, field);
 }
 
-// Whether the line will be taken without waiting: a pipe that is writable at all has room for a
-// page. Whoever reads slowly is waited for once, not again before he has read.
+// Whether a line can be written without waiting: a writable pipe has room for a page. If the reader
+// is slow, waits up to PATIENCE_MS for it, but not again until it has read something.
 static bool is_read(const atedm_log *log)
 {
     struct pollfd descriptor = {.fd = log->fd, .events = POLLOUT};
@@ -132,12 +133,12 @@ void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *me
         return;
     tell_lost(log);
     atedm_buffer line;
-    atedm_buffer_init(&line, ATEDM_LOG_LINE_MAX - 2); // room for the end, whatever is cut
+    atedm_buffer_init(&line, ATEDM_LOG_LINE_MAX - 2); // the end of the line always has room
     atedm_status status = append_head(log, &line, level, message);
     for (; fields->key && !status; fields++) {
         size_t before = line.size;
         status = append_field(log, &line, fields);
-        if (status) // a field is there whole or not at all
+        if (status) // never write a part of a field
             line.size = before;
     }
     line.max = ATEDM_LOG_LINE_MAX;

@@ -1,6 +1,6 @@
-// The daemon's log: one line an event on standard error, plain or JSON, whatever the values hold.
-// Where nobody reads it (a pipe is full, a terminal is halted) lines are lost, and the next one
-// that gets through says how many: the daemon has other things to do than to wait.
+// The daemon's log: each event is one line on standard error, plain or JSON, whatever bytes its
+// values hold. If nobody reads the log (a pipe is full, a terminal is halted), lines are lost,
+// because the daemon must not wait. A later line then says how many.
 #ifndef ATEDM_LOG_H
 #define ATEDM_LOG_H
 
@@ -14,14 +14,14 @@ typedef enum atedm_log_level {
     ATEDM_LOG_ERROR,
 } atedm_log_level;
 
-#define ATEDM_LOG_LINE_MAX 4096 // bytes of a line
+#define ATEDM_LOG_LINE_MAX 4096 // bytes of a line; fields past them are left out
 #define ATEDM_LOG_TEXT_MAX 512  // bytes of a text value; longer ones are cut
 
 typedef struct atedm_log {
-    int fd;
-    bool json;
-    atedm_log_level level; // least severity that is written
-    int64_t *lost;         // lines that went nowhere since the last that was written
+    int fd;                // borrowed
+    bool json;             // else plain text
+    atedm_log_level level; // events of a lower severity are not written
+    int64_t *lost;         // lines lost since the last written one; borrowed
 } atedm_log;
 
 typedef struct atedm_log_field {
@@ -47,11 +47,13 @@ static inline atedm_log_field atedm_log_real(const char *key, double real)
     return (atedm_log_field){.key = key, .type = ATEDM_LOG_IS_REAL, .real = real};
 }
 
-// Level of a name of the configuration ("debug", "info", "warning", "error").
+// The level that the configuration calls `name`: "debug", "info", "warning" or "error". Any other
+// name gives ATEDM_LOG_INFO.
 atedm_log_level atedm_log_level_named(const char *name);
 
-// `fields` ends with a key of NULL. Text values may hold any bytes: what is not valid UTF-8 is
-// replaced, control characters are escaped.
+// Writes one line. `fields` ends with a key of NULL. Text values may hold any bytes: a byte that is
+// not valid UTF-8 becomes "?", and control characters are escaped. Waits 100 ms at most, and only
+// if no line has been lost before.
 void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *message,
                      const atedm_log_field *fields);
 

@@ -1,4 +1,4 @@
-// Whether a model's files are still those that they were: see model_stamp.h.
+// Detects whether a model's files have changed: see model_stamp.h.
 #include "server/model_stamp.h"
 
 #include "core/base/splitmix.h"
@@ -21,7 +21,7 @@ static uint64_t stamp_of(const char *path, const struct stat *file)
     return stamp;
 }
 
-// A checkpoint in the model's folder that is not the model.
+// Whether the file is the checkpoint of another model in the same folder.
 static bool is_another(const FTSENT *entry, const atedm_model_files *files)
 {
     atedm_model_files own;
@@ -36,7 +36,7 @@ uint64_t atedm_model_stamp(const char *path)
         return 0;
     char *const folders[] = {files.folder, NULL};
     FTS *tree = fts_open(folders, FTS_LOGICAL | FTS_NOCHDIR, NULL);
-    uint64_t sum = 0; // in whatever order they are found
+    uint64_t sum = 0; // a sum does not depend on the order in which the files are found
     for (const FTSENT *entry; tree && (entry = fts_read(tree));)
         if (entry->fts_info == FTS_F && !is_another(entry, &files))
             sum += stamp_of(entry->fts_path, entry->fts_statp);

@@ -1,5 +1,5 @@
-// The service manager, over a datagram socket: see notify.h. sd_notify(3) has the protocol, which
-// is promised not to change.
+// Talks to the service manager over a datagram socket: see notify.h. sd_notify(3) describes the
+// protocol, and promises that it will not change.
 #include "server/notify.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-// False where it is no address of a kind that is known here.
+// False if the address is neither a path nor an abstract name, or is too long.
 static bool read_address(const char *name, struct sockaddr_un *ret_address, socklen_t *ret_size)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -20,13 +20,13 @@ static bool read_address(const char *name, struct sockaddr_un *ret_address, sock
     if (*name == '@')
         address.sun_path[0] = '\0';
     *ret_address = address;
-    // A path with its zero, an abstract name without.
+    // The size of a path includes its terminator; an abstract name has none.
     size += *name == '/';
     *ret_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size);
     return true;
 }
 
-// A variable that is a number over 0; 0 where it is not.
+// The value of a variable that is a positive number, else 0.
 static uint64_t read_number(const char *name)
 {
     const char *text = getenv(name);
@@ -44,7 +44,7 @@ void atedm_notify_init(atedm_notify *ret_notify)
     atedm_notify notify = {.fd = -1};
     if (name && read_address(name, &notify.address, &notify.address_size))
         notify.fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    // Both variables are inherited by children, who are not meant.
+    // WATCHDOG_PID says whom the manager means: child processes inherit both variables.
     uint64_t pid = read_number("WATCHDOG_PID");
     if (notify.fd >= 0 && (!getenv("WATCHDOG_PID") || pid == (uint64_t)getpid()))
         notify.watchdog_s = (double)read_number("WATCHDOG_USEC") * 1e-6;
@@ -60,7 +60,8 @@ void atedm_notify_finish(atedm_notify *n)
 
 bool atedm_notify_send(const atedm_notify *n, const char *state)
 {
-    // Addressed anew each time: a manager that was started again may be behind the same name.
+    // No connect(): a service manager that was started again has the same address, but would not
+    // get what is sent over an old connection.
     return sendto(n->fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&n->address,
                   n->address_size) >= 0;
 }

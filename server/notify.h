@@ -1,8 +1,9 @@
-// The service manager that started this program, if one did: what is said to it, in the words of
-// sd_notify(3), and how often it wants to hear. What there is to say is service.h's business.
+// Sends messages to the service manager that started this program, if one did, by the protocol of
+// sd_notify(3). service.h decides what to send.
 //
-// Not by libsystemd: its sd_notify() opens a socket for each message, which fails where descriptors
-// have run out, and waits where the service manager does not read, and with it the loop would.
+// We do not use libsystemd. Its sd_notify() opens a socket for each message, which fails when the
+// process has run out of descriptors. It also waits if the service manager does not read, and the
+// loop would wait with it.
 #ifndef ATEDM_NOTIFY_H
 #define ATEDM_NOTIFY_H
 
@@ -11,19 +12,19 @@
 #include <sys/un.h>
 
 typedef struct atedm_notify {
-    int fd; // -1: there is nobody to tell
+    int fd; // -1: there is no service manager
     struct sockaddr_un address;
     socklen_t address_size;
-    double watchdog_s; // "WATCHDOG=1" is expected within so long, again and again; 0: it is not
+    double watchdog_s; // the manager expects "WATCHDOG=1" at least this often, in seconds; 0: never
 } atedm_notify;
 
-// From the environment: NOTIFY_SOCKET, a path or "@" with an abstract name; WATCHDOG_USEC and
-// WATCHDOG_PID. What is not understood there is as if it were absent.
+// Reads the environment: NOTIFY_SOCKET, a path, or "@" before an abstract name; WATCHDOG_USEC and
+// WATCHDOG_PID. Ignores a variable that it does not understand.
 void atedm_notify_init(atedm_notify *ret_notify);
 void atedm_notify_finish(atedm_notify *notify);
 
-// `state`: lines "NAME=VALUE". Never waits: false where the message did not get through. Only while
-// there is somebody to tell.
+// Sends `state`, lines of "NAME=VALUE". Never waits. Returns false if the message was not sent.
+// Call it only if `fd` is not -1.
 bool atedm_notify_send(const atedm_notify *notify, const char *state);
 
 #endif

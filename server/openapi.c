@@ -1,5 +1,5 @@
-// GET /openapi.json: see openapi.h. Made when it is first asked for, and again after a reload; what
-// a request's fields may be comes from where they are checked.
+// GET /openapi.json: see openapi.h. The first request makes the document, and so does the first
+// request after a reload. The limits and names in it come from the code that checks requests.
 #include "server/openapi.h"
 
 #include "core/sampler.h"
@@ -17,7 +17,8 @@ typedef struct filling {
     json_t *value;     // NULL: there was no memory for it
 } filling;
 
-// Takes the value. False where the place is not there.
+// Sets the value at `place`, and takes it. False if the document has no such place, or the value is
+// NULL.
 static bool fill(json_t *document, const char *place, json_t *take_value)
 {
     json_t *object = document;
@@ -43,7 +44,7 @@ static json_t *preset_names(void)
     return names_json(names, count);
 }
 
-// What "pruning" may be as a string.
+// The strings that "pruning" may be.
 static json_t *pruning_names(const atedm_config *config)
 {
     json_t *list = preset_names();
@@ -62,7 +63,7 @@ static json_t *sampler_names(void)
     return list;
 }
 
-// No keys are asked for where there is no key file.
+// Without a key file the daemon asks for no keys.
 static json_t *security(const atedm_config *config)
 {
     return *config->api_keys ? json_pack("[{s:[]}, {s:[]}]", "bearer", "apiKey") : json_array();
@@ -71,7 +72,7 @@ static json_t *security(const atedm_config *config)
 static bool fill_all(json_t *document, const filling *fillings, size_t count)
 {
     bool good = true;
-    for (size_t i = 0; i < count; i++) // all: each value is to be taken
+    for (size_t i = 0; i < count; i++) // no early exit: fill() has to take every value
         good &= fill(document, fillings[i].place, fillings[i].value);
     return good;
 }
@@ -110,7 +111,7 @@ json_t *atedm_openapi_json(const unsigned char *text, size_t size, const atedm_c
     return NULL;
 }
 
-// The document as text, made where it is not there. NULL: no memory.
+// The document as text, which is made if the daemon does not have it yet. NULL: no memory.
 static const char *get_text(atedm_daemon *d)
 {
     if (d->openapi)

@@ -1,5 +1,5 @@
-// The interface described for machines: openapi.json, which is built in, with what only the running
-// daemon knows.
+// The description of the interface for programs: openapi.json, which is built into the daemon, with
+// the values that only the running daemon knows.
 #ifndef ATEDM_OPENAPI_H
 #define ATEDM_OPENAPI_H
 
@@ -12,9 +12,9 @@
 extern const unsigned char atedm_openapi_text[];
 extern const size_t atedm_openapi_text_size;
 
-// `text` with the version, limits, defaults, names and keys of a daemon that has these settings.
-// What is to be filled in has to be there already: NULL where it is not, where the text is not
-// JSON, or where there is no memory.
+// The document in `text`, filled in with the version, limits, defaults, names and key schemes of a
+// daemon with these settings. The caller releases it. `text` must already have each place that is
+// filled in. NULL if it lacks one, if it is not JSON, or if there is no memory.
 json_t *atedm_openapi_json(const unsigned char *text, size_t size, const atedm_config *config,
                            const atedm_request_limits *limits);
 

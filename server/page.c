@@ -19,9 +19,9 @@ void atedm_handle_page(void *app, atedm_exchange *x)
                                .content_type = "text/html; charset=utf-8",
                                .body = copy,
                                .size = atedm_page_text_size};
-    atedm_response_header(&response, "Cache-Control",
-                          "no-cache"); // another daemon may have another
-    // All of it is in the page, and it talks to its daemon only.
+    // A daemon of another version at the same address has another page.
+    atedm_response_header(&response, "Cache-Control", "no-cache");
+    // The page needs no other files, and talks only to the daemon that it came from.
     atedm_response_header(&response, "Content-Security-Policy",
                           "default-src 'self' 'unsafe-inline' data: blob:; frame-ancestors 'none'");
     atedm_exchange_respond(x, response);

@@ -1,4 +1,4 @@
-// An answer's "pruning": see pick_json.h.
+// Writes the member "pruning" of answers: see pick_json.h.
 #include "server/pick_json.h"
 
 #include "core/plan_json.h"

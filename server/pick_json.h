@@ -1,4 +1,4 @@
-// An answer's "pruning": the plan, and why the daemon chose it where it did.
+// Writes the member "pruning" of answers: the plan, and why the daemon chose it if it did.
 #ifndef ATEDM_PICK_JSON_H
 #define ATEDM_PICK_JSON_H
 
@@ -8,7 +8,8 @@
 
 #include <jansson.h>
 
-// As atedm_plan_json, with the pick as "auto" where there was one. NULL where there is no memory.
+// The object of atedm_plan_json, with the pick as its member "auto" if the daemon picked the preset
+// (`pick->preset` is not NULL). The caller releases it. NULL: no memory.
 json_t *atedm_pruning_json(const atedm_plan *plan, const atedm_request_cost *cost,
                            const atedm_pick *pick);
 

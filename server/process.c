@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// The fields of /proc/self/stat that are of use, counted from 1 as in proc(5).
+// The fields of /proc/self/stat that we use, counted from 1 as in proc(5).
 #define FIELD_UTIME 14
 #define FIELD_STIME 15
 #define FIELD_START 22
@@ -21,9 +21,9 @@
 #define FIELD_RSS 24
 #define FIELDS 24
 
-// Bytes from where on a block is a mapping of its own, which goes back when it is freed; and free
-// bytes at the heap's end that are kept. Left alone, glibc raises both, up to 64 MiB, as soon as a
-// large block is freed.
+// A block of at least MAPPED_BYTES is a mapping of its own, which returns to the system when it is
+// freed. At the heap's end at most KEPT_BYTES free bytes are kept. Unless we set them, glibc raises
+// both thresholds, up to 64 MiB, as soon as a large block is freed.
 #define MAPPED_BYTES (128 << 10)
 #define KEPT_BYTES (256 << 10)
 
@@ -35,7 +35,7 @@ void atedm_process_prepare(size_t descriptors)
     if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= descriptors)
         return;
     limit.rlim_cur = limit.rlim_max < descriptors ? limit.rlim_max : descriptors;
-    setrlimit(RLIMIT_NOFILE, &limit); // may not: connections wait then
+    setrlimit(RLIMIT_NOFILE, &limit); // if it fails, connections wait for descriptors
 }
 
 void atedm_process_trim(void)
@@ -68,7 +68,8 @@ static void read_stat(double ret_fields[FIELDS + 1])
         ret_fields[i] = (double)strtoull(at, &at, 10);
 }
 
-// Seconds from the system's start to now, in terms of the clock that /proc/self/stat uses.
+// When the system started, in seconds since 1970: CLOCK_BOOTTIME is the clock of the start times in
+// /proc/self/stat.
 static double boot_time(void)
 {
     struct timespec now, since_boot;
@@ -87,7 +88,7 @@ static double count_fds(void)
     for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
         count += entry->d_name[0] != '.';
     closedir(dir);
-    return count - 1; // the directory's own
+    return count - 1; // one belongs to `dir`
 }
 
 atedm_process atedm_process_read(void)

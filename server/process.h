@@ -1,4 +1,4 @@
-// Figures of this process, from /proc, and its limits.
+// Reads figures of this process from /proc, and sets its limits.
 #ifndef ATEDM_PROCESS_H
 #define ATEDM_PROCESS_H
 
@@ -11,14 +11,16 @@ typedef struct atedm_process {
     double virtual_bytes, resident_bytes;
 } atedm_process;
 
-// To be called first. The allocator gives memory back that a burst took, and as many descriptors as
-// the system lets us have, up to `descriptors`, may be open.
+// Call this before anything else in the process. It makes the allocator return the memory of a
+// burst to the system. It also raises the limit of open descriptors to `descriptors`, or as far as
+// the system allows.
 void atedm_process_prepare(size_t descriptors);
 
-// Gives free memory between what is in use back, which a burst of connections leaves.
+// Returns free memory to the system, including the gaps between blocks in use that a burst of
+// connections leaves.
 void atedm_process_trim(void);
 
-// What cannot be read is NAN.
+// Figures that cannot be read are NAN.
 atedm_process atedm_process_read(void);
 
 #endif

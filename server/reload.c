@@ -1,5 +1,6 @@
-// Takes over a new configuration: see reload.h. First everything is read and checked, then
-// everything is put into force, which cannot fail: there is no state in between.
+// Reloads the configuration: see reload.h. It first reads and checks everything, and then puts
+// everything into force. The second part cannot fail, so the daemon never runs with half of a
+// configuration.
 #include "server/reload.h"
 
 #include "server/settings.h"
@@ -8,21 +9,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes of the text that says which keys changed: all of them, old and new, with commas. The log
-// cuts it further.
+// Bytes of the text that names the changed keys: at most all old and all new ones, with commas. The
+// log may cut it further.
 #define KEYS_TEXT_MAX (2u * ATEDM_CLIENT_KEYS_MAX * (ATEDM_CLIENT_NAME_MAX + 2) + 128)
 #define CHANGE_TEXT_MAX (2 * ATEDM_CONFIG_VALUE_MAX + 8)
 
-// What was read and is not in force yet.
+// A new configuration that is not in force yet.
 typedef struct fresh {
     atedm_config config;
     atedm_settings settings;
-    atedm_buffer keys; // what changes in them, for the log
+    atedm_buffer keys; // text for the log: what changes in the keys
 } fresh;
 
 static atedm_status read_fresh(const atedm_daemon *d, fresh *f, atedm_error *err)
 {
-    atedm_config_action action; // was to run, or nothing would be running
+    atedm_config_action action; // unused: "run", or this daemon would not be running
     atedm_buffer_init(&f->keys, KEYS_TEXT_MAX);
     f->settings = (atedm_settings){.keys = NULL};
     atedm_status status = atedm_config_load(d->source.argc, d->source.argv, d->source.environment,
@@ -35,7 +36,7 @@ static atedm_status read_fresh(const atedm_daemon *d, fresh *f, atedm_error *err
     return status ? atedm_error_set(err, status, "no memory for the keys") : ATEDM_OK;
 }
 
-// One line: each option as "old -> new", and which keys changed.
+// Logs one line: each changed option as "old -> new", and the changed keys.
 static void log_changes(const atedm_log *log, atedm_log_level level, const char *message,
                         const atedm_config_change *changes, size_t n, const char *keys)
 {
@@ -60,7 +61,7 @@ static void put_into_force(atedm_daemon *d, const fresh *f)
                              d->config->worker_timeout_s);
     d->log.json = strcmp(d->config->log_format, "json") == 0;
     d->log.level = atedm_log_level_named(d->config->log_level);
-    free(d->openapi); // it tells the limits
+    free(d->openapi); // it contains the limits
     d->openapi = NULL;
     if (d->draining)
         atedm_daemon_limit_drain(d);
@@ -87,7 +88,7 @@ void atedm_reload(atedm_daemon *d)
     size_t n_fixed = atedm_config_changes(d->config, &f->config, false, fixed);
     atedm_log_level level = d->log.level;
     put_into_force(d, f);
-    // The line is written where either the old or the new level asks for it.
+    // The line appears if either the old or the new level lets it through.
     atedm_log log = d->log;
     log.level = level < log.level ? level : log.level;
     log_changes(&log, ATEDM_LOG_INFO, "reloaded", live, n_live, f->keys.data);

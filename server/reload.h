@@ -1,11 +1,12 @@
-// A new configuration for the running daemon.
+// Reloads the configuration of the running daemon.
 #ifndef ATEDM_RELOAD_H
 #define ATEDM_RELOAD_H
 
 #include "server/daemon.h"
 
-// Reads the configuration again, from where it came, and takes over what can be; the log tells what
-// that was, and what needs a restart. What is wrong changes nothing.
+// Reads the configuration again from its sources, and puts into force the options that can change
+// at run time. The log has these, and those that need a restart. If anything in the configuration
+// is wrong, nothing changes, and the log says why. Loop thread.
 void atedm_reload(atedm_daemon *daemon);
 
 #endif

@@ -1,4 +1,4 @@
-// Requests in, pictures out: see runner.h.
+// Runs requests through the engine and the encoder: see runner.h.
 #include "server/runner.h"
 
 #include "core/base/clock.h"
@@ -16,13 +16,13 @@
 typedef struct order {
     uint64_t job;
     bool admitted;
-    atedm_request request; // until it is admitted
+    atedm_request request; // owned; the engine takes its contents when it admits the request
     atedm_worker_result *result;
-    bool watched;
-    bool previewing; // a preview is in the encoder
-    bool drawn;      // the engine is done with it
-    size_t encoded;  // images that came back from the encoder, in whatever way
-    double encode_s;
+    bool watched;        // the daemon wants previews
+    bool previewing;     // the encoder has a preview of it
+    bool drawn;          // the engine is done with it
+    size_t encoded;      // images that are encoded or have failed
+    double encode_s;     // seconds that encoding took
     atedm_status status; // of the last image that could not be encoded
     atedm_error error;
     struct order *next;
@@ -33,15 +33,15 @@ struct atedm_runner {
     atedm_model *model;
     atedm_engine *engine;
     atedm_encoder *encoder;
-    atedm_figures *figures; // NULL: the device says nothing
+    atedm_figures *figures; // NULL: the device reports no figures
     atedm_runner_post_fn post;
     void *user;
     order *orders, **orders_end; // by arrival
-    bool refusal_told;           // of atedm_engine_repeats
-    bool full;                   // the next order does not fit until another one leaves
-    double busy_s;               // time in turns since the last evaluation was told
-    uint64_t flops;              // of the engine until then
-    double posted;               // when the last message was
+    bool refusal_told; // atedm_runner_take_remark has returned the refusal of atedm_engine_repeats
+    bool full;         // the next order does not fit into the engine until another one leaves it
+    double busy_s;     // seconds spent in turns since the last message EVALUATED
+    uint64_t flops;    // of the engine, up to that message
+    double posted;     // when the last message was posted (monotonic clock)
 };
 
 static void tell(atedm_runner *r, atedm_worker_message *message)
@@ -177,7 +177,7 @@ const char *atedm_runner_take_remark(atedm_runner *r)
 
 // ---- orders
 
-// The place that points to the job's order, or the end.
+// The pointer in the list that points to the job's order, or the NULL at the list's end.
 static order **find(atedm_runner *r, uint64_t job)
 {
     order **place = &r->orders;
@@ -186,7 +186,7 @@ static order **find(atedm_runner *r, uint64_t job)
     return place;
 }
 
-// Nothing of the order is in the encoder any more either.
+// Frees the order, and removes its pictures from the encoder.
 static void remove_order(atedm_runner *r, order **place)
 {
     order *o = *place;
@@ -198,7 +198,7 @@ static void remove_order(atedm_runner *r, order **place)
     free_order(o);
 }
 
-// The last that is heard of the job.
+// Posts the job's last message, and removes its order.
 static void end(atedm_runner *r, uint64_t job, atedm_worker_message *message)
 {
     message->job = job;
@@ -264,7 +264,7 @@ void atedm_runner_watch(atedm_runner *r, uint64_t job, bool on)
         atedm_engine_watch(r->engine, job, on);
 }
 
-// In order of arrival: none overtakes one that does not fit yet.
+// Admits orders as they arrived. When one does not fit yet, none overtakes it.
 static void admit(atedm_runner *r)
 {
     order *next;
@@ -325,7 +325,8 @@ static void end_if_complete(atedm_runner *r, order *o)
     end(r, o->job, &message);
 }
 
-// What comes back has its order: those that leave take their encodings along.
+// Every encoding that comes back still has its order, since remove_order also removes the order's
+// encodings.
 static void collect(atedm_runner *r)
 {
     for (atedm_encoding *e; (e = atedm_encoder_take(r->encoder)); atedm_encoding_destroy(e)) {
@@ -346,7 +347,7 @@ static void tell_figures(atedm_runner *r)
         tell(r, &message);
 }
 
-// Turns that only make pixels, or wait for files of them, end without a message.
+// A turn that only decodes pixels, or waits for the encoder, posts no message of its own.
 static void tell_alive(atedm_runner *r)
 {
     if (r->orders && atedm_clock_monotonic() - r->posted > ATEDM_RUNNER_ALIVE_S)
@@ -365,7 +366,7 @@ bool atedm_runner_turn(atedm_runner *r)
     return busy;
 }
 
-// ---- what the engine tells
+// ---- the engine's hooks
 
 static void on_evaluated(void *user, size_t images, double seconds)
 {
@@ -378,7 +379,7 @@ static void on_evaluated(void *user, size_t images, double seconds)
                                     .flops = flops - r->flops,
                                     .device_memory = atedm_runner_device_memory(r)});
     r->flops = flops;
-    r->busy_s = -seconds; // which the turn that is not over yet will count
+    r->busy_s = -seconds; // this message has them; the turn, which is not over, will add them again
 }
 
 static void on_stepped(void *user, uint64_t job, int step)
@@ -387,8 +388,8 @@ static void on_stepped(void *user, uint64_t job, int step)
     tell(r, &(atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = job, .step = step});
 }
 
-// The request and its plan are gone when the encoder comes to the picture: it gets the texts that
-// are made of them.
+// Writes the settings now: when the encoder gets to the picture, the request and its plan may be
+// gone.
 static void on_image(void *user, uint64_t job, int image, const atedm_request *request,
                      const atedm_plan *plan, uint8_t *take_rgb)
 {
@@ -409,14 +410,15 @@ static void on_image(void *user, uint64_t job, int image, const atedm_request *r
     e->seconds = atedm_clock_monotonic() - start;
     if (!e->status && atedm_encoder_start(r->encoder, e))
         return;
-    // Where the encoder is full this thread would have to wait for it: it may as well help.
+    // If the encoder is full, this thread would have to wait for it. It encodes the picture
+    // instead.
     if (!e->status)
         atedm_encoding_run(e);
     keep_image(o, e);
     atedm_encoding_destroy(e);
 }
 
-// Previews can be left out: nothing waits for one, and nothing ends for want of one.
+// A preview can be left out: nothing waits for it, and no job fails without it.
 static void on_preview(void *user, uint64_t job, int step, int64_t width, int64_t height,
                        uint8_t *take_rgb)
 {
@@ -441,7 +443,7 @@ static void on_done(void *user, uint64_t job, const atedm_engine_report *report)
     order *o = *find(r, job);
     o->drawn = true;
     o->result->report = *report;
-    r->full = false; // in the engine there is room already
+    r->full = false; // the engine has room again, even if the encoder is not done
     end_if_complete(r, o);
 }
 

@@ -1,6 +1,6 @@
-// What a worker does with requests: opens the model on a device, keeps those that do not fit yet,
-// gives the others to the engine, has PNGs made of what comes out (encoder.h). Belongs to one
-// thread.
+// The part of a worker that handles requests. It opens the model on a device, gives requests to the
+// engine, keeps those for which the engine has no room yet, and has PNGs made of the pictures
+// (encoder.h). One thread makes all calls.
 #ifndef ATEDM_RUNNER_H
 #define ATEDM_RUNNER_H
 
@@ -11,12 +11,14 @@
 
 typedef struct atedm_runner atedm_runner;
 
-// Takes what the message owns.
+// Receives a message on the runner's thread, and takes what the message owns.
 typedef void (*atedm_runner_post_fn)(void *user, const atedm_worker_message *message);
-// There is something to do again. Called on another thread.
+// There is something to do: call atedm_runner_turn again. Called on other threads.
 typedef void (*atedm_runner_wake_fn)(void *user);
 
-// `backend` "auto" takes the best that is there, `dtype` "auto" the fastest on the device.
+// Loads the model, which can take minutes. `backend` "auto" is the best available backend, `dtype`
+// "auto" the fastest dtype on the device. *ret_facts describes the worker. ATEDM_ERR_UNSUPPORTED:
+// the backend is missing or lacks the dtype; ATEDM_ERR_NOMEM; or an error of the model or device.
 ATEDM_MUST_CHECK atedm_status atedm_runner_open(const atedm_worker_options *options,
                                                 atedm_runner_post_fn post,
                                                 atedm_runner_wake_fn wake, void *user,
@@ -24,20 +26,25 @@ ATEDM_MUST_CHECK atedm_status atedm_runner_open(const atedm_worker_options *opti
                                                 atedm_worker_facts *ret_facts, atedm_error *err);
 void atedm_runner_close(atedm_runner *runner); // NULL allowed
 
-// Each job is told DONE or ERROR once, unless it is canceled before. Takes what the request owns.
+// Adds a job, and takes what the request owns. The runner posts DONE or ERROR for the job once,
+// unless the job is canceled before.
 void atedm_runner_submit(atedm_runner *runner, uint64_t job, atedm_request *take_request);
+// Discards the job: no message of it is posted from now on. An unknown job is ignored.
 void atedm_runner_cancel(atedm_runner *runner, uint64_t job);
-// Whether there are to be previews of the job. One of a step that comes while the former one is
-// still being encoded is left out. Nothing happens where the job is not there.
+// Turns previews of the job on or off. A step has no preview if the encoder is still busy with the
+// job's previous preview, or is full. An unknown job is ignored.
 void atedm_runner_watch(atedm_runner *runner, uint64_t job, bool on);
-// Where it has jobs, a message comes with every turn that is so long behind the last one.
+// While it has jobs, the runner posts ALIVE at the end of a turn if its last message is older than
+// this many seconds.
 #define ATEDM_RUNNER_ALIVE_S 0.05
-// False where there is nothing to do until something is submitted, or until `wake` is called.
+// Does one piece of work. Returns false if there is nothing to do until a request is submitted or
+// `wake` is called.
 bool atedm_runner_turn(atedm_runner *runner);
 
+// Bytes that the engine holds on the device.
 size_t atedm_runner_device_memory(const atedm_runner *runner);
 
-// What the log should have, each once; NULL where nothing is new. Borrowed.
+// The next remark for the log; each is returned once. NULL: there is none. Borrowed.
 const char *atedm_runner_take_remark(atedm_runner *runner);
 
 #endif

@@ -1,4 +1,4 @@
-// What the service manager is told: see service.h.
+// Composes and sends the messages to the service manager: see service.h.
 #include "server/service.h"
 
 #include "core/base/clock.h"
@@ -17,7 +17,7 @@ bool atedm_service_is_well(const atedm_service_view *v)
     return v->state.silence_s <= v->worker_timeout_s + ATEDM_SERVICE_SILENCE_S;
 }
 
-// A line break would end the line, and start another word to the service manager.
+// Replaces control characters: after a line break the service manager would read a new variable.
 static void blank_controls(char *text)
 {
     for (; *text; text++) {
@@ -62,11 +62,11 @@ static void look(const atedm_daemon *d, atedm_service_view *ret_view)
     };
 }
 
-// ---- telling
+// ---- sending
 
-// `words`: lines, or "". Tells how it is doing as well. What does not get through, since the
-// service manager does not read, is said again with the next words or at the next tick; of its own
-// state only the latest, which is what counts.
+// Sends `words`, lines about a change of state, or "", together with the status line. If the
+// service manager does not read, and so the message is not sent, the words are sent again with the
+// next message, unless later words replace them: only the latest state counts.
 static void tell(atedm_daemon *d, const char *words)
 {
     atedm_service *s = &d->service;
@@ -116,7 +116,7 @@ void atedm_service_ready(atedm_daemon *d)
     tell(d, first ? "READY=1\n" : "");
 }
 
-// Before it was ready, "READY=1" behind the reload would say that it is; and what stops stays so.
+// A reload ends with "READY=1". That would be wrong before the daemon is ready, and while it stops.
 static bool tells_reload(const atedm_daemon *d)
 {
     return d->service.ready && !d->service.stopping;

@@ -1,4 +1,4 @@
-// From the configuration to what the daemon works with: see settings.h.
+// Derives the daemon's settings from its configuration: see settings.h.
 #include "server/settings.h"
 
 #include "core/pipeline.h"
@@ -13,13 +13,13 @@ json_t *atedm_settings_pruning_json(const char *text, json_error_t *ret_error)
     return *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, ret_error) : json_string(text);
 }
 
-// The option "default_pruning": has to be well-formed, and the model able to do it.
+// Reads the option "default_pruning". It has to be well-formed, and possible with the model.
 static atedm_status read_default_prune(const char *text, const atedm_model_config *model,
                                        const atedm_request_limits *limits,
                                        atedm_prune_spec *ret_spec, atedm_error *err)
 {
     if (strcmp(text, "auto") == 0)
-        text = "off"; // not used
+        text = "off"; // the valve picks the preset, so the spec is not used
     json_error_t parse = {.text = "not valid UTF-8"};
     json_t *value = atedm_settings_pruning_json(text, &parse);
     if (!value)
@@ -53,8 +53,9 @@ static atedm_status check_valve(const atedm_config *config, atedm_error *err)
     return ATEDM_OK;
 }
 
-// The addresses need a restart to be listened on, but a certificate that goes with them does not. A
-// certificate that nobody would use is refused, so that nobody believes that TLS is spoken.
+// Reads the certificate, and checks it against the addresses. New addresses need a restart, but a
+// new certificate does not. A certificate that no address uses is refused, so that nobody believes
+// that the daemon speaks TLS.
 static atedm_status read_tls(const atedm_config *config, atedm_tls **ret_tls, atedm_error *err)
 {
     atedm_addresses addresses;
@@ -79,7 +80,7 @@ static atedm_status read_tls(const atedm_config *config, atedm_tls **ret_tls, at
     return cert ? atedm_tls_load(config->tls_cert, config->tls_key, ret_tls, err) : ATEDM_OK;
 }
 
-// A request's pictures come from the worker in one frame.
+// Checks that all pictures of a request fit into one frame, in which the worker sends them.
 static atedm_status check_area(const atedm_config *config, int64_t native, atedm_error *err)
 {
     if (native * native > config->max_area)

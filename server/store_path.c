@@ -1,4 +1,4 @@
-// Where the job store lies, and whether it still does: see store_path.h.
+// The path of the job store's file, and its identity: see store_path.h.
 #include "server/store_path.h"
 
 #include <errno.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-// Makes the folders of a file's path that are missing.
+// Makes the missing folders of a file's path.
 static atedm_status make_folders(char *path, atedm_error *err)
 {
     for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
@@ -38,7 +38,8 @@ atedm_status atedm_store_path(const char *option, char ret_path[ATEDM_CONFIG_PAT
                               atedm_error *err)
 {
     if (strcmp(option, "auto") != 0) {
-        // A file in any case: to SQLite ":memory:" and "file:jobs.db?mode=memory" are none.
+        // "./" makes the value a file's name in any case. Without it, SQLite would take ":memory:"
+        // and "file:jobs.db?mode=memory" as databases in memory.
         int size =
             snprintf(ret_path, ATEDM_CONFIG_PATH_MAX, "%s%s", *option == '/' ? "" : "./", option);
         return size < ATEDM_CONFIG_PATH_MAX ? ATEDM_OK : too_long(err);
@@ -61,9 +62,9 @@ atedm_status atedm_store_path(const char *option, char ret_path[ATEDM_CONFIG_PAT
     return make_folders(ret_path, err);
 }
 
-// ---- whether it still lies there
+// ---- whether the files are still there
 
-// The file's own name and that of its log. False where there is none.
+// Stats the database (`which` 0) or its log (1), and returns its name. False if it does not exist.
 static bool find_file(const char *path, int which, struct stat *ret_file,
                       char ret_name[ATEDM_CONFIG_PATH_MAX + 8])
 {

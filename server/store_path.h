@@ -1,4 +1,4 @@
-// Where the job store lies, and whether it still does.
+// Finds the path of the job store's file, and detects when the file has been moved or removed.
 #ifndef ATEDM_STORE_PATH_H
 #define ATEDM_STORE_PATH_H
 
@@ -6,27 +6,30 @@
 
 #include <sys/types.h>
 
-// `option` itself, unless it is "auto": then jobs.db in the first that is set of $STATE_DIRECTORY
-// (systemd's), $XDG_STATE_HOME/atedmd, $HOME/.local/state/atedmd; folders that are missing are
-// made.
+// The path of the job store for the option "job_store". It is the option's value, unless that is
+// "auto". Then it is jobs.db in $STATE_DIRECTORY (set by systemd), else in $XDG_STATE_HOME/atedmd,
+// else in $HOME/.local/state/atedmd; a variable counts if it is an absolute path. Missing folders
+// are made. ATEDM_ERR_NOT_FOUND: none of the variables is set; ATEDM_ERR_LIMIT: the path is too
+// long; ATEDM_ERR_IO: a folder cannot be made.
 ATEDM_MUST_CHECK atedm_status atedm_store_path(const char *option,
                                                char ret_path[ATEDM_CONFIG_PATH_MAX],
                                                atedm_error *err);
 
-#define ATEDM_STORE_FILES 2 // SQLite's, and its log
+#define ATEDM_STORE_FILES 2 // SQLite's database and its write-ahead log
 
-// The files that lie there when the store is opened: SQLite goes on with files that were moved or
-// removed, and the next daemon does not find what is in them.
+// The identity of the store's files when it was opened. SQLite keeps writing to a file that has
+// been moved or removed, and the next daemon would not find the jobs in it.
 typedef struct atedm_store_place {
-    char *path;
+    char *path; // owned
     dev_t devices[ATEDM_STORE_FILES];
-    ino_t inodes[ATEDM_STORE_FILES]; // 0: there is no such file
+    ino_t inodes[ATEDM_STORE_FILES]; // 0: the file did not exist
 } atedm_store_place;
 
+// Notes which files are at `path` now. ATEDM_ERR_NOMEM.
 ATEDM_MUST_CHECK atedm_status atedm_store_place_init(atedm_store_place *place, const char *path,
                                                      atedm_error *err);
 void atedm_store_place_finish(atedm_store_place *place);
-// ATEDM_ERR_IO: they do not lie there any more.
+// ATEDM_ERR_IO: one of the noted files is no longer there.
 ATEDM_MUST_CHECK atedm_status atedm_store_place_check(const atedm_store_place *place,
                                                       atedm_error *err);
 

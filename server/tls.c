@@ -1,4 +1,4 @@
-// Reads certificate and key into what GnuTLS wants: see tls.h.
+// Reads certificate and key into credentials for GnuTLS: see tls.h.
 #include "server/tls.h"
 
 #include "core/base/file.h"
@@ -10,13 +10,13 @@
 #include <sys/stat.h>
 
 struct atedm_tls {
-    size_t users; // of the loop's thread all of them
+    size_t users; // references, all held by the loop's thread
     gnutls_certificate_credentials_t credentials;
     int64_t valid_from, valid_until;
     bool key_is_open;
 };
 
-// A file in memory that is wiped behind its use.
+// A file in memory. It is wiped after use, since it may hold the private key.
 typedef struct pem {
     char *data;
     size_t size;
@@ -34,7 +34,7 @@ static gnutls_datum_t datum_of(const pem *p)
     return (gnutls_datum_t){.data = (unsigned char *)p->data, .size = (unsigned)p->size};
 }
 
-// The first certificate of the file: whether it is one, and its dates.
+// Checks the first certificate of the file, and reads its dates.
 static atedm_status read_dates(atedm_tls *tls, const pem *cert, const char *path, atedm_error *err)
 {
     gnutls_x509_crt_t first;

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-// How far one request moves the multiple.
+// How far one request moves the multiple: a factor of at most 1 + STEP.
 #define STEP 0.1
 
 size_t atedm_valve_order(atedm_rung rungs[ATEDM_VALVE_MAX], size_t count, const char *floor)

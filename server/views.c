@@ -1,5 +1,5 @@
-// The metrics, three ways: GET /metrics for Prometheus, /metrics/flops and /metrics/latency as JSON
-// for people and scripts.
+// Three views of the metrics: GET /metrics for Prometheus; /metrics/flops and /metrics/latency, as
+// JSON, for people and scripts.
 #include "server/daemon.h"
 #include "server/gauges.h"
 #include "server/handlers.h"
@@ -30,7 +30,8 @@ void atedm_handle_metrics(void *app, atedm_exchange *x)
 
 // ---- FLOPs
 
-// Sum of the series whose first label is `first` and, where given, whose second is `second`.
+// Sum of the series whose first label is `first` and, unless `second` is NULL, whose second label
+// is `second`.
 static uint64_t sum(const atedm_metrics *metrics, atedm_metric metric, const char *first,
                     const char *second)
 {
@@ -54,7 +55,7 @@ static json_t *flops_of(const atedm_metrics *metrics, const char *stage)
     uint64_t executed = sum(metrics, ATEDM_METRIC_FLOPS, "executed", stage);
     uint64_t baseline = sum(metrics, ATEDM_METRIC_FLOPS, "baseline", stage);
     uint64_t overhead = sum(metrics, ATEDM_METRIC_FLOPS, "overhead", stage);
-    // Overhead can outweigh what little was pruned: the saving is then below zero.
+    // If little was pruned, the overhead can outweigh the saving, which is then negative.
     double saved = 1 - (double)executed / (double)baseline;
     return json_pack("{s:I, s:I, s:I, s:o}", "executed", (json_int_t)executed, "baseline",
                      (json_int_t)baseline, "overhead", (json_int_t)overhead, "saved_ratio",
@@ -102,7 +103,7 @@ static json_t *quantile_json(atedm_metric metric, const atedm_series *series, do
     return isnan(value) ? json_null() : json_real(value);
 }
 
-// The histograms of a family by their only label.
+// The histograms of a family that has one label, by the label's value.
 static json_t *histograms_json(const atedm_metrics *metrics, atedm_metric metric)
 {
     json_t *object = json_object();

@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-// How often a thread looks for the others before it sleeps: for some 0.1 to 0.4 ms. Where each has
-// a processor of its own they come sooner, and to be woken takes longer than many an operation. By
-// itself libgomp looks thirty times as often, and meanwhile keeps the processor from other work.
+// How often a thread checks for the others before it sleeps; it spins for 0.1 to 0.4 ms. If each
+// thread has its own processor, the others arrive within that time, and waking a thread takes
+// longer than many operations. libgomp's default spins thirty times as long, and keeps the
+// processor from other work meanwhile.
 #define SPIN_COUNT 10000
 
-#define MORE 2 // variables
+#define MORE 2 // variables that are added at most
 
 static bool has(char *const *environment, const char *name)
 {
@@ -22,7 +23,7 @@ static bool has(char *const *environment, const char *name)
     return false;
 }
 
-// Takes the next place; false where there is no memory.
+// Adds a variable at *next, and advances it. False if there is no memory.
 static bool add_number(char ***next, const char *name, long value)
 {
     if (asprintf(*next, "%s=%ld", name, value) < 0) {

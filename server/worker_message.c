@@ -1,4 +1,4 @@
-// See worker_message.h.
+// Frees messages and results: see worker_message.h.
 #include "server/worker_message.h"
 
 #include <stdlib.h>

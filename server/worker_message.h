@@ -1,5 +1,5 @@
-// What goes between the daemon and a worker, beside requests: plain data whose ownership goes
-// along.
+// The data that the daemon and a worker exchange, except for requests. Whoever has a message or a
+// result owns what it points to.
 #ifndef ATEDM_WORKER_MESSAGE_H
 #define ATEDM_WORKER_MESSAGE_H
 
@@ -11,12 +11,13 @@
 
 typedef struct atedm_worker_options {
     const char *model, *backend, *dtype;                   // as in the configuration; copied
-    size_t max_batch, max_requests, memory_limit, sharers; // as atedm_engine_options
+    size_t max_batch, max_requests, memory_limit, sharers; // as in atedm_engine_options
 } atedm_worker_options;
 
-// What a worker is once its model is loaded.
+// Facts about a worker, known once its model is loaded.
 typedef struct atedm_worker_facts {
-    char device[96], backend[16]; // as its maker calls it, or the backend
+    char device[96]; // the maker's name of the device; if unknown, the backend's
+    char backend[16];
     atedm_dtype dtype, storage_dtype;
     uint64_t parameters;
     size_t file_bytes;
@@ -27,7 +28,8 @@ typedef struct atedm_worker_image {
     size_t size;
 } atedm_worker_image;
 
-// Bytes of a file of so many pixels at most, settings included, however little zlib saves.
+// The most bytes that the PNG file of a picture with this many pixels can have, settings included,
+// even if zlib saves nothing.
 static inline int64_t atedm_worker_image_max(int64_t pixels)
 {
     return 4 * pixels + (1 << 20);
@@ -43,21 +45,30 @@ typedef struct atedm_worker_result {
 void atedm_worker_result_destroy(atedm_worker_result *result); // NULL allowed
 
 typedef enum atedm_worker_message_type {
-    ATEDM_WORKER_READY,     // `facts`: it takes requests now
-    ATEDM_WORKER_FAILED,    // `status`, `error`: it does not come up, and another would not either;
-                            // only before it was ever ready; the last message. From the process
-                            // also later, as its last word: its device is lost
-    ATEDM_WORKER_LOST,      // `error`: the process ended, and all jobs that it had are nobody's;
-                            // another one is started
-    ATEDM_WORKER_EVALUATED, // one UNet evaluation: `images`, `seconds`; `flops` in `busy_s` since
-                            // the last such message, texts and pixels included
-    ATEDM_WORKER_STEPPED,   // `job`: all its images have done `step` steps
-    ATEDM_WORKER_PREVIEW,   // `job`, which is watched: `image`, how its first one looks behind
-                            // `step` steps; at most one a step, and not every step has one
-    ATEDM_WORKER_DONE,      // `job`, `result`
-    ATEDM_WORKER_ERROR,     // `job`, `status`, `error`
-    ATEDM_WORKER_FIGURES, // `figures`: how the device is doing, every few seconds where it says so
-    ATEDM_WORKER_ALIVE,   // it is at work, and had nothing else to say for a while
+    // `facts`: the worker takes requests from now on.
+    ATEDM_WORKER_READY,
+    // `status`, `error`: the worker cannot start, and another one could not either. It comes only
+    // before READY, and is the last message. Between process and daemon it may also come later, as
+    // the last message: the device is lost.
+    ATEDM_WORKER_FAILED,
+    // `error`: the process ended, and its jobs have no worker any more. Another process is started.
+    ATEDM_WORKER_LOST,
+    // One UNet evaluation of `images` images took `seconds`. Since the last such message the worker
+    // has done `flops` in `busy_s` seconds, texts and pixels included.
+    ATEDM_WORKER_EVALUATED,
+    // All images of `job` have done `step` steps.
+    ATEDM_WORKER_STEPPED,
+    // `image` shows the first image of the watched `job` after `step` steps. A step has at most one
+    // preview, and not every step has one.
+    ATEDM_WORKER_PREVIEW,
+    // `job` has ended with `result`.
+    ATEDM_WORKER_DONE,
+    // `job` has failed with `status` and `error`.
+    ATEDM_WORKER_ERROR,
+    // `figures` of the device, every few seconds if the device reports any.
+    ATEDM_WORKER_FIGURES,
+    // The worker is at work, but has sent nothing else for a while.
+    ATEDM_WORKER_ALIVE,
 } atedm_worker_message_type;
 
 typedef struct atedm_worker_message {
@@ -65,17 +76,18 @@ typedef struct atedm_worker_message {
     uint64_t job;
     atedm_worker_facts facts;
     int step;
-    atedm_worker_image image; // owned; the receiver may take it and leave NULL
+    atedm_worker_image image; // owned; the receiver may take its `png` and leave NULL
     size_t images;
     double seconds, busy_s;
     uint64_t flops;
-    atedm_worker_result *result; // the receiver may take it and leave NULL
+    atedm_worker_result *result; // owned; the receiver may take it and leave NULL
     atedm_status status;
     atedm_error error;
     size_t device_memory; // bytes that the worker holds on its device
     atedm_device_figures figures;
 } atedm_worker_message;
 
-void atedm_worker_message_finish(atedm_worker_message *message); // frees what it owns
+// Frees what the message owns.
+void atedm_worker_message_finish(atedm_worker_message *message);
 
 #endif
