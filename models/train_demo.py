@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Makes the demo model: draws its world, trains autoencoder, text encoders and UNet, writes models/demo.
+"""Makes the demo model: draws pictures of its world, trains autoencoder, text encoders and UNet, and writes models/demo.
 
     python3 -m venv .venv && .venv/bin/pip install -r models/requirements.txt
     .venv/bin/python models/train_demo.py --work /tmp/demo-training --out models/demo
 
-The defaults take about two hours and a quarter on two cores with AVX2, an hour and a half with AVX-512 BF16, for a model
-nearly as good as the shipped one. That went through more, in parts: models/demo/README.md.
-Runs on a GPU where there is one, else on all cores (in bf16 where the processor multiplies matrices of it). It can
-be stopped at any time and goes on where it was: every stage keeps a checkpoint in the work folder. Seeds fix what is
-drawn and in which order; sums depend on the machine in their last bits, so weights do too.
+The defaults take about two hours and a quarter on two cores with AVX2, or an hour and a half with AVX-512 BF16. The
+resulting model is nearly as good as the shipped one, which was trained for more steps, in several runs: see
+models/demo/README.md.
 
-Stages may be longer the second time: the number of steps is only how far the learning rate's fall is away. To train a
-finished model further, start from its folder: the encoders stay, VAE decoder and UNet go on.
+The script uses a GPU if there is one, else all cores; it computes in bf16 if the device multiplies bf16 matrices fast. You
+can stop it at any time: every stage keeps a checkpoint in the work folder, and the next run continues from there. The seed
+fixes the pictures and their order. The weights still differ between machines, because the last bits of sums do.
+
+A later run may ask for more steps of a stage: the number of steps only sets when the learning rate falls. To train a
+finished model further, start from its folder. Its text encoders and its VAE encoder stay as they are; the VAE decoder and
+the UNet are trained further.
 
     .venv/bin/python models/train_demo.py --work /tmp/further --start models/demo --out models/demo --unet-steps 0 4000 800
 """
@@ -32,7 +35,7 @@ from demo_training.write import write_model  # noqa: E402
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than f32 there."""
+    """Whether the device computes faster in bf16 than in f32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -41,15 +44,15 @@ def computes_bf16(device: torch.device) -> bool:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and previews")
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets the model")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and sample pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--start", type=Path, help="model folder to start from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--vae-steps", type=int, default=1200)
     parser.add_argument("--text-steps", type=int, default=1000)
     parser.add_argument("--unet-steps", type=int, nargs=3, default=(800, 900, 500), metavar=("SMALL", "NATIVE", "MIXED"))
     parser.add_argument("--stages", nargs="+", default=["vae", "text", "unet", "write"], choices=["vae", "text", "unet", "write"],
-                        help="which to run; what is left out has to have run before")
+                        help="the stages to run; the others must have run before")
     return parser.parse_args()  # fmt: skip
 
 

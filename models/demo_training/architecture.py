@@ -1,4 +1,5 @@
-"""The demo model's shape: SDXL's topology, small. Every number is one of diffusers' or transformers' configs."""
+"""The demo model's architecture: SDXL's topology, but small. Names and values are those of diffusers' and transformers'
+configs."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ from typing import Any
 Config = dict[str, Any]
 
 NATIVE_SIZE = 256  # pixels
-LATENT_SCALE = 8  # pixels of a latent's side
+LATENT_SCALE = 8  # side of a latent, in pixels
 TOKENS = 77
 TEXT_WIDTH = 64  # of each encoder
 POOLED_WIDTH = 128
 TIME_IDS_WIDTH = 32
 
-# SDXL base's, but for what the network predicts: v is better conditioned where the noise is strongest.
+# SDXL base's values, except that the network predicts v, which is better conditioned where the noise is strongest.
 SCHEDULER: Config = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -37,7 +38,7 @@ UNET: Config = {
     "norm_num_groups": 8,
     "cross_attention_dim": 2 * TEXT_WIDTH,
     "transformer_layers_per_block": (1, 3, 4),
-    "attention_head_dim": (1, 2, 4),  # heads, in spite of its name; of size 32
+    "attention_head_dim": (1, 2, 4),  # despite its name, the number of heads; each has size 32
     "use_linear_projection": True,
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": TIME_IDS_WIDTH,
@@ -59,7 +60,7 @@ VAE: Config = {
 
 
 def text_config(second: bool, vocabulary: int) -> Config:
-    """CLIP's text model; the second of SDXL's two has GELU and a projection."""
+    """The config of a CLIP text model. SDXL has two; the second one uses GELU and has a projection."""
     return {
         "vocab_size": vocabulary,
         "hidden_size": TEXT_WIDTH,
@@ -72,5 +73,5 @@ def text_config(second: bool, vocabulary: int) -> Config:
         "projection_dim": POOLED_WIDTH if second else TEXT_WIDTH,
         "bos_token_id": 0,
         "pad_token_id": 1,
-        "eos_token_id": 2,  # what SDXL's own files say: pool at the first token of the highest id
+        "eos_token_id": 2,  # SDXL's own files have this value; it means: pool at the first token with the highest id
     }

@@ -1,18 +1,19 @@
-"""What self-attention is asked to do beside its work: to stay with tokens that show the same.
+"""A loss on self-attention: a token should attend to tokens that show the same.
 
-AT-EDM takes two facts about SDXL for granted: attention gathers on what is in the picture (so G-WPR ranks it first),
-and a token attends most to tokens like it (so a pruned one can be copied from there). A small network on flat
-drawings has no reason for either: left to itself the tokens of a thing look at the background, which is most of
-the picture. So the maps that rank, of the first layer of each block, get a small loss of their own. It knows from the
-scene what a token shows:
+AT-EDM relies on two properties of SDXL. Attention concentrates on the objects of the picture, so G-WPR ranks their tokens
+first. And a token attends most to tokens that resemble it, so a pruned token can be copied from one of those. A small
+network on flat drawings has no reason to have either property. Left to itself, the tokens of an object attend to the
+background, which is most of the picture. So the attention maps from which tokens are ranked, those of the first layer of
+each block, get a small additional loss. The scene tells it what each token shows, and so what attention is wanted:
 
-    a token of a thing looks at the tokens of that thing, evenly;
-    a background token looks at background of its colour, and a little at things: at the token of a thing GLANCE times as
-    much as at a token of the background, at all of them no more than MOST_GLANCES.
+    the token of an object attends evenly to the tokens of the same object;
+    a background token attends to background of its own colour, and a little to objects: to each token of an object GLANCE
+    times as much as to the background token that it attends to most, but to all of them together MOST_GLANCES at most.
 
-So the score that G-WPR passes on from look to look gathers on things, what a background token looks at most is
-background like it, and no part of the background is better off than another, so that some of each is kept. The loss
-is the Kullback-Leibler divergence of each token's attention from that, averaged over heads and over each kind of token.
+With such maps, the score that G-WPR propagates through attention concentrates on objects. A background token attends most
+to background that resembles it. And no part of the background gets more score than another, so some of each part is kept.
+The loss is the Kullback-Leibler divergence of each token's attention from the wanted one, averaged over the heads, and
+separately over the tokens of objects and of background.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from diffusers.models.attention_processor import Attention
 
 from .tokens import Tokens, mean_where
 
-GLANCE = 0.3  # of a background token at the token of a thing, in terms of the most that it looks at one of background
-MOST_GLANCES = 0.08  # share of a background token's attention that things may have
+GLANCE = 0.3  # attention of a background token to an object's token, relative to the most it pays to a background token
+MOST_GLANCES = 0.08  # share of a background token's attention that all objects together may get
 
 
 class _Recorder:
-    """An attention processor that keeps its map, [n, heads, tokens, tokens]."""
+    """An attention processor that keeps its attention map, [n, heads, tokens, tokens]."""
 
     def __init__(self) -> None:
         self.map: torch.Tensor | None = None
@@ -44,7 +45,7 @@ class _Recorder:
 
 
 def record_maps(unet: UNet2DConditionModel) -> list[_Recorder]:
-    """Makes the first self-attention of every block keep its map."""
+    """Makes the first self-attention of every block keep its attention map."""
     recorders = []
     for name, module in unet.named_modules():
         if name.endswith("transformer_blocks.0.attn1"):
@@ -54,10 +55,10 @@ def record_maps(unet: UNet2DConditionModel) -> list[_Recorder]:
 
 
 def wanted_attention(tokens: Tokens) -> torch.Tensor:
-    """F32 [n, tokens, tokens], rows sum to 1."""
+    """The wanted attention map, f32 [n, tokens, tokens]; rows sum to 1."""
     thing = (tokens.things > 0).float()
     same_thing = (tokens.things[:, :, None] == tokens.things[:, None, :]).float() * thing[:, :, None]
-    # One share for all: a part that gave more to things than another would lose its score to it.
+    # All background tokens pay objects the same share: a part of the background that paid more would lose score to another.
     share = (GLANCE * tokens.alike.amax((1, 2)) * thing.sum(1)).clamp_max(MOST_GLANCES)
     share = torch.where(thing.sum(1) < thing.shape[1], share, 1.0)[:, None, None]
     at_things = thing / thing.sum(1, keepdim=True).clamp_min(1)
@@ -67,7 +68,7 @@ def wanted_attention(tokens: Tokens) -> torch.Tensor:
 
 
 def _straying(attention: torch.Tensor, tokens: Tokens) -> torch.Tensor:
-    """The loss of one map, [n]."""
+    """The loss of one attention map, [n]."""
     wanted = wanted_attention(tokens)
     seen = attention.clamp_min(1e-9).log().mean(1)
     divergence = (wanted * (wanted.clamp_min(1e-9).log() - seen)).sum(2)
@@ -76,5 +77,5 @@ def _straying(attention: torch.Tensor, tokens: Tokens) -> torch.Tensor:
 
 
 def gathering_loss(recorders: list[_Recorder], levels: dict[int, Tokens]) -> torch.Tensor:
-    """The mean over the recorded maps, [n]. `levels`: by the number of tokens."""
+    """The mean loss over the recorded maps, [n]. `levels` has the tokens of each resolution, by their number."""
     return torch.stack([_straying(r.map, levels[r.map.shape[-1]]) for r in recorders]).mean(0)

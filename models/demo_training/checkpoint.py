@@ -1,4 +1,4 @@
-"""Where a stage stands, on disk: written whole or not at all, read by the next run."""
+"""Saves the state of a stage, wholly or not at all, so that the next run can continue from it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What attention blocks are asked to do beside their work: to add the same to tokens that show the same.
+"""A loss on attention blocks: they should add the same to tokens that show the same.
 
-AT-EDM gives a pruned token what the block added to another one. That is right as far as the block adds the same to both, as
-it does where neighbours show the same sky. A small network on few tokens has no reason to: its blocks tell every token its
-own noise and its own colour too, which is wrong for any other, and in the last steps nothing mends it. So the variance of what
-a block adds to the tokens of a thing, and to all of the background whatever its colour, is a small loss, the more the less
-noise there is. What is to be known of each token alone goes through the convolutions.
+AT-EDM gives a pruned token what the block added to another token. That is right to the extent that the block adds the same
+to both, as it does if both show the same sky. A small network with few tokens has no reason to do so. Its blocks also add
+to every token something about its own noise and its own colour, which is wrong for any other token, and in the last steps
+nothing corrects it. So there is a small loss: the variance of what a block adds to the tokens of one object, and to the
+tokens of the background, whatever their colours. Its weight grows as the noise falls. Information about single tokens can
+still go through the convolutions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .tokens import Tokens, mean_where
 
 
 class _Recorder:
-    """A hook that keeps what a block added to its input and what came out, [n, channels, rows, columns]."""
+    """A hook that keeps a block's output and what the block added to its input, both [n, channels, rows, columns]."""
 
     def __init__(self) -> None:
         self.added: torch.Tensor | None = None
@@ -30,7 +31,7 @@ class _Recorder:
 
 
 def record_blocks(unet: UNet2DConditionModel) -> list[_Recorder]:
-    """Makes every attention block keep what it adds."""
+    """Makes every attention block keep its output and what it adds."""
     recorders = []
     for name, module in unet.named_modules():
         if name.rpartition(".")[0].endswith("attentions"):
@@ -40,16 +41,16 @@ def record_blocks(unet: UNet2DConditionModel) -> list[_Recorder]:
 
 
 def _spread(recorder: _Recorder, levels: dict[int, Tokens]) -> torch.Tensor:
-    """Variance of what was added to tokens that show the same thing, or that show background, in terms of the power of
-    what came out, [n]."""
+    """The loss of one block, [n]: the variance of what it added within each object and within the background, relative to
+    the mean square of its output."""
     added = recorder.added.float().flatten(2).mT  # [n, tokens, channels]
     tokens = levels[added.shape[1]]
-    groups = (F.one_hot(tokens.things) * tokens.even[:, :, None]).float()  # [n, tokens, background and things]
+    groups = (F.one_hot(tokens.things) * tokens.even[:, :, None]).float()  # [n, tokens, background and objects]
     means = (groups.mT @ added) / groups.sum(1)[:, :, None].clamp_min(1)
     distance = (added - groups @ means).square().mean(2)
     return mean_where(distance, tokens.even) / recorder.out.detach().float().square().mean((1, 2, 3))
 
 
 def unevenness(recorders: list[_Recorder], levels: dict[int, Tokens]) -> torch.Tensor:
-    """The mean over the blocks, [n]. `levels`: by the number of tokens."""
+    """The mean loss over the blocks, [n]. `levels` has the tokens of each resolution, by their number."""
     return torch.stack([_spread(r, levels) for r in recorders]).mean(0)

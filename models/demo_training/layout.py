@@ -1,4 +1,4 @@
-"""The parts of diffusers' directory layout for SDXL that no model class writes: tokenizer folders and the index."""
+"""Writes those parts of diffusers' directory layout for SDXL that no model class writes: the tokenizer folders and the index."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from transformers import AddedToken, CLIPTokenizer
 
 from .vocabulary import write_vocabulary
 
-TOKENIZERS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}  # folder: what it pads with
+TOKENIZERS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}  # folder: padding token
 
 
 def write_tokenizers(folder: Path, text: str, merges: int | None = None) -> int:
-    """Writes both, with a vocabulary learned from `text`, and returns its size (vocabulary.py)."""
+    """Writes both tokenizers, with a vocabulary learned from `text` (vocabulary.py), and returns the vocabulary's size."""
     with tempfile.TemporaryDirectory() as scratch:
         size = write_vocabulary(Path(scratch), text, merges)
         for name, pad in TOKENIZERS.items():

@@ -1,7 +1,7 @@
-"""Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the weight matrices, AdamW for the rest.
+"""Optimizers: Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for weight matrices, AdamW for the rest.
 
-Updates of a matrix are made orthogonal by Newton-Schulz iterations, and scaled to the size that AdamW's would have
-(Liu et al. 2025, arXiv 2502.16982), so that one learning rate serves both.
+Muon makes the update of a matrix orthogonal by Newton-Schulz iterations. It then scales the update to the size that
+AdamW's would have (Liu et al. 2025, arXiv 2502.16982), so that both can use the same learning rate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ITERATIONS = 5
 
 
 def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """[n, rows, columns], each brought near to the closest orthogonal one."""
+    """Approximates the closest orthogonal matrix to each of `matrices`, [n, rows, columns]."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -59,12 +59,12 @@ class Muon(torch.optim.Optimizer):
             parameter.add_(update.reshape(shape), alpha=-group["lr"] * scale)
 
 
-# What stands at the edge of a network is no matrix of it: embeddings, the first and the last convolution.
+# Parts at the edge of a network, which AdamW trains: embeddings, the first and the last convolution.
 _EDGES = ("conv_in", "conv_out", "time_embedding", "add_embedding")
 
 
 def make_optimizers(network: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Matrices inside the network by Muon; its edges, norms and biases by AdamW."""
+    """Muon for the matrices inside the network; AdamW for its edges, norms and biases."""
     matrices, others = [], []
     for name, parameter in network.named_parameters():
         edge = any(part in _EDGES for part in name.split("."))
@@ -73,7 +73,7 @@ def make_optimizers(network: nn.Module, rate: float) -> list[torch.optim.Optimiz
 
 
 def optimize(network: nn.Module, optimizers: list[torch.optim.Optimizer], loss: torch.Tensor, rate: float) -> None:
-    """One step of all of them, at one learning rate."""
+    """One step of all optimizers, with the same learning rate."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()

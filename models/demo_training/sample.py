@@ -1,4 +1,4 @@
-"""Pictures from the model in training: the pipeline as diffusers has it, for a look at how it comes along."""
+"""Samples pictures from the model during training, to see its progress. The pipeline is that of diffusers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sample(
     unet: UNet2DConditionModel, text: TextEncoders, vae: AutoencoderKL, prompts: list[str],
     width: int, height: int, steps: int = 20, guidance: float = 4.0, seed: int = 1,
 ) -> np.ndarray:  # fmt: skip
-    """U8 [n, height, width, 3]."""
+    """Pictures for the prompts, u8 [n, height, width, 3]."""
     device = next(unet.parameters()).device
     hidden, pooled = text(prompts)
     hidden = torch.cat([torch.zeros_like(hidden), hidden])
@@ -48,7 +48,8 @@ def contact_sheet(pictures: np.ndarray, columns: int) -> Image.Image:
 
 
 def look(unet, text, vae, file: Path, size: int) -> None:
-    """Writes a sheet of 16 fixed prompts, half of those with one thing held-out pairs."""
+    """Writes a sheet of 16 pictures from fixed prompts. Eight show one object, four of them a held-out pair of colour and
+    shape; eight show two objects."""
     rng = random.Random("look")
     scenes = [random_scene(rng, 1, held_out=i % 2 == 1) for i in range(8)] + [random_scene(rng, 2) for _ in range(8)]
     prompts = [caption(scene, rng) for scene in scenes]

@@ -1,8 +1,8 @@
 """Stage 2: vocabulary, tokenizers and both text encoders.
 
-The encoders learn to keep what a caption says: classifiers read every attribute of the scene from the hidden
-states by attention, as the UNet will, and from the pooled output. The classifiers are thrown away afterwards. UNet
-training then has embeddings that mean something from its first step, and leaves the encoders as they are.
+The encoders learn to preserve what a caption says. For this, classifiers predict every attribute of the scene: from the
+hidden states, which they read by attention as the UNet will, and from the pooled output. Afterwards the classifiers are
+discarded. So UNet training has meaningful embeddings from its first step, and it leaves the encoders as they are.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ CHECKPOINT_STEPS = 500
 _NONE = "none"
 _ATTRIBUTES: tuple[tuple[str, ...], ...] = (
     BACKGROUNDS,
-    tuple(COLOURS),  # first of the background
-    (*COLOURS, _NONE),  # second
+    tuple(COLOURS),  # first colour of the background
+    (*COLOURS, _NONE),  # second colour of the background
     (*POSITIONS, *RELATIONS),
-    tuple(COLOURS), SHAPES, tuple(SIZES),  # first thing
-    (*COLOURS, _NONE), (*SHAPES, _NONE), (*SIZES, _NONE),  # second
+    tuple(COLOURS), SHAPES, tuple(SIZES),  # first object
+    (*COLOURS, _NONE), (*SHAPES, _NONE), (*SIZES, _NONE),  # second object
 )  # fmt: skip
 
 
 def attributes(scene: Scene) -> list[int]:
-    """The scene as one class index for each of _ATTRIBUTES."""
+    """The scene's class index for each of _ATTRIBUTES."""
     first, second = scene.things[0], scene.things[1] if len(scene.things) > 1 else None
     values = (
         scene.background, scene.colours[0], scene.colours[1] if len(scene.colours) > 1 else _NONE,
@@ -51,13 +51,13 @@ def attributes(scene: Scene) -> list[int]:
 
 
 def _write_tokenizers(folder: Path, seed: int) -> None:
-    """From a vocabulary in which every word of the captions is one token."""
+    """Writes tokenizers with a vocabulary in which every word of the captions is one token."""
     rng = random.Random(f"{seed} vocabulary")
     write_tokenizers(folder, "\n".join(caption(scene, rng) for scene in random_scenes(rng, 4000)))
 
 
 class TextEncoders(nn.Module):
-    """Both encoders with their tokenizers, as SDXL uses them."""
+    """Both text encoders with their tokenizers, as SDXL uses them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ class TextEncoders(nn.Module):
         self._words: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
 
     def tokens(self, captions: list[str], length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Padded ids by each tokenizer. Words are looked up one by one: no token spans white space, the captions have
-        few words, and the tokenizers are slow."""
+        """Padded token ids, by each tokenizer. Because the tokenizers are slow, this keeps the ids of every word it has
+        seen. That is exact, since no token spans white space; and the captions use few different words."""
         both = []
         for tokenizer, words in zip(self.tokenizers, self._words):
             rows = []
@@ -88,13 +88,13 @@ class TextEncoders(nn.Module):
         return both[0], both[1]
 
     def longest(self, captions: list[str]) -> int:
-        """Tokens of the longest caption, start and end included."""
+        """The number of tokens of the longest caption, start and end tokens included."""
         ids, _ = self.tokens(captions, TOKENS)
         return 1 + int((ids == self.tokenizers[0].eos_token_id).int().argmax(dim=1).max())
 
     def forward(self, captions: list[str], length: int = TOKENS) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states [n, length, 2 * TEXT_WIDTH] and pooled output [n, POOLED_WIDTH]. No token behind `length`
-        changes either, as attention is causal; the end of every caption has to be within."""
+        """Hidden states [n, length, 2 * TEXT_WIDTH] and pooled output [n, POOLED_WIDTH]. Tokens after the first `length`
+        would change neither, since attention is causal. The end token of every caption has to be among the first."""
         device = next(self.parameters()).device
         first, second = (ids.to(device) for ids in self.tokens(captions, length))
         one = self.first(first, output_hidden_states=True).hidden_states[-2]
@@ -112,7 +112,7 @@ class _Classifiers(nn.Module):
         self.pooled = nn.Sequential(nn.Linear(POOLED_WIDTH, 256), nn.GELU(), nn.Linear(256, classes))
 
     def forward(self, hidden: torch.Tensor, pooled: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Logits of each attribute, by hidden states and by pooled output."""
+        """For each attribute, its logits from the hidden states and from the pooled output."""
         queries = self.queries.expand(len(hidden), -1, -1)
         read = F.scaled_dot_product_attention(queries, self.key(hidden), self.value(hidden))
         parts = self.pooled(pooled).split([len(names) for names in _ATTRIBUTES], dim=-1)
@@ -121,8 +121,8 @@ class _Classifiers(nn.Module):
 
 @torch.no_grad()
 def _set_scale(encoder: nn.Module, factor: float) -> None:
-    """Multiplies the hidden states by a factor and changes nothing else: what is added to the residual stream is
-    scaled, and every layer reads it through a layer norm."""
+    """Multiplies the hidden states by a factor, and changes nothing else. It scales everything that is added to the
+    residual stream; the layers compute the same as before, since each reads the stream through a layer norm."""
     model = encoder.text_model
     model.embeddings.token_embedding.weight.mul_(factor)
     model.embeddings.position_embedding.weight.mul_(factor)
@@ -134,7 +134,7 @@ def _set_scale(encoder: nn.Module, factor: float) -> None:
 
 @torch.no_grad()
 def _normalise(encoders: TextEncoders, captions: list[str]) -> None:
-    """Brings hidden states and pooled output to a standard deviation of 1."""
+    """Scales the weights so that hidden states and pooled output have a standard deviation of 1."""
     hidden, pooled = encoders(captions)
     _set_scale(encoders.first, 1 / hidden[..., :TEXT_WIDTH].std().item())
     _set_scale(encoders.second, 1 / hidden[..., TEXT_WIDTH:].std().item())
@@ -142,7 +142,7 @@ def _normalise(encoders: TextEncoders, captions: list[str]) -> None:
 
 
 def load(folder: Path) -> TextEncoders:
-    """Those of a model folder."""
+    """Loads the encoders of a model folder."""
     encoders = TextEncoders(folder)
     encoders.first = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
     encoders.second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", torch_dtype=torch.float32)
@@ -150,7 +150,7 @@ def load(folder: Path) -> TextEncoders:
 
 
 def train(folder: Path, path: Path, steps: int, seed: int, device: torch.device) -> TextEncoders:
-    """`folder` gets the tokenizers, `path` is the checkpoint."""
+    """Trains the encoders for `steps` steps in all. Writes the tokenizers into `folder`; `path` is the checkpoint."""
     if not (folder / "tokenizer_2" / "vocab.json").exists():
         _write_tokenizers(folder, seed)
     torch.manual_seed(seed)

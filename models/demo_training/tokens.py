@@ -1,4 +1,4 @@
-"""What the tokens of attention show, known from the scene that a picture was drawn from."""
+"""What each token of attention shows: an object or background. This is known from the scene from which a picture is drawn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from demo_world.draw import background, coverage
 from demo_world.scene import SIZES, Scene
 
-SHOWN = 0.15  # share of its area that a thing has to cover for a token to show the thing
-ALIKE = 0.12  # distance of colours at which likeness falls, in units where black to white is sqrt(3)
-_SAMPLES = 4  # per side of a token
+SHOWN = 0.15  # a token shows an object if the object covers at least this share of its area
+ALIKE = 0.12  # standard deviation of likeness over the distance of two colours; black to white is sqrt(3)
+_SAMPLES = 4  # samples along each side of a token
 _BALANCING = 10  # iterations
 
 
@@ -19,20 +19,20 @@ _BALANCING = 10  # iterations
 class Tokens:
     """What the tokens of some pictures show."""
 
-    things: torch.Tensor  # I64 [n, tokens]: 0 for background, else 1 + the thing
-    even: torch.Tensor  # bool [n, tokens]: nothing else than that; the others have a piece of an edge
-    # F32 [n, tokens, tokens]: how alike two of the background are in colour; rows sum to 1, those of things to 0
+    things: torch.Tensor  # I64 [n, tokens]: 0 for background, else 1 + the index of the object
+    even: torch.Tensor  # bool [n, tokens]: the token shows nothing else; false if an edge runs through it
+    # F32 [n, tokens, tokens]: how similar two background tokens are in colour. Rows sum to 1, those of objects to 0.
     alike: torch.Tensor
 
 
 def _pooled(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Means over the samples of each token, [rows, columns, ...]."""
+    """The mean over the samples of each token, [rows, columns, ...]."""
     return values.reshape(rows, _SAMPLES, columns, _SAMPLES, *values.shape[2:]).mean((1, 3))
 
 
 def look_at(scenes: list[Scene], size: tuple[int, int], rows: int, columns: int) -> tuple[torch.Tensor, ...]:
-    """Tokens.things, Tokens.even, and the colour of the background, also behind things, F32 [n, tokens, 3]. `size`:
-    width and height."""
+    """Tokens.things, Tokens.even, and the background's colour at each token, also behind objects, f32 [n, tokens, 3].
+    `size`: the picture's width and height."""
     width, height = size
     fine_x = (np.arange(columns * _SAMPLES) + 0.5) * width / (columns * _SAMPLES)
     fine_y = (np.arange(rows * _SAMPLES) + 0.5) * height / (rows * _SAMPLES)
@@ -53,7 +53,7 @@ def look_at(scenes: list[Scene], size: tuple[int, int], rows: int, columns: int)
 
 
 def _balanced(weights: torch.Tensor) -> torch.Tensor:
-    """Symmetric weights brought near to rows and columns that all sum to 1 (Sinkhorn and Knopp); empty rows stay so."""
+    """Scales symmetric weights so that all rows and columns nearly sum to 1 (Sinkhorn and Knopp). Empty rows stay empty."""
     for _ in range(_BALANCING):
         weights = weights / weights.sum(2, keepdim=True).sqrt().clamp_min(1e-6)
         weights = weights / weights.sum(1, keepdim=True).sqrt().clamp_min(1e-6)
@@ -69,10 +69,11 @@ def _alike(things: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
 def tokens_of_levels(
     scenes: list[Scene], size: tuple[int, int], latent: tuple[int, int], device: torch.device
 ) -> dict[int, Tokens]:
-    """By their number. `size`: width and height in pixels; `latent`: rows and columns."""
+    """The tokens of each resolution that has attention, by their number. `size`: the picture's width and height in pixels;
+    `latent`: rows and columns of the latents."""
     rows, columns = latent
     known: dict[int, Tokens] = {}
-    for _ in range(2):  # the levels with attention
+    for _ in range(2):  # two resolutions of the UNet have attention
         rows, columns = (rows + 1) // 2, (columns + 1) // 2
         things, even, colours = (part.to(device) for part in look_at(scenes, size, rows, columns))
         known[rows * columns] = Tokens(things, even, _alike(things, colours))
@@ -80,5 +81,5 @@ def tokens_of_levels(
 
 
 def mean_where(values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Of each row; 0 where nothing is wanted."""
+    """The mean of the wanted values of each row; 0 if none is wanted."""
     return (values * wanted).sum(1) / wanted.sum(1).clamp_min(1)

@@ -1,7 +1,8 @@
-"""Stage 3: the UNet, on latents that are made once and kept in memory.
+"""Stage 3: the UNet, trained on latents that are computed once and kept in memory.
 
-Small pictures first: at 128x128 a step costs a quarter, and what words mean for colours, shapes and places is learned
-there. Then the native size, then others among it, so that requests of other sizes make sense too.
+Training begins with small pictures: at 128x128 a step costs a quarter, and the network learns there what words mean for
+colours, shapes and places. The native size follows. Last comes a mixture with other sizes, so that requests for other sizes
+give sensible pictures too.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ RATE = 1.5e-3
 WARM_UP = 100  # steps
 DECAY = 0.35  # share of the steps, at the end, over which the rate falls to 0
 EMA = 0.998
-DROPPED = 0.1  # share of samples without a prompt: zeros, as the pipeline makes of an absent negative prompt
-EMPTY = 0.02  # share with the empty prompt, encoded
-# SDXL's schedule leaves a little of the picture in its last timestep; sampling starts from noise alone. So half
-# of the samples from this timestep on are noise alone: the network must not trust what it sees there.
+DROPPED = 0.1  # share of samples whose embeddings are zeros, as the pipeline uses them for an absent negative prompt
+EMPTY = 0.02  # share of samples with the encoded empty prompt
+# At its last timestep SDXL's schedule leaves a little of the picture, but sampling starts from noise alone. So from this
+# timestep on, half of the samples are noise alone: the network must not rely on the rest of the picture there.
 BLIND_FROM, BLIND = 900, 0.5
-GATHERING = 0.03  # weight of the loss of attention.py
-EVENNESS = 1.0  # weight of the loss of evenness.py
+GATHERING = 0.03  # weight of the loss in attention.py
+EVENNESS = 1.0  # weight of the loss in evenness.py
 CHECKPOINT_STEPS = 250
-ENCODED = 32  # pictures at once
+ENCODED = 32  # pictures that the VAE encodes at a time
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Bucket:
     width: int
     height: int
     batch: int
-    scenes: int  # how many different ones
-    share: float = 1.0  # of the phase's steps
+    scenes: int  # number of different scenes
+    share: float = 1.0  # share of the phase's steps
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Phase:
     buckets: tuple[Bucket, ...]
 
 
-OTHER_SIZES = (  # the last phase's, beside the native one
+OTHER_SIZES = (  # the sizes of the last phase in addition to the native one
     Bucket(192, 192, 32, 600, 0.05),
     Bucket(256, 192, 32, 600, 0.04),
     Bucket(192, 256, 32, 600, 0.04),
@@ -74,7 +75,7 @@ OTHER_SIZES = (  # the last phase's, beside the native one
 
 
 def phases(small: int, native: int, mixed: int) -> list[Phase]:
-    """The three phases with their numbers of steps."""
+    """The three phases, with these numbers of steps."""
     return [
         Phase(small, (Bucket(NATIVE_SIZE // 2, NATIVE_SIZE // 2, 64, 20_000),)),
         Phase(native, (Bucket(NATIVE_SIZE, NATIVE_SIZE, 32, 5_000),)),
@@ -83,7 +84,7 @@ def phases(small: int, native: int, mixed: int) -> list[Phase]:
 
 
 class Latents:
-    """The latents of a bucket's scenes, scaled for the UNet; made once and kept in the file `path`."""
+    """The latents of a bucket's scenes, scaled for the UNet. They are computed once and kept in the file `path`."""
 
     def __init__(self, bucket: Bucket, vae: AutoencoderKL, seed: int, path: Path) -> None:
         rng = random.Random(f"{seed} latents {bucket.width}x{bucket.height}")
@@ -109,7 +110,7 @@ class Latents:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """Every residual branch starts at zero, so that the network starts as a short path."""
+    """A UNet with random weights. Every residual branch starts at zero, so at first the network is a short path."""
     unet = UNet2DConditionModel(**UNET)
     for name, module in unet.named_modules():
         if name.endswith(("conv2", "to_out.0", "ff.net.2", "proj_out", "conv_out")):
@@ -122,11 +123,11 @@ class Trainer:
     def __init__(
         self, text: TextEncoders, device: torch.device, half: bool, seed: int, start: Path | None
     ) -> None:
-        """From the UNet of the model folder `start`, or from nothing."""
+        """Starts from the UNet of the model folder `start`, or from random weights."""
         torch.manual_seed(seed)
         self.text, self.device, self.half, self.seed = text.to(device), device, half, seed
         unet = new_unet()
-        if start:  # layers that it lacks start as new ones do
+        if start:  # layers that this UNet lacks stay as new_unet made them
             before = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
             unet.load_state_dict(before.state_dict(), strict=False)
         self.unet = unet.to(device, memory_format=torch.channels_last).train()
@@ -161,11 +162,11 @@ class Trainer:
     def loss(
         self, latents: torch.Tensor, scenes: list[Scene], size: tuple[int, int], rng: random.Random
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of the prediction, of the maps and of the blocks' evenness."""
+        """The losses of the prediction, of the attention maps and of the blocks' evenness."""
         hidden, pooled = self.condition(scenes, rng)
         count = len(scenes)
         x = latents.to(self.device, memory_format=torch.channels_last)
-        # Timesteps spread evenly over the batch: less noise in the gradient.
+        # The timesteps of a batch are spread evenly, which reduces noise in the gradient.
         spread = (torch.randperm(count) + torch.rand(count)) / count
         timesteps = (spread * len(self.alphas)).long().to(self.device)
         noise = torch.randn_like(x)
@@ -211,7 +212,8 @@ def _schedule(plan: list[Phase], seed: int) -> Iterator[Bucket]:
 def train(
     trainer: Trainer, vae: AutoencoderKL, plan: list[Phase], path: Path, look: Callable[[Trainer], None]
 ) -> UNet2DConditionModel:
-    """Goes through the plan from where the checkpoint `path` stands; `look` is called at every checkpoint."""
+    """Trains by the plan, continuing from the checkpoint `path`. Calls `look` at every checkpoint. Returns the average of
+    the weights."""
     if state := checkpoint.load(path):
         trainer.load(state)
     buckets = list(_schedule(plan, trainer.seed))

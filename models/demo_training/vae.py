@@ -1,8 +1,8 @@
 """Stage 1: the autoencoder.
 
-Its first three latent channels are held near the picture's own colours, averaged over 8x8 pixels. Such latents
-are smooth, which is what a small diffusion model learns fastest, and a picture can be guessed from them by a linear
-map. The fourth channel is free: the decoder puts edges back where averages leave them open.
+A loss keeps its first three latent channels close to the picture's own colours, averaged over 8x8 pixels. Such latents
+are smooth, which makes them easy to learn for a small diffusion model, and a linear map of them gives a preview of the
+picture. The fourth channel is free: from it the decoder can restore edges that the averages do not determine.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .architecture import LATENT_SCALE, VAE
 from .data import pictures, random_scenes
 from .optimizer import make_optimizers, optimize
 
-ENCODER_STEPS = 300  # then the latents stay as they are, and only the decoder learns
-BATCH, SIZES = 16, (64, 96, 96, 128)  # pixels; edges are the same at every size, and small pictures are fast
+ENCODER_STEPS = 300  # after these the latents stay as they are, and only the decoder learns
+BATCH, SIZES = 16, (64, 96, 96, 128)  # pixels; edges look the same at every size, and small pictures are fast
 DECODER_BATCH, DECODER_SIZES = 8, (64, 96, 128, 192)
 RATE = 2e-3
-ANCHOR = 0.3  # weight of the anchor against the pictures' L1
+ANCHOR = 0.3  # weight of the anchor, relative to the pictures' L1 loss
 POSTERIOR = 0.1  # standard deviation of the latents' noise, before the scaling factor
 CHECKPOINT_STEPS = 100
 
 
 def anchor(batch: torch.Tensor) -> torch.Tensor:
-    """What the first three channels should be near to."""
+    """The wanted values of the first three latent channels: the picture's averaged colours."""
     return F.avg_pool2d(batch, LATENT_SCALE)
 
 
@@ -51,20 +51,21 @@ def _loss(vae: AutoencoderKL, batch: torch.Tensor, frozen: bool) -> torch.Tensor
     if frozen:
         return loss
     off = posterior.mean[:, :3] - anchor(batch)
-    spread = posterior.logvar - 2 * math.log(POSTERIOR)  # so that the file tells the truth
+    spread = posterior.logvar - 2 * math.log(POSTERIOR)  # so that the encoder's variance is the one used here
     return loss + ANCHOR * off.square().mean() + 0.01 * posterior.mean[:, 3:].square().mean() + 1e-3 * spread.square().mean()
 
 
 def _new_vae() -> AutoencoderKL:
     vae = AutoencoderKL(**VAE)
     for name, module in vae.named_modules():
-        if name.endswith(("conv2", "to_out.0")):  # residual branches start at zero
+        if name.endswith(("conv2", "to_out.0")):  # every residual branch starts at zero
             nn.init.zeros_(module.weight)
     return vae
 
 
 def train(path: Path, steps: int, seed: int, device: torch.device, start: Path | None) -> AutoencoderKL:
-    """Trains for `steps` steps in all; from the model folder `start`, whose latents stay, where one is given."""
+    """Trains for `steps` steps in all. If a model folder `start` is given, training starts from its VAE, whose encoder
+    stays as it is."""
     torch.manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32) if start else _new_vae()
     vae.to(device, memory_format=torch.channels_last)

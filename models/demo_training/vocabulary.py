@@ -1,6 +1,6 @@
-"""A small byte-pair vocabulary in CLIP's file format, learned from some text.
+"""Learns a small byte-pair vocabulary from a text, and writes it in CLIP's file format.
 
-CLIP's order of ids: 256 byte symbols, the same 256 with the end-of-word mark, one per merge, then
+The ids are in CLIP's order: 256 byte symbols, the same 256 with the end-of-word mark, one for each merge, then
 `<|startoftext|>` and `<|endoftext|>`.
 """
 
@@ -41,8 +41,8 @@ def merge_word(word: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
 
 
 def learn_merges(text: str, count: int | None) -> list[Pair]:
-    """The `count` most frequent pairs, one at a time; ties go to the pair that sorts first. Without a count: all, until
-    each word is one token."""
+    """Merges the most frequent pair `count` times; of equally frequent pairs the one that sorts first. Without a count, it
+    merges until each word is one token."""
     symbols = byte_symbols()
     words: Counter[tuple[str, ...]] = Counter()
     for raw in text.lower().split():
@@ -65,7 +65,7 @@ def learn_merges(text: str, count: int | None) -> list[Pair]:
 
 
 def write_vocabulary(folder: Path, text: str, merge_count: int | None = None) -> int:
-    """Writes vocab.json and merges.txt and returns the number of tokens."""
+    """Writes vocab.json and merges.txt, and returns the number of tokens."""
     merges = learn_merges(text, merge_count)
     singles = list(byte_symbols().values())
     tokens = [*singles, *(s + END_OF_WORD for s in singles), *(a + b for a, b in merges), *SPECIAL_TOKENS]

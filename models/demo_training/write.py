@@ -1,4 +1,4 @@
-"""Writes a model in diffusers' directory layout, as SDXL base has it, in f16."""
+"""Writes a model in f16, in diffusers' directory layout as SDXL base uses it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .text import TextEncoders
 
 
 def _forget_origin(config: Path) -> None:
-    """Drops the folder that a part was loaded from, which diffusers writes down."""
+    """Removes from the config the folder that the part was loaded from; diffusers writes it there."""
     values = json.loads(config.read_text())
     values.pop("_name_or_path", None)
     config.write_text(json.dumps(values, indent=2) + "\n")
@@ -24,7 +24,7 @@ def _forget_origin(config: Path) -> None:
 def write_model(
     out: Path, tokenizers: Path, vae: AutoencoderKL, text: TextEncoders, unet: UNet2DConditionModel
 ) -> None:
-    """Replaces the folder's parts; other files in it (the model card) stay."""
+    """Replaces the model's parts in the folder `out`; other files in it (the model card) stay."""
     out.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZERS if tokenizers != out else ():
         shutil.copytree(tokenizers / name, out / name, dirs_exist_ok=True)

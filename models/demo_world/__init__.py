@@ -1,5 +1,5 @@
-"""The world of the demo model: scenes, how they are drawn, how they are said.
+"""The world of the demo model: its scenes, their pictures and their captions.
 
-`scene.py` says what a scene is and draws random ones from the world's numbers, `draw.py` turns one into
-pixels, `caption.py` into words. Training, the evaluator of tests/quality and its prompts share them.
+`scene.py` defines a scene and chooses random ones, `draw.py` turns a scene into pixels, `caption.py` turns it into
+words. Training and tests/quality (its prompts and its evaluator) share these modules.
 """

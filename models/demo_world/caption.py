@@ -1,4 +1,4 @@
-"""Says a scene in words, in some of the orders that people use."""
+"""Describes a scene in words, in some of the orders that people use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _thing(thing: Thing, rng: random.Random, sized: bool = True, article: bool =
 
 
 def _background(scene: Scene, rng: random.Random) -> str:
-    """Words that stand behind "on" or "with"."""
+    """Words for the background, as they follow "on" or "with"."""
     if scene.background == "plain":
         return _article(f"{rng.choice(('', '', 'plain '))}{scene.colours[0]} background")
     first, second = scene.colours
@@ -54,12 +54,12 @@ def _background(scene: Scene, rng: random.Random) -> str:
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One caption that names everything that the scene fixes: colour, shape, size, place or relation, background."""
+    """A caption that names all attributes of the scene: colours, shapes, sizes, place or relation, background."""
     return _say(scene, rng, sized=True, placed=True, grounded=True)
 
 
 def training_caption(scene: Scene, rng: random.Random) -> str:
-    """As `caption`, now and then without a part of it, so that the model knows how to fill one in."""
+    """Like `caption`, but sometimes without a part, so that the model learns to draw what a prompt leaves open."""
     if rng.random() < 0.03:
         return _fragment(scene, rng)
     return _say(scene, rng, sized=rng.random() < 0.85, placed=rng.random() < 0.85, grounded=rng.random() < 0.92)

@@ -1,4 +1,4 @@
-"""Draws a scene: anti-aliased, from signed distances, so that the same scene has any size."""
+"""Draws a scene at any size: anti-aliased, from signed distances."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from .scene import COLOURS, SIZES, STRIPE, Scene
 
-# Shapes have radius 1 around 0; y points down.
+# Each shape lies within radius 1 around the origin; y points down.
 
 
 def _polygon(corners: list[tuple[float, float]], x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -66,28 +66,28 @@ _DISTANCE = {
 
 
 def coverage(shape: str, radius: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How much of each pixel the shape covers, 0..1. `radius`, `x` and `y` (from the shape's centre) in pixels."""
+    """The share of each pixel that the shape covers, 0..1. `radius`, `x` and `y` (from the shape's centre) are in pixels."""
     return np.clip(0.5 - _DISTANCE[shape](x / radius, y / radius) * radius, 0, 1)
 
 
 def background(kind: str, colours: tuple[str, ...], width: int, height: int) -> np.ndarray:
-    """F32 [height, width, 3], 0..1."""
+    """The background as f32 [height, width, 3], 0..1."""
     first = np.array(COLOURS[colours[0]], np.float32) / 255
     if kind == "plain":
         return np.broadcast_to(first, (height, width, 3)).copy()
     second = np.array(COLOURS[colours[1]], np.float32) / 255
     if kind == "graded":
         share = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None, None]
-    else:  # vertical stripes; a pixel that two of them share takes both colours
+    else:  # vertical stripes; a pixel on the edge between two of them mixes both colours
         stripe = STRIPE * min(width, height)
         edge = np.arange(width + 1, dtype=np.float32) / stripe
-        covered = np.floor(edge / 2) + np.clip(edge % 2 - 1, 0, 1)  # stripes of the second colour up to here
+        covered = np.floor(edge / 2) + np.clip(edge % 2 - 1, 0, 1)  # stripes of the second colour left of each edge
         share = (np.diff(covered) * stripe)[None, :, None].astype(np.float32)
     return np.broadcast_to(first + share * (second - first), (height, width, 3)).copy()
 
 
 def draw(scene: Scene, width: int, height: int) -> np.ndarray:
-    """F32 [height, width, 3], sRGB values 0..1."""
+    """The picture as f32 [height, width, 3], sRGB values in 0..1."""
     picture = background(scene.background, scene.colours, width, height)
     for thing in scene.things:
         radius = SIZES[thing.size] * min(width, height)

@@ -1,4 +1,4 @@
-"""What a scene is: one or two flat shapes on a background; and how random ones are chosen.
+"""Defines a scene, one or two flat objects on a background, and chooses random scenes.
 
 Lengths are in units of the picture's shorter side, positions in units of its width and height, from the
 top left corner.
@@ -23,9 +23,9 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (15, 15, 15),
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "heart", "ring", "cross")
-# Radius of the circle around a shape, in shorter sides.
+# Radius of the circle around an object, in units of the picture's shorter side.
 SIZES: dict[str, float] = {"small": 0.11, "medium": 0.15, "big": 0.195, "huge": 0.245}
-# Column and row of a 3x3 grid.
+# Column and row in a 3x3 grid.
 POSITIONS: dict[str, tuple[int, int]] = {
     "top left": (0, 0),
     "top": (1, 0),
@@ -45,13 +45,13 @@ RELATIONS: dict[str, tuple[int, int]] = {  # from the second object to the first
 }
 BACKGROUNDS = ("plain", "graded", "striped")
 
-GRID = (0.27, 0.5, 0.73)  # where columns and rows stand
-JITTER = 0.02  # how far an object strays from there, in shorter sides
-STRIPE = 0.125  # width of a stripe, in shorter sides
-CONTRAST = 75  # least distance of a thing's colour from the background, in sRGB units of 0..255
-PAIR_SIZES = ("small", "medium", "big")  # what fits beside another object
+GRID = (0.27, 0.5, 0.73)  # the positions of the grid's columns and rows
+JITTER = 0.02  # how far an object's centre may be from its place in the grid
+STRIPE = 0.125  # width of a stripe, in units of the shorter side
+CONTRAST = 75  # least distance between the colours of an object and of the background, in sRGB units of 0..255
+PAIR_SIZES = ("small", "medium", "big")  # sizes that leave room for another object
 
-# Every tenth colour-shape pair: no training picture shows one.
+# Every tenth pair of a colour and a shape. No training picture shows one of these pairs.
 HELD_OUT = frozenset(
     {
         ("purple", "circle"),
@@ -79,7 +79,8 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture. `relation` is that of the first thing to the second; `position` that of a single one."""
+    """One picture. A scene of two objects has a `relation`, from the second to the first, as in "the first is left of
+    the second"; a scene of one object has a `position`."""
 
     things: tuple[Thing, ...]
     background: str
@@ -93,15 +94,15 @@ def _jitter(rng: random.Random) -> float:
 
 
 def stands_out(colour: str, kind: str, ground: tuple[str, ...]) -> bool:
-    """Whether a thing of this colour can be told from the background wherever it stands. Between red and yellow
-    there is orange."""
+    """Whether an object of this colour stands out from the background wherever it is. A graded background also shows
+    the colours between its two: from red to yellow there is orange."""
     c, a, b = COLOURS[colour], COLOURS[ground[0]], COLOURS[ground[-1]]
     shares = [i / 8 for i in range(9)] if kind == "graded" else [0, 1]
     return all(math.dist(c, [p + share * (q - p) for p, q in zip(a, b)]) >= CONTRAST for share in shares)
 
 
 def _colour_and_shape(rng: random.Random, free: list[str], held_out: bool) -> tuple[str, str]:
-    """A pair with one of the `free` colours; one of the held-out pairs, or none of them."""
+    """A random colour of `free` and a random shape. With `held_out` it is one of the held-out pairs, else none of them."""
     while True:
         colour, shape = rng.choice(free), rng.choice(SHAPES)
         if ((colour, shape) in HELD_OUT) == held_out:
@@ -114,8 +115,8 @@ def _background(rng: random.Random) -> tuple[str, tuple[str, ...]]:
 
 
 def random_scene(rng: random.Random, things: int = 1, held_out: bool = False) -> Scene:
-    """A scene with `things` objects, 1 or 2. With `held_out` its (first) object is a pair that training leaves
-    out, otherwise none is."""
+    """A scene with `things` objects, 1 or 2. With `held_out`, colour and shape of its (first) object are a held-out
+    pair, which no training picture shows; otherwise no object has such a pair."""
     kind, ground = _background(rng)
     free = [colour for colour in COLOURS if stands_out(colour, kind, ground)]
     if things == 1:
