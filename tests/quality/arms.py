@@ -1,4 +1,4 @@
-"""The ways to prune that are evaluated, and which are held against which."""
+"""The arms of the evaluation, that is ways to prune, and the pairs of arms that are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VARIANTS = {
     "ranked-once": {"score": {"interval": 1000}},
     "paper": {"selection": "top", "copy": "value", "proportional_attention": False, "masks": "own"},
 }
-# At the settings of these: same ratio, same schedule, hence the same UNet FLOPs, overhead left out.
+# The variants have the settings of these presets: the same ratio and schedule, and so the same UNet FLOPs, apart from overhead.
 _VARIED = {"c": "at-edm-c", "dagger": "at-edm-dagger"}
 
 # name: the field `pruning` of the request
@@ -26,7 +26,7 @@ for _short, _preset in _VARIED.items():
     for _name, _fields in _VARIANTS.items():
         ARMS[f"{_name}@{_short}"] = {"preset": _preset, **_fields}
 
-# Where in the run pruning does its harm: the preset's ratio in a part of the steps, all blocks alike.
+# These show in which steps pruning does harm: they prune in a part of the steps only, with the preset's ratio in all blocks.
 _PARTS = {"early": (0.0, 0.4), "middle": (0.3, 0.7), "late": (0.6, 1.0), "but-late": (0.0, 0.8)}
 
 

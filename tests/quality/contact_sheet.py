@@ -1,4 +1,4 @@
-"""One PNG that shows what the demo model does with seeds, guidance, negative prompts, sizes and pruning.
+"""Makes one PNG that shows the effects of seed, guidance, negative prompt, size and pruning on the demo model's pictures.
 
 usage: contact_sheet.py FILE.png        (ATEDMD and ATEDM_TEST_MODEL in the environment, as for quality.py)
 """
@@ -10,22 +10,22 @@ import sys
 
 from PIL import Image, ImageDraw, ImageFont
 
-import world  # noqa: F401  (says where daemon.py is)
+import world  # noqa: F401  (makes daemon.py importable)
 
 from daemon import Daemon  # isort: skip
 
-CELL = 128  # pixels of a picture on the sheet, longer side
-LABEL = 15  # pixels of the line below it
+CELL = 128  # longer side of a picture on the sheet, in pixels
+LABEL = 15  # height of a line of text below it, in pixels
 COLUMNS = 8
 
 STAR = "a big red star in the middle on a white background"
 PAIR = "a small red star left of a big blue circle on a white background"
-OPEN = "a big heart on a black background"  # leaves the colour open
+OPEN = "a big heart on a black background"  # says nothing about the heart's colour
 BASE = {"prompt": STAR, "steps": 20, "guidance_scale": 4.0, "seed": 1, "pruning": "off"}
 
-# (title, [(label, what differs from BASE)])
+# (title, [(label, the fields that differ from BASE)])
 ROWS = [
-    ("one thing", [(text, {"prompt": text}) for text in (
+    ("one object", [(text, {"prompt": text}) for text in (
         "a huge yellow star on a blue background",
         "a small green heart in the top left corner on a white background",
         "a big pink ring on a blue and white striped background",
@@ -35,7 +35,7 @@ ROWS = [
         "on a black background, a huge orange circle",
         "a small white square on a green to blue gradient",
     )]),
-    ("two things", [(text, {"prompt": text}) for text in (
+    ("two objects", [(text, {"prompt": text}) for text in (
         PAIR,
         "a big blue circle left of a small red star on a white background",
         "a green triangle above an orange square on a black background",
@@ -45,10 +45,10 @@ ROWS = [
         "a medium orange circle left of a medium green circle on a white to blue gradient",
         "a big purple star below a big yellow diamond on a black background",
     )]),
-    ("seeds 1 to 8, where the prompt leaves colour and place open: \"a star\"",
+    ("seeds 1 to 8, with a prompt that leaves colour and place open: \"a star\"",
      [(f"seed {i}", {"prompt": "a star", "seed": i}) for i in range(1, 9)]),
     ("guidance", [(f"{g:g}", {"prompt": PAIR, "guidance_scale": g}) for g in (0, 1.5, 2.5, 4, 5.5, 7, 10, 15)]),
-    (f"negative prompts to \"{OPEN}\"", [("absent" if text is None else text or "empty", {"prompt": OPEN, "negative_prompt": text, "seed": 4}) for text in (
+    (f"negative prompts with \"{OPEN}\"", [("absent" if text is None else text or "empty", {"prompt": OPEN, "negative_prompt": text, "seed": 4}) for text in (
         None, "", "red", "orange", "yellow", "green", "blue", "white",
     )]),
     ("sizes (width x height)", [(f"{w}x{h}", {"prompt": PAIR, "width": w, "height": h}) for w, h in (
@@ -75,7 +75,7 @@ def picture(daemon: Daemon, difference: dict) -> Image.Image:
 
 
 def lines_of(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont) -> list[str]:
-    """The text in lines that fit below a picture."""
+    """Splits the text into lines that are no wider than a picture."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

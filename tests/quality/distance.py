@@ -1,7 +1,7 @@
-"""How far pictures are from each other: Frechet distance between sets, PSNR and SSIM between two.
+"""Distances between pictures: Frechet distance between two sets, PSNR and SSIM between two pictures.
 
-The Frechet distance is that of FID, on fixed features in place of a network's (82 of them, README.md lists them):
-|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2) for the means m and covariances S of standardized features.
+The Frechet distance is calculated as in FID, but from 82 fixed features (README.md lists them) instead of a network's:
+|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2) for the means m and covariances S of the standardized features.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from world import draw, scene
 
-PSNR_CAP = 100.0  # dB, of equal pictures
+PSNR_CAP = 100.0  # dB: the largest PSNR, which equal pictures get
 
-_STANDARD_SCENES = 200  # that the features are standardized by
+_STANDARD_SCENES = 200  # drawn scenes whose mean and deviation standardize the features
 _STANDARD_SEED = 20_000_000
 _PALETTE = np.array(list(scene.COLOURS.values()), np.float32)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -26,20 +26,21 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _grid(picture: np.ndarray, cells: int = 4) -> np.ndarray:
-    """Mean colour of cells x cells parts."""
+    """The mean colour of each of cells x cells parts."""
     rows = np.array_split(picture, cells, axis=0)
     return np.array([part.mean((0, 1)) for row in rows for part in np.array_split(row, cells, axis=1)]).ravel()
 
 
 def _colour_shares(picture: np.ndarray) -> np.ndarray:
-    """Share of the pixels next to each colour of the palette; every second pixel is looked at."""
+    """The share of pixels whose nearest colour is this one, for each colour of the palette. Samples every second pixel of
+    every second row."""
     pixels = picture[::2, ::2].reshape(-1, 3)
-    distance = (_PALETTE**2).sum(1) - 2 * pixels @ _PALETTE.T  # less what is the same for all colours
+    distance = (_PALETTE**2).sum(1) - 2 * pixels @ _PALETTE.T  # squared, minus a term that is equal for all colours
     return np.bincount(np.argmin(distance, axis=1), minlength=len(_PALETTE)) / len(pixels)
 
 
 def _edges(luma: np.ndarray) -> list[float]:
-    """Mean gradient in 4 directions and in 3 rings around the centre."""
+    """The mean gradient in 4 directions, and in 3 rings around the centre."""
     dy, dx = np.gradient(luma)
     strength = np.hypot(dx, dy)
     direction = np.floor(np.arctan2(dy, dx) / (math.pi / 4) + 0.5).astype(int) % 4
@@ -57,7 +58,7 @@ def _halve(luma: np.ndarray) -> np.ndarray:
 
 
 def features(picture: np.ndarray) -> np.ndarray:
-    """F64 [82] of U8 [height, width, 3]; not standardized."""
+    """The features, f64 [82], of a picture, u8 [height, width, 3]; not standardized."""
     p = picture.astype(np.float32)
     luma, edges = p @ _LUMA, []
     for _ in range(3):
@@ -68,7 +69,7 @@ def features(picture: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _standard() -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each feature over drawn scenes."""
+    """The mean and the standard deviation of each feature over drawn scenes."""
     rng = random.Random(_STANDARD_SEED)
     scenes = [scene.random_scene(rng, 1 + i % 2) for i in range(_STANDARD_SCENES)]
     f = np.array([features((draw.draw(s, 256, 256) * 255 + 0.5).astype(np.uint8)) for s in scenes])
@@ -76,7 +77,7 @@ def _standard() -> tuple[np.ndarray, np.ndarray]:
 
 
 def standardized(rows: list[np.ndarray]) -> np.ndarray:
-    """[pictures, features]: the table that `frechet` compares."""
+    """Standardizes features; the result, [pictures, features], is a table for `frechet`."""
     mean, deviation = _standard()
     return (np.array(rows) - mean) / deviation
 
@@ -99,8 +100,8 @@ def _covariance(table: np.ndarray, shrinkage: float) -> np.ndarray:
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Between two feature tables. Few pictures make poor covariances, so what is off the diagonal counts
-    n / (n + features), with the n of the smaller set for both: two sets are shrunk alike."""
+    """The Frechet distance between two feature tables. Few pictures give poor estimates of the covariances, so off-diagonal
+    entries are multiplied by n / (n + features). Both sets use the n of the smaller one, so that they are shrunk alike."""
     size = a.shape[1]
     shrinkage = size / (size + min(len(a), len(b)))
     sa, sb = _covariance(a, shrinkage), _covariance(b, shrinkage)
@@ -114,7 +115,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """In dB, over all channels of two U8 pictures."""
+    """The PSNR in dB, over all channels of two u8 pictures."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return PSNR_CAP if error == 0 else min(PSNR_CAP, 10 * math.log10(255**2 / error))
 
@@ -125,7 +126,7 @@ def _window() -> np.ndarray:
 
 
 def _blur(image: np.ndarray) -> np.ndarray:
-    """Gaussian window 11 x 11, sigma 1.5, where all of it is inside."""
+    """Applies a Gaussian window, 11 x 11 with sigma 1.5, wherever it lies completely within the image."""
     for axis in (0, 1):
         length = image.shape[axis] - 10
         image = sum(w * np.take(image, range(i, i + length), axis) for i, w in enumerate(_window()))

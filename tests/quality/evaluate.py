@@ -1,4 +1,4 @@
-"""Figures from pictures: what each arm got right, how far it is from the unpruned pictures and from drawn ones."""
+"""Figures about pictures: what each arm got right, and how far its pictures are from the unpruned and from drawn ones."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from read_picture import read_picture
 from stats import mcnemar, paired_difference, sign_flip, wilson
 from verdict import COMPONENTS, Verdict, judge
 
-REFERENCE = 400  # drawn pictures that a set's pictures are held against
-DRAWN = "drawn"  # the arm of what the prompts' scenes look like: the ceiling
+REFERENCE = 400  # drawn pictures with which a set's pictures are compared
+DRAWN = "drawn"  # not an arm of the daemon: the prompts' scenes as drawn, which show the ceiling
 
 
 @dataclass
 class Series:
-    """What one arm made of one set, or of all of them; entry i is prompt i."""
+    """The results of one arm for one set, or for all sets. Entry i belongs to prompt i."""
 
     verdicts: list[Verdict] = field(default_factory=list)
-    psnr: list[float] = field(default_factory=list)  # to the unpruned picture; empty for what has none
-    ssim: list[float] = field(default_factory=list)
-    flops: list[float] = field(default_factory=list)  # of the UNet, as a share of the unpruned one's
-    overhead: list[float] = field(default_factory=list)  # likewise, not contained in `flops`
+    psnr: list[float] = field(default_factory=list)  # to the unpruned picture; empty for "off" and "drawn"
+    ssim: list[float] = field(default_factory=list)  # likewise
+    flops: list[float] = field(default_factory=list)  # of the UNet, relative to the unpruned UNet; without overhead
+    overhead: list[float] = field(default_factory=list)  # FLOPs of pruning itself, likewise relative
     seconds: list[float] = field(default_factory=list)
     pictures: list[np.ndarray] = field(default_factory=list)  # their features, not standardized
 
@@ -44,14 +44,14 @@ def _add_cost(series: Series, said: dict):
 
 
 def device_seconds(said: dict) -> float:
-    """What a picture took of the device: its share of the UNet evaluations that it was in, and its own stages."""
+    """The device time of a picture: its share of the UNet evaluations in which it took part, and its own stages."""
     latency = said["latency"]
     own = sum(latency[stage] for stage in ("text_encoder_s", "vae_s", "encode_s"))
     return latency["denoise_s"] / said["batch"]["mean_size"] + own
 
 
 def measure(prompts: list[Prompt], arm: str, load: Callable) -> Series:
-    """`load(arm, number)` is the picture and what the answer said."""
+    """The results of one arm. `load(arm, number)` returns the picture and the kept parts of its answer."""
     series = Series()
     for prompt in prompts:
         picture, said = load(arm, prompt.number)
@@ -72,7 +72,7 @@ def measure_drawn(prompts: list[Prompt], size: tuple[int, int]) -> Series:
 
 
 def reference(set_name: str, size: tuple[int, int]) -> np.ndarray:
-    """Standardized features of other drawn scenes of the set's kind."""
+    """The standardized features of other drawn scenes of the set's kind."""
     return feature_table(drawn(s, *size) for s in fresh_scenes(set_name, REFERENCE))
 
 
@@ -104,7 +104,7 @@ def summary(series: Series, drawn_reference: np.ndarray) -> dict:
 
 
 def compare(a: Series, b: Series) -> dict:
-    """The same prompts and seeds, two arms."""
+    """Compares two arms over the same prompts and seeds."""
     agrees = [[v.agrees for v in series.verdicts] for series in (a, b)]
     scores = [np.array([v.score for v in series.verdicts]) for series in (a, b)]
     difference, low, high = paired_difference(*agrees)

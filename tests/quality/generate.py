@@ -1,5 +1,5 @@
-"""Pictures from the daemon, kept on disk: <out>/pictures/<set>/<arm>/<number>.png, and .json with what the answer
-said about it."""
+"""Gets pictures from the daemon and keeps them on disk: <out>/pictures/<set>/<arm>/<number>.png, and beside it a .json with
+parts of the answer."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from PIL import Image
 
 from prompts import Prompt
 
-CLIENTS = 8  # at once: the daemon steps their pictures together, and none depends on the others
+CLIENTS = 8  # requests at a time; the daemon evaluates their pictures together, but none depends on the others
 KEPT = ("pruning", "flops", "latency", "batch")  # parts of an answer that the evaluation needs
 
 
 class Refused(Exception):
-    """The daemon does not know such a way to prune."""
+    """The daemon refuses this way to prune."""
 
 
 def ask(daemon, prompt: Prompt, pruning, settings: dict) -> tuple[bytes, dict]:
-    """The PNG file, and the answer without it."""
+    """Requests one picture; returns the PNG file and the kept parts of the answer."""
     fields = {"prompt": prompt.text, "seed": prompt.seed, "pruning": pruning, **settings}
     answer = daemon.post("/generate", fields)
     if answer.status == 422:
@@ -36,12 +36,12 @@ def ask(daemon, prompt: Prompt, pruning, settings: dict) -> tuple[bytes, dict]:
 
 
 def pixels(png: bytes) -> np.ndarray:
-    """U8 [height, width, 3]."""
+    """The picture of a PNG file, u8 [height, width, 3]."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def place(out: Path, set_name: str, arm: str, number: int) -> Path:
-    """Without the suffix."""
+    """The path of a picture's files, without the suffix."""
     return out / "pictures" / set_name / arm / f"{number:04}"
 
 
@@ -51,7 +51,7 @@ def load(out: Path, set_name: str, arm: str, number: int) -> tuple[np.ndarray, d
 
 
 class Progress:
-    """A line on a terminal, nothing elsewhere."""
+    """Shows progress on one line of a terminal; shows nothing if standard error is not a terminal."""
 
     def __init__(self, total: int):
         self.total, self.done, self.shown = total, 0, sys.stderr.isatty()
@@ -64,7 +64,7 @@ class Progress:
 
 
 def make(daemon, prompt: Prompt, pruning, settings: dict, path: Path):
-    """One picture on disk; what says that it is whole comes last, and at once."""
+    """Makes one picture on disk. The .json shows that it is complete, so it is written last, and atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
     png, said = ask(daemon, prompt, pruning, settings)
@@ -76,7 +76,8 @@ def make(daemon, prompt: Prompt, pruning, settings: dict, path: Path):
 
 def generate_all(daemon, sets: dict[str, list[Prompt]], arms: dict, out: Path, settings: dict,
                  resume: bool) -> dict[str, str]:  # fmt: skip
-    """Fills `out`; `settings`: fields that all requests have. The arms that were refused, and why. With `resume`, what is there stays."""
+    """Makes all pictures in `out`. `settings`: the fields that all requests have. With `resume`, pictures that exist are kept.
+    Returns the arms that the daemon refused, and why."""
     refused = {}
     progress = Progress(sum(map(len, sets.values())) * len(arms))
     with ThreadPoolExecutor(CLIENTS) as pool:

@@ -1,8 +1,7 @@
-"""Reads the background of a picture: which kind, which colours, and what every pixel would be without the things
-that stand before it.
+"""Reads the background of a picture: its kind, its colours, and what every pixel would be without the objects in front.
 
-Things cover at most a quarter of a picture (two big squares: 19 %), so each kind of background is fitted to all
-pixels in a way that a quarter of them cannot turn; the kind that explains most wins.
+Objects cover at most a quarter of a picture (two big squares cover 19 %). So each kind of background is fitted to all
+pixels with a method that is robust against a quarter of them. The kind with the best fit wins.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ import numpy as np
 
 from world import draw, scene
 
-FOREGROUND = 36  # a pixel farther than this from the background (sRGB units) is none of it; scene.CONTRAST is 75
-LEAST_DIFFERENCE = 45  # two background colours nearer than this are one; the palette has 90
-COVERED = 0.25  # what things may cover
-OUTLIER = 60  # no pixel counts more than this in the mean distance from a fit
-BAD_FIT = 33  # mean distance above which there is no background to speak of; a fit with 20 % outliers has 12
-FARTHEST = 75  # a colour farther than this from all of the palette has no name
-EVENING = 0.1  # radius over which what a fit leaves is averaged, in shorter sides
-THINNED = 4  # every so manieth pixel of a row and of a column is enough for that
+# Distances between colours are in sRGB units of 0..255.
+FOREGROUND = 36  # a pixel farther than this from the background does not belong to it; scene.CONTRAST is 75
+LEAST_DIFFERENCE = 45  # two background colours nearer than this count as one; those of the palette are 90 apart or more
+COVERED = 0.25  # the share of the pixels that objects may cover
+OUTLIER = 60  # no pixel counts for more than this in the mean distance of a fit
+BAD_FIT = 33  # above this mean distance the picture has no background; a fit with 20 % outliers has 12
+FARTHEST = 75  # a colour farther than this from all colours of the palette has no name
+EVENING = 0.1  # radius over which the residual of a fit is averaged, in shorter sides
+THINNED = 4  # for this average, every fourth pixel of every fourth row is enough
 
 _NAMES = list(scene.COLOURS)
 _PALETTE = np.array(list(scene.COLOURS.values()), np.float32)
@@ -35,20 +35,20 @@ class Ground:
 
 
 def name_colour(rgb: np.ndarray) -> str | None:
-    """The nearest colour of the palette. Distances are in sRGB, as the rule for contrast in scene.py has them:
-    what a decoder gets wrong, it gets wrong there."""
+    """The nearest colour of the palette; None if all are too far. Distances are in sRGB, like the contrast in scene.py,
+    because that is the space in which a decoder makes its errors."""
     distance = np.linalg.norm(_PALETTE - rgb, axis=1)
     best = int(np.argmin(distance))
     return _NAMES[best] if distance[best] <= FARTHEST else None
 
 
 def edge_of(width: int, height: int) -> int:
-    """Pixels that soft edges may reach to either side: lines thinner than two of them are no things."""
+    """How many pixels a soft edge may reach to either side. A line thinner than twice this is not an object."""
     return max(2, round(0.012 * min(width, height)))
 
 
 def _stripes(width: int, height: int) -> np.ndarray:
-    """F32 [width]: share of the second colour in each column, by the rule of draw.py."""
+    """The share of the second colour in each column, f32 [width], by the rule of draw.py."""
     black, white = (scene.COLOURS[name][0] / 255 for name in ("black", "white"))
     return (draw.background("striped", ("black", "white"), width, height)[0, :, 0] - black) / (white - black)
 
@@ -58,8 +58,8 @@ def _distance(picture: np.ndarray, fit: np.ndarray) -> np.ndarray:
 
 
 def _gradient(picture: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """[2, 3]: the colours at the top and at the bottom. From the rows' medians, and then by least squares over the
-    pixels that fit best (least trimmed squares)."""
+    """The colours at the top and at the bottom, [2, 3]. The fit starts from the rows' medians; then come least squares over
+    the pixels that fit best (least trimmed squares)."""
     slope, start = np.polyfit(share, np.median(picture, axis=1), 1)
     for _ in range(4):
         distance = _distance(picture, (start + share[:, None] * slope)[:, None])
@@ -75,7 +75,7 @@ def _mixed(colours: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _fits(picture: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(kind, its colours [n, 3], share of the second one at each pixel [height or 1, width or 1])."""
+    """The best fit of each kind: (kind, colours [n, 3], share of the second colour at each pixel [height or 1, width or 1])."""
     height, width = picture.shape[:2]
     thin = picture[::2, ::2]
     fits = [("plain", np.median(thin, axis=(0, 1))[None], np.zeros((1, 1), np.float32))]
@@ -88,7 +88,8 @@ def _fits(picture: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def _between_stripes(picture: np.ndarray, colours: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Where two stripes meet, any mix of both is background: edges are soft and not quite straight."""
+    """Where two stripes meet, counts any mix of their colours as background: the edges in pictures are soft and not quite
+    straight."""
     height, width = picture.shape[:2]
     way = (colours[1] - colours[0]).astype(np.float32)
     for columns in stripe_edges(width, height):
@@ -116,7 +117,7 @@ def _box_sum(values: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _evened(picture: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The fit, moved to where the background around a pixel really is: painted ones are not quite even."""
+    """The fit, moved to the mean of the background around each pixel: a generated background is not quite even."""
     height, width = picture.shape[:2]
     left = (picture - pixels)[::THINNED, ::THINNED]
     near = np.sum(left**2, axis=2, keepdims=True) < FOREGROUND**2
@@ -127,7 +128,7 @@ def _evened(picture: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def read_ground(picture: np.ndarray) -> Ground:
-    """`picture`: F32 [height, width, 3], 0..255."""
+    """Reads the background of a picture, f32 [height, width, 3], 0..255."""
 
     def cost(fit) -> float:
         return float(np.mean(np.minimum(_distance(picture, _mixed(*fit[1:])), OUTLIER)))

@@ -1,4 +1,4 @@
-"""Masks, with numpy alone: thicker, thinner, smoother, and which pixels hang together."""
+"""Operations on masks with numpy alone: dilation, erosion, opening, smoothing, connected components."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def _shifted(mask: np.ndarray, axis: int, outside: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The mask moved by one pixel, to either side; `outside` is what comes in."""
+    """The mask moved by one pixel, to either side. `outside` fills the pixels that become free."""
     before, after = np.full_like(mask, outside), np.full_like(mask, outside)
     head, tail = [slice(None)] * 2, [slice(None)] * 2
     head[axis], tail[axis] = slice(None, -1), slice(1, None)
@@ -31,12 +31,12 @@ def erode(mask: np.ndarray, times: int, axes: tuple[int, ...] = (0, 1)) -> np.nd
 
 
 def opened(mask: np.ndarray, times: int, axes: tuple[int, ...] = (0, 1)) -> np.ndarray:
-    """Without what is thinner than 2 `times` + 1 pixels."""
+    """The mask without parts that are thinner than 2 `times` + 1 pixels."""
     return dilate(erode(mask, times, axes), times, axes) if times else mask
 
 
 def smooth(picture: np.ndarray) -> np.ndarray:
-    """Mean over 3x3 pixels of [height, width, 3]."""
+    """The mean over 3x3 pixels; `picture`: [height, width, 3]."""
     for axis in (0, 1):
         pad = [(0, 0)] * 3
         pad[axis] = (1, 1)
@@ -46,9 +46,9 @@ def smooth(picture: np.ndarray) -> np.ndarray:
 
 
 def label(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Connected components (over edges, not corners): 0 outside, 1.. inside; and how many there are.
+    """Labels connected components (connected over edges, not corners): 0 outside, 1.. inside. Also returns their number.
 
-    Row by row: runs of set pixels that overlap runs of the row above belong together.
+    Goes row by row: a run of set pixels belongs together with the runs of the row above that it overlaps.
     """
     labels = np.zeros(mask.shape, np.int32)
     change = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
@@ -70,7 +70,7 @@ def _root(parent: list[int], run: int) -> int:
 
 
 def _join_runs(rows: list[int], starts: list[int], ends: list[int]) -> list[int]:
-    """For each run, one of the same component; itself for one of them."""
+    """For each run, a parent in the same component. One run of each component is its own parent."""
     parent = list(range(len(rows)))
     above = 0
     for run, row in enumerate(rows):

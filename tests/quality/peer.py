@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Pictures of the same prompts and seeds by diffusers, as it is and with tokens merged by ToMe (Bolya and Hoffman 2023, package
-tomesd), for `quality.py --peers` to hold against the daemon's. For a Python with torch, diffusers, transformers and tomesd.
+"""Makes pictures of the same prompts and seeds with diffusers: unchanged, and with tokens merged by ToMe (Bolya and Hoffman
+2023, package tomesd). `quality.py --peers` compares them with the daemon's. Needs a Python with torch, diffusers,
+transformers and tomesd.
 
-ToMe merges the most similar tokens in front of each attention, cross-attention and feed-forward, and puts them apart again behind
-it. Its ratios are such that the UNet has as many FLOPs as with the preset behind the @, by PyTorch's own counter, which counts
-the search for similar tokens too.
+ToMe merges the most similar tokens before each attention, cross-attention and feed-forward, and separates them again after
+it. The ratios are chosen so that the UNet has as many FLOPs as with the preset after the @. PyTorch's own counter counts
+them; it also counts the search for similar tokens.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ ARMS = {
     "diffusers": None,
     "tome@c": {"ratio": 0.41, **TOME_EVERYWHERE},
     "tome@dagger": {"ratio": 0.26, **TOME_EVERYWHERE},
-    "tome-attention@dagger": {"ratio": 0.75, "max_downsample": 8},  # where its authors recommend it: in attention only
+    "tome-attention@dagger": {"ratio": 0.75, "max_downsample": 8},  # in self-attention only, as its authors recommend
 }
 
 
 def flops_of(config: dict, settings: dict | None) -> int:
-    """Of one evaluation of one sample at the model's native size."""
+    """The FLOPs of one evaluation of one sample at the model's native size."""
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel.from_config(config)
     patch(unet, settings)
@@ -47,7 +48,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default=str(ROOT / "models" / "demo"))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--prompts", type=int, default=50, metavar="N", help="of each set (default %(default)s)")
+    parser.add_argument("--prompts", type=int, default=50, metavar="N", help="prompts of each set (default %(default)s)")
     parser.add_argument("--sets", nargs="+", default=list(DEFAULT_SETS), metavar="SET")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help=f"of {', '.join(ARMS)}")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "quality", metavar="DIR")
@@ -65,7 +66,7 @@ def main():
         flops = flops_of(config, ARMS[arm])
         for name in args.sets:
             for prompt in prompts(name, args.prompts):
-                torch.manual_seed(prompt.seed)  # what ToMe begins to draw with, once it is patched in
+                torch.manual_seed(prompt.seed)  # ToMe takes its random numbers from here when it is patched in
                 patch(pipeline.unet, ARMS[arm])
                 start = time.perf_counter()
                 made = pipeline(prompt.text, num_inference_steps=args.steps, guidance_scale=args.guidance,
@@ -74,7 +75,7 @@ def main():
                 path = place(args.out, name, arm, prompt.number)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 made.save(path.with_suffix(".png"))
-                # As the daemon's answers have it, for evaluate.py.
+                # The same fields as in the daemon's answers, for evaluate.py.
                 said = {"flops": {"baseline": baseline, "unet": flops, "overhead": 0, "text_encoder": 0, "vae": 0},
                         "latency": {"denoise_s": seconds, "text_encoder_s": 0, "vae_s": 0, "encode_s": 0},
                         "batch": {"mean_size": 1}}  # fmt: skip

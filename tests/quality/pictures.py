@@ -1,4 +1,4 @@
-"""Pictures for the self-checks: scenes as they are drawn, and what can happen to them on the way."""
+"""Pictures for the self-checks: drawn scenes, and ways to degrade them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from world import draw, scene
 
 
 def drawn(wanted: scene.Scene, width: int = 256, height: int = 256) -> np.ndarray:
-    """U8 [height, width, 3]."""
+    """The scene as drawn, u8 [height, width, 3]."""
     return (draw.draw(wanted, width, height) * 255 + 0.5).astype(np.uint8)
 
 
@@ -26,12 +26,12 @@ def noisy(picture: np.ndarray, sigma: float, rng: np.random.Generator) -> np.nda
 
 
 def tinted(picture: np.ndarray, offset: float, rng: np.random.Generator) -> np.ndarray:
-    """Every channel off by `offset`, up or down."""
+    """Every channel shifted by `offset`, up or down."""
     return _bytes(picture + rng.choice([-offset, offset], 3))
 
 
 def halved(picture: np.ndarray) -> np.ndarray:
-    """To half the size and back."""
+    """Reduced to half the size and enlarged again."""
     height, width = picture.shape[:2]
     small = Image.fromarray(picture).resize((width // 2, height // 2), Image.BOX)
     return np.asarray(small.resize((width, height), Image.BICUBIC))

@@ -1,4 +1,4 @@
-"""Agreement and Frechet distance against what the UNet costs, as one picture of two panels."""
+"""Plots agreement and Frechet distance over the cost of the UNet, in two panels of one picture."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 from evaluate import DRAWN  # noqa: E402
 
 PRESETS, VARIANTS = "tab:blue", "tab:orange"
-NEAR, LABEL = 2.5, 8  # what is near, and the width of a label, in points of cost
+NEAR, LABEL = 2.5, 8  # points nearer than NEAR form a column, a label is LABEL wide; both in percent of UNet FLOPs
 LINE_OF_TEXT = 0.038  # height of a label, as a share of the panel's
 
 
 def _spread(values: list[float], gap: float) -> list[float]:
-    """Heights of labels in ascending order: as near to `values` as goes without overlap."""
+    """Heights for labels in ascending order, near to `values` but at least `gap` apart."""
     placed = []
     for value in values:
         placed.append(max(value, placed[-1] + gap) if placed else value)
@@ -26,7 +26,7 @@ def _spread(values: list[float], gap: float) -> list[float]:
 
 
 def _columns(points: list[tuple[float, float, str]]) -> list[list[tuple[float, float, str]]]:
-    """Points whose costs are so near that their labels would meet, from left to right."""
+    """Groups points whose costs are so near that their labels would overlap; from left to right."""
     columns: list[list[tuple[float, float, str]]] = []
     for point in sorted(points):
         if columns and point[0] - columns[-1][-1][0] < NEAR:
@@ -37,8 +37,8 @@ def _columns(points: list[tuple[float, float, str]]) -> list[list[tuple[float, f
 
 
 def _labels(axes, points: list[tuple[float, float, str]]):
-    """To the right of the points, or to the left where the next ones stand; those of a column keep clear of each
-    other."""
+    """Labels the points: to their right, or to their left if the next column is too near. The labels of a column do not
+    overlap."""
     low, high = axes.get_ylim()
     columns = _columns(points)
     for column, following in zip(columns, columns[1:] + [[]]):
@@ -65,7 +65,7 @@ def _panel(axes, arms: dict[str, dict], value, interval=None):
     axes.margins(y=0.12)
     axes.set_xlim(min(x for x, _, _ in points) - 9, max(x for x, _, _ in points) + 9)
     _labels(axes, points)
-    axes.set_xlabel("UNet FLOPs, % of unpruned (overhead left out)")
+    axes.set_xlabel("UNet FLOPs, % of unpruned (without overhead)")
     axes.grid(alpha=0.25)
 
 
@@ -85,7 +85,7 @@ def draw_plot(report: dict, path: Path):
     right.set_ylabel("Frechet distance to drawn pictures")
     run = report["run"]
     figure.suptitle(f"{Path(run['model']).name}: {group['prompts']} prompts, {run['steps']} steps; "
-                    "circles: presets, squares: other scores and recoveries at the settings of c and dagger",
+                    "circles: presets, squares: variants at the settings of c and dagger",
                     fontsize=10)  # fmt: skip
     figure.tight_layout()
     figure.savefig(path, dpi=120)

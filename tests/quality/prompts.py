@@ -1,14 +1,14 @@
-"""The fixed prompts of the evaluation: scene, caption and seed, the same for ever.
+"""The fixed prompts of the evaluation: scene, caption and seed. They never change.
 
-A set's first N prompts are the same however many are asked for. Names and what is in them:
+The first N prompts of a set are the same, however many are requested. The sets:
 
-held_out_one   one thing, a pair of colour and shape that no training picture shows: does the model put
-               together what it has only seen apart?
-two            two things with a relation, each a pair that training knows; the scene as such is new
-one            one thing, a pair that training knows: what held_out_one is to be held against
-two_held_out   as two, the first thing a held-out pair
+held_out_one   one object, whose pair of colour and shape is in no training picture: can the model combine a
+               colour and a shape that it has only seen apart?
+two            two objects with a relation, each of a pair that occurs in training; the scene itself is new
+one            one object of a pair that occurs in training, to compare held_out_one with
+two_held_out   like two, but the first object is of a held-out pair
 
-The first two are what is evaluated unless `--sets` says otherwise.
+The first two sets are evaluated, unless `--sets` says otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from world import caption, scene
 
-# name: (things, whether the first is held out, first seed)
+# name: (number of objects, whether the first is of a held-out pair, first seed)
 SETS = {
     "held_out_one": (1, True, 1_000_000),
     "two": (2, False, 2_000_000),
@@ -27,7 +27,7 @@ SETS = {
 }
 DEFAULT_SETS = ("held_out_one", "two")
 PER_SET = 200
-_OTHER_SCENES = 9_000_000  # far from the seeds of the prompts
+_OTHER_SCENES = 9_000_000  # added to a set's first seed, far from the seeds of its prompts
 
 
 @dataclass(frozen=True)

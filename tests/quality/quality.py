@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The quality evaluation: prompts with known content through a live daemon, for each way to prune; what comes back
-is read, compared and counted. README.md beside this file says how.
+"""The quality evaluation. For each way to prune, a live daemon draws prompts with known content; this program reads the
+pictures, compares them with the prompts and counts what is right. README.md beside this file explains the method.
 
-Writes OUT/quality.json, OUT/quality.md, OUT/quality.png and the pictures; the Markdown goes to standard output too.
+Writes OUT/quality.json, OUT/quality.md, OUT/quality.png and the pictures; prints the Markdown too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from prompts import DEFAULT_SETS, PER_SET, SETS, prompts
 from report import markdown
 from world import ROOT
 
-PATIENCE = 1200  # seconds that one picture may take
+PATIENCE = 1200  # seconds to wait for one picture
 
 
 def options() -> argparse.Namespace:
@@ -37,32 +37,32 @@ def options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--sampler", default="euler")
-    parser.add_argument("--prompts", type=int, default=PER_SET, metavar="N", help="of each set (default %(default)s)")
+    parser.add_argument("--prompts", type=int, default=PER_SET, metavar="N", help="prompts of each set (default %(default)s)")
     parser.add_argument("--sets", nargs="+", default=list(DEFAULT_SETS), metavar="SET",
-                        help=f"of {', '.join(SETS)} (default: {', '.join(DEFAULT_SETS)})")  # fmt: skip
+                        help=f"from {', '.join(SETS)} (default: {', '.join(DEFAULT_SETS)})")  # fmt: skip
     parser.add_argument("--arms", nargs="+", default=list(ARMS), metavar="ARM",
-                        help=f"of {', '.join(ARMS)} (default: all of them)")  # fmt: skip
-    parser.add_argument("--peers", nargs="+", default=[], metavar="ARM", help="what peer.py has left in DIR, beside them")
+                        help=f"from {', '.join(ARMS)} (default: all of them)")  # fmt: skip
+    parser.add_argument("--peers", nargs="+", default=[], metavar="ARM", help="also evaluate these arms of peer.py in DIR")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "quality", metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="keep the pictures that DIR has")
+    parser.add_argument("--resume", action="store_true", help="keep the pictures that are in DIR, and make the others")
     args = parser.parse_args()
     args.arms, args.sets = (",".join(names).split(",") for names in (args.arms, args.sets))
     for name in [*(a for a in args.arms if a not in ARMS), *(s for s in args.sets if s not in SETS)]:
         parser.error(f"there is no {name!r}")
-    # The unpruned pictures are what the others are held against.
+    # The other arms are compared with the unpruned pictures, so these are always made, and first.
     args.arms = ["off", *(arm for arm in args.arms if arm != "off")]
     for name, peer in itertools.product(args.sets, args.peers):
         if not place(args.out, name, peer, args.prompts - 1).with_suffix(".json").exists():
             parser.error(f"--peers: {args.out} has not {args.prompts} pictures of {peer!r} in {name!r}")
     if args.peers and args.sampler != "euler":
-        parser.error("--peers: theirs are made with the model's own sampler, euler")
+        parser.error("--peers: peer.py uses the model's own sampler, euler")
     if args.prompts < 2:
         parser.error("--prompts: at least 2")
     return args
 
 
 def live_daemon(model: str):
-    """daemon.py takes the program and the model from the environment when it is imported."""
+    """Starts a daemon. daemon.py reads the program and the model from the environment when it is imported."""
     os.environ["ATEDM_TEST_MODEL"] = model
     import daemon
 
@@ -78,13 +78,13 @@ def digest(*files: Path) -> str:
 
 
 def check_resume(args: argparse.Namespace):
-    """Pictures of another model, program or other settings must not be taken for these."""
+    """Ends the program if --resume would mix in pictures of another model, program or other settings."""
     files = sorted(file for file in Path(args.model).rglob("*") if file.suffix in (".json", ".safetensors"))
     settings = {"model": digest(*files), "program": digest(Path(os.environ["ATEDMD"])), "steps": args.steps,
                 "guidance": args.guidance, "sampler": args.sampler}  # fmt: skip
     path = args.out / "settings.json"
     if args.resume and path.exists() and json.loads(path.read_text()) != settings:
-        sys.exit(f"{path} is of another model, program or other settings: leave --resume out, or take another --out")
+        sys.exit(f"{path} belongs to another model, program or other settings: omit --resume, or choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings))
 
@@ -118,7 +118,7 @@ def group_figures(series: dict[str, Series], drawn: np.ndarray) -> dict:
 
 
 def evaluate(args: argparse.Namespace, sets: dict, arms: list[str]) -> tuple[dict, tuple[int, int]]:
-    """The figures of each set and of all of them, and the size of the pictures."""
+    """The figures of each set and of all sets together, and the size of the pictures."""
     groups, everything, references = {}, {}, []
     for name, wanted in sets.items():
         read = functools.lru_cache(maxsize=2 * len(wanted))(functools.partial(load, args.out, name))

@@ -1,14 +1,14 @@
-"""Reads a picture of the demo world: its background, and the things on it with colour, shape, size and place.
+"""Reads a picture of the demo world: its background, and its objects with colour, shape, size and position.
 
-It reads blind: nothing here knows what the picture should show. `verdict.py` compares. No network, no training;
-the rules of models/demo_world, turned around:
+The reader does not know what the picture should show; `verdict.py` compares. It uses no network and no training, but
+inverts the rules of models/demo_world:
 
-1. the background (ground.py);
-2. what is far from it hangs together in components (mask.py); specks and smears are dropped, two colours in one
-   component are two things;
-3. a thing's colour is the median of its inside, its soft mask how far each pixel is from the background
-   towards that colour;
-4. its shape is the drawn one that overlaps the soft mask most (shape.py).
+1. It reads the background (ground.py).
+2. Pixels that differ from the background form connected components (mask.py). Specks and smears are dropped. A component
+   with two colours is two objects.
+3. The colour of an object is the median of its inside. Its soft mask says how far each pixel is on the way from the
+   background to that colour.
+4. The shape is the drawn shape that overlaps the soft mask most (shape.py).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mask import dilate, erode, label, opened, smooth
 from shape import match_shape
 from world import scene
 
-OTHER_COLOUR = 60  # a part of a thing this far from its colour is another thing
-LEAST_AREA = 0.004  # of a thing, in squared shorter sides: a quarter of the smallest (a small star has 0.0163)
-MARGIN = 0.015  # at the picture's border: no thing goes there, but what a decoder makes of the border does
+OTHER_COLOUR = 60  # a part that differs from the object's colour by this much is another object (sRGB units)
+LEAST_AREA = 0.004  # of an object, in squared shorter sides: a quarter of the smallest (a small star has 0.0163)
+MARGIN = 0.015  # ignored along the picture's border, in shorter sides: no object reaches it, but a decoder's errors do
 
 
 @dataclass(frozen=True)
 class Found:
-    """One thing. `colour` and `shape` are None where none fits."""
+    """An object that was found. `colour` and `shape` are None if none fits."""
 
     colour: str | None
     shape: str | None
@@ -39,7 +39,7 @@ class Found:
     x: float  # centre, in units of width and height
     y: float
     rgb: tuple[float, float, float]
-    overlaps: dict[str, float]  # with every shape
+    overlaps: dict[str, float]  # intersection over union with every shape
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Reading:
 
 
 def relation_of(first, second) -> str:
-    """That of the first thing to the second, by the longer of the two ways."""
+    """The relation of the first object to the second, along the axis on which they are farther apart."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dx) >= abs(dy):
         return "left of" if dx < 0 else "right of"
@@ -63,8 +63,8 @@ def position_of(x: float, y: float) -> str:
 
 
 def _across_stripes(mask: np.ndarray, edges: list[slice]) -> np.ndarray:
-    """Orange on stripes of red and yellow cannot be told from where they meet: there, what is foreground on both
-    sides is foreground."""
+    """Fills the mask where two stripes meet: a pixel there is foreground if the pixels on both sides are. An orange object
+    on red and yellow stripes looks there like a mix of both, which counts as background."""
     for columns in edges:
         mask[:, columns] |= (mask[:, columns.start - 1] & mask[:, columns.stop])[:, None]
     return mask
@@ -78,13 +78,13 @@ def _without_margin(mask: np.ndarray, margin: int) -> np.ndarray:
 
 
 def _inside(part: np.ndarray, edge: int) -> np.ndarray:
-    """Without its soft edge, where something is left then."""
+    """The part without its soft edge; the whole part if nothing else would be left."""
     inside = erode(part, edge)
     return inside if inside.any() else part
 
 
 def _split(part: np.ndarray, picture: np.ndarray, least: float, edge: int) -> list[np.ndarray]:
-    """The mask of a component as the masks of its things: more than one where colours differ."""
+    """Splits the mask of a component into the masks of its objects: more than one if the component has several colours."""
     things = []
     while part.sum() >= least:
         inside = _inside(part, edge)
@@ -94,7 +94,7 @@ def _split(part: np.ndarray, picture: np.ndarray, least: float, edge: int) -> li
         sizes = np.bincount(labels.ravel(), minlength=count + 1)
         rest = dilate(np.isin(labels, 1 + np.flatnonzero(sizes[1:] >= least)), edge) & part
         own = part & ~rest
-        if own.sum() < least:  # a torn picture: no colour has a part of its own
+        if own.sum() < least:  # a fragmented picture: no colour fills a part of its own
             return [*things, part]
         things.append(own)
         part = rest
@@ -102,7 +102,7 @@ def _split(part: np.ndarray, picture: np.ndarray, least: float, edge: int) -> li
 
 
 def _components(mask: np.ndarray, least: float):
-    """(window, mask within it) of each component that is no speck."""
+    """Yields (window, mask within the window) of each component that is not a speck."""
     labels, count = label(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     for number in 1 + np.flatnonzero(sizes[1:] >= least):
@@ -112,7 +112,7 @@ def _components(mask: np.ndarray, least: float):
 
 
 def _soft_mask(part: np.ndarray, picture: np.ndarray, ground: np.ndarray, rgb: np.ndarray) -> np.ndarray:
-    """F32, 0..1: how much of each pixel of the thing and around it has its colour."""
+    """The share of the object's colour in each pixel of the object and around it, f32 in 0..1."""
     towards = rgb - ground
     length = np.sum(towards**2, axis=2)
     share = np.clip(np.sum((picture - ground) * towards, axis=2) / np.maximum(length, 1), 0, 1)
@@ -131,7 +131,7 @@ def _read_thing(part: np.ndarray, picture: np.ndarray, ground: np.ndarray, corne
 
 
 def read_picture(picture: np.ndarray) -> Reading:
-    """`picture`: U8 [height, width, 3]."""
+    """Reads a picture, u8 [height, width, 3]."""
     height, width = picture.shape[:2]
     shorter = min(width, height)
     soft = smooth(picture.astype(np.float32))
@@ -147,6 +147,6 @@ def read_picture(picture: np.ndarray) -> Reading:
     for window, part in _components(mask, least):
         corner = (window[1].start, window[0].start)
         for piece in _split(part, soft[window], least, edge):
-            if opened(piece, edge).sum() >= least:  # no smear
+            if opened(piece, edge).sum() >= least:  # else it is a smear
                 things.append(_read_thing(piece, soft[window], ground.pixels[window], corner, (width, height)))
     return Reading(ground.kind, ground.colours, tuple(things))

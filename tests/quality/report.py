@@ -1,4 +1,4 @@
-"""The figures as Markdown."""
+"""Writes the figures as Markdown."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def markdown(report: dict) -> str:
         f"`{run['command']}`",
     ]
     for arm, why in report["refused"].items():
-        parts.append(f"**{arm} was refused by the daemon:** {why}")
+        parts.append(f"**The daemon refused {arm}:** {why}")
     for name, group in report["groups"].items():
         parts += [f"## {name}: {group['prompts']} prompts", _arms(group["arms"])]
         if group["comparisons"]:
             parts += ["Same prompts and seeds, paired:", _comparisons(group["comparisons"])]
     parts.append(
-        "Agreement: number of things, colours, shapes, background and (of two things) relation all as asked. p: exact "
-        "McNemar test for agreement, sign-flip test for score and PSNR. tests/quality/README.md defines the rest."
+        "Agreement: the number of objects, their colours and shapes, the background and (of two objects) the relation are all "
+        "right. p: exact McNemar test for agreement, sign-flip test for score and PSNR. tests/quality/README.md defines the rest."
     )
     return "\n\n".join(parts) + "\n"

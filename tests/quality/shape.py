@@ -1,4 +1,4 @@
-"""Which shape a soft mask has: the one of draw.py's that overlaps it most, over a search in place and radius."""
+"""Finds the shape of a soft mask: that shape of draw.py which, at its best place and radius, overlaps the mask most."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from world import draw, scene
 
-LEAST_OVERLAP = 0.7  # intersection over union under which a thing has none of the shapes
+LEAST_OVERLAP = 0.7  # an object whose best intersection over union is less than this has none of the shapes
 
-_SIDE = 40  # points along a template
+_SIDE = 40  # points along each side of a template
 _REACH = 1.15  # a template covers -_REACH.._REACH radii
-_STEPS = (0.08, 0.04, 0.02)  # of the search, in radii
-_CLOSE = 0.2  # a shape whose first overlap is this much less than the best is not searched
+_STEPS = (0.08, 0.04, 0.02)  # step sizes of the search, in radii
+_CLOSE = 0.2  # a shape whose overlap at the start is more than this below the best one is not searched
 _MOVES = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)], np.float32)
 
 _points = ((np.arange(_SIDE) + 0.5) / _SIDE * 2 - 1) * _REACH
@@ -29,7 +29,7 @@ def _template(name: str) -> np.ndarray:
 class _Shape:
     template: np.ndarray
     area: float  # at radius 1
-    x: float  # its centroid from its centre, at radius 1
+    x: float  # offset of the centroid from the centre, at radius 1
     y: float
 
 
@@ -45,14 +45,14 @@ _SHAPES = {name: _measure(name) for name in scene.SHAPES}
 @dataclass(frozen=True)
 class Match:
     shape: str | None
-    overlaps: dict[str, float]  # of every shape; only those near the best were searched for their best place
+    overlaps: dict[str, float]  # of every shape: at its best place if it was searched, else at its start
     x: float
     y: float
     radius: float
 
 
 def _sample(mask: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """[n, _SIDE, _SIDE]: the mask around each (x, y, radius) of `where`, bilinear, 0 outside."""
+    """The mask around each (x, y, radius) of `where`, [n, _SIDE, _SIDE]: interpolated bilinearly, 0 outside."""
     padded = np.pad(mask, 1)
     sides = []
     for column, size in ((0, mask.shape[1]), (1, mask.shape[0])):
@@ -68,7 +68,7 @@ def _sample(mask: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _overlap(mask: np.ndarray, total: float, shape: _Shape, where: np.ndarray) -> np.ndarray:
-    """Soft intersection over union: minima over maxima, with the mask outside the template counted too."""
+    """Soft intersection over union: sum of minima over sum of maxima. The mask outside the template counts too."""
     common = np.minimum(_sample(mask, where), shape.template).sum((1, 2))
     cells = total / (where[:, 2] * _cell) ** 2
     return common / (cells + shape.template.sum() - common)
@@ -88,7 +88,7 @@ def _search(mask: np.ndarray, total: float, shape: _Shape, start: np.ndarray, be
 
 
 def match_shape(mask: np.ndarray) -> Match:
-    """`mask`: F32 [height, width], 0..1. The answer's x and y are in pixels from its top left corner."""
+    """Finds the shape of `mask`, f32 [height, width], 0..1. The match's x and y are in pixels from the mask's top left corner."""
     total = float(mask.sum())
     x = float(mask.sum(0) @ (np.arange(mask.shape[1]) + 0.5)) / total
     y = float(mask.sum(1) @ (np.arange(mask.shape[0]) + 0.5)) / total

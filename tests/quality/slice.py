@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A small slice of the quality evaluation, for every run of the tests: a few prompts through a live daemon, pruned
-and not, with bounds that a working build keeps with room to spare. `quality.py` is the real measurement.
+"""A small slice of the quality evaluation that runs with all tests. A live daemon draws a few prompts, pruned and unpruned,
+and the figures are checked against bounds that a working build meets easily. `quality.py` is the real measurement.
 """
 
 import sys
@@ -16,19 +16,19 @@ from prompts import fresh_scenes, prompts
 from read_picture import read_picture
 from verdict import judge
 
-from daemon import Daemon, enter_class  # isort: skip  (world.py, imported above, says where it is)
+from daemon import Daemon, enter_class  # isort: skip  (the import of world.py makes it importable)
 
 STEPS = 12
 GUIDANCE = 4.0
-PROMPTS = {"held_out_one": 12, "two": 8}  # of each set
-ARM = "at-edm-dagger"  # what this model bears: models/demo/README.md
+PROMPTS = {"held_out_one": 12, "two": 8}  # number of prompts of each set
+ARM = "at-edm-dagger"  # the demo model tolerates this preset: models/demo/README.md
 
-# Bounds. The figures that they are about are printed by every run; in brackets those of an AVX2 machine in f32.
-LEAST_AGREEMENT = {"held_out_one": 9, "two": 6}  # of the prompts of a set (10 and 7, both arms)
+# Bounds. Every run prints the figures that they limit; in brackets those of an AVX2 machine in f32.
+LEAST_AGREEMENT = {"held_out_one": 9, "two": 6}  # prompts of a set that are right (10 and 7, both arms)
 LEAST_SCORE = 0.6  # mean over all prompts (0.66, 0.65)
-LEAST_PSNR = 30.0  # dB, mean, pruned against unpruned (34.2)
-MOST_FRECHET = 30.0  # to drawn pictures (22.0, both arms); so few drawn ones are 8 from each other
-REFERENCE = 100  # drawn pictures of each set
+LEAST_PSNR = 30.0  # dB, mean, between pruned and unpruned pictures (34.2)
+MOST_FRECHET = 30.0  # to drawn pictures (22.0, both arms); two sets of so few drawn pictures are 8 apart
+REFERENCE = 100  # drawn pictures of each set that these are compared with
 
 
 class Slice(unittest.TestCase):

@@ -1,4 +1,4 @@
-"""Intervals and tests for shares and for paired values."""
+"""Confidence intervals and statistical tests for shares and for paired values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FLIP_SEED = 1
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
+    """The 95 % interval of a share (Wilson 1927)."""
     if count == 0:
         return 0.0, 1.0
     share, z2 = right / count, Z * Z
@@ -22,13 +22,13 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def _only(a, b) -> tuple[int, int]:
-    """How often the first alone is right, and how often the second."""
+    """How often only the first is right, and how often only the second."""
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     return int(np.sum(a & ~b)), int(np.sum(b & ~a))
 
 
 def mcnemar(a, b) -> float:
-    """Exact two-sided p-value that two paired series of right and wrong have the same share."""
+    """Exact two-sided p-value for the hypothesis that two paired series of right and wrong have the same share."""
     first, second = _only(a, b)
     n = first + second
     tail = sum(math.comb(n, i) for i in range(min(first, second) + 1))
@@ -36,7 +36,7 @@ def mcnemar(a, b) -> float:
 
 
 def paired_difference(a, b) -> tuple[float, float, float]:
-    """Share of a minus share of b, and its 95 % interval (Agresti and Min 2005: half a case more in each cell)."""
+    """The share of a minus the share of b, and its 95 % interval (Agresti and Min 2005: adds half a case to each cell)."""
     first, second = _only(a, b)
     n = len(a)
     more, less, all_cases = first + 0.5, second + 0.5, n + 2
@@ -46,7 +46,8 @@ def paired_difference(a, b) -> tuple[float, float, float]:
 
 
 def sign_flip(differences) -> float:
-    """Two-sided p-value that paired differences are symmetric around 0: their mean against that of random signs."""
+    """Two-sided p-value for the hypothesis that paired differences are symmetric around 0. Compares their mean with the means
+    under random signs."""
     d = np.asarray(differences, np.float64)
     signs = np.random.default_rng(FLIP_SEED).integers(0, 2, (FLIPS, len(d)), np.int8) * 2 - 1
     flipped = np.abs(signs @ d)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Distances and statistics, against values that are known otherwise."""
+"""Tests distances and statistics against values that are known independently."""
 
 import math
 import unittest
@@ -73,7 +73,7 @@ class TwoPictures(unittest.TestCase):
             self.assertAlmostEqual(ssim(constant(a), constant(b)), (2 * a * b + c1) / (a * a + b * b + c1))
 
     def test_ssim_of_one_window(self):
-        """11 x 11 pixels have one window: the formula, written out."""
+        """A picture of 11 x 11 pixels has a single window, so the formula can be written out."""
         rng = np.random.default_rng(4)
         a, b = rng.integers(0, 256, (2, 11, 11), np.uint8)
         weights = np.array([[math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / 4.5) for j in range(11)] for i in range(11)])

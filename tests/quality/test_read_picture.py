@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The evaluator, checked: it reads what was drawn, also when that has suffered, and it can say no."""
+"""Tests the evaluator: it reads drawn pictures correctly, also degraded ones, and it notices when something is wrong."""
 
 import random
 import unittest
@@ -15,7 +15,7 @@ from world import scene
 
 SIZES = ((256, 256), (192, 192), (512, 512), (320, 192), (256, 384))
 FRESH = 300  # scenes
-DEGRADED = 100  # scenes for each way to suffer
+DEGRADED = 100  # scenes for each kind of degradation
 
 ONE = scene.Scene((scene.Thing("red", "circle", "big", 0.27, 0.5),), "plain", ("cyan",), position="left")
 TWO = scene.Scene(
@@ -27,7 +27,7 @@ TWO = scene.Scene(
 
 
 def sample(count: int, seed: int):
-    """Scenes of one and two things, a quarter of them with held-out pairs, and a size for each."""
+    """Yields scenes of one and two objects, half of them with a held-out pair, and a size for each."""
     rng = random.Random(seed)
     for i in range(count):
         yield scene.random_scene(rng, 1 + i % 2, held_out=i % 4 > 1), SIZES[i // 4 % len(SIZES)]

@@ -1,4 +1,4 @@
-"""Compares what was read from a picture with what it should show."""
+"""Compares the reading of a picture with the scene that it should show."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from read_picture import Found, Reading, relation_of
 from world import scene
 
-COLOUR_REACH = 120  # sRGB distance at which a colour is worth nothing in `score`
+COLOUR_REACH = 120  # at this sRGB distance from the wanted colour, the colour's part of `score` is 0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is right. Position is judged for one thing, relation for two; the other one is None."""
+    """What is right. Position is judged only for one object, relation only for two; otherwise they are None."""
 
     count: bool
-    colour: bool  # of everything wanted
+    colour: bool  # of all wanted objects; likewise shape and size
     shape: bool
     background: bool
     size: bool
     position: bool | None
     relation: bool | None
-    score: float  # 0..1: overlap with the wanted shape x closeness to the wanted colour, mean of the things
+    score: float  # 0..1: overlap with the wanted shape times closeness to the wanted colour, mean over the wanted objects
 
     @property
     def agrees(self) -> bool:
-        """The verdict proper: the right number of things, colours, shapes, background, and the relation of two.
-        Size and position are reported beside it."""
+        """Whether the picture agrees with the prompt: number, colours and shapes of the objects, background, and relation of
+        two are right. Size and position do not count; they are only reported."""
         return self.count and self.colour and self.shape and self.background and self.relation is not False
 
 
@@ -36,7 +36,7 @@ COMPONENTS = ("count", "colour", "shape", "background", "size", "position", "rel
 
 
 def _pair_up(wanted: scene.Scene, things: tuple[Found, ...]) -> list[tuple[scene.Thing, Found | None]]:
-    """Each wanted thing with the found one that is meant by it: as many colours and shapes as can be, then place."""
+    """Pairs each wanted object with a found one, so that most colours and shapes agree, and then places are nearest."""
     candidates = list(things) + [None] * max(0, len(wanted.things) - len(things))
 
     def worth(found: tuple[Found | None, ...]) -> tuple[int, float]:
@@ -49,7 +49,7 @@ def _pair_up(wanted: scene.Scene, things: tuple[Found, ...]) -> list[tuple[scene
 
 
 def _same_background(wanted: scene.Scene, read: Reading) -> bool:
-    """Stripes of two colours are the same stripes in either order; a gradient has a top."""
+    """Whether the backgrounds are equal. The order of colours matters for a gradient, but not for stripes."""
     if wanted.background != read.background:
         return False
     if wanted.background == "striped":
@@ -65,13 +65,14 @@ def _score(wanted: scene.Thing, found: Found | None) -> float:
 
 
 def _meant(pair: tuple[scene.Thing, Found | None]) -> bool:
-    """Whether the found thing has anything of the wanted one but its place; otherwise any two blobs would do."""
+    """Whether the found object has the colour or the shape of the wanted one. Without this check, any two blobs in the right
+    relation would count."""
     wanted, found = pair
     return found is not None and (found.colour == wanted.colour or found.shape == wanted.shape)
 
 
 def judge(wanted: scene.Scene, read: Reading) -> Verdict:
-    # A torn picture may hold many things; only the first few can be meant.
+    # A fragmented picture may have many objects. Only the first few are candidates, to limit the permutations.
     pairs = _pair_up(wanted, read.things[:6])
     single = len(wanted.things) == 1
     found = [f for _, f in pairs]

@@ -1,4 +1,4 @@
-"""The one place that makes models/demo_world and tests/e2e/daemon.py importable for the programs of this folder."""
+"""Makes models/demo_world and tests/e2e/daemon.py importable for the programs of this folder. No other file does this."""
 
 import sys
 from pathlib import Path
