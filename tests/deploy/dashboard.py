@@ -1,6 +1,6 @@
-"""What a Grafana dashboard asks Prometheus for."""
+"""Reads the Prometheus queries of a Grafana dashboard."""
 
-# As Grafana would fill them in: all daemons, and a window of four scrapes.
+# The values that Grafana would fill in: all daemons, and a window of four scrapes.
 VARIABLES = {"$instance": ".*", "$__rate_interval": "1m"}
 
 
@@ -11,24 +11,24 @@ def fill_in(expression):
 
 
 def panels(board):
-    """All panels, those in rows that are folded too."""
+    """Yields all panels, also those in collapsed rows."""
     for panel in board["panels"]:
         yield panel
         yield from panel.get("panels", [])
 
 
 def expressions(board):
-    """(title of the panel, PromQL) of every query of every panel."""
+    """Yields (title of the panel, PromQL) for every query of every panel."""
     for panel in panels(board):
         for target in panel.get("targets", []):
             yield panel["title"], fill_in(target["expr"])
 
 
 def other_expressions(board):
-    """(name, PromQL) of annotations and variables."""
+    """Yields (name, PromQL) for annotations and variables."""
     for one in board["annotations"]["list"]:
         yield one["name"], fill_in(one["expr"])
     for one in board["templating"]["list"]:
         if one["type"] == "query":
-            # label_values(SELECTOR, LABEL) is Grafana's, not Prometheus'.
+            # label_values(SELECTOR, LABEL) is a function of Grafana, not of Prometheus.
             yield one["name"], one["query"]["query"].removeprefix("label_values(").rpartition(",")[0]

@@ -1,4 +1,4 @@
-"""A copy of what `meson install` installs."""
+"""Installs the build with `meson install` into a temporary folder."""
 import os
 import pathlib
 import subprocess
@@ -8,7 +8,7 @@ BUILD = os.environ["ATEDM_BUILD_DIR"]
 
 
 class Installation:
-    """`with Installation() as root:` root / "usr/local/sbin/atedmd", as the build folder's prefix says."""
+    """`with Installation() as root:` makes root / "usr/local/sbin/atedmd" and the others; the prefix is the build folder's."""
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="atedmd-")
@@ -21,7 +21,7 @@ class Installation:
 
 
 def find(root, name):
-    """The one file of this name, wherever the prefix is."""
+    """The only file of this name, whatever the prefix."""
     found = [path for path in root.rglob(name) if path.is_file() and "models" not in path.parts]
     if len(found) != 1:
         raise AssertionError(f"{name}: {found}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `meson install` installs is all there, and runs from where it is."""
+"""Tests that `meson install` installs all files, and that the programs run from where they are installed."""
 import http.client
 import json
 import os
@@ -29,7 +29,7 @@ class Installed(unittest.TestCase):
         self.assertEqual(find(self.root, "atedmd").parent.name, "sbin")
         self.assertEqual(find(self.root, "atedm").parent.name, "bin")
         self.assertEqual(find(self.root, "atedm-worker").parent.parts[-2:], ("lib", "atedmd"))
-        # No placeholder is left over.
+        # No file has a placeholder left.
         for path in self.root.rglob("*"):
             if path.suffix in (".service", ".conf", ".json") and "models" not in path.parts:
                 self.assertNotRegex(path.read_text("ascii"), r"@\w+@", path)
@@ -41,7 +41,7 @@ class Installed(unittest.TestCase):
         self.assertTrue((self.root / config[1:]).is_file())
 
     def test_it_runs(self):
-        """With its own configuration; only model and port are other ones, as the prefix is no prefix here."""
+        """The daemon runs with the installed configuration, except for the model's path, which has the prefix, and the port."""
         config = find(self.root, "atedmd.json")
         model = json.loads(config.read_text("ascii"))["model"]
         self.assertTrue((self.root / model[1:] / "model_index.json").is_file())

@@ -1,5 +1,5 @@
-"""Kubernetes' objects held against the API's models in Debian's python3-kubernetes, strictly: a field that there is not is an
-error, as is one that is missing or has another type."""
+"""Checks Kubernetes' objects strictly against the API's models in Debian's python3-kubernetes: an unknown field is an error, and
+so is a required field that is missing, or a value of the wrong type."""
 import re
 
 from kubernetes import client
@@ -11,7 +11,8 @@ PLAIN = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "
 
 
 def find_errors(value, kind, at="", whole=True):
-    """Yields what is wrong with `value` as a `kind`, a name of a model or of a type. A patch need not be `whole`."""
+    """Yields the errors of `value` as a `kind`, which is the name of a model or of a type. If it is not `whole`, as a patch,
+    required fields may be missing."""
     listed = re.fullmatch(r"list\[(.*)\]", kind)
     mapped = re.fullmatch(r"dict\(str, (.*)\)", kind)
     if value is None and not whole:
@@ -39,7 +40,7 @@ def find_errors_of_object(value, model, at, whole):
         else:
             yield from find_errors(item, model.openapi_types[names[json_name]], f"{at}/{json_name}", whole)
     if whole:
-        try:  # the model itself knows what it cannot do without
+        try:  # the model's constructor checks that required fields are there
             model(**{names[name]: item for name, item in value.items() if name in names})
         except ValueError as error:
             yield f"{at}: {error}"

@@ -1,4 +1,4 @@
-"""A known load on a daemon, and a daemon that counts what it is asked: what the tests of this folder hold metrics against."""
+"""Puts a known load on a daemon and counts the requests, so that tests can compare the metrics with what happened."""
 import collections
 import json
 import os
@@ -12,8 +12,8 @@ from key_file import bearer, entry, make_key
 
 ASYNC = {"Prefer": "respond-async"}
 
-# Requests that are made one by one, so that each has its UNet evaluations to itself. With and without guidance, pruning
-# and neighbours of its own; both paths.
+# Requests that are made one after the other, so that none shares UNet evaluations with another. They have guidance or not,
+# pruning or not, one image or several, and use both paths.
 ASKED = [({"steps": 2}, "/generate"),
          ({"steps": 3, "num_images": 3, "width": 64}, "/generate"),
          ({"steps": 4, "pruning": "off"}, "/v1/generate"),
@@ -22,7 +22,7 @@ ASKED = [({"steps": 2}, "/generate"),
 
 
 def route_of(path):
-    """As the daemon's metrics name it."""
+    """The route of a path, as the daemon's metrics name it."""
     path = path.partition("?")[0]
     path = re.sub(r"^/jobs/[0-9a-f]{16}", "/jobs/{id}", path)
     path = re.sub(r"/images/\d+$", "/images/{n}", path)
@@ -30,7 +30,7 @@ def route_of(path):
 
 
 class CountingDaemon(Daemon):
-    """Counts every answer that it gives to this client, by (route, code)."""
+    """A daemon that counts every answer to this client, by (route, code)."""
 
     def __init__(self, *args, **more):
         super().__init__(*args, **more)
@@ -42,18 +42,18 @@ class CountingDaemon(Daemon):
         return answer
 
     def gone(self, n):
-        """Clients that went away before their answer."""
+        """Counts `n` clients that hung up before their answer."""
         self.answers["/generate", "499"] += n
 
 
 class Load:
-    """Everything that was asked and answered."""
+    """Makes the requests, and keeps what was requested and answered."""
 
     def __init__(self, case, daemon, keys, seen):
-        """`seen`: what a query of Prometheus gives."""
+        """`seen`: a function that sends a query to Prometheus and returns the result."""
         self.case, self.d, self.keys, self.seen = case, daemon, keys, seen
-        self.bodies = []    # answers of generations that were done
-        self.fields = []    # and what was asked
+        self.bodies = []    # answers of finished generations
+        self.fields = []    # the fields of their requests, in the same order
         self.rejected = collections.Counter()
         self.jobs = collections.Counter()
         self.full_disk_s = 0
@@ -72,7 +72,7 @@ class Load:
         return self.d.request(method, path, headers=bearer(self.keys["admin"]))
 
     def start(self, fields):
-        """Sends a request and leaves: the socket."""
+        """Sends a request and does not wait for the answer; returns the socket."""
         body = json.dumps(fields).encode()
         s = self.d.connect()
         s.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer %b\r\n"
@@ -80,7 +80,7 @@ class Load:
         return s
 
     def has(self, name, value):
-        """Waits for a gauge, by way of a path whose answers are not counted by Prometheus' scrapes."""
+        """Waits for the value of a gauge. Asks a path that Prometheus does not scrape, so that the counts stay exact."""
         wait_until(lambda: self.get("/metrics/latency").json()["queue"][name] == value, f"{name} is {value}")
 
     def done(self, fields, answer):
@@ -99,7 +99,7 @@ class Load:
         self.jobs[state] += 1
 
     def run_failure(self):
-        """To be the first: that it cannot make its deadline is not known before a speed was measured."""
+        """A job that misses its deadline. It has to come first: once a speed is measured, the daemon would refuse it."""
         self.ended(self.job({**LONG, "deadline_s": 0.5}), "failed")
         self.rejected["deadline"] += 1
 
@@ -125,14 +125,14 @@ class Load:
         self.rejected["rate"] += 1
 
     def run_full_queue(self):
-        """Two requests at work and in the queue, whose clients then go away."""
+        """One request runs, another one waits, and a third one is refused. Then the clients of the first two hang up."""
         sockets = [self.start(LONG)]
         self.has("active", 1)
         sockets.append(self.start(LONG))
         self.has("depth", 1)
         self.ask({}, status=503)
         self.rejected["full"] += 1
-        for s, place in reversed(list(zip(sockets, ("active", "depth")))): # or the second one would be started
+        for s, place in reversed(list(zip(sockets, ("active", "depth")))): # else the waiting one would start
             s.close()
             self.has(place, 0)
         self.d.gone(2)
@@ -151,7 +151,8 @@ class Load:
         resource.prlimit(self.d.process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
     def run_full_disk(self):
-        """A limit on the size of files stands for a disk that is full: a job is refused, another's end is tried again."""
+        """A limit on the size of files acts like a full disk. The daemon refuses a new job, and tries again to store the end of
+        another one."""
         fields = {"steps": 150, "width": 64, "height": 64}
         path = self.job(fields)
         self.limit_files(4096)
@@ -174,7 +175,7 @@ class Load:
 
 
 def keys_and_entries():
-    """One client that may all, one with one request a minute, one with one at a time."""
+    """Clients: one that may do everything, one with one request a minute, one with one request at a time."""
     keys = {name: make_key() for name in ("admin", "slow", "small")}
     return keys, [entry("admin", keys["admin"], admin=True),
                   entry("slow", keys["slow"], requests_per_minute=1, burst=1),

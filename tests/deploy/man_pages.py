@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The manual pages: mandoc finds nothing wrong, each option of the programs and each member of the configuration is
-there with its default, and nothing else is."""
+"""Tests the manual pages: mandoc has no complaint; they describe each option of the programs and each member of the
+configuration, with its default, and no others."""
 import json
 import os
 import pathlib
@@ -19,13 +19,13 @@ def help_of(program, *command):
 
 
 def flags_of(text):
-    """Those that lines of --help begin with."""
+    """The options with which lines of --help begin."""
     begins = re.findall(r"^ {2}(-.*?)(?: {2,}|$)", text, re.MULTILINE)
     return {flag for line in begins for flag in re.findall(r"(?:^|[ ,])(--?[a-z][a-z-]*)", line)}
 
 
 def items_of(page):
-    """Those that the items of a page begin with."""
+    """The options with which items of a page begin."""
     lines = re.findall(r"^\.It (.*Fl .*)$", page, re.MULTILINE)
     return {"-" + flag for line in lines for flag in re.findall(r"Fl (\S+)", line)}
 
@@ -41,7 +41,7 @@ class Pages(unittest.TestCase):
         for page in PAGES.iterdir():
             result = subprocess.run(["mandoc", "-T", "lint", "-W", "style", page], capture_output=True, text=True,
                                     check=False)
-            # Manuals that refer to each other are not installed here.
+            # The pages refer to each other, and are not installed here.
             wrong = [line for line in result.stdout.splitlines() if "referenced manual not found" not in line
                      and "operating system" not in line]
             self.assertEqual(wrong, [], page.name)
@@ -82,7 +82,7 @@ class Pages(unittest.TestCase):
         self.assertEqual(sorted({command.split()[0] for command in COMMANDS}), sorted(listed))
 
     def test_samplers(self):
-        """Those of openapi.json, which tests/e2e/api_openapi.py compares with the daemon's."""
+        """The samplers are those of openapi.json, which tests/e2e/api_openapi.py compares with the daemon's."""
         document = json.loads((ROOT / "server/openapi.json").read_text(encoding="utf-8"))
         schema = document["components"]["schemas"]["GenerateRequest"]["properties"]["sampler"]
         text = ", ".join(schema["enum"]) + "; default " + schema["default"]

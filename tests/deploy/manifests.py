@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""deploy/kubernetes: objects are what the API has, and fit each other, the image and the daemon. Without a cluster; what a pod does
-is tried by deploy/kubernetes/try.sh."""
+"""Tests deploy/kubernetes without a cluster: the objects are valid for the API, and agree with each other, with the image and with
+the daemon. deploy/kubernetes/try.sh runs a pod."""
 import json
 import os
 import pathlib
@@ -30,7 +30,7 @@ def bytes_of(quantity):
 
 
 def has_kustomize():
-    """Of a kubectl that knows components and patches by path; Debian 12's own does not."""
+    """Whether kubectl has a kustomize that supports components and patches by path. Debian 12's kubectl has not."""
     if not shutil.which("kubectl"):
         return False
     text = subprocess.run(["kubectl", "version", "--client"], capture_output=True, text=True, check=False).stdout
@@ -90,7 +90,7 @@ class Objects(unittest.TestCase):
 
 
 class Pod(unittest.TestCase):
-    """The base's."""
+    """The pod of the base."""
 
     @classmethod
     def setUpClass(cls):
@@ -142,7 +142,7 @@ class Pod(unittest.TestCase):
     def test_configurations(self):
         for path in FOLDER.glob("*/atedmd.json"):
             with tempfile.TemporaryDirectory() as state:
-                # Taken as it is up to the model, which is not there.
+                # The daemon accepts the configuration, and ends because the model does not exist.
                 result = subprocess.run([os.environ["ATEDMD"], "--config", str(path), "--backend", "ref", "--model",
                                          state + "/none", "--listen", "127.0.0.1:0", "--job-store", state + "/jobs.db"],
                                         capture_output=True, text=True, check=False, timeout=60)
@@ -164,7 +164,7 @@ class Rules(unittest.TestCase):
         self.assertEqual(monitor["spec"]["selector"]["matchLabels"], service["metadata"]["labels"])
         endpoint, = monitor["spec"]["endpoints"]
         self.assertIn(endpoint["port"], [port["name"] for port in service["spec"]["ports"]])
-        # The job's name, which rules and dashboard ask for.
+        # Rules and dashboard select this name of the job.
         config, = read(SOURCE / "deploy/prometheus/prometheus.yml")
         self.assertIn(service["metadata"]["labels"][monitor["spec"]["jobLabel"]],
                       [job["job_name"] for job in config["scrape_configs"]])

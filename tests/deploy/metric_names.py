@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Dashboard, rules and documents name only metrics that there are: those of api.md's table, which tests/deploy/monitoring.py
-holds against the live page, and those that rules record. Every query of the dashboard parses, every alert says what it is
-about and has a runbook, panels neither overlap nor leave the grid. Skipped (77) without promtool.
+"""Checks that dashboard, rules and documents name only metrics that exist. These are the metrics in api.md's table, which
+tests/deploy/monitoring.py compares with the live page, and those that rules record. Also checks that every query of the
+dashboard parses, that every alert has a summary, a description and a runbook, and that panels neither overlap nor leave the
+grid. Skipped (77) without promtool.
 
 usage: metric_names.py
 """
@@ -20,13 +21,13 @@ BOARD = ROOT / "deploy/grafana/dashboards/atedmd.json"
 DOCUMENTS = [ROOT / name for name in ("README.md", "api.md", "CHANGELOG.md", "deploy/README.md")]
 GRID = 24
 
-# What looks like a metric of ours: with a colon it is recorded by a rule. Programs and folders are no metrics.
+# The form of our metrics' names; programs and folders have other names. A name with a colon is recorded by a rule.
 NAME = re.compile(r"\b(?:[a-z]+:)?(?:atedm|process)_[a-z0-9_]+(?::\w+)?")
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
 
 
 def documented(text):
-    """Names in the table of api.md's section "Metrics"."""
+    """The names in the table of api.md's section "Metrics"."""
     section = re.search(r"^## Metrics$(.*?)^## ", text, re.MULTILINE | re.DOTALL).group(1)
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
     return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
@@ -51,7 +52,7 @@ def check_names(known):
 
 
 def check_syntax(board):
-    """Each query as a rule of its own, which promtool reads."""
+    """Lets promtool check the rules, and each query of the dashboard as a rule of its own."""
     queries = [*expressions(board), *other_expressions(board)]
     rules = [{"record": f"query:{i}", "expr": expression} for i, (_, expression) in enumerate(queries)]
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A real Prometheus scrapes the daemon: after a known load every metric of api.md is what arithmetic says, promtool finds
-nothing wrong with the page, rules are in good health, and each panel of the dashboard has something to show."""
+"""A real Prometheus scrapes the daemon under a known load. Then every metric of api.md has its calculated value, promtool has no
+complaint about the page, all rules are healthy, and each panel of the dashboard shows data."""
 import collections
 import json
 import os
@@ -24,7 +24,7 @@ STAGES = ("text_encoder", "unet", "vae")
 
 
 def levels(config):
-    """{name of a block, as estimates have it: its feature level}."""
+    """A function from the name of a block, as estimates have it, to its feature level."""
     depth = len(config["block_out_channels"])
 
     def level(name):
@@ -50,7 +50,7 @@ class Monitoring(unittest.TestCase):
         cls.prometheus = Prometheus(*cls.targets)
         cls.prometheus.__enter__()
         cls.addClassCleanup(cls.prometheus.__exit__, None, None, None)
-        cls.prometheus.scraped(0)  # rates need something before
+        cls.prometheus.scraped(0)  # rates need a scrape before the load
         cls.load = Load(cls("test_page"), cls.d, keys, cls.prometheus.query)
         for part in (cls.load.run_failure, cls.load.pictures, cls.load.run_jobs, cls.load.run_refusals, cls.load.run_full_queue,
                      cls.load.run_quota, cls.load.run_full_disk, cls.load.run_restart):
@@ -64,7 +64,7 @@ class Monitoring(unittest.TestCase):
 
     @classmethod
     def scrape(cls, target):
-        """{(name, labels): value} of a daemon's last scrape."""
+        """The values of a daemon's last scrape, {(name, labels): value}."""
         values = {}
         for labels, value in cls.prometheus.query(f'{{instance="{target}", __name__=~"(atedm|process)_.*"}}', cls.at[target]):
             name = labels.pop("__name__")
@@ -73,7 +73,7 @@ class Monitoring(unittest.TestCase):
         return values
 
     class Cleanup:
-        """What KeyFile wants of a test case."""
+        """The part of a test case that KeyFile needs."""
 
         def __init__(self, case):
             self.addCleanup = case.addClassCleanup
@@ -88,7 +88,7 @@ class Monitoring(unittest.TestCase):
         return sum(body[what][part] for body in self.load.bodies)
 
     def check_histogram(self, name, observed, **labels):
-        """`observed`: every value."""
+        """Compares a histogram with `observed`, a list of all values that it should have counted."""
         self.assertEqual(self.value(name + "_count", **labels), len(observed))
         self.assertAlmostEqual(self.value(name + "_sum", **labels), sum(observed))
         for found, value in self.series(name + "_bucket").items():
@@ -98,7 +98,7 @@ class Monitoring(unittest.TestCase):
                 self.assertEqual(value, sum(one <= bound for one in observed), f"{name} {labels} {bound}")
 
     def test_every_metric_is_there(self):
-        """Those of GPUs where there are (emulated) ones."""
+        """The metrics of GPUs only if there is an (emulated) GPU."""
         known = set(documented((ROOT / "api.md").read_text()))
         found = {name if name in known else re.sub(r"_(bucket|sum|count)$", "", name)
                  for values in self.values for name, _ in values}
@@ -118,10 +118,10 @@ class Monitoring(unittest.TestCase):
             labels = dict(labels)
             if value and labels["route"] != "/metrics":
                 found[labels["route"], labels["code"]] = value
-        # test_page asked for /metrics, and Prometheus does.
+        # /metrics is left out: test_page and Prometheus request it too.
         expected = {key: n for key, n in self.d.answers.items() if key[0] != "/metrics"}
         self.assertEqual(found, expected)
-        # Each scrape counts from the next one on.
+        # A scrape shows in the metrics only from the next one on.
         target = self.targets[0]
         scrapes, = self.prometheus.query(f'count_over_time(up{{instance="{target}"}}[1h])', self.at[target])
         self.assertEqual(self.value("atedm_requests_total", route="/metrics", code="200"), scrapes[1] - 1)
@@ -136,7 +136,7 @@ class Monitoring(unittest.TestCase):
                              if dict(other)["route"] == route)
             self.assertEqual(buckets[-1], (float("inf"), count))
             self.assertEqual([value for _, value in buckets], sorted(value for _, value in buckets))
-            # What lies in a bucket is above its lower and at most its upper bound.
+            # A value in a bucket is greater than its lower bound and at most its upper bound.
             lowest, highest, below = 0, 0, (0, 0)
             for bound, value in buckets:
                 lowest += (value - below[1]) * below[0]
@@ -151,13 +151,13 @@ class Monitoring(unittest.TestCase):
         for stage in ("text_encoder", "denoise", "vae", "encode"):
             self.check_histogram("atedm_stage_duration_seconds", [body["latency"][stage + "_s"] for body in self.load.bodies],
                                  stage=stage)
-        # Started were, besides: the failed and the canceled job, the client that went away, the job of the quota.
+        # Four more have started: the failed job, the canceled job, the one whose client hung up, and the job of the quota.
         self.assertEqual(self.value("atedm_stage_duration_seconds_count", stage="queue"), len(self.load.bodies) + 4)
         self.assertGreaterEqual(self.value("atedm_stage_duration_seconds_sum", stage="queue"),
                                 0.999 * self.total("latency", "queue_s"))
 
     def test_steps(self):
-        """All evaluations are one request's; those of requests that were given up have all their images."""
+        """No two requests share an evaluation. The evaluations of requests that did not finish have all their images."""
         steps = [s for body in self.load.bodies for s in body["latency"]["steps_s"]]
         count = self.value("atedm_step_duration_seconds_count", device="cpu")
         lost = count - len(steps)
@@ -178,7 +178,7 @@ class Monitoring(unittest.TestCase):
         self.assertEqual({dict(labels)["sampler"] for labels in self.series("atedm_images_total")}, {"euler"})
 
     def test_flops(self):
-        """As the answers say, and as the estimates said before."""
+        """The FLOPs are those of the answers, and those of the estimates."""
         for stage in STAGES:
             executed = self.value("atedm_flops_total", kind="executed", stage=stage)
             self.assertEqual(executed, self.total("flops", stage))
@@ -190,7 +190,7 @@ class Monitoring(unittest.TestCase):
                                                          for one in self.estimates])
 
     def test_tokens(self):
-        """From sizes, steps and the plans that estimates show: n - floor(ratio n) of n tokens are kept in each block."""
+        """The tokens follow from sizes, steps and the plans in the estimates: each block keeps n - floor(ratio n) of n tokens."""
         level = levels(json.loads((pathlib.Path(MODEL) / "unet" / "config.json").read_text()))
         blocks = [e for e in self.estimates if e["plan"]][0]["plan"][0]["ratios"]
         kept, pruned = collections.Counter(), collections.Counter()
@@ -199,7 +199,7 @@ class Monitoring(unittest.TestCase):
             plan = one["plan"] or [{"first_step": 0, "last_step": one["steps"] - 1, "ratios": dict.fromkeys(blocks, 0)}]
             for run in plan:
                 for name, ratio in run["ratios"].items():
-                    # Each level halves the latents, which are an eighth of the picture; odd ones are rounded up.
+                    # A side of the latents is an eighth of the picture's. Each level halves it, rounding up.
                     n = -(-one["width"] // (8 << level(name))) * -(-one["height"] // (8 << level(name)))
                     keep = max(1, n - round(ratio * 1e6) * n // 1000000)
                     times = samples * (run["last_step"] - run["first_step"] + 1)
@@ -212,14 +212,14 @@ class Monitoring(unittest.TestCase):
 
     def test_refusals_jobs_and_store(self):
         rejected = {dict(labels)["reason"]: n for labels, n in self.series("atedm_queue_rejected_total").items()}
-        # "draining" is counted when nobody is let in any more.
+        # The reason "draining" would count requests during a drain.
         self.assertEqual(rejected, {**self.load.rejected, "draining": 0})
         self.assertEqual(min(self.load.rejected.values()), 1)
         jobs = {dict(labels)["state"]: n for labels, n in self.series("atedm_jobs_total").items()}
         self.assertEqual(jobs, self.load.jobs)
         errors = {dict(labels)["operation"]: n for labels, n in self.series("atedm_store_errors_total").items()}
         self.assertEqual((errors["add"], errors["expire"]), (1, 0))
-        # Tried again every second.
+        # The daemon tries again every second.
         self.assertTrue(2 <= errors["end"] <= self.load.full_disk_s + 2, errors)
 
     def test_gauges_at_rest(self):
@@ -232,7 +232,7 @@ class Monitoring(unittest.TestCase):
                                                                         for k in ("model", "dtype", "backend"))): 1})
         version = subprocess.check_output([PROGRAM, "--version"], text=True).split()[1]
         self.assertEqual(self.series("atedm_build_info"), {(("version", version),): 1})
-        # The parameters, but for those that only encode pictures; and what the last requests left of scratch.
+        # The parameters, except those that only encode pictures, and the scratch memory kept from the last requests.
         parameters = model["parameters"] * (4 if model["dtype"] == "f32" else 2)
         memory = self.value("atedm_device_memory_bytes", device="cpu")
         self.assertTrue(0.97 * parameters < memory < parameters + (64 << 20), memory)
@@ -264,12 +264,13 @@ class Monitoring(unittest.TestCase):
         self.assertTrue(0 < held <= (8 << 30) - free)
 
     def shown(self, expression, what="it"):
-        """Values that are numbers. What a rule records of the last request is there after the rule's next evaluation."""
+        """Waits until the expression has values that are numbers, and returns them. It may depend on a rule, which records the
+        last request only at its next evaluation."""
         return wait_until(lambda: [value for _, value in self.prometheus.query(expression, time.time()) if value == value],
                           f"{what}: {expression} shows something")
 
     def test_rules(self):
-        """All are evaluated; what the load did is seen, and nothing that it did not."""
+        """Prometheus evaluates all rules. The alerts show what the load did, and nothing else."""
         def all_evaluated():
             return all(rule["health"] == "ok" for group in self.prometheus.api("rules")["groups"] for rule in group["rules"])
 
@@ -278,14 +279,14 @@ class Monitoring(unittest.TestCase):
         def alerts():
             return {(alert["labels"]["alertname"], alert["state"]) for alert in self.prometheus.api("alerts")["alerts"]}
 
-        # An evaluation may have come between a request and its first step; the next one takes that back.
+        # An evaluation between a request and its first step may raise another alert; the next evaluation ends it.
         wanted = {("AtedmStoreFailing", "firing"), ("AtedmQueueFull", "pending")}
         wait_until(lambda: alerts() == wanted, f"alerts are {wanted}")
         saved, = self.shown(f'instance:atedm_flops_saved:ratio_rate5m{{instance="{self.targets[0]}"}}')
         self.assertTrue(0 < saved < 1, saved)
 
     def test_dashboard(self):
-        """Panels of GPUs where there are (emulated) ones."""
+        """Every panel shows data; those of GPUs only if there is an (emulated) GPU."""
         board = json.loads((DEPLOY / "grafana" / "dashboards" / "atedmd.json").read_text())
         for panel, expression in expressions(board):
             if "atedm_device_" in expression and "atedm_device_memory_bytes" not in expression and not HAS_GPUS:

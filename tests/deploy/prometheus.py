@@ -1,5 +1,5 @@
-"""A real Prometheus for the tests of this folder, with the configuration of deploy/prometheus: it scrapes every second, and
-what it has is asked for over its API. Exit status 77, "skipped", where Debian's package prometheus is not installed."""
+"""Runs a real Prometheus for the tests of this folder, with the configuration of deploy/prometheus, but scraping every second.
+Tests query it over its API. Exit status 77, "skipped", if Debian's package prometheus is not installed."""
 import json
 import pathlib
 import shutil
@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
-# Seconds between two scrapes, and evaluations of rules. Windows of minutes have samples enough.
+# Seconds between two scrapes, and between two evaluations of rules: so windows of a few minutes have enough samples.
 INTERVAL_S = 1
 PATIENCE = 60
 
@@ -90,13 +90,13 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def query(self, expression, at=None):
-        """The vector: a list of (labels, value)."""
+        """The result of a query, a vector: a list of (labels, value)."""
         fields = {"query": expression} if at is None else {"query": expression, "time": at}
         return [(one["metric"], float(one["value"][1])) for one in self.api("query", **fields)["result"]]
 
     def scraped(self, since):
-        """Waits until every daemon was scraped after this Unix time: {instance: when that was}, each for what this daemon
-        had then. A time of another daemon's may lie before it."""
+        """Waits until every daemon has been scraped after the Unix time `since`. Returns {instance: time of its last scrape}.
+        Query the values of a daemon at its own time: another daemon's time may be earlier."""
         times = {}
 
         def all_of_them():

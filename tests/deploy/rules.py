@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""promtool on deploy/prometheus: the configuration, the rules, and the rules' unit tests in rules/. Skipped (77) without
-promtool."""
+"""Runs promtool: it checks the configuration and the rules in deploy/prometheus, and runs the rules' unit tests in rules/. Skipped
+(77) without promtool."""
 import subprocess
 import sys
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The systemd unit, without and with the drop-in for NVIDIA GPUs: systemd finds nothing wrong, and little exposed."""
+"""Tests the systemd unit, without and with the drop-in for NVIDIA GPUs: systemd has no complaint, and the service is exposed
+little."""
 import pathlib
 import re
 import shutil
@@ -10,7 +11,8 @@ import unittest
 
 from install import Installation, find
 
-# What `systemd-analyze security` may come to, from 0 (nothing) to 10 (everything); issue and README say 2.0.
+# The highest exposure that `systemd-analyze security` may report, from 0 (nothing) to 10 (everything). The issue and
+# deploy/README.md say 2.0.
 EXPOSURE = 2.0
 
 
@@ -27,7 +29,7 @@ class Units(unittest.TestCase):
         cls.addClassCleanup(cls.installation.__exit__)
         cls.folder = tempfile.TemporaryDirectory(prefix="atedmd-")
         cls.addClassCleanup(cls.folder.cleanup)
-        # The program is looked for: where it will be there may be none yet.
+        # systemd-analyze requires that the program exists, so this unit names the one that has just been installed.
         text = find(cls.root, "atedmd.service").read_text(encoding="ascii")
         daemon = find(cls.root, "atedmd")
         cls.unit = pathlib.Path(cls.folder.name, "atedmd.service")
@@ -54,7 +56,7 @@ class Units(unittest.TestCase):
         shutil.copy(find(self.root, "nvidia.conf"), folder)
         exposure = self.check()
         print(f"exposure {exposure} with GPUs")
-        self.assertGreater(exposure, self.exposure)  # the drop-in is looked at
+        self.assertGreater(exposure, self.exposure)  # so systemd has read the drop-in
 
     def test_3_a_looser_unit_is_found(self):
         self.unit.with_suffix(".service.d").mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Functions that are not used here, and what to use in their place; library code neither prints
-nor exits. Tests are free: they only read what they wrote themselves.
+"""Checks that the code calls no banned function, and says what to use instead. Also checks that library code neither
+prints nor exits. Tests may use everything: they only read data that they wrote themselves.
 
 usage: banned.py [ROOT]
 """
@@ -11,7 +11,7 @@ import sources
 EVERYWHERE = {
     "strcpy": "snprintf or memcpy with the size",
     "strcat": "atedm_buffer or snprintf",
-    "strncpy": "snprintf (strncpy may leave the end off)",
+    "strncpy": "snprintf (strncpy may leave out the terminator)",
     "strncat": "snprintf",
     "sprintf": "snprintf",
     "vsprintf": "vsnprintf",
@@ -19,7 +19,7 @@ EVERYWHERE = {
     "scanf": "strtol and friends",
     "fscanf": "strtol and friends",
     "sscanf": "strtol and friends, jansson",
-    "atoi": "strtol, which can tell an error",
+    "atoi": "strtol, which reports errors",
     "atol": "strtol",
     "atoll": "strtoll",
     "atof": "strtod",
@@ -39,14 +39,14 @@ EVERYWHERE = {
     "longjmp": None,
     "system": "posix_spawn",
 }
-# libpng reports errors through setjmp and longjmp and leaves no other way.
+# libpng reports errors through setjmp and longjmp, and offers no other way.
 EXCEPT = {("setjmp", "core/png.c"), ("longjmp", "core/png.c")}
 
 LIBRARY = ("core/", "kernels/", "config/")
 IN_LIBRARIES = {
     **{name: "return a status; the caller prints" for name in ("printf", "puts", "putchar", "perror")},
     **{name: "return a status" for name in ("exit", "_exit", "abort", "err", "errx")},
-    "signal": "only programs deal with signals",
+    "signal": "only programs handle signals",
     "setlocale": "only programs choose a locale",
 }
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""clang-format 14 would change nothing (`make format` mends it). Skipped (77) where it is not
-installed.
+"""Checks that clang-format 14 would change nothing; if it would, run `make format`. Skipped (77) if it is not installed.
 
 usage: format.py [ROOT]
 """

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Every header has an include guard and compiles alone. Templates, which are included once a type with
-macros set, cannot: their opening comment says "a template". One that says "C++" is that, as .hpp and .cuh are.
+"""Checks that every header has an include guard and compiles alone. Templates cannot: they are included once for each type,
+with macros set. The opening comment of a template says "a template". A header is compiled as C++ if its suffix is .hpp or
+.cuh, or if its opening comment says "C++".
 
 usage: headers.py [ROOT]
 """
@@ -11,13 +12,13 @@ import subprocess
 
 import sources
 
-# CUDA's headers are those that the emulated build has.
+# CUDA's headers are those of the emulated build.
 FLAGS = ("-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-I.", "-isystem", "tests/emulated/fallback", "-fsyntax-only")
 C = (os.environ.get("CC", "cc"), "-std=c17", *FLAGS, "-x", "c")
 CPP = (os.environ.get("CXX", "c++"), "-std=c++17", *FLAGS, "-Wno-unknown-pragmas", "-x", "c++")
 
 
-# Lines of the compiler's complaints that are shown.
+# The most lines of the compiler's output that a problem shows.
 SHOWN = 6
 
 

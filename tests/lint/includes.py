@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Nothing points upward: which folder may include which, and which library's headers may be used
-where. HACKING.md draws the same picture.
+"""Checks the directions of includes: which folder may include which, and where a library's headers may be used. HACKING.md
+describes the same rules.
 
 usage: includes.py [ROOT]
 """
@@ -26,8 +26,8 @@ MAY_USE = {
     "tests": ("cli", "config", "core", "kernels", "server", "tests"),
 }
 
-# Library headers that only some places may include; all others are free. A place is a folder or a
-# file, without suffix.
+# Headers of libraries that only some places may include. Headers that are not listed are free. A place is a folder, or a
+# file without its suffix.
 LIBRARIES = {
     r"microhttpd\.h": ("server", "tests/e2e"),
     r"uv\.h|uv/.*": ("server", "tests/e2e"),
@@ -43,17 +43,17 @@ LIBRARIES = {
     r"cuda.*|cublas.*|cudnn.*": ("kernels/cuda", "tests/emulated"),
     r"criterion/.*": ("tests",),
 }
-# Of those, what may not be used there after all.
+# Exceptions: places within the above that may not use the header after all.
 NOT_IN = {r"jansson\.h": ("core/base",)}
 
 
 def within(path, place):
-    """Whether `path` (a/b/c.h) is `place`, stands under it, or is it with a suffix."""
+    """Whether `path` (a/b/c.h) is `place`, is below it, or is `place` with a suffix."""
     return path == place or path.startswith(place + "/") or path.rsplit(".", 1)[0] == place
 
 
 def folder_of(path):
-    """The entry of MAY_USE that rules `path`."""
+    """The entry of MAY_USE that applies to `path`."""
     return max((f for f in MAY_USE if within(path, f)), key=len)
 
 

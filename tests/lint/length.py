@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""A file opens with what it is for and stays under about 600 lines, a function under about 80.
+"""Checks that a file opens with a comment about its purpose, that it has no more than about 600 lines, and a function no more
+than about 80.
 
 usage: length.py [ROOT]
 """
@@ -13,7 +14,7 @@ FUNCTION_LINES = 80
 # With braces on a line of their own (Linux style, which clang-format enforces), a function's body
 # starts at a "{" in the first column and ends at the next "}" there.
 BODY = re.compile(r"^\{$(.*?)^\}", re.MULTILINE | re.DOTALL)
-# So do namespaces, whose contents are not indented: their brace opens no body.
+# A namespace also has such a brace, since its contents are not indented; that brace opens no body.
 NAMESPACE = re.compile(r"^(namespace\b[^{;\n]*\n)\{$", re.MULTILINE)
 NAME = re.compile(r"(\w+)\s*\([^{};]*\)[^{};]*\Z")
 

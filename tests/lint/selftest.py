@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The lint programs find what they are there to find, in small trees made for it."""
+"""Tests the lint programs on small source trees made for this: they find the problems that they should find, and no others."""
 import json
 import pathlib
 import shutil
@@ -140,7 +140,7 @@ class Headers(Tree):
 @unittest.skipUnless(shutil.which(tidy.PROGRAM), f"{tidy.PROGRAM} is not installed")
 class Tidy(Tree):
     def problems(self, code, *flags):
-        """What is said of a file that is compiled once with each of the flags."""
+        """The problems of a file that is compiled once with each of the flags."""
         self.write(".clang-tidy", (sources.ROOT / ".clang-tidy").read_text(encoding="utf-8"))
         self.write("tests/a.c", code)
         entries = [{"directory": str(self.root), "file": "tests/a.c", "command": f"cc {flag} -o {i}.o -c tests/a.c"}
@@ -151,7 +151,7 @@ class Tidy(Tree):
         return tidy.tidy(str(self.root), path)
 
     def test_behind_assertions(self):
-        """What one rules out is no problem; what none rules out is one, behind a hundred of them, too."""
+        """A problem that an assertion rules out is not reported; any other one is, even after a hundred assertions."""
         one = "    cr_assert_not_null(p, \"%d\", 1);\n"
         code = ("// A test.\n#include <criterion/criterion.h>\nint any(void);\nTest(a, b)\n{\n    int x, *p = any() ? &x : NULL;\n" +
                 "    cr_assert_gt(any(), 1, \"%d\", 1);\n" * 100 + one + "    *p = 1;\n}\n")
@@ -167,7 +167,7 @@ class Tidy(Tree):
 
 
 class Summary(unittest.TestCase):
-    """The closing line counts what ran."""
+    """The closing line counts the tests that ran."""
 
     def count(self, result, stdout="", stderr=""):
         return summary.counts({"result": result, "stdout": stdout, "stderr": stderr})

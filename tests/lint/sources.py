@@ -1,4 +1,4 @@
-"""What the lint programs share: the list of C sources, text without comments, reporting."""
+"""Functions that the lint programs share: the list of C sources, text without comments, reports."""
 import pathlib
 import re
 import sys
@@ -23,7 +23,7 @@ def c_files(root=ROOT, suffixes=ALL):
 
 
 def bare_code(text):
-    """`text` with comments and the insides of strings blanked; lines stay where they are."""
+    """`text` with blanks in place of comments and of the contents of strings. Line numbers stay the same."""
 
     def blank(match):
         token = match.group(0)
@@ -43,6 +43,6 @@ def report(problems, what):
 
 
 def run(check, what):
-    """Main program of a check that takes the root of the tree."""
+    """The main program of a check. `check` takes the root of the tree and returns the problems."""
     root = pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT
     sys.exit(report(check(root), what))

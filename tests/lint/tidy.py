@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""clang-tidy 14 over every file that the build folder compiles, as many at once as there are cores.
-What it checks stands in .clang-tidy. Skipped (77) where it is not installed.
+"""Runs clang-tidy 14 over every C file that the build folder compiles, one at a time on each core. .clang-tidy lists the checks.
+Skipped (77) if it is not installed.
 
 usage: tidy.py BUILD_DIR [FILE...]     (FILE: only these, paths from the root of the tree)
 """
@@ -17,7 +17,7 @@ import tempfile
 import sources
 
 PROGRAM = "clang-tidy-14"
-# The compile commands are gcc's: warnings that clang does not know are none of its business.
+# The compile commands are made for gcc: clang ignores options for warnings that it does not know.
 EXTRA = ("--extra-arg=-Wno-unknown-warning-option", "--extra-arg=-Wno-unused-command-line-argument")
 CRITERION = "--extra-arg-before=-include" + str(sources.ROOT / "tests/lint/analyzed_criterion.h")
 
@@ -27,14 +27,15 @@ def path_of(entry):
 
 
 def shapes(command):
-    """What of a compile command makes another text of the file: definitions of ours, instruction sets, forced headers."""
+    """The words of a compile command that change the preprocessed text of a file: our definitions, instruction sets, forced
+    headers."""
     words = shlex.split(command)
     return tuple(word for i, word in enumerate(words) if word.startswith(("-DATEDM_", "-m")) or "-include" in words[max(0, i - 1):i + 1])
 
 
 def commands(build_dir):
-    """The entries of compile_commands.json for C, by file, largest first: clang-tidy looks at a file once for each, and
-    what several programs compile alike is needed once."""
+    """The entries of compile_commands.json for C, by file, the largest file first. clang-tidy checks a file once for each entry,
+    so of the entries that compile a file alike (for several programs) only one is kept."""
     files = {}
     for entry in json.loads((build_dir / "compile_commands.json").read_text(encoding="utf-8")):
         if path_of(entry).suffix == ".c":
