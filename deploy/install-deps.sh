@@ -1,15 +1,16 @@
 #!/bin/sh
-# Installs what is missing to build and run atedmd ("run"), to run every test as well ("check"), or
-# to measure the demo model's quality too ("quality"), with apt. Does nothing, and needs no rights,
-# where nothing is missing.
+# Installs missing packages with apt: those for building and running atedmd ("run"), also those for
+# running every test ("check"), also those for measuring the demo model's quality ("quality"). If no
+# package is missing it does nothing, and needs no rights.
 #
-# "package" is for building the Debian packages, "machine" for trying them in a machine of their own.
+# "package": those for building the Debian packages. "machine": also those for trying these packages
+# in a machine of their own.
 #
 # usage: deploy/install-deps.sh [run|check|quality|package|machine]
 set -eu
 
-# package            minimum  how its presence shows: a program, a pkg-config module, a header, or a module
-#                             of Debian's python3 (which need not be the first python3 on PATH)
+# package            minimum  what shows that it is installed: a program, a pkg-config module, a header, a file,
+#                             or a module of Debian's python3 (which need not be the first python3 on PATH)
 run_list='
 build-essential      12.9     program cc
 make                 4.3      program make
@@ -68,7 +69,7 @@ machine) list="$run_list$package_list$machine_list" ;;
     ;;
 esac
 
-have() { # have KIND THING MINIMUM
+have() { # KIND THING MINIMUM: whether it is installed; only a pkg-config module shows its version
     case "$1" in
     program) command -v "$2" >/dev/null 2>&1 ;;
     module) pkg-config --exists "$2 >= $3" >/dev/null 2>&1 ;;
@@ -100,7 +101,7 @@ echo "Missing:$missing"
 command="apt-get update && apt-get install -y --no-install-recommends$missing"
 if ! command -v apt-get >/dev/null 2>&1; then
     cat >&2 <<EOF
-There is no apt-get here, so these have to be installed in another way (Debian's package names):
+This machine has no apt-get. Install these in another way (the names are Debian's packages):
 $missing_text
 
 Then run the same make command again.
@@ -116,7 +117,7 @@ elif command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; 
     sudo sh -c "export DEBIAN_FRONTEND=noninteractive; $command"
 else
     cat >&2 <<EOF
-Installing needs root, and sudo is not to be had here. Let someone who may run:
+Installing needs root, and sudo is not available. Ask an administrator to run:
 
     $command
 

@@ -1,30 +1,31 @@
-# A Debian machine of its own to try things in, for scripts to source: debootstrapped, a copy for each use, booted with
-# systemd in systemd-nspawn. Where anything is missing for that, machine_need ends the script with status 77.
+# A Debian machine to try things in; scripts source this file. debootstrap makes the machine, each use gets a copy, and systemd
+# boots in it under systemd-nspawn. If a program for this is missing, machine_need ends the script with status 77.
 #
-# The first use makes /var/tmp/atedm-machine, some 300 MB, and keeps it; the mirror is the one in /etc/apt.
+# The first use makes /var/tmp/atedm-machine, about 300 MB, and keeps it. The mirror is the one in /etc/apt.
 
 machine_base=${ATEDM_MACHINE:-/var/tmp/atedm-machine}
 
 machine_need() {
     if [ "$(id -u)" != 0 ]; then
-        echo "skipped: a machine is made by root"
+        echo "skipped: only root can make a machine"
         exit 77
     fi
     for program in debootstrap systemd-nspawn nsenter dpkg-deb; do
         command -v "$program" >/dev/null 2>&1 && continue
-        echo "skipped: there is no $program (Debian: apt-get install debootstrap systemd-container)"
+        echo "skipped: $program is missing (Debian: apt-get install debootstrap systemd-container)"
         exit 77
     done
 }
 
-# Debian's main archive as this machine has it, in either of apt's formats.
+# Prints the mirror of Debian's main archive that this host uses; reads both of apt's formats.
 machine_mirror() {
     cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
         sed -n -e 's/^URIs: *\([^ ]*\).*/\1/p' -e 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' |
         grep '/debian/*$' | head -n 1
 }
 
-# machine_make PACKAGE.deb...: a new machine in $machine_root, without the packages but with what they depend on.
+# machine_make PACKAGE.deb...: makes a new machine in $machine_root. It has the packages' dependencies, and the packages
+# themselves in /opt, not installed.
 machine_make() {
     if [ ! -e "$machine_base/.complete" ]; then
         echo "== debootstrap into $machine_base"
@@ -45,7 +46,7 @@ machine_make() {
     mkdir "$machine_root" "$machine_folder/changes" "$machine_folder/work"
     mount -t overlay overlay "$machine_root" \
         -o "lowerdir=$machine_base,upperdir=$machine_folder/changes,workdir=$machine_folder/work"
-    echo "== what the packages depend on"
+    echo "== dependencies of the packages"
     depends=$(for package in "$@"; do dpkg-deb -f "$package" Depends; done | grep . | paste -sd,)
     cp /etc/resolv.conf "$machine_root/etc/resolv.conf"
     machine_chroot apt-get update -qq
@@ -57,14 +58,14 @@ machine_make() {
     cp "$@" "$machine_root/opt/"
 }
 
-machine_chroot() { # COMMAND...: in the machine while it is not booted
+machine_chroot() { # COMMAND...: runs in the machine while it is not booted
     chroot "$machine_root" "$@"
 }
 
-# Starts systemd in the machine, which has a loopback device of its own and no other network.
+# Boots systemd in the machine. Its only network is a loopback device of its own.
 machine_boot() {
     how='--private-network --console=pipe --link-journal=no'
-    # With no systemd outside there is nobody to register with, nor to get a scope from.
+    # Without systemd on the host, nspawn can neither register the machine nor get a scope for it.
     [ -d /run/systemd/system ] || how="$how --register=no --keep-unit"
     # shellcheck disable=SC2086 # several words
     systemd-nspawn --quiet --directory="$machine_root" --machine="atedm-$$" --boot $how \
@@ -81,7 +82,7 @@ machine_boot() {
     return 1
 }
 
-machine() { # COMMAND...: in the machine while it runs
+machine() { # COMMAND...: runs in the booted machine
     nsenter --target "$machine_main" --mount --uts --ipc --net --pid --cgroup --root --wd -- "$@"
 }
 
@@ -98,12 +99,12 @@ machine_remove() {
     umount "$machine_root" && rm -rf "$machine_folder"
 }
 
-# ---- for what is tried: each check is counted, and says itself what is wrong
+# ---- checks: each is counted, and prints its result
 
 machine_passed=0
 machine_failed=0
 
-check() { # WHAT COMMAND...: has to succeed
+check() { # WHAT COMMAND...: the command has to succeed
     what=$1
     shift
     if "$@"; then
@@ -115,12 +116,12 @@ check() { # WHAT COMMAND...: has to succeed
     fi
 }
 
-check_is() { # WHAT EXPECTED GOT
+check_is() { # WHAT EXPECTED GOT: both have to be equal
     [ "$2" = "$3" ] || echo "     expected \"$2\", got \"$3\""
     check "$1" [ "$2" = "$3" ]
 }
 
-within() { # SECONDS COMMAND...: tries again and again
+within() { # SECONDS COMMAND...: tries the command every second until it succeeds
     left=$1
     shift
     while ! "$@" >/dev/null 2>&1; do
@@ -130,10 +131,10 @@ within() { # SECONDS COMMAND...: tries again and again
     done
 }
 
-# Ends with the sum, and with what the service said where something is wrong.
+# Prints the totals, and the service's journal if a check failed. Fails if a check failed.
 machine_report() {
     if [ "$machine_failed" != 0 ]; then
-        echo "== what the machine says"
+        echo "== the service's journal"
         machine journalctl --no-pager -u atedmd 2>/dev/null | tail -n 60
     fi
     echo "$machine_passed passed, $machine_failed failed"
@@ -142,11 +143,11 @@ machine_report() {
 
 # ---- the service
 
-unit() { # PROPERTY: as systemctl shows it
+unit() { # PROPERTY: prints its value, as systemctl shows it
     machine systemctl show --value -p "$1" atedmd
 }
 
-fetch() { # PATH [CURL OPTION...]: the answer's body
+fetch() { # PATH [CURL OPTION...]: prints the answer's body
     path=$1
     shift
     machine curl -s --max-time 300 "http://127.0.0.1:8080$path" "$@"
@@ -160,7 +161,7 @@ is_ready() {
     [ "$(fetch_status /readyz)" = 200 ]
 }
 
-# A request of STEPS steps; further arguments are curl's.
+# generate STEPS [CURL OPTION...]: sends a request of so many steps.
 generate() {
     steps=$1
     shift
@@ -168,11 +169,11 @@ generate() {
         -d "{\"prompt\": \"a red circle on a white background\", \"seed\": 1, \"steps\": $steps}" "$@"
 }
 
-# Sends a job and tells its id.
+# submit STEPS: submits a job and prints its id.
 submit() {
     generate "$1" -H 'Prefer: respond-async' | sed -n 's/.*"id": *"\([0-9a-f]*\)".*/\1/p'
 }
 
-job_is() { # ID STATE
+job_is() { # ID STATE: whether the job is in this state
     fetch "/jobs/$1" | grep -q "\"state\": *\"$2\""
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts the daemon that `make serve` built, in the foreground, and says how to talk to it once it
-# answers.
+# Starts the daemon that `make serve` built, in the foreground. Once the daemon is ready, prints how
+# to send it a request.
 #
 # usage: deploy/serve.sh DAEMON MODEL_DIR ADDRESS:PORT
 set -eu
@@ -18,17 +18,17 @@ atedmd answers on http://$listen with the model $model. Try, in another terminal
         -d '{"prompt": "a small red star left of a big blue circle on a white background",
              "steps": 20, "guidance_scale": 4, "seed": 1}' -o star.png
 
-Ctrl-C stops the daemon, once it has finished what it is working on.
+Ctrl-C stops the daemon after it has finished the requests that it is working on.
 
 EOF
 }
 
 if curl -s -o /dev/null --max-time 2 "http://$listen/healthz"; then
-    echo "Something answers on http://$listen already. Stop it, or: make serve LISTEN=127.0.0.1:8081" >&2
+    echo "Another server already answers on http://$listen. Stop it, or run: make serve LISTEN=127.0.0.1:8081" >&2
     exit 1
 fi
 
-# The shell becomes the daemon below, so $$ is the daemon's process id for the one that waits here.
+# `exec` below turns this shell into the daemon, so for the waiting subshell $$ is the daemon's process id.
 (
     while kill -0 $$ 2>/dev/null; do
         if curl -sf -o /dev/null --max-time 2 "http://$listen/readyz"; then

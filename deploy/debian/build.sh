@@ -1,9 +1,9 @@
 #!/bin/sh
-# Builds the Debian packages of this tree into build/deb. Debian wants its files in debian/ at the top, and nothing
-# else there is made by a build: so a copy of the tree is built, with this folder as its debian/.
+# Builds the Debian packages of this tree into build/deb. Debian requires its files in debian/ at the top of the tree, and a
+# build would leave other files there too. So this script builds a copy of the tree, with this folder as its debian/.
 #
 # usage: deploy/debian/build.sh [cuda]
-#   cuda: the package for NVIDIA GPUs, too (needs nvcc; takes minutes)
+#   cuda: also build the package for NVIDIA GPUs (needs nvcc; takes minutes)
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -20,14 +20,14 @@ esac
 
 version=$(dpkg-parsechangelog -l "$root/deploy/debian/changelog" -S Version)
 if ! grep -q "^  version: '$version'," "$root/meson.build"; then
-    echo "deploy/debian/changelog says $version, meson.build does not" >&2
+    echo "deploy/debian/changelog has version $version, meson.build has another one" >&2
     exit 1
 fi
 tree=$out/atedmd-$version
 rm -rf "$out"
 mkdir -p "$tree"
 cd "$root"
-# What git knows, as it stands here, and no build folder.
+# Copies the files as they are now, without those that git ignores, such as build folders.
 git ls-files -z --cached --others --exclude-standard -- . ':!tests/golden/data' |
     tar --create --null --files-from=- | tar --extract --directory="$tree"
 cp -r deploy/debian "$tree/debian"

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Tries the life of the packages of `make deb`, which build/deb has: install, an upgrade with requests running,
-# remove, purge. In a Debian machine that deploy/machine.sh makes and boots; with "chroot" it is not booted, as where a
-# machine is installed or an image is built: policy-rc.d says there that no service is started.
+# Tries the packages that `make deb` has built in build/deb: install, upgrade while requests run, remove, purge. It runs in a
+# Debian machine that deploy/machine.sh makes and boots. With "chroot" the machine is not booted, as during the installation
+# of a machine or the build of an image; there, policy-rc.d forbids starting services.
 #
-# usage: deploy/debian/try.sh [chroot]      Status 77 where no machine can be made. Takes minutes; needs root.
+# usage: deploy/debian/try.sh [chroot]      Status 77 if no machine can be made. Takes minutes; needs root.
 set -eu
 
 here=$(dirname "$0")
@@ -12,11 +12,11 @@ machine_need
 packages=$(ls "$here"/../../build/deb/atedmd_*.deb "$here"/../../build/deb/atedmd-model-demo_*.deb)
 daemon_package=$(ls "$here"/../../build/deb/atedmd_*.deb)
 
-# shellcheck disable=SC2086 # a word a package
+# shellcheck disable=SC2086 # one word for each package
 machine_make $packages
 version=$(dpkg-deb -f "$daemon_package" Version)
 
-# The same package with a later version, and a changed default configuration.
+# The same package again, with a later version and a changed default configuration.
 dpkg-deb -R "$daemon_package" "$machine_folder/later"
 sed -i "s/^Version: .*/Version: $version+later/" "$machine_folder/later/DEBIAN/control"
 sed -i 's/"listen"/"queue_limit": 63,\n  "listen"/' "$machine_folder/later/etc/atedm/atedmd.json"
@@ -25,14 +25,14 @@ dpkg-deb -b "$machine_folder/later" "$machine_root/opt/later.deb" >/dev/null
 install='export DEBIAN_FRONTEND=noninteractive; dpkg --force-confold -i'
 installed='dpkg-query -W -f "\${Version} \${db:Status-Status}" atedmd'
 
-# Every file of the machine but those that dpkg, the journal and running services keep.
+# Prints every file of the machine, except those that dpkg, the journal and running services write.
 list_files() {
     (cd "$machine_root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./tmp \
         -o -path ./opt -o -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache -o -path ./var/tmp \
         -o -path ./var/lib/systemd -o -path ./etc/systemd/system \) -prune -o -print) | sort
 }
 
-is_gone() { # PATH: is not in the machine
+is_gone() { # PATH: whether the machine does not have it
     [ ! -e "$machine_root$1" ]
 }
 
@@ -45,7 +45,7 @@ if [ "${1:-}" = chroot ]; then
     machine sh -c 'printf "#!/bin/sh\nexit 101\n" >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d'
 else
     machine_boot
-    # Other programs may be at work on this machine.
+    # Other programs may use the processors of this machine: threads that wait must not spin.
     machine sh -c 'mkdir -p /run/systemd/system/atedmd.service.d
         printf "[Service]\nEnvironment=OMP_WAIT_POLICY=passive\n" >/run/systemd/system/atedmd.service.d/try.conf'
 fi
@@ -54,7 +54,7 @@ list_files >"$machine_folder/before"
 echo "== install"
 check 'it installs' machine sh -c "$install /opt/atedmd*.deb >/opt/dpkg.log 2>&1"
 check_is 'what is installed' "$version installed" "$(machine sh -c "$installed")"
-list_files >"$machine_folder/during" # so that what is left in the end would be seen
+list_files >"$machine_folder/during" # shows that the list would find files that are left in the end
 check 'its files are seen' grep -qx ./usr/sbin/atedmd "$machine_folder/during"
 check_is 'there is a user' '/var/lib/atedmd /usr/sbin/nologin' \
     "$(machine getent passwd atedm | cut -d: -f6,7 | tr : ' ')"
@@ -103,7 +103,7 @@ check 'with its configuration' machine grep -q max_active /etc/atedm/atedmd.json
 echo "== purge"
 check 'it is purged' machine sh -c 'dpkg -P atedmd atedmd-model-demo >/opt/dpkg.log 2>&1'
 list_files >"$machine_folder/after"
-# The user stays: passwd and its like, with their backups, are the same files or new ones.
+# The user stays, so passwd, group and the like may have new backups.
 check_is 'nothing is left' '' \
     "$(diff "$machine_folder/before" "$machine_folder/after" | grep '^[<>]' | grep -v '/etc/\(passwd\|group\|shadow\|gshadow\)-$' | paste -sd' ')"
 check 'no link to the service' machine sh -c '! find /etc/systemd -name "atedmd*" | grep -q .'

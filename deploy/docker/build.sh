@@ -1,6 +1,6 @@
 #!/bin/sh
-# Inside a Dockerfile's first stage, behind install-deps.sh: builds the working directory and installs below /out; /out/packages has
-# the Debian packages whose libraries the programs are linked with.
+# Runs in the first stage of a Dockerfile, after install-deps.sh. Builds the working directory and installs it below /out. Writes
+# into /out/packages the names of the Debian packages whose libraries the programs are linked with.
 #
 # usage: deploy/docker/build.sh [MESON_OPTION...]
 set -eu
@@ -10,11 +10,11 @@ ninja -C /build
 DESTDIR=/out meson install -C /build --no-rebuild --strip
 install -m 755 deploy/docker/healthcheck.sh /out/usr/bin/atedmd-healthcheck
 
-# Which package a library is of: with and without the /usr that merged folders add.
+# Finds the package of each library. If /lib is merged into /usr/lib, dpkg may know the path only with or only without /usr.
 libraries=$(find /out -type f -perm -u+x -exec ldd {} + 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p' | sort -u)
 for library in $libraries; do
     case $library in
-    /usr/local/*) ;; # of the base image, which has it at run time too
+    /usr/local/*) ;; # comes with the base image, and so is there at run time too
     *) dpkg-query -S "$library" 2>/dev/null || dpkg-query -S "${library#/usr}" || dpkg-query -S "/usr$library" ;;
     esac
 done | cut -d: -f1 | sort -u >/out/packages

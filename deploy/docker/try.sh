@@ -1,10 +1,10 @@
 #!/bin/sh
-# Builds the image of Dockerfile.cpu on a base of debootstrap's, with buildah, and runs it with podman as compose.yaml would:
-# as its user, without capabilities, with a read-only root. Shows that it is ready within 3 s, makes a picture, is healthy,
-# keeps jobs in its volume, and ends in good order; tells its size and packages. As root, on Debian; some minutes.
-# Skipped (77) where something is missing: apt-get install buildah podman runc debootstrap curl
+# Builds the image of Dockerfile.cpu with buildah, on a base image made by debootstrap. Runs it with podman as compose.yaml
+# would: as its own user, without capabilities, with a read-only root. Checks that it is ready within 3 s, makes a picture, is
+# healthy, keeps jobs in its volume, and ends properly. Prints its size and packages. Needs root and Debian; takes some minutes.
+# Skipped (77) if a program is missing: apt-get install buildah podman runc debootstrap curl
 #
-# usage: deploy/docker/try.sh [FOLDER]    for the base and the images, to go on with the next time (some GB)
+# usage: deploy/docker/try.sh [FOLDER]    keeps the base and the images in FOLDER for the next run (some GB)
 set -eu
 
 cd "$(dirname "$0")/../.."
@@ -17,7 +17,7 @@ port=18099
 ready_s=3
 folder=${1:-$(mktemp -d)}
 mkdir -p "$folder/volume"
-# Whatever the kernel allows: no overlay, no namespaces of networks or users.
+# Works whatever the kernel allows: needs neither overlay file systems nor namespaces for networks or users.
 storage="--root $folder/storage --runroot $folder/run --storage-driver vfs"
 podman="podman $storage --runtime runc"
 container=atedmd-try-$$
@@ -36,7 +36,7 @@ fail() {
 
 . deploy/docker/requests.sh
 
-# ---- the base: Debian, from where this machine has its packages
+# ---- the base image: Debian, from the mirror that this machine uses
 
 codename=bookworm
 if ! $podman image exists "localhost/debian:$codename"; then
@@ -44,13 +44,13 @@ if ! $podman image exists "localhost/debian:$codename"; then
         awk -v codename="$codename" '$2 == codename { print $1; exit }')
     [ -d "$folder/base" ] || debootstrap --variant=minbase "$codename" "$folder/base.new" "$mirror" >"$folder/debootstrap.log"
     [ -d "$folder/base" ] || mv "$folder/base.new" "$folder/base"
-    # As Debian's own images have it: dpkg need not wait for the disk.
+    # Debian's own images have this too: dpkg need not wait for the disk.
     echo force-unsafe-io >"$folder/base/etc/dpkg/dpkg.cfg.d/docker-apt-speedup"
     rm -rf "$folder"/base/var/cache/apt/archives/*.deb "$folder"/base/var/lib/apt/lists/*
     tar -C "$folder/base" -c . | $podman import - "localhost/debian:$codename"
 fi
 
-# ---- build; format docker, as OCI's knows no health check
+# ---- build, in format docker, because OCI's format has no health check
 
 buildah $storage bud --format docker --isolation chroot --network host ${1:+--layers} \
     --build-arg "BASE=localhost/debian:$codename" -f deploy/docker/Dockerfile.cpu -t localhost/atedmd:cpu .
@@ -62,7 +62,7 @@ $podman image inspect --format '{{.HealthCheck}}' localhost/atedmd:cpu | grep -q
 
 # ---- run
 
-# Limits as they are: podman's own may be more than this machine lets anybody have.
+# podman's default limits may be higher than this machine allows.
 limits="--ulimit nofile=$(ulimit -Hn):$(ulimit -Hn) --ulimit nproc=20000:20000"
 start() {
     $podman run --detach --name "$container" --network host $limits --read-only --read-only-tmpfs=false --cap-drop all \
@@ -74,11 +74,11 @@ now() { date +%s.%N; }
 chown 10001:10001 "$folder/volume"
 begin=$(now)
 start
-# The daemon's start, without podman's work before: its line in the log and the process' age.
+# The age of the daemon's process gives the time of its start without podman's own work.
 pid=$($podman inspect --format '{{.State.Pid}}' "$container")
 tries=0
 until curl -sf "http://127.0.0.1:$port/readyz" >/dev/null; do
-    kill -0 "$pid" 2>/dev/null || fail "it ended"
+    kill -0 "$pid" 2>/dev/null || fail "the daemon ended"
     tries=$((tries + 1))
     [ "$tries" -lt 1000 ] || fail "not ready"
     sleep 0.05

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Tries atedmd.service under a real systemd: start, reload, drain, watchdog, crashes, in a Debian machine that
-# deploy/machine.sh makes and boots. Takes the packages of `make deb`, which build/deb has.
+# Tries atedmd.service under a real systemd: start, reload, drain, watchdog, crashes. It runs in a Debian machine that
+# deploy/machine.sh makes and boots, with the packages that `make deb` has built in build/deb.
 #
-# usage: deploy/systemd/try.sh      Status 77 where no machine can be made. Takes some minutes; needs root.
+# usage: deploy/systemd/try.sh      Status 77 if no machine can be made. Takes some minutes; needs root.
 set -eu
 
 here=$(dirname "$0")
@@ -10,9 +10,9 @@ here=$(dirname "$0")
 machine_need
 packages=$(ls "$here"/../../build/deb/atedmd_*.deb "$here"/../../build/deb/atedmd-model-demo_*.deb)
 
-# shellcheck disable=SC2086 # a word a package
+# shellcheck disable=SC2086 # one word for each package
 machine_make $packages
-# The service is to be started by hand here, with options that make waiting short.
+# Installation does not start the service: this script starts it, with options that shorten the waits.
 machine_chroot sh -c 'printf "#!/bin/sh\nexit 101\n" >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d'
 machine_chroot sh -c 'dpkg -i /opt/*.deb' >"$machine_folder/dpkg.log" 2>&1
 machine_chroot systemctl disable --quiet atedmd
@@ -20,24 +20,24 @@ cat >"$machine_root/etc/atedm/atedmd.json" <<'CONFIG'
 {"model": "/usr/share/atedmd/models/demo", "max_active": 1, "queue_limit": 5}
 CONFIG
 mkdir "$machine_root/etc/systemd/system/atedmd.service.d"
-# Shorter than what the drain below takes: the daemon has to ask for more.
+# TimeoutStopSec is shorter than the drain below, so the daemon has to ask for more time.
 cat >"$machine_root/etc/systemd/system/atedmd.service.d/try.conf" <<'DROPIN'
 [Service]
 TimeoutStopSec=1
 WatchdogSec=4
 TimeoutAbortSec=2
 RestartSec=0.5
-# Other programs may be at work on this machine.
+# Other programs may use the processors of this machine: threads that wait must not spin.
 Environment=OMP_WAIT_POLICY=passive
 DROPIN
 machine_boot
 echo "== systemd $(machine systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p') is up"
 
-configure() { # JSON: the configuration
+configure() { # JSON: writes the configuration
     echo "$1" >"$machine_root/etc/atedm/atedmd.json"
 }
 
-said() { # TEXT: whether the journal has it
+said() { # TEXT: whether the service's journal has it
     machine journalctl --no-pager -q -u atedmd | grep -q -- "$1"
 }
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints recording rules and alerts as the Prometheus operator takes them, from the files of deploy/prometheus/rules:
+# Prints the recording rules and alerts of deploy/prometheus/rules as objects for the Prometheus operator:
 #
 #   deploy/kubernetes/monitoring/rules.sh | kubectl apply -f -
 set -eu
