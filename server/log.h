@@ -53,7 +53,7 @@ atedm_log_level atedm_log_level_named(const char *name);
 
 // Writes one line. `fields` ends with a key of NULL. Text values may hold any bytes: a byte that is
 // not valid UTF-8 becomes "?", and control characters are escaped. Waits 100 ms at most, and only
-// if no line has been lost before.
+// if no line has been lost since the last written one.
 void atedm_log_write(const atedm_log *log, atedm_log_level level, const char *message,
                      const atedm_log_field *fields);
 
