@@ -161,7 +161,7 @@ is_ready() {
     [ "$(fetch_status /readyz)" = 200 ]
 }
 
-# generate STEPS [CURL OPTION...]: sends a request of so many steps.
+# generate STEPS [CURL OPTION...]: sends a request with this many steps.
 generate() {
     steps=$1
     shift

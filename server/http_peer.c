@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-// When the client has hung up, the connection is closed after so many seconds without progress.
+// When the client has hung up, the connection is closed after this many seconds without progress.
 #define GONE_TIMEOUT_S 1
 
 struct atedm_peer {

@@ -15,7 +15,7 @@ typedef struct atedm_notify {
     int fd; // -1: there is no service manager
     struct sockaddr_un address;
     socklen_t address_size;
-    double watchdog_s; // the manager expects "WATCHDOG=1" every so many seconds or sooner; 0: never
+    double watchdog_s; // the manager expects "WATCHDOG=1" within this time, again and again; 0: no
 } atedm_notify;
 
 // Reads the environment: NOTIFY_SOCKET, a path, or "@" before an abstract name; WATCHDOG_USEC and

@@ -16,7 +16,7 @@ typedef struct atedm_tls atedm_tls;
 
 // Reads the PEM files `cert` and `key`. In its file the daemon's certificate comes first, followed
 // by those that lead to the root. The caller gets one reference. Messages begin with the name of
-// the option that is wrong. ATEDM_ERR_FORMAT: a file is not what it should be; ATEDM_ERR_INVALID:
+// the option that is wrong. ATEDM_ERR_FORMAT: a file has another format; ATEDM_ERR_INVALID:
 // the key does not belong to the certificate; ATEDM_ERR_NOMEM, or an error of atedm_file_read.
 ATEDM_MUST_CHECK atedm_status atedm_tls_load(const char *cert, const char *key, atedm_tls **ret_tls,
                                              atedm_error *err);
