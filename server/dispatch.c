@@ -18,6 +18,8 @@
 // still between them.
 #define WATCH_MS 250
 #define STALL_MS 1000
+// Jobs that are ended for their deadline before the loop does something else.
+#define OVERDUE_AT_ONCE 256
 
 void atedm_job_destroy(atedm_job *job)
 {
@@ -76,8 +78,8 @@ static size_t end_queue(atedm_dispatch *d, const atedm_queue *queue, atedm_job_e
                         const atedm_error *error)
 {
     size_t count = 0;
-    for (; queue->first; count++) {
-        atedm_job *job = atedm_job_of(queue->first);
+    for (; queue->items; count++) {
+        atedm_job *job = atedm_job_of(queue->items);
         leave(d, job);
         end(job, how, NULL, error);
     }
@@ -124,14 +126,14 @@ static bool is_hopeless(const atedm_dispatch *d, const atedm_job *job)
     return left <= (isnan(rate) ? 0 : (double)job->cost.executed / rate);
 }
 
+// As many as may be at once.
 static void end_overdue(atedm_dispatch *d, const atedm_queue *queue, double now)
 {
-    atedm_queue_item *next;
-    for (atedm_queue_item *place = queue->first; place; place = next) {
+    atedm_queue_item *place;
+    for (int i = 0; i < OVERDUE_AT_ONCE; i++) {
+        if (!(place = atedm_queue_most_urgent(queue)) || place->deadline > now)
+            return;
         atedm_job *job = atedm_job_of(place);
-        next = place->after;
-        if (place->deadline > now)
-            continue;
         leave(d, job);
         end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
     }
@@ -149,16 +151,14 @@ static void on_deadline(uv_timer_t *timer)
 
 static double nearest_deadline(const atedm_queue *queue)
 {
-    double nearest = INFINITY;
-    for (const atedm_queue_item *place = queue->first; place; place = place->after)
-        nearest = fmin(nearest, place->deadline);
-    return nearest;
+    const atedm_queue_item *place = atedm_queue_most_urgent(queue);
+    return place ? place->deadline : INFINITY;
 }
 
-// Sets the timer to the nearest deadline.
+// Sets the timer to the nearest deadline, or to the next round of the loop.
 static void watch_deadlines(atedm_dispatch *d)
 {
-    double nearest = nearest_deadline(&d->queue);
+    double nearest = d->behind ? 0 : nearest_deadline(&d->queue);
     for (size_t i = 0; i < d->n_seats; i++)
         nearest = fmin(nearest, nearest_deadline(&d->seats[i].active));
     if (isinf(nearest)) {
@@ -178,16 +178,16 @@ static bool takes(const atedm_seat *s, const atedm_job *job)
 {
     if (!s->ready || s->active.depth >= s->active.limit)
         return false;
-    const atedm_queue_item *first = s->active.first;
-    return !first || (!job->strikes && !atedm_job_of(first)->strikes);
+    const atedm_queue_item *other = s->active.items;
+    return !other || (!job->strikes && !atedm_job_of(other)->strikes);
 }
 
 // One that may have taken a daemon down is all that any worker has.
 static bool is_barred(const atedm_dispatch *d, const atedm_job *job)
 {
     for (size_t i = 0; i < d->n_seats; i++) {
-        const atedm_queue_item *first = d->seats[i].active.first;
-        if (first && (job->tries || atedm_job_of(first)->tries))
+        const atedm_queue_item *other = d->seats[i].active.items;
+        if (other && (job->tries || atedm_job_of(other)->tries))
             return true;
     }
     return false;
@@ -269,17 +269,22 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
 // Starts the first jobs that wait, as far as workers have room.
 static void start_next(atedm_dispatch *d)
 {
-    while (d->queue.first) {
-        atedm_job *job = atedm_job_of(d->queue.first);
+    atedm_queue_item *first;
+    int overdue = 0;
+    while (overdue < OVERDUE_AT_ONCE && (first = atedm_queue_first(&d->queue))) {
+        atedm_job *job = atedm_job_of(first);
         atedm_seat *s = choose_seat(d, job);
         if (!s)
             break;
         atedm_queue_remove(&d->queue, &job->place);
-        if (is_hopeless(d, job))
+        if (is_hopeless(d, job)) {
             end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
-        else if (start(d, s, job))
+            overdue++;
+        } else if (start(d, s, job)) {
             end(job, ATEDM_JOB_FAILED, NULL, &(atedm_error){"the request cannot be started"});
+        }
     }
+    d->behind = overdue == OVERDUE_AT_ONCE;
     watch_deadlines(d);
     check_idle(d);
 }
@@ -291,6 +296,7 @@ static void set_place(atedm_dispatch *d, atedm_job *job)
         .priority = job->request.priority,
         .deadline = isnan(deadline_s) ? INFINITY : job->arrived + deadline_s,
         .arrival = ++d->last_id,
+        .since = job->arrived,
         .flops = job->cost.executed,
     };
 }
@@ -307,7 +313,7 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     set_place(d, job);
     if (is_hopeless(d, job))
         return ATEDM_ERR_CANCELED;
-    atedm_seat *s = d->queue.first ? NULL : choose_seat(d, job);
+    atedm_seat *s = d->queue.depth ? NULL : choose_seat(d, job);
     if (s) {
         atedm_status status = start(d, s, job);
         if (status)
@@ -344,7 +350,7 @@ static void measure_rate(atedm_seat *s, const atedm_worker_message *message)
 // NULL where it has been given up.
 static atedm_job *find_active(const atedm_seat *s, uint64_t id)
 {
-    const atedm_queue_item *place = s->active.first;
+    const atedm_queue_item *place = s->active.items;
     while (place && place->arrival != id)
         place = place->after;
     return place ? atedm_job_of(place) : NULL;
@@ -393,7 +399,7 @@ static void lose(atedm_seat *s, const atedm_error *error)
     tell_figures(s, NULL);
     s->ready = false;
     s->device_memory = 0;
-    for (atedm_queue_item *place = s->active.first, *next; place; place = next) {
+    for (atedm_queue_item *place = s->active.items, *next; place; place = next) {
         next = place->after;
         requeue(d, atedm_job_of(place));
     }

@@ -29,6 +29,7 @@ struct atedm_dispatch {
     uint64_t last_id;
     double valve_multiple; // see valve.h
     uv_timer_t deadline;   // the nearest one
+    bool behind;           // more have to be ended for their deadline than may be at once
     uv_timer_t watch;      // for workers that hang
     double watched;        // when it last looked
 };
