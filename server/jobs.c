@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "server/answer.h"
+#include "server/live.h"
 #include "server/problem.h"
 
 #include <math.h>
@@ -19,7 +20,7 @@
 struct atedm_jobs {
     atedm_jobs_options options;
     atedm_store *store;
-    atedm_live *first;
+    atedm_lives lives;
     uv_timer_t retry;
     uv_timer_t expire;
     uv_timer_t tick;
@@ -31,50 +32,19 @@ struct atedm_jobs {
 
 static atedm_live *add_live(atedm_jobs *jobs, const atedm_store_job *record)
 {
-    atedm_live *live = calloc(1, sizeof *live);
+    atedm_live *live = atedm_lives_add(&jobs->lives, record);
     if (!live)
         return NULL;
-    if (atedm_store_job_copy(record, &live->record)) {
-        free(live);
-        return NULL;
-    }
     live->jobs = jobs;
-    live->next = jobs->first;
-    jobs->first = live;
+    live->dispatch = jobs->options.dispatch;
     return live;
-}
-
-static void drop_images(atedm_live *live)
-{
-    for (size_t i = 0; live->images && i < live->record.n_images; i++)
-        free(live->images[i].png);
-    free(live->images);
-    live->images = NULL;
-}
-
-static void tell(atedm_live *live, atedm_job_event event)
-{
-    atedm_job_watcher *next;
-    for (atedm_job_watcher *w = live->watchers; w; w = next) {
-        next = w->next;
-        if (event >= ATEDM_JOB_ENDED)
-            w->live = NULL; // the call may free it
-        w->call(w->user, live, event);
-    }
 }
 
 // The last that is heard of it.
 static void leave(atedm_live *live, atedm_job_event event)
 {
-    tell(live, event);
-    atedm_live **place = &live->jobs->first;
-    while (*place != live)
-        place = &(*place)->next;
-    *place = live->next;
-    drop_images(live);
-    free(live->preview.png);
-    atedm_store_job_finish(&live->record);
-    free(live);
+    atedm_live_tell(live, event);
+    atedm_lives_remove(&live->jobs->lives, live);
 }
 
 // To the next daemon. The store may still be asked to take the job, and calls back.
@@ -88,7 +58,7 @@ static void leave_behind(atedm_live *live)
 static void give_up(atedm_live *live)
 {
     if (live->job)
-        atedm_dispatch_give_up(live->jobs->options.dispatch, live->job);
+        atedm_dispatch_give_up(live->dispatch, live->job);
     live->job = NULL;
 }
 
@@ -181,7 +151,7 @@ static void on_end_stored(void *user, atedm_store_result *result)
 // Also at the start, for what cannot be done any more.
 static void store_ends(atedm_jobs *jobs)
 {
-    for (atedm_live *live = jobs->first; live; live = live->next)
+    for (atedm_live *live = jobs->lives.first; live; live = live->after)
         store_end(live);
 }
 
@@ -261,7 +231,7 @@ static void on_progress(void *user, const atedm_job *job)
 {
     atedm_live *live = user;
     note_run(live, job, job->seat && !live->jobs->draining);
-    tell(live, ATEDM_JOB_MOVED);
+    atedm_live_tell(live, ATEDM_JOB_MOVED);
 }
 
 static void on_preview(void *user, const atedm_job *job, int step, const atedm_worker_image *image)
@@ -275,7 +245,7 @@ static void on_preview(void *user, const atedm_job *job, int step, const atedm_w
     free(live->preview.png);
     live->preview = (atedm_worker_image){.png = png, .size = image->size};
     live->preview_step = step;
-    tell(live, ATEDM_JOB_MOVED);
+    atedm_live_tell(live, ATEDM_JOB_MOVED);
 }
 
 static void connect_job(atedm_live *live, atedm_job *job)
@@ -299,7 +269,7 @@ static void on_added(void *user, atedm_store_result *result)
         leave(live, ATEDM_JOB_REFUSED);
     } else {
         live->stored = true;
-        tell(live, ATEDM_JOB_ACCEPTED);
+        atedm_live_tell(live, ATEDM_JOB_ACCEPTED);
         if (live->left)
             leave(live, ATEDM_JOB_LEFT);
         else
@@ -330,59 +300,17 @@ atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const ated
     return ATEDM_OK;
 }
 
-// ---- watching
+// ---- asking
 
 atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id)
 {
-    atedm_live *live = jobs->first;
-    while (live && (!live->stored || strcmp(live->record.id, id) != 0))
-        live = live->next;
-    return live;
-}
-
-static bool has_key(const atedm_live *live, const char *owner, const char *key)
-{
-    const atedm_store_job *record = &live->record;
-    return record->key && strcmp(record->key, key) == 0 && strcmp(record->owner, owner) == 0;
+    atedm_live *live = atedm_lives_find(&jobs->lives, id);
+    return live && live->stored ? live : NULL;
 }
 
 atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key)
 {
-    atedm_live *live = jobs->first;
-    while (live && !has_key(live, owner, key))
-        live = live->next;
-    return live;
-}
-
-// Previews are made as long as somebody wants them.
-static void update_previews(atedm_live *live)
-{
-    bool wanted = false;
-    for (const atedm_job_watcher *w = live->watchers; w; w = w->next)
-        wanted |= w->previews;
-    if (live->job)
-        atedm_dispatch_watch(live->jobs->options.dispatch, live->job, wanted);
-}
-
-void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher)
-{
-    watcher->live = live;
-    watcher->next = live->watchers;
-    live->watchers = watcher;
-    update_previews(live);
-}
-
-void atedm_live_unwatch(atedm_job_watcher *watcher)
-{
-    if (!watcher->live)
-        return;
-    atedm_live *live = watcher->live;
-    atedm_job_watcher **place = &live->watchers;
-    while (*place != watcher)
-        place = &(*place)->next;
-    *place = watcher->next;
-    watcher->live = NULL;
-    update_previews(live);
+    return atedm_lives_find_key(&jobs->lives, owner, key);
 }
 
 void atedm_live_cancel(atedm_live *live, const char *reason)
@@ -450,8 +378,8 @@ static void on_pending(void *user, const atedm_store_job *record)
 static void on_tick(uv_timer_t *timer)
 {
     const atedm_jobs *jobs = timer->data;
-    for (atedm_live *live = jobs->first; live; live = live->next)
-        tell(live, ATEDM_JOB_MOVED);
+    for (atedm_live *live = jobs->lives.first; live; live = live->after)
+        atedm_live_tell(live, ATEDM_JOB_MOVED);
 }
 
 static void on_expired(void *user, atedm_store_result *result)
@@ -478,6 +406,7 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
     if (!jobs)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for jobs");
     jobs->options = *options;
+    atedm_lives_init(&jobs->lives);
     uv_timer_init(options->loop, &jobs->retry); // these cannot fail
     uv_timer_init(options->loop, &jobs->expire);
     uv_timer_init(options->loop, &jobs->tick);
@@ -499,8 +428,8 @@ void atedm_jobs_drain(atedm_jobs *jobs)
 {
     jobs->draining = true;
     atedm_live *next;
-    for (atedm_live *live = jobs->first; live; live = next) {
-        next = live->next;
+    for (atedm_live *live = jobs->lives.first; live; live = next) {
+        next = live->after;
         if (live->job && live->job->seat)
             note_run(live, live->job, false);
         if (!live->stored || !live->job || live->job->seat)
@@ -513,8 +442,8 @@ void atedm_jobs_drain(atedm_jobs *jobs)
 void atedm_jobs_leave(atedm_jobs *jobs)
 {
     atedm_live *next;
-    for (atedm_live *live = jobs->first; live; live = next) {
-        next = live->next;
+    for (atedm_live *live = jobs->lives.first; live; live = next) {
+        next = live->after;
         if (!live->job)
             continue;
         give_up(live);
@@ -527,7 +456,7 @@ void atedm_jobs_close(atedm_jobs *jobs)
     if (!jobs)
         return;
     jobs->closed = true;
-    for (atedm_live *live = jobs->first; live; live = live->next) {
+    for (atedm_live *live = jobs->lives.first; live; live = live->after) {
         if (live->job)
             note_run(live, live->job, false);
         give_up(live);
@@ -535,8 +464,8 @@ void atedm_jobs_close(atedm_jobs *jobs)
     atedm_store_close(jobs->store); // calls back for all that it was handed
     jobs->store = NULL;
     atedm_live *next;
-    for (atedm_live *live = jobs->first; live; live = next) {
-        next = live->next;
+    for (atedm_live *live = jobs->lives.first; live; live = next) {
+        next = live->after;
         leave(live, ATEDM_JOB_LEFT);
     }
     uv_close((uv_handle_t *)&jobs->retry, NULL);

@@ -11,6 +11,7 @@
 #define ATEDM_JOBS_H
 
 #include "server/dispatch.h"
+#include "server/index.h"
 #include "server/log.h"
 #include "server/store.h"
 
@@ -34,11 +35,11 @@ typedef enum atedm_job_event {
 
 // Put into what watches; its owner keeps the memory.
 typedef struct atedm_job_watcher {
-    void (*call)(void *user, const atedm_live *live, atedm_job_event event);
+    void (*call)(void *user, atedm_live *live, atedm_job_event event);
     void *user;
     bool previews;    // there are to be some, and MOVED tells of them too
     atedm_live *live; // that it watches; NULL: none (any more)
-    struct atedm_job_watcher *next;
+    struct atedm_job_watcher *before, *after;
 } atedm_job_watcher;
 
 struct atedm_live {
@@ -47,15 +48,19 @@ struct atedm_live {
     atedm_job *job;             // NULL: at its end
     atedm_worker_image preview; // the latest; png NULL: none
     int preview_step;
+    char *told_end; // the last of its events, where it was told to somebody; for free()
 
     // The module's own.
     atedm_jobs *jobs;
-    bool added;  // the store was asked to take it
-    bool stored; // the store has accepted it
-    bool ending; // the store is asked to take the end
-    bool left;   // to the next daemon, when the store has answered
+    atedm_dispatch *dispatch; // of the job
+    bool added;               // the store was asked to take it
+    bool stored;              // the store has accepted it
+    bool ending;              // the store is asked to take the end
+    bool left;                // to the next daemon, when the store has answered
     atedm_job_watcher *watchers;
-    struct atedm_live *next;
+    size_t previewers; // of them
+    struct atedm_live *before, *after;
+    atedm_index_node by_id, by_key;
 };
 
 typedef struct atedm_jobs_options {

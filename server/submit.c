@@ -131,7 +131,7 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
                : ended_answer(id, record, result->images, *(const atedm_response_format *)format));
 }
 
-static void on_event(void *user, const atedm_live *live, atedm_job_event event)
+static void on_event(void *user, atedm_live *live, atedm_job_event event)
 {
     waiter *w = user;
     const char *id = atedm_exchange_id(w->exchange);
