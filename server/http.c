@@ -125,6 +125,7 @@ static void exchange_destroy(atedm_exchange *x)
 {
     atedm_http *http = x->http;
     atedm_peer_go_on(x->peer);
+    atedm_exchange_unwake(x);
     give_up(x);
     if (!x->answered)
         report(x, STATUS_GONE);
@@ -195,6 +196,7 @@ void atedm_exchange_suspend(atedm_exchange *x)
 void atedm_exchange_resume(atedm_exchange *x)
 {
     atedm_peer_go_on(x->peer);
+    atedm_exchange_unwake(x);
     x->suspended = false;
     MHD_resume_connection(x->connection);
     atedm_http_run_soon(x->http);

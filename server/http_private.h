@@ -32,8 +32,10 @@ struct atedm_http {
     atedm_accept *accepts[ATEDM_ADDRESS_MAX];
     size_t n_accepts; // 0: no more connections are taken
     atedm_tls *tls;   // of connections to come; NULL: none
-    uv_timer_t timer; // libmicrohttpd's next timeout, or 0: run it
-    size_t open;      // exchanges
+    uv_timer_t waker;
+    uv_timer_t timer;                           // libmicrohttpd's next timeout, or 0: run it
+    size_t open;                                // exchanges
+    atedm_exchange *first_waking, *last_waking; // that are to be resumed
     bool quiesced;
     bool closing; // what has been answered goes out, and nothing else happens
 };
@@ -60,6 +62,8 @@ struct atedm_exchange {
     atedm_response response;
     bool streams; // `response` has no body: it is read from `stream`
     atedm_stream stream;
+    bool waking; // among those of `http`, by the following
+    atedm_exchange *wake_before, *wake_after;
     void (*gone)(void *user); // who waits for an answer, NULL: nobody
     void *gone_user;
 };
@@ -82,6 +86,9 @@ bool atedm_content_type_is_json(const char *content_type);
 // Libmicrohttpd's form of an answer that goes on; NULL where there is no memory.
 struct MHD_Response *atedm_stream_make_response(atedm_exchange *exchange);
 
+// It need not be resumed any more.
+void atedm_exchange_unwake(atedm_exchange *exchange);
+
 // Libmicrohttpd's callbacks, with the atedm_http: MHD_AccessHandlerCallback and
 // MHD_RequestCompletedCallback.
 enum MHD_Result atedm_http_on_request(void *user, struct MHD_Connection *connection,
@@ -92,6 +99,8 @@ void atedm_http_on_completed(void *user, struct MHD_Connection *connection, void
 
 // Runs libmicrohttpd in the loop's next round: the caller may stand in one of its callbacks.
 void atedm_http_run_soon(atedm_http *http);
+// Resumes those that are waking, some in each round.
+void atedm_http_wake_soon(atedm_http *http);
 // Nobody will get the answer: tells who works on it, and ends the connection.
 void atedm_exchange_abandon(atedm_exchange *exchange);
 

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Jobs and clients by the thousand: what one of them costs does not grow with how many there are, and nobody waits for all the
+others."""
+import concurrent.futures
+import contextlib
+import os
+import resource
+import signal
+import unittest
+
+from daemon import SMALL, Daemon, wait_until
+from levels import loop_seconds
+
+ASYNC = {"Prefer": "respond-async"}
+
+# This process has an end of each connection too.
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else 1 << 16, hard))
+
+
+@contextlib.contextmanager
+def stopped_worker(d):
+    """The worker does nothing meanwhile, and says nothing."""
+    worker, = d.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+class Jobs(unittest.TestCase):
+    FEW = 500
+    MANY = 12000
+    SAMPLE = 250
+
+    def submit(self, d, count):
+        """Their paths. Each has a place of its own in the queue."""
+        def send(i):
+            fields = {**SMALL, "priority": i % 21 - 10, "deadline_s": 40000 + i * 7919 % 40000}
+            answer = d.generate(fields, headers=ASYNC)
+            self.assertEqual(answer.status, 202)
+            return answer.headers["Location"]
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            return list(pool.map(send, range(count)))
+
+    def cost(self, d, connection, oldest):
+        """Processor seconds of the loop for some that come, and for some old ones that are asked for and canceled."""
+        before = loop_seconds(d.process.pid)
+        self.submit(d, self.SAMPLE)
+        for path in oldest:
+            self.assertEqual(d.get(path, connection=connection).status, 200)
+            self.assertEqual(d.request("DELETE", path, connection=connection).status, 200)
+            self.assertEqual(d.get("/metrics/latency", connection=connection).status, 200)
+        return loop_seconds(d.process.pid) - before
+
+    def test_what_one_costs_does_not_grow(self):
+        with Daemon(queue_limit=self.MANY + 2 * self.SAMPLE, max_active=1, log_level="warning") as d:
+            connection = d.connection()
+            with stopped_worker(d):
+                paths = self.submit(d, self.FEW)
+                few = self.cost(d, connection, paths[1:1 + self.SAMPLE])
+                paths = self.submit(d, self.MANY - self.FEW)
+                many = self.cost(d, connection, paths[:self.SAMPLE])
+            self.assertLess(many, 2 * few + 0.1)
+            connection.close()
+
+
+class Streams(unittest.TestCase):
+    CROWD = 3000
+
+    def test_others_do_not_wait_until_all_are_told(self):
+        with Daemon(max_connections=self.CROWD + 100, max_active=1, log_level="warning") as d, stopped_worker(d):
+            running, waiting = [d.generate(headers=ASYNC).headers["Location"] for _ in range(2)]
+            untold = [d.connect() for _ in range(self.CROWD)]
+            for s in untold:
+                s.sendall(f"GET {waiting}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            for s in untold:
+                text = b""
+                while b"event: queued" not in text:
+                    text += s.recv(4096)
+                s.setblocking(False)
+
+            def look():
+                for s in list(untold):
+                    try:
+                        self.assertIn(b"event: error", s.recv(4096))
+                    except BlockingIOError:
+                        continue
+                    untold.remove(s)
+                    s.close()
+                return not untold
+
+            connection = d.connection()
+            self.assertEqual(d.request("DELETE", waiting, connection=connection).status, 200)
+            self.assertEqual(d.get("/healthz", connection=connection).status, 200)
+            look()
+            self.assertTrue(untold, "all were told before anybody else was answered")
+            wait_until(look, "all are told")
+            self.assertEqual(d.request("DELETE", running, connection=connection).status, 200)
+            connection.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
