@@ -49,14 +49,9 @@ static void end(atedm_job *job, atedm_job_end how, atedm_worker_result *result,
 static void leave(atedm_dispatch *d, atedm_job *job)
 {
     atedm_seat *s = job->seat;
-    double now = atedm_clock_monotonic(), silent_s = s ? atedm_seat_silence(s, now) : 0;
     atedm_queue_remove(s ? &s->active : &d->queue, &job->place);
     if (s)
-        atedm_worker_cancel(s->worker, job->place.arrival);
-    if (s && !s->active.depth) {
-        s->idle = now;
-        s->silent_s = silent_s;
-    }
+        s->unheard += atedm_worker_cancel(s->worker, job->place.arrival);
     watch_deadlines(d);
 }
 
@@ -176,7 +171,8 @@ static void watch_deadlines(atedm_dispatch *d)
 // is.
 static bool takes(const atedm_seat *s, const atedm_job *job)
 {
-    if (!s->ready || s->active.depth >= s->active.limit)
+    if (!s->ready || s->active.depth >= s->active.limit ||
+        s->active.depth + s->unheard >= s->active.limit + ATEDM_MAX_UNHEARD)
         return false;
     const atedm_queue_item *other = s->active.items;
     return !other || (!job->strikes && !atedm_job_of(other)->strikes);
@@ -231,12 +227,29 @@ static void on_watch(uv_timer_t *timer)
     for (size_t i = 0; i < d->n_seats; i++) {
         const atedm_seat *s = &d->seats[i];
         double silent_s = atedm_seat_silence(s, now);
-        active |= s->active.depth > 0;
+        active |= atedm_seat_is_busy(s);
         if (silent_s > d->options.worker_timeout_s)
             atedm_worker_kill(s->worker, silent_s);
     }
     if (!active)
         uv_timer_stop(timer);
+}
+
+// What whoever watches wants is told as often as the worker listens.
+static void tell_wish(atedm_job *job)
+{
+    if (!job->seat || job->told_watched == job->watched || job->wishes == ATEDM_MAX_WISHES)
+        return;
+    atedm_worker_watch(job->seat->worker, job->place.arrival, job->watched);
+    job->told_watched = job->watched;
+    job->wishes++;
+}
+
+// The worker has said something of the job, or gets it.
+static void hear(atedm_job *job)
+{
+    job->wishes = 0;
+    tell_wish(job);
 }
 
 // The worker gets a copy of the request: the job's own stays, for the answer and for another
@@ -247,7 +260,7 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
     atedm_status status = atedm_worker_submit(s->worker, job->place.arrival, &job->request);
     if (status)
         return status;
-    if (!s->active.depth)
+    if (!atedm_seat_is_busy(s))
         s->busy = job->handed_over;
     job->seat = s;
     job->steps_done = 0;
@@ -260,8 +273,8 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
         job->started = job->handed_over;
         atedm_account_start(d->options.metrics, job->started - job->arrived);
     }
-    if (job->watched)
-        atedm_worker_watch(s->worker, job->place.arrival, true);
+    job->told_watched = false;
+    hear(job);
     tell_progress(job);
     return ATEDM_OK;
 }
@@ -327,11 +340,10 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     return ATEDM_OK;
 }
 
-void atedm_dispatch_watch(atedm_dispatch *d, atedm_job *job, bool on)
+void atedm_dispatch_watch(atedm_job *job, bool on)
 {
-    if (job->seat && job->watched != on)
-        atedm_worker_watch(job->seat->worker, job->place.arrival, on);
     job->watched = on;
+    tell_wish(job);
 }
 
 // ---- what a worker says
@@ -398,6 +410,7 @@ static void lose(atedm_seat *s, const atedm_error *error)
     atedm_dispatch *d = s->dispatch;
     tell_figures(s, NULL);
     s->ready = false;
+    s->unheard = 0;
     s->device_memory = 0;
     for (atedm_queue_item *place = s->active.items, *next; place; place = next) {
         next = place->after;
@@ -435,9 +448,14 @@ static void on_message(void *user, atedm_worker_message *message)
         return;
     case ATEDM_WORKER_ALIVE:
         return;
+    case ATEDM_WORKER_CANCELED:
+        s->unheard -= s->unheard > 0;
+        start_next(d);
+        return;
     case ATEDM_WORKER_STEPPED:
         if (job) {
             job->steps_done = message->step;
+            hear(job);
             tell_progress(job);
         }
         return;

@@ -28,13 +28,12 @@ static double silent_since(const atedm_seat *s)
     return fmax(fmax(atedm_worker_last_heard(s->worker), s->busy), s->listened);
 }
 
-// It says something with every evaluation. With nothing to do it is silent, so what counts is the
-// time in which it has requests: whichever they are, since clients of a worker that hangs lose
-// patience one by one, and all together where there are breaks between them.
+// It says something with every evaluation, and of every request that is given up. With nothing to
+// do it is silent, so what counts is the time in which it has something to say: whichever requests
+// they are, since clients of a worker that hangs lose patience one by one.
 double atedm_seat_silence(const atedm_seat *s, double now)
 {
-    double before = atedm_worker_last_heard(s->worker) > s->idle ? 0 : s->silent_s;
-    return s->active.depth ? before + fmax(0, now - silent_since(s)) : 0;
+    return atedm_seat_is_busy(s) ? fmax(0, now - silent_since(s)) : 0;
 }
 
 void atedm_seat_forgive(atedm_seat *s, double seconds)

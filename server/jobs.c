@@ -33,10 +33,8 @@ struct atedm_jobs {
 static atedm_live *add_live(atedm_jobs *jobs, const atedm_store_job *record)
 {
     atedm_live *live = atedm_lives_add(&jobs->lives, record);
-    if (!live)
-        return NULL;
-    live->jobs = jobs;
-    live->dispatch = jobs->options.dispatch;
+    if (live)
+        live->jobs = jobs;
     return live;
 }
 
@@ -58,7 +56,7 @@ static void leave_behind(atedm_live *live)
 static void give_up(atedm_live *live)
 {
     if (live->job)
-        atedm_dispatch_give_up(live->dispatch, live->job);
+        atedm_dispatch_give_up(live->jobs->options.dispatch, live->job);
     live->job = NULL;
 }
 

@@ -52,11 +52,10 @@ struct atedm_live {
 
     // The module's own.
     atedm_jobs *jobs;
-    atedm_dispatch *dispatch; // of the job
-    bool added;               // the store was asked to take it
-    bool stored;              // the store has accepted it
-    bool ending;              // the store is asked to take the end
-    bool left;                // to the next daemon, when the store has answered
+    bool added;  // the store was asked to take it
+    bool stored; // the store has accepted it
+    bool ending; // the store is asked to take the end
+    bool left;   // to the next daemon, when the store has answered
     atedm_job_watcher *watchers;
     size_t previewers; // of them
     struct atedm_live *before, *after;

@@ -103,7 +103,7 @@ void atedm_live_tell(atedm_live *live, atedm_job_event event)
 static void update_previews(const atedm_live *live)
 {
     if (live->job)
-        atedm_dispatch_watch(live->dispatch, live->job, live->previewers > 0);
+        atedm_dispatch_watch(live->job, live->previewers > 0);
 }
 
 void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher)

@@ -357,14 +357,13 @@ atedm_status atedm_worker_submit(atedm_worker *w, uint64_t job, const atedm_requ
              : ATEDM_ERR_NOMEM;
 }
 
-void atedm_worker_cancel(atedm_worker *w, uint64_t job)
+bool atedm_worker_cancel(atedm_worker *w, uint64_t job)
 {
     if (!w->running || w->read_to_end)
-        return;
+        return false;
     parcel *p = new_parcel();
     // Where there is no memory to tell, the worker works in vain.
-    if (p && send_parcel(w, p, atedm_frame_put_cancel(&p->buffer, job)))
-        return;
+    return p && !send_parcel(w, p, atedm_frame_put_cancel(&p->buffer, job));
 }
 
 void atedm_worker_watch(atedm_worker *w, uint64_t job, bool on)

@@ -56,6 +56,8 @@ typedef enum atedm_worker_message_type {
                             // `step` steps; at most one a step, and not every step has one
     ATEDM_WORKER_DONE,      // `job`, `result`
     ATEDM_WORKER_ERROR,     // `job`, `status`, `error`
+    ATEDM_WORKER_CANCELED,  // `job`: it was heard that nobody wants it, whether it was still there
+                            // or not; nothing else comes of it
     ATEDM_WORKER_FIGURES, // `figures`: how the device is doing, every few seconds where it says so
     ATEDM_WORKER_ALIVE,   // it is at work, and had nothing else to say for a while
 } atedm_worker_message_type;

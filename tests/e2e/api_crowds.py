@@ -8,8 +8,8 @@ import resource
 import signal
 import unittest
 
-from daemon import SMALL, Daemon, wait_until
-from levels import loop_seconds
+from daemon import SMALL, Daemon, images_of, wait_until
+from levels import is_sanitized, loop_seconds, resident_bytes
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -65,6 +65,28 @@ class Jobs(unittest.TestCase):
                 many = self.cost(d, connection, paths[:self.SAMPLE])
             self.assertLess(many, 2 * few + 0.1)
             connection.close()
+
+
+class Impatient(unittest.TestCase):
+    CROWD = 2000
+
+    def hang_up(self, d):
+        gone = d.gauge("atedm_queue_rejected_total", reason="client_gone")
+        for _ in range(self.CROWD):
+            d.start({**SMALL, "prompt": "a " * 4000}).close()
+        wait_until(lambda: d.gauge("atedm_queue_rejected_total", reason="client_gone") == gone + self.CROWD, "all are gone")
+
+    def test_nothing_is_kept_for_those_who_left_a_worker_that_hangs(self):
+        with Daemon(log_level="warning", queue_limit=self.CROWD) as d:
+            expected = images_of(d.generate())
+            with stopped_worker(d):
+                self.hang_up(d)
+                before = resident_bytes(d.process.pid)
+                self.hang_up(d)
+                if not is_sanitized(d.process.pid):
+                    self.assertLess(resident_bytes(d.process.pid), before + (4 << 20))
+                self.assertEqual(d.gauge("atedm_active_requests") + d.gauge("atedm_queue_depth"), 0)
+            self.assertEqual(images_of(d.generate()), expected)
 
 
 class Streams(unittest.TestCase):
