@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Seconds until the store is asked again to take the ends that it could not take.
+// Seconds until the store is asked again to take the ends that it could not take, and for the jobs
+// that there was no memory for.
 #define RETRY_S 1
 // Seconds between two looks for what is older than the retention allows.
 #define EXPIRE_S 60
@@ -24,6 +25,7 @@ struct atedm_jobs {
     uv_timer_t retry;
     uv_timer_t expire;
     uv_timer_t tick;
+    bool missed;   // the store has jobs that were not taken over from the daemon before
     bool draining; // runs that do not come to their end are no fault of theirs
     bool closed;
 };
@@ -110,11 +112,10 @@ static void note_run(atedm_live *live, const atedm_job *job, bool runs)
 static void on_end_stored(void *user, atedm_store_result *result);
 static void on_retry(uv_timer_t *timer);
 
-static void retry_later(atedm_live *live)
+static void retry_later(atedm_jobs *jobs)
 {
-    uv_timer_t *timer = &live->jobs->retry;
-    live->ending = false;
-    if (!uv_is_active((uv_handle_t *)timer) && !live->jobs->closed)
+    uv_timer_t *timer = &jobs->retry;
+    if (!uv_is_active((uv_handle_t *)timer) && !jobs->closed)
         uv_timer_start(timer, on_retry, RETRY_S * 1000, 0);
 }
 
@@ -124,10 +125,10 @@ static void store_end(atedm_live *live)
     const atedm_store_job *record = &live->record;
     if (!live->stored || live->ending || record->state == ATEDM_STORE_PENDING)
         return;
-    live->ending = true;
-    if (atedm_store_end(live->jobs->store, record->id, record->state, record->answer, live->images,
-                        record->n_images, on_end_stored, live))
-        retry_later(live);
+    live->ending = !atedm_store_end(live->jobs->store, record->id, record->state, record->answer,
+                                    live->images, record->n_images, on_end_stored, live);
+    if (!live->ending)
+        retry_later(live->jobs);
 }
 
 static void on_end_stored(void *user, atedm_store_result *result)
@@ -142,7 +143,8 @@ static void on_end_stored(void *user, atedm_store_result *result)
         leave(live, ATEDM_JOB_LEFT);
     } else {
         log_failure(live, "the end of a job cannot be stored, and is kept", &result->error);
-        retry_later(live);
+        live->ending = false;
+        retry_later(live->jobs);
     }
 }
 
@@ -151,11 +153,6 @@ static void store_ends(atedm_jobs *jobs)
 {
     for (atedm_live *live = jobs->lives.first; live; live = live->after)
         store_end(live);
-}
-
-static void on_retry(uv_timer_t *timer)
-{
-    store_ends(timer->data);
 }
 
 // Sets the end; takes `answer`. False where there is no memory for it.
@@ -168,14 +165,17 @@ static bool set_end(atedm_live *live, atedm_store_state state, json_t *take_answ
     return live->record.answer;
 }
 
-// Without memory the job stays pending, and is run again by the next daemon.
+// Without memory the job stays pending, and is run again.
 static void end(atedm_live *live, atedm_store_state state, json_t *take_answer)
 {
     if (set_end(live, state, take_answer)) {
         store_end(live);
     } else {
+        atedm_jobs *jobs = live->jobs;
         log_failure(live, "no memory for the end of a job", &(atedm_error){""});
         leave_behind(live);
+        jobs->missed = true;
+        retry_later(jobs);
     }
 }
 
@@ -324,43 +324,57 @@ void atedm_live_cancel(atedm_live *live, const char *reason)
 
 // ---- life
 
-// NULL: not any more, and that is its end; the store is told as soon as there is one.
-static atedm_job *revive(atedm_live *live)
+static bool cannot_be_done(atedm_live *live, const char *what, const atedm_error *error,
+                           json_t *take_problem)
+{
+    log_failure(live, what, error);
+    return set_end(live, ATEDM_STORE_FAILED, take_problem);
+}
+
+// *ret_job NULL: not any more, and that is its end; the store is yet to be told. False: it cannot
+// be known for now.
+static bool revive(atedm_live *live, atedm_job **ret_job)
 {
     const atedm_jobs_options *options = &live->jobs->options;
     const atedm_store_job *record = &live->record;
     atedm_error error = {""};
+    *ret_job = NULL;
     if (record->tries >= ATEDM_MAX_TRIES) {
         atedm_error_set(&error, ATEDM_ERR_LIMIT, "%d daemons ended while they ran it",
                         record->tries);
-        log_failure(live, "a job is not tried again", &error);
-        set_end(live, ATEDM_STORE_FAILED,
-                atedm_problem_json(ATEDM_PROBLEM_INTERNAL, record->id, "%s", error.message));
-        return NULL;
+        return cannot_be_done(
+            live, "a job is not tried again", &error,
+            atedm_problem_json(ATEDM_PROBLEM_INTERNAL, record->id, "%s", error.message));
     }
-    atedm_job *job = options->revive(options->user, record->request, &error);
-    if (job) {
-        job->tries = record->tries;
-        return job;
-    }
-    log_failure(live, "a stored request cannot be done any more", &error);
-    set_end(
-        live, ATEDM_STORE_FAILED,
-        atedm_problem_json(ATEDM_PROBLEM_INVALID, record->id, "not any more: %s", error.message));
-    return NULL;
+    atedm_status status = options->revive(options->user, record->request, ret_job, &error);
+    if (status == ATEDM_ERR_INVALID)
+        return cannot_be_done(live, "a stored request cannot be done any more", &error,
+                              atedm_problem_json(ATEDM_PROBLEM_INVALID, record->id,
+                                                 "not any more: %s", error.message));
+    if (status)
+        log_failure(live, "a stored request cannot be read back, and is tried again", &error);
+    else
+        (*ret_job)->tries = record->tries;
+    return !status;
 }
 
-// A job that another daemon left. Its time counts from when it was accepted.
-static void on_pending(void *user, const atedm_store_job *record)
+// A job that another daemon left. Its time counts from when it was accepted. False: for now it
+// stays where it is.
+static bool take_over(atedm_jobs *jobs, const atedm_store_job *record)
 {
-    atedm_jobs *jobs = user;
+    if (atedm_lives_find(&jobs->lives, record->id))
+        return true;
     atedm_live *live = add_live(jobs, record);
     if (!live)
-        return; // it stays pending
+        return false;
     live->added = live->stored = true;
-    atedm_job *job = revive(live);
+    atedm_job *job;
+    if (!revive(live, &job)) {
+        atedm_lives_remove(&jobs->lives, live);
+        return false;
+    }
     if (!job)
-        return;
+        return true;
     if (job->tries)
         ATEDM_LOG(jobs->options.log, ATEDM_LOG_WARNING,
                   "a daemon ended while it ran a job, which is tried again, alone",
@@ -370,6 +384,34 @@ static void on_pending(void *user, const atedm_store_job *record)
         atedm_clock_monotonic() - fmax(0, (double)(atedm_clock_unix() - record->created));
     connect_job(live, job);
     atedm_dispatch_restore(jobs->options.dispatch, job);
+    return true;
+}
+
+static void on_pending(void *user, const atedm_store_job *record)
+{
+    atedm_jobs *jobs = user;
+    jobs->missed |= !take_over(jobs, record);
+}
+
+static void on_pending_again(void *user, atedm_store_result *result)
+{
+    atedm_jobs *jobs = user;
+    if (jobs->draining || jobs->closed)
+        return;
+    jobs->missed = result->status != ATEDM_OK;
+    for (size_t i = 0; i < result->n_jobs && !result->status; i++)
+        on_pending(jobs, &result->jobs[i]);
+    store_ends(jobs);
+    if (jobs->missed)
+        retry_later(jobs);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+    atedm_jobs *jobs = timer->data;
+    store_ends(jobs);
+    if (jobs->missed && atedm_store_pending(jobs->store, on_pending_again, jobs))
+        retry_later(jobs);
 }
 
 // Whoever watches has something to do now and then: to see whether its client is still there.
@@ -417,6 +459,8 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
     if (status)
         return status;
     store_ends(jobs);
+    if (jobs->missed)
+        retry_later(jobs);
     uv_timer_start(&jobs->expire, on_expire, EXPIRE_S * 1000, EXPIRE_S * 1000);
     uv_timer_start(&jobs->tick, on_tick, TICK_S * 1000, TICK_S * 1000);
     return ATEDM_OK;

@@ -68,8 +68,9 @@ typedef struct atedm_jobs_options {
     atedm_dispatch *dispatch;
     atedm_metrics *metrics;
     atedm_store_options store;
-    // Makes a job of a stored request; NULL, and the error, where that cannot be done any more.
-    atedm_job *(*revive)(void *user, const char *request, atedm_error *err);
+    // Makes a job of a stored request. ATEDM_ERR_INVALID where that cannot be done any more; behind
+    // any other failure it is tried again.
+    atedm_status (*revive)(void *user, const char *request, atedm_job **ret_job, atedm_error *err);
     void *user;
 } atedm_jobs_options;
 

@@ -21,6 +21,7 @@ typedef enum operation_type {
     GET,
     FIND_KEY,
     LIST,
+    PENDING,
     REMOVE,
     EXPIRE
 } operation_type;
@@ -150,6 +151,8 @@ static atedm_status perform(atedm_store *store, operation *o)
         return atedm_store_file_find_key(file, o->job.owner, o->job.key, &o->result);
     case LIST:
         return atedm_store_file_list(file, o->job.owner, o->state, o->before, o->limit, &o->result);
+    case PENDING:
+        return atedm_store_file_pending(file, &o->result);
     case REMOVE:
         return atedm_store_file_remove(file, o->job.id, &o->result);
     case EXPIRE:
@@ -325,6 +328,11 @@ atedm_status atedm_store_list(atedm_store *store, const char *owner, int state, 
                                          .limit = limit,
                                          .done = done,
                                          .user = user});
+}
+
+atedm_status atedm_store_pending(atedm_store *store, atedm_store_done done, void *user)
+{
+    return hand_over(store, &(operation){.type = PENDING, .done = done, .user = user});
 }
 
 atedm_status atedm_store_remove(atedm_store *store, const char *id, atedm_store_done done,

@@ -104,6 +104,9 @@ ATEDM_MUST_CHECK atedm_status atedm_store_find_key(atedm_store *store, const cha
 ATEDM_MUST_CHECK atedm_status atedm_store_list(atedm_store *store, const char *owner, int state,
                                                int64_t before, size_t limit, atedm_store_done done,
                                                void *user);
+// Jobs that are not at their end, as `pending` of atedm_store_open gets them.
+ATEDM_MUST_CHECK atedm_status atedm_store_pending(atedm_store *store, atedm_store_done done,
+                                                  void *user);
 // Forgets a job and its images. n_jobs 1 where there was one.
 ATEDM_MUST_CHECK atedm_status atedm_store_remove(atedm_store *store, const char *id,
                                                  atedm_store_done done, void *user);
