@@ -160,10 +160,9 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_bo
     *ret_body = NULL;
     atedm_status status = atedm_json_body_parse(text, size, ret_body, &err);
     if (status) {
-        *ret_refusal =
-            status == ATEDM_ERR_NOMEM
-                ? atedm_refuse_failed(d, id, &err)
-                : atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message);
+        *ret_refusal = status == ATEDM_ERR_NOMEM
+                           ? atedm_refuse_failed(d, id, &err)
+                           : atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message);
         return NULL;
     }
     bool png = atedm_admit_wants_png(x);

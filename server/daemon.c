@@ -84,11 +84,11 @@ static void drain(atedm_daemon *d)
 {
     d->draining = true;
     d->drain_started = atedm_clock_monotonic();
+    if (d->jobs)
+        atedm_jobs_drain(d->jobs);
     atedm_daemon_limit_drain(d);
     atedm_service_stopping(d);
     atedm_http_quiesce(d->http);
-    if (d->jobs)
-        atedm_jobs_drain(d->jobs);
     check_drained(d);
 }
 

@@ -13,6 +13,9 @@
 // Seconds until the store is asked again to take the ends that it could not take, and for the jobs
 // that there was no memory for.
 #define RETRY_S 1
+// Seconds that a daemon which is told to end waits for the store to have written that what runs is
+// not to blame.
+#define SETTLE_S 1
 // Seconds between two looks for what is older than the retention allows.
 #define EXPIRE_S 60
 // Seconds between two times that watchers are told that nothing moved.
@@ -479,6 +482,8 @@ void atedm_jobs_drain(atedm_jobs *jobs)
         give_up(live);
         leave(live, ATEDM_JOB_LEFT);
     }
+    // From here on it may be killed as well.
+    atedm_store_settle(jobs->store, SETTLE_S);
 }
 
 void atedm_jobs_leave(atedm_jobs *jobs)

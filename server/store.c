@@ -5,11 +5,13 @@
 #include "core/base/clock.h"
 #include "server/store_sql.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 // Operations of one transaction at most.
 #define BATCH_MAX 64
@@ -49,10 +51,11 @@ typedef struct list {
 struct atedm_store {
     uv_async_t wake; // the loop, for what is done
     pthread_t thread;
-    atedm_store_file *file; // the thread's
-    pthread_mutex_t mutex;  // guards the following
-    pthread_cond_t changed;
+    atedm_store_file *file;          // the thread's
+    pthread_mutex_t mutex;           // guards the following
+    pthread_cond_t changed, settled; // by the monotonic clock
     list todo, done;
+    bool working; // on what is in neither list
     int64_t retention_s, retention_bytes;
     bool closing;
 };
@@ -213,9 +216,12 @@ static void *store_main(void *user)
         if (!last->next)
             store->todo.end = &store->todo.first;
         last->next = NULL;
+        store->working = true;
         pthread_mutex_unlock(&store->mutex);
         perform_batch(store, first, count);
         pthread_mutex_lock(&store->mutex);
+        store->working = false;
+        pthread_cond_signal(&store->settled);
         *store->done.end = first;
         store->done.end = &last->next;
         uv_async_send(&store->wake);
@@ -355,7 +361,30 @@ void atedm_store_set_retention(atedm_store *store, int64_t retention_s, int64_t 
     pthread_mutex_unlock(&store->mutex);
 }
 
+void atedm_store_settle(atedm_store *store, double seconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    double end = (double)until.tv_nsec * 1e-9 + seconds;
+    until.tv_sec += (time_t)end;
+    until.tv_nsec = (long)((end - floor(end)) * 1e9);
+    int waited = 0;
+    pthread_mutex_lock(&store->mutex);
+    while (!waited && (store->todo.first || store->working))
+        waited = pthread_cond_timedwait(&store->settled, &store->mutex, &until);
+    pthread_mutex_unlock(&store->mutex);
+}
+
 // ---- life
+
+static void init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
 
 static atedm_status tell_pending(atedm_store *store,
                                  void (*pending)(void *user, const atedm_store_job *job),
@@ -399,7 +428,8 @@ atedm_status atedm_store_open(const atedm_store_options *options, uv_loop_t *loo
     }
     store->wake.data = store;
     pthread_mutex_init(&store->mutex, NULL);
-    pthread_cond_init(&store->changed, NULL);
+    init_condition(&store->changed);
+    init_condition(&store->settled);
     if (pthread_create(&store->thread, NULL, store_main, store)) {
         atedm_store_file_close(store->file);
         uv_close((uv_handle_t *)&store->wake, on_closed);
@@ -422,5 +452,6 @@ void atedm_store_close(atedm_store *store)
     atedm_store_file_close(store->file);
     pthread_mutex_destroy(&store->mutex);
     pthread_cond_destroy(&store->changed);
+    pthread_cond_destroy(&store->settled);
     uv_close((uv_handle_t *)&store->wake, on_closed);
 }

@@ -76,6 +76,10 @@ ATEDM_MUST_CHECK atedm_status atedm_store_open(const atedm_store_options *option
 // has closed the handle. NULL allowed.
 void atedm_store_close(atedm_store *store);
 
+// Waits until all that was handed over before is in the file, but no longer than so many seconds.
+// That outlives this process.
+void atedm_store_settle(atedm_store *store, double seconds);
+
 // Each calls `done` once from the loop, never from inside. It does not on ATEDM_ERR_NOMEM, nor on
 // ATEDM_ERR_CANCELED: the store is being closed, and this is one of its last calls back.
 //

@@ -146,10 +146,8 @@ static void open_jobs(uv_loop_t *loop, const char *path, atedm_jobs **ret_jobs)
     static int64_t lost;
     static const atedm_log log = {.fd = STDERR_FILENO, .level = ATEDM_LOG_ERROR, .lost = &lost};
     atedm_error err = {""};
-    options = (atedm_jobs_options){.loop = loop,
-                                   .log = &log,
-                                   .store = {path, 1000, 1 << 20},
-                                   .revive = revive};
+    options = (atedm_jobs_options){
+        .loop = loop, .log = &log, .store = {path, 1000, 1 << 20}, .revive = revive};
     cr_assert_eq(atedm_metrics_create(&options.metrics), ATEDM_OK);
     const atedm_dispatch_options dispatch = {
         .loop = loop, .metrics = options.metrics, .max_queue = 4, .idle = on_idle};

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 // Texts of several ids.
@@ -195,6 +196,40 @@ Test(store, remembers_runs_whose_end_it_did_not_see)
 }
 
 // A store of the first version, which knew of no tries.
+// A process that is killed behind it.
+static void end_behind_settling(void)
+{
+    const atedm_store_job begun = {.id = "a", .owner = "", .request = "{}", .tries = 1};
+    uv_loop_init(&loop);
+    bool good = !open_store(1000, 1000000, NULL) && !atedm_store_add(store, &begun, keep, NULL);
+    if (good)
+        run_until(calls + 1);
+    for (int i = 0; i < 200 && good; i++)
+        good = !atedm_store_get(store, "a", ATEDM_STORE_NO_IMAGES, keep, NULL);
+    atedm_store_set_tries(store, "a", 0);
+    atedm_store_settle(store, 30);
+    _exit(good ? 0 : 1);
+}
+
+Test(store, what_has_settled_outlives_its_process)
+{
+    close_store();
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0)
+        end_behind_settling();
+    int how = -1;
+    cr_assert_eq(waitpid(child, &how, 0), child);
+    cr_assert_eq(how, 0);
+    char pending[IDS_MAX] = "";
+    atedm_error err = {""};
+    cr_assert_eq(atedm_store_open(&(atedm_store_options){path, 1000, 1000000}, &loop, keep_tries,
+                                  pending, &store, &err),
+                 ATEDM_OK, "%s", err.message);
+    cr_assert_str_eq(pending, "a:0 ");
+    atedm_store_settle(store, 30); // there is nothing to wait for
+}
+
 Test(store, takes_over_what_an_older_daemon_left)
 {
     add("a", "me", "key", "body");
