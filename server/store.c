@@ -55,7 +55,8 @@ struct atedm_store {
     pthread_mutex_t mutex;           // guards the following
     pthread_cond_t changed, settled; // by the monotonic clock
     list todo, done;
-    bool working; // on what is in neither list
+    size_t waiting; // bytes of `todo`
+    bool working;   // on what is in neither list
     int64_t retention_s, retention_bytes;
     bool closing;
 };
@@ -198,6 +199,16 @@ static void perform_batch(atedm_store *store, operation *first, int count)
     }
 }
 
+static size_t bytes_of(const operation *o)
+{
+    const char *const texts[] = {o->job.owner, o->job.key, o->job.sent, o->job.request,
+                                 o->job.answer};
+    size_t bytes = sizeof *o;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        bytes += texts[i] ? strlen(texts[i]) + 1 : 0;
+    return bytes;
+}
+
 static void *store_main(void *user)
 {
     atedm_store *store = user;
@@ -210,8 +221,11 @@ static void *store_main(void *user)
         }
         int count = 1;
         operation *first = store->todo.first, *last = first;
-        for (; last->next && count < BATCH_MAX; count++)
+        store->waiting -= bytes_of(first);
+        for (; last->next && count < BATCH_MAX; count++) {
             last = last->next;
+            store->waiting -= bytes_of(last);
+        }
         store->todo.first = last->next;
         if (!last->next)
             store->todo.end = &store->todo.first;
@@ -251,6 +265,12 @@ static void on_wake(uv_async_t *wake)
     deliver(wake->data);
 }
 
+// The others are as many as jobs, and none may be lost.
+static bool is_a_client_s(const operation *o)
+{
+    return o->type != END && o->type != SET_TRIES;
+}
+
 static atedm_status hand_over(atedm_store *store, const operation *what)
 {
     operation *o = malloc(sizeof *o);
@@ -261,16 +281,22 @@ static atedm_status hand_over(atedm_store *store, const operation *what)
         free(o);
         return ATEDM_ERR_NOMEM;
     }
+    atedm_status status = ATEDM_OK;
+    size_t bytes = bytes_of(o);
     pthread_mutex_lock(&store->mutex);
-    bool closing = store->closing; // then the thread may have ended
-    if (!closing) {
+    if (store->closing) // the thread may have ended
+        status = ATEDM_ERR_CANCELED;
+    else if (is_a_client_s(o) && store->waiting + bytes > ATEDM_STORE_WAITING_MAX)
+        status = ATEDM_ERR_LIMIT;
+    if (!status) {
+        store->waiting += bytes;
         append(&store->todo, o);
         pthread_cond_signal(&store->changed);
     }
     pthread_mutex_unlock(&store->mutex);
-    if (closing)
+    if (status)
         free_operation(o);
-    return closing ? ATEDM_ERR_CANCELED : ATEDM_OK;
+    return status;
 }
 
 atedm_status atedm_store_add(atedm_store *store, const atedm_store_job *job, atedm_store_done done,

@@ -16,6 +16,8 @@
 
 #define ATEDM_STORE_ID_SIZE 17    // as ATEDM_HTTP_ID_SIZE
 #define ATEDM_STORE_LIST_MAX 1000 // rows of one listing
+// Bytes of operations that wait for the disk, before what clients ask for is refused.
+#define ATEDM_STORE_WAITING_MAX ((size_t)64 << 20)
 
 typedef enum atedm_store_state {
     ATEDM_STORE_PENDING, // accepted, not at its end
@@ -81,7 +83,8 @@ void atedm_store_close(atedm_store *store);
 void atedm_store_settle(atedm_store *store, double seconds);
 
 // Each calls `done` once from the loop, never from inside. It does not on ATEDM_ERR_NOMEM, nor on
-// ATEDM_ERR_CANCELED: the store is being closed, and this is one of its last calls back.
+// ATEDM_ERR_LIMIT: too much waits (ends of jobs are taken nevertheless), nor on ATEDM_ERR_CANCELED:
+// the store is being closed, and this is one of its last calls back.
 //
 // A new job. ATEDM_ERR_IO where its owner has one of the same key: atedm_store_find_key comes
 // first.

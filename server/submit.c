@@ -253,12 +253,21 @@ typedef struct lookup {
     char *sent;
 } lookup;
 
-static void free_lookup(lookup *l)
+static void drop_request(lookup *l)
 {
     atedm_job_destroy(l->job);
     free(l->refusal.body);
     json_decref(l->body);
     free(l->sent);
+    l->job = NULL;
+    l->refusal.body = NULL;
+    l->body = NULL;
+    l->sent = NULL;
+}
+
+static void free_lookup(lookup *l)
+{
+    drop_request(l);
     free(l);
 }
 
@@ -269,10 +278,12 @@ static void respond_refusal(lookup *l)
     atedm_exchange_respond(l->exchange, refusal);
 }
 
+// The store still calls back, with little that is kept until then.
 static void on_lookup_gone(void *user)
 {
     lookup *l = user;
     l->exchange = NULL;
+    drop_request(l);
 }
 
 static bool is_other(lookup *l, const atedm_store_job *known)
@@ -327,6 +338,12 @@ static void submit_unknown(lookup *l)
     }
 }
 
+static void refuse_storage(atedm_daemon *d, atedm_exchange *x, const atedm_error *why)
+{
+    atedm_count_rejected(d, "storage");
+    atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), why));
+}
+
 static void on_found(void *user, atedm_store_result *result)
 {
     lookup *l = user;
@@ -337,8 +354,7 @@ static void on_found(void *user, atedm_store_result *result)
     if (live) {
         follow_live(l, live);
     } else if (x && result->status) {
-        atedm_count_rejected(d, "storage");
-        atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), &result->error));
+        refuse_storage(d, x, &result->error);
     } else if (x && result->n_jobs) {
         follow_stored(l, &result->jobs[0]);
     } else if (x) {
@@ -360,8 +376,9 @@ static void look_up(lookup *l)
     if (!atedm_store_find_key(atedm_jobs_store(l->daemon->jobs), atedm_exchange_client(x),
                               idempotency_key(x), on_found, l))
         return;
+    atedm_daemon *d = l->daemon;
     free_lookup(l);
-    atedm_exchange_respond(x, no_memory(x));
+    refuse_storage(d, x, &(atedm_error){"too much waits for the job store, or no memory"});
 }
 
 static atedm_response bad_key(const atedm_exchange *x)

@@ -3,6 +3,7 @@
 #include "server/store.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,17 @@ static size_t n_jobs, n_images, image_size;
 static bool more;
 static atedm_store_job first;
 static char order[IDS_MAX];
+
+// ---- a disk that hangs while this is held: SQLite's calls come here
+
+static pthread_mutex_t disk = PTHREAD_MUTEX_INITIALIZER;
+
+int fdatasync(int fd)
+{
+    pthread_mutex_lock(&disk);
+    pthread_mutex_unlock(&disk);
+    return fsync(fd);
+}
 
 static void append(char text[IDS_MAX], const char *id)
 {
@@ -416,6 +428,46 @@ Test(store, one_failure_is_no_other_ones)
     cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
     run_until(calls + 1);
     cr_assert_eq(status, ATEDM_ERR_IO);
+}
+
+static void count(void *user, atedm_store_result *result)
+{
+    cr_assert_eq(result->status, ATEDM_OK);
+    ++*(int *)user;
+}
+
+// What clients ask for is refused then, and what jobs come to is not.
+Test(store, keeps_so_much_for_a_disk_that_hangs)
+{
+    enum { SIZE = 1 << 20 };
+    char *text = malloc(SIZE);
+    memset(text, 'a', SIZE - 1);
+    text[SIZE - 1] = '\0';
+    add("a", "", NULL, NULL);
+    int done = 0, taken = 0;
+    pthread_mutex_lock(&disk);
+    atedm_status result = ATEDM_OK;
+    while (!result && taken < 1000) {
+        atedm_store_job job = {.owner = "", .request = text};
+        snprintf(job.id, sizeof job.id, "%d", taken);
+        result = atedm_store_add(store, &job, count, &done);
+        taken += !result;
+    }
+    cr_expect_eq(result, ATEDM_ERR_LIMIT);
+    cr_expect_lt(taken, 2 * (int)(ATEDM_STORE_WAITING_MAX >> 20)); // a batch is at the disk
+    for (int i = 0; i < 100000 && atedm_store_get(store, "a", ATEDM_STORE_NO_IMAGES, count,
+                                                  &done) != ATEDM_ERR_LIMIT;
+         i++)
+        taken++;
+    cr_expect_eq(atedm_store_find_key(store, "", "k", count, &done), ATEDM_ERR_LIMIT);
+    cr_expect_eq(atedm_store_end(store, "a", ATEDM_STORE_DONE, text, NULL, 0, count, &done),
+                 ATEDM_OK);
+    pthread_mutex_unlock(&disk);
+    while (done < taken + 1)
+        uv_run(&loop, UV_RUN_ONCE);
+    get("a", ATEDM_STORE_NO_IMAGES);
+    cr_expect_eq(first.state, ATEDM_STORE_DONE);
+    free(text);
 }
 
 Test(store, does_all_before_it_closes)
