@@ -18,6 +18,8 @@
 #define SETTLE_S 1
 // Seconds between two looks for what is older than the retention allows.
 #define EXPIRE_S 60
+// Milliseconds to the next one where there was more than may be removed at once.
+#define EXPIRE_MORE_MS 50
 // Seconds between two times that watchers are told that nothing moved.
 #define TICK_S 15
 
@@ -425,9 +427,18 @@ static void on_tick(uv_timer_t *timer)
         atedm_live_tell(live, ATEDM_JOB_MOVED);
 }
 
+static void on_expire(uv_timer_t *timer);
+
+static void expire_in(atedm_jobs *jobs, uint64_t ms)
+{
+    if (!jobs->closed)
+        uv_timer_start(&jobs->expire, on_expire, ms, 0);
+}
+
 static void on_expired(void *user, atedm_store_result *result)
 {
-    const atedm_jobs *jobs = user;
+    atedm_jobs *jobs = user;
+    expire_in(jobs, !result->status && result->more ? EXPIRE_MORE_MS : EXPIRE_S * 1000);
     if (!result->status)
         return;
     count_store_error(jobs, "expire");
@@ -439,7 +450,7 @@ static void on_expire(uv_timer_t *timer)
 {
     atedm_jobs *jobs = timer->data;
     if (atedm_store_expire(jobs->store, on_expired, jobs))
-        return; // no memory: next time
+        expire_in(jobs, EXPIRE_S * 1000);
 }
 
 atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **ret_jobs,
@@ -464,7 +475,7 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
     store_ends(jobs);
     if (jobs->missed)
         retry_later(jobs);
-    uv_timer_start(&jobs->expire, on_expire, EXPIRE_S * 1000, EXPIRE_S * 1000);
+    expire_in(jobs, EXPIRE_S * 1000);
     uv_timer_start(&jobs->tick, on_tick, TICK_S * 1000, TICK_S * 1000);
     return ATEDM_OK;
 }

@@ -15,6 +15,8 @@
 
 // Operations of one transaction at most.
 #define BATCH_MAX 64
+// Seconds between two looks at the clock that it has not gone, but was set.
+#define CLOCK_JUMP_S 10
 
 typedef enum operation_type {
     ADD,
@@ -51,7 +53,9 @@ typedef struct list {
 struct atedm_store {
     uv_async_t wake; // the loop, for what is done
     pthread_t thread;
-    atedm_store_file *file;          // the thread's
+    atedm_store_file *file;          // the thread's, with the following
+    int64_t offset;                  // of the clock, to the time since the system was started
+    int64_t ahead;                   // seconds that it was set forward by
     pthread_mutex_t mutex;           // guards the following
     pthread_cond_t changed, settled; // by the monotonic clock
     list todo, done;
@@ -129,12 +133,30 @@ static operation *take_all(list *l)
     return first;
 }
 
+static int64_t clock_offset(void)
+{
+    struct timespec since_start;
+    clock_gettime(CLOCK_BOOTTIME, &since_start);
+    return atedm_clock_unix() - since_start.tv_sec;
+}
+
+// The time by which jobs get older: a clock that is set forward, rightly or not, makes none as old
+// as that at once. Where it is set back again, that is over.
+static int64_t steady_time(atedm_store *store)
+{
+    int64_t offset = clock_offset(), jump = offset - store->offset;
+    store->offset = offset;
+    if (jump > CLOCK_JUMP_S || jump < -CLOCK_JUMP_S)
+        store->ahead = store->ahead + jump > 0 ? store->ahead + jump : 0;
+    return atedm_clock_unix() - store->ahead;
+}
+
 static atedm_status expire(atedm_store *store, const char *spare, atedm_store_result *result)
 {
     pthread_mutex_lock(&store->mutex);
     int64_t seconds = store->retention_s, bytes = store->retention_bytes;
     pthread_mutex_unlock(&store->mutex);
-    return atedm_store_file_expire(store->file, seconds, bytes, spare, result);
+    return atedm_store_file_expire(store->file, steady_time(store) - seconds, bytes, spare, result);
 }
 
 static atedm_status perform(atedm_store *store, operation *o)
@@ -442,6 +464,7 @@ atedm_status atedm_store_open(const atedm_store_options *options, uv_loop_t *loo
     store->done.end = &store->done.first;
     store->retention_s = options->retention_s;
     store->retention_bytes = options->retention_bytes;
+    store->offset = clock_offset();
     atedm_status status = atedm_store_file_open(options->path, &store->file, err);
     if (!status)
         status = tell_pending(store, pending, user, err);

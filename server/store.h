@@ -117,7 +117,8 @@ ATEDM_MUST_CHECK atedm_status atedm_store_pending(atedm_store *store, atedm_stor
 // Forgets a job and its images. n_jobs 1 where there was one.
 ATEDM_MUST_CHECK atedm_status atedm_store_remove(atedm_store *store, const char *id,
                                                  atedm_store_done done, void *user);
-// Forgets what is older or more than the options say; happens at each end as well.
+// Forgets what is older or more than the options say; happens at each end as well. `more`: there is
+// more of it than may be at once.
 ATEDM_MUST_CHECK atedm_status atedm_store_expire(atedm_store *store, atedm_store_done done,
                                                  void *user);
 // Takes effect with the next expiry.

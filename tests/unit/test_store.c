@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 // Texts of several ids.
@@ -25,6 +26,20 @@ static size_t n_jobs, n_images, image_size;
 static bool more;
 static atedm_store_job first;
 static char order[IDS_MAX];
+
+// ---- a clock that was set: calls come here
+
+static time_t set_by; // seconds
+
+time_t time(time_t *ret_now)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    now.tv_sec += set_by;
+    if (ret_now)
+        *ret_now = now.tv_sec;
+    return now.tv_sec;
+}
 
 // ---- a disk that hangs while this is held: SQLite's calls come here
 
@@ -397,6 +412,69 @@ Test(store, forgets_the_old_and_not_the_pending)
     cr_assert_eq(n_jobs, 0);
     get("b", ATEDM_STORE_NO_IMAGES);
     cr_assert_eq(n_jobs, 1);
+}
+
+static void expire(void)
+{
+    cr_assert_eq(atedm_store_expire(store, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(status, ATEDM_OK);
+}
+
+static size_t count_ended(void)
+{
+    cr_assert_eq(atedm_store_list(store, NULL, ATEDM_STORE_CANCELED, INT64_MAX, 1000, keep, NULL),
+                 ATEDM_OK);
+    run_until(calls + 1);
+    return n_jobs;
+}
+
+Test(store, a_clock_that_is_set_forward_makes_no_job_old)
+{
+    add("a", "", NULL, NULL);
+    end("a", ATEDM_STORE_CANCELED, 0);
+    set_by = 7200;
+    expire();
+    cr_expect_eq(count_ended(), 1);
+    add("b", "", NULL, NULL);
+    end("b", ATEDM_STORE_CANCELED, 0);
+    set_by = 0; // and back
+    expire();
+    cr_expect_eq(count_ended(), 2);
+    set_by = -7200; // both are from the future
+    expire();
+    cr_expect_eq(count_ended(), 2);
+    close_store();
+    set_by = 20000; // this one has to believe it
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_OK);
+    expire();
+    cr_expect_eq(count_ended(), 0);
+}
+
+Test(store, forgets_so_many_at_once)
+{
+    enum { MANY = 600 };
+    for (int i = 0; i < MANY; i++) {
+        atedm_store_job job = {.owner = "", .request = "{}"};
+        snprintf(job.id, sizeof job.id, "%d", i);
+        cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
+        cr_assert_eq(
+            atedm_store_end(store, job.id, ATEDM_STORE_CANCELED, "{}", NULL, 0, keep, NULL),
+            ATEDM_OK);
+    }
+    run_until(2 * MANY);
+    cr_assert_eq(count_ended(), MANY);
+    atedm_store_set_retention(store, 1000, 0);
+    size_t left = MANY;
+    for (bool goes_on = true; goes_on;) {
+        expire();
+        goes_on = more;
+        size_t now = count_ended();
+        cr_assert_lt(now, left);
+        cr_assert_geq(now + 256, left);
+        left = now;
+    }
+    cr_expect_eq(left, 0);
 }
 
 Test(store, removes)
