@@ -54,6 +54,15 @@ static bool is_good_key(const char *key)
     return size && !key[size] && size <= ATEDM_IDEMPOTENCY_KEY_MAX;
 }
 
+// Two keys are none: who is on the way may have looked at the other one.
+static bool has_good_key(const atedm_exchange *x)
+{
+    char *keys = atedm_exchange_header_list(x, "Idempotency-Key");
+    bool good = keys && is_good_key(keys);
+    free(keys);
+    return good;
+}
+
 bool atedm_has_idempotency_key(const atedm_exchange *x)
 {
     return idempotency_key(x) != NULL;
@@ -384,7 +393,7 @@ static void look_up(lookup *l)
 static atedm_response bad_key(const atedm_exchange *x)
 {
     return atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
-                                  "Idempotency-Key is 1..%d visible ASCII characters",
+                                  "Idempotency-Key is 1..%d visible ASCII characters, in one header",
                                   ATEDM_IDEMPOTENCY_KEY_MAX);
 }
 
@@ -394,7 +403,7 @@ void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, ated
     bool png = atedm_admit_wants_png(x);
     atedm_response_format format;
     // What cannot be answered in any format was never taken: there is no job of it.
-    if (!is_good_key(idempotency_key(x)) || !atedm_generate_json_format(body, png, &format)) {
+    if (!has_good_key(x) || !atedm_generate_json_format(body, png, &format)) {
         atedm_exchange_respond(x, job ? bad_key(x) : refusal);
         atedm_job_destroy(job);
         return;
