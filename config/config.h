@@ -43,7 +43,8 @@ typedef struct atedm_config {
     int64_t max_area;                               // pixels of one image
     int64_t max_images;                             // of one request
     int64_t max_steps;
-    int64_t max_body_bytes; // bytes
+    int64_t max_body_bytes;   // bytes
+    int64_t max_unread_bytes; // of all answers
     int64_t max_connections;
     double connection_timeout_s;
     char api_keys[ATEDM_CONFIG_PATH_MAX];   // file; "": none

@@ -131,6 +131,7 @@ static void exchange_destroy(atedm_exchange *x)
         report(x, STATUS_GONE);
     atedm_buffer_finish(&x->body);
     free(x->response.body);
+    http->unread -= x->unread;
     if (x->streams)
         x->stream.closed(x->stream.user);
     free(x);
@@ -366,6 +367,8 @@ void atedm_exchange_respond(atedm_exchange *x, atedm_response take_response)
 {
     x->response = take_response;
     x->responded = true;
+    x->unread = take_response.size;
+    x->http->unread += x->unread;
     x->gone = NULL;
     if (x->suspended) // else still inside the handler
         atedm_exchange_resume(x);

@@ -35,6 +35,7 @@ struct atedm_http {
     uv_timer_t waker;
     uv_timer_t timer;                           // libmicrohttpd's next timeout, or 0: run it
     size_t open;                                // exchanges
+    size_t unread;                              // bytes of the bodies that those have
     atedm_exchange *first_waking, *last_waking; // that are to be resumed
     bool quiesced;
     bool closing; // what has been answered goes out, and nothing else happens
@@ -59,6 +60,7 @@ struct atedm_exchange {
     bool gone_away; // the client
     bool suspended;
     bool responded; // `response` is there
+    size_t unread;  // bytes of its body
     atedm_response response;
     bool streams; // `response` has no body: it is read from `stream`
     atedm_stream stream;

@@ -265,6 +265,11 @@ size_t atedm_http_open_exchanges(const atedm_http *http)
     return http->open;
 }
 
+size_t atedm_http_unread(const atedm_http *http)
+{
+    return http->unread;
+}
+
 void atedm_http_close(atedm_http *http)
 {
     close_accepts(http);

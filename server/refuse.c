@@ -6,6 +6,9 @@
 
 #include <inttypes.h>
 
+// Retry-After: until clients have read what they asked for.
+#define UNREAD_RETRY_S 5
+
 atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_refusal refusal)
 {
     const atedm_daemon *d = app;
@@ -55,6 +58,18 @@ atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, bool queue_ful
             atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id, "the model is being loaded");
     atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
     return response;
+}
+
+bool atedm_refuse_unread(const atedm_daemon *d, atedm_exchange *x)
+{
+    if (atedm_http_unread(d->http) < (size_t)d->config->max_unread_bytes)
+        return false;
+    atedm_response response = atedm_problem_response(
+        ATEDM_PROBLEM_UNAVAILABLE, atedm_exchange_id(x),
+        "%zu bytes of answers are yet to be read by others", atedm_http_unread(d->http));
+    atedm_response_header(&response, "Retry-After", "%d", UNREAD_RETRY_S);
+    atedm_exchange_respond(x, response);
+    return true;
 }
 
 static void log_failure(const atedm_daemon *d, const char *id, const atedm_error *why)

@@ -231,6 +231,12 @@ static size_t bytes_of(const operation *o)
     return bytes;
 }
 
+// What it reads is megabytes, which wait for the end of the transaction in memory.
+static bool is_large(const operation *o)
+{
+    return o->type == GET && o->image != ATEDM_STORE_NO_IMAGES;
+}
+
 static void *store_main(void *user)
 {
     atedm_store *store = user;
@@ -244,7 +250,7 @@ static void *store_main(void *user)
         int count = 1;
         operation *first = store->todo.first, *last = first;
         store->waiting -= bytes_of(first);
-        for (; last->next && count < BATCH_MAX; count++) {
+        for (; last->next && count < BATCH_MAX && !is_large(last); count++) {
             last = last->next;
             store->waiting -= bytes_of(last);
         }

@@ -107,7 +107,7 @@ ATEDM_MUST_CHECK atedm_status atedm_store_find_key(atedm_store *store, const cha
                                                    const char *key, atedm_store_done done,
                                                    void *user);
 // Jobs of an owner (NULL: of all), latest first. `state`: -1 for all. `before`: only those with a
-// smaller sequence. Without answers.
+// smaller sequence. Without requests and answers.
 ATEDM_MUST_CHECK atedm_status atedm_store_list(atedm_store *store, const char *owner, int state,
                                                int64_t before, size_t limit, atedm_store_done done,
                                                void *user);

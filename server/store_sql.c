@@ -63,7 +63,7 @@ enum {
 
 // ?1: the sequence before which; ?2: how many; ?3: the owner; ?4: the state.
 #define LIST_WHERE                                                                                 \
-    "SELECT sequence, id, owner, NULL, NULL, request, created, ended, state, NULL, images, tries"  \
+    "SELECT sequence, id, owner, NULL, NULL, NULL, created, ended, state, NULL, images, tries"     \
     " FROM jobs WHERE "
 #define LIST_REST "sequence < ?1 ORDER BY sequence DESC LIMIT ?2"
 #define COLUMNS                                                                                    \

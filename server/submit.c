@@ -134,10 +134,23 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
 {
     const atedm_store_job *record = &result->jobs[0];
     const char *id = atedm_exchange_id(x);
+    if (result->n_images && atedm_refuse_unread(d, x))
+        return;
     atedm_exchange_respond(
         x, record->state == ATEDM_STORE_PENDING
                ? atedm_refuse_busy(d, id, false)
                : ended_answer(id, record, result->images, *(const atedm_response_format *)format));
+}
+
+// However many wait with one key: each would have all of the images in memory.
+static void answer_end(waiter *w, const atedm_live *live)
+{
+    atedm_exchange *x = w->exchange;
+    bool comes_back = w->keyed && live->record.n_images;
+    if (comes_back && atedm_refuse_unread(w->daemon, x))
+        free_waiter(w);
+    else
+        respond(w, ended_answer(atedm_exchange_id(x), &live->record, live->images, w->format));
 }
 
 static void on_event(void *user, atedm_live *live, atedm_job_event event)
@@ -152,7 +165,7 @@ static void on_event(void *user, atedm_live *live, atedm_job_event event)
             respond(w, accepted_answer(w->exchange, &live->record, live));
         return;
     case ATEDM_JOB_ENDED:
-        respond(w, ended_answer(id, &live->record, live->images, w->format));
+        answer_end(w, live);
         return;
     case ATEDM_JOB_REFUSED:
         atedm_count_rejected(w->daemon, "storage");
@@ -392,9 +405,10 @@ static void look_up(lookup *l)
 
 static atedm_response bad_key(const atedm_exchange *x)
 {
-    return atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
-                                  "Idempotency-Key is 1..%d visible ASCII characters, in one header",
-                                  ATEDM_IDEMPOTENCY_KEY_MAX);
+    return atedm_problem_response(
+        ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
+        "Idempotency-Key is 1..%d visible ASCII characters, in one header",
+        ATEDM_IDEMPOTENCY_KEY_MAX);
 }
 
 void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, atedm_response refusal,

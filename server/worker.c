@@ -136,8 +136,8 @@ static void fail(atedm_worker *w, const atedm_error *error)
     tell(w, &message);
 }
 
-// A device that went away may come back, and so may a program that was exchanged: only a first start
-// fails for good.
+// A device that went away may come back, and so may a program that was exchanged: only a first
+// start fails for good.
 static void not_come_up(atedm_worker *w, const atedm_error *error)
 {
     if (w->ever_ready)

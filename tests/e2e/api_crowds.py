@@ -3,9 +3,12 @@
 others."""
 import concurrent.futures
 import contextlib
+import json
 import os
 import resource
 import signal
+import socket
+import tempfile
 import unittest
 
 from daemon import SMALL, Daemon, images_of, wait_until
@@ -122,6 +125,31 @@ class Streams(unittest.TestCase):
             wait_until(look, "all are told")
             self.assertEqual(d.request("DELETE", running, connection=connection).status, 200)
             connection.close()
+
+
+class Readers(unittest.TestCase):
+    LARGE = {**SMALL, "width": 256, "height": 256, "num_images": 6, "steps": 1, "pruning": "off", "response_format": "url"}
+
+    def test_stored_results_wait_for_clients_that_do_not_read(self):
+        key = {"Idempotency-Key": "large"}
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder, socket.socket(socket.AF_UNIX) as s, \
+                Daemon(max_unread_bytes=1 << 20, listen=f"127.0.0.1:0,unix:{folder}/socket") as d:
+            first = d.generate(self.LARGE, headers=key).json()
+            image = first["images"][0]["url"]
+            expected = d.get(image).body
+            s.connect(folder + "/socket")  # whose buffers hold less than TCP's
+            body = json.dumps({**self.LARGE, "response_format": "b64_json"}).encode()
+            s.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                      b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            self.assertEqual(s.recv(12), b"HTTP/1.1 200")
+            for answer in d.get(image), d.generate(self.LARGE, headers=key):
+                self.assertEqual((answer.status, answer.json()["type"]), (503, "urn:atedm:problem:unavailable"))
+                self.assertTrue(answer.headers["Retry-After"])
+            self.assertEqual(d.generate().status, 200)  # what is new is answered
+            s.close()
+            wait_until(lambda: d.get(image).status == 200, "it can be had again")
+            self.assertEqual(d.get(image).body, expected)
+            self.assertEqual(d.generate(self.LARGE, headers=key).json()["images"], first["images"])
 
 
 if __name__ == "__main__":
