@@ -166,7 +166,7 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_bo
         return NULL;
     }
     bool png = atedm_admit_wants_png(x);
-    atedm_job *job;
+    atedm_job *job = NULL;
     if (make_job(d, *ret_body, png, &errors, &job, &err)) {
         *ret_refusal =
             errors.count ? atedm_problem_fields(id, &errors) : atedm_refuse_failed(d, id, &err);

@@ -30,8 +30,9 @@ struct atedm_jobs {
     uv_timer_t retry;
     uv_timer_t expire;
     uv_timer_t tick;
-    bool missed;   // the store has jobs that were not taken over from the daemon before
-    bool draining; // runs that do not come to their end are no fault of theirs
+    size_t unwritten; // bytes of ends that the store could not take
+    bool missed;      // the store has jobs that were not taken over from the daemon before
+    bool draining;    // runs that do not come to their end are no fault of theirs
     bool closed;
 };
 
@@ -48,6 +49,7 @@ static atedm_live *add_live(atedm_jobs *jobs, const atedm_store_job *record)
 // The last that is heard of it.
 static void leave(atedm_live *live, atedm_job_event event)
 {
+    live->jobs->unwritten -= live->unwritten;
     atedm_live_tell(live, event);
     atedm_lives_remove(&live->jobs->lives, live);
 }
@@ -136,6 +138,15 @@ static void store_end(atedm_live *live)
         retry_later(live->jobs);
 }
 
+static void count_unwritten(atedm_live *live)
+{
+    if (live->unwritten)
+        return;
+    for (size_t i = 0; i < live->record.n_images; i++)
+        live->unwritten += live->images[i].size;
+    live->jobs->unwritten += live->unwritten;
+}
+
 static void on_end_stored(void *user, atedm_store_result *result)
 {
     atedm_live *live = user;
@@ -149,6 +160,7 @@ static void on_end_stored(void *user, atedm_store_result *result)
     } else {
         log_failure(live, "the end of a job cannot be stored, and is kept", &result->error);
         live->ending = false;
+        count_unwritten(live);
         retry_later(live->jobs);
     }
 }
@@ -283,6 +295,8 @@ static void on_added(void *user, atedm_store_result *result)
 atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const atedm_store_job *record,
                                atedm_job_watcher *watcher)
 {
+    if (jobs->unwritten > ATEDM_UNWRITTEN_MAX)
+        return ATEDM_ERR_IO;
     atedm_live *live = add_live(jobs, record);
     if (!live)
         return ATEDM_ERR_NOMEM;

@@ -21,6 +21,10 @@
 // heeds, is given up.
 #define ATEDM_MAX_TRIES 3
 
+// Bytes of results that the store could not take: they stay in memory, and no further jobs are
+// taken beside so many.
+#define ATEDM_UNWRITTEN_MAX ((size_t)4 << 20)
+
 typedef struct atedm_jobs atedm_jobs;
 typedef struct atedm_live atedm_live;
 
@@ -52,10 +56,11 @@ struct atedm_live {
 
     // The module's own.
     atedm_jobs *jobs;
-    bool added;  // the store was asked to take it
-    bool stored; // the store has accepted it
-    bool ending; // the store is asked to take the end
-    bool left;   // to the next daemon, when the store has answered
+    bool added;       // the store was asked to take it
+    bool stored;      // the store has accepted it
+    bool ending;      // the store is asked to take the end
+    bool left;        // to the next daemon, when the store has answered
+    size_t unwritten; // bytes of its end, where the store could not take it
     atedm_job_watcher *watchers;
     size_t previewers; // of them
     struct atedm_live *before, *after;
@@ -91,7 +96,8 @@ void atedm_jobs_destroy(atedm_jobs *jobs); // NULL allowed
 atedm_store *atedm_jobs_store(const atedm_jobs *jobs);
 
 // Hands the job to the dispatch and to the store. `record`: id, owner, key, sent, request; copied.
-// Fails as atedm_dispatch_submit; takes the job unless it fails. The watcher may be called from
+// Fails as atedm_dispatch_submit, or with ATEDM_ERR_IO where results that the store could not take
+// wait already; takes the job unless it fails. The watcher may be called from
 // inside with ATEDM_JOB_REFUSED.
 ATEDM_MUST_CHECK atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job,
                                                 const atedm_store_job *record,

@@ -112,5 +112,9 @@ atedm_response atedm_refuse_submission(atedm_daemon *d, const atedm_exchange *x,
         return atedm_problem_response(ATEDM_PROBLEM_DEADLINE, id, "cannot be done within %g s",
                                       job->request.deadline_s);
     }
+    if (status == ATEDM_ERR_IO) {
+        atedm_count_rejected(d, "storage");
+        return atedm_refuse_storage(d, id, NULL);
+    }
     return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
 }
