@@ -115,18 +115,17 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
     return status;
 }
 
-static atedm_status make_job(atedm_daemon *d, const json_t *body, bool png,
-                             atedm_field_errors *errors, atedm_job **ret_job, atedm_error *err)
+// NULL: *ret_status says why.
+static atedm_job *make_job(atedm_daemon *d, const json_t *body, bool png,
+                           atedm_field_errors *errors, atedm_status *ret_status, atedm_error *err)
 {
     atedm_job *job = calloc(1, sizeof *job);
-    if (!job)
-        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
-    atedm_status status = fill(d, body, png, job, errors, err);
-    if (status)
-        atedm_job_destroy(job);
-    else
-        *ret_job = job;
-    return status;
+    *ret_status = job ? fill(d, body, png, job, errors, err)
+                      : atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
+    if (!*ret_status)
+        return job;
+    atedm_job_destroy(job);
+    return NULL;
 }
 
 static bool is_allowed(const atedm_daemon *d, const atedm_exchange *x, const atedm_job *job,
@@ -166,8 +165,8 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_bo
         return NULL;
     }
     bool png = atedm_admit_wants_png(x);
-    atedm_job *job = NULL;
-    if (make_job(d, *ret_body, png, &errors, &job, &err)) {
+    atedm_job *job = make_job(d, *ret_body, png, &errors, &status, &err);
+    if (!job) {
         *ret_refusal =
             errors.count ? atedm_problem_fields(id, &errors) : atedm_refuse_failed(d, id, &err);
         return NULL;
@@ -192,8 +191,9 @@ atedm_status atedm_admit_stored(atedm_daemon *d, const char *text, atedm_job **r
     atedm_field_errors errors = {.count = 0};
     json_t *body = NULL;
     atedm_status status = atedm_json_body_parse(text, strlen(text), &body, err);
-    if (!status)
-        status = make_job(d, body, false, &errors, ret_job, err);
+    atedm_job *job = status ? NULL : make_job(d, body, false, &errors, &status, err);
+    if (job)
+        *ret_job = job;
     if (status && errors.count)
         atedm_error_set(err, status, "%s %s", errors.items[0].pointer, errors.items[0].detail);
     json_decref(body);
