@@ -52,7 +52,8 @@ struct atedm_live {
     atedm_job *job;             // NULL: at its end
     atedm_worker_image preview; // the latest; png NULL: none
     int preview_step;
-    char *told_end; // the last of its events, where it was told to somebody; for free()
+    size_t answered; // clients that waited for its end, for whoever answers them
+    char *told_end;  // the last of its events, where it was told to somebody; for free()
 
     // The module's own.
     atedm_jobs *jobs;

@@ -15,6 +15,10 @@
 #include <string.h>
 #include <strings.h>
 
+// Clients that wait with one key and are answered when the job ends, before the loop does something
+// else.
+#define ANSWERS_AT_ONCE 8
+
 // A client that waits: to be told that its job is accepted, or for the job's end.
 typedef struct waiter {
     atedm_daemon *daemon;
@@ -142,15 +146,17 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
                : ended_answer(id, record, result->images, *(const atedm_response_format *)format));
 }
 
-// However many wait with one key: each would have all of the images in memory.
-static void answer_end(waiter *w, const atedm_live *live)
+// However many wait with one key: the others are answered as if they came now, one by one.
+static void answer_end(waiter *w, atedm_live *live)
 {
     atedm_exchange *x = w->exchange;
-    bool comes_back = w->keyed && live->record.n_images;
-    if (comes_back && atedm_refuse_unread(w->daemon, x))
-        free_waiter(w);
-    else
+    if (!w->keyed || live->answered++ < ANSWERS_AT_ONCE) {
         respond(w, ended_answer(atedm_exchange_id(x), &live->record, live->images, w->format));
+        return;
+    }
+    atedm_store_call_get(w->daemon, x, live->record.id, ATEDM_STORE_ALL_IMAGES, answer_known,
+                         &formats[w->format]);
+    free_waiter(w);
 }
 
 static void on_event(void *user, atedm_live *live, atedm_job_event event)

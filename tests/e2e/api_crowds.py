@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import tempfile
@@ -124,6 +125,39 @@ class Streams(unittest.TestCase):
             self.assertTrue(untold, "all were told before anybody else was answered")
             wait_until(look, "all are told")
             self.assertEqual(d.request("DELETE", running, connection=connection).status, 200)
+            connection.close()
+
+
+class Waiters(unittest.TestCase):
+    CROWD = 1000
+
+    def test_others_do_not_wait_until_all_are_answered(self):
+        body = json.dumps({**SMALL, "width": 128, "height": 128}).encode()
+        request = (b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: one\r\n"
+                   b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        with Daemon(max_connections=self.CROWD + 100, log_level="warning") as d:
+            with stopped_worker(d):
+                sockets = [d.connect() for _ in range(self.CROWD)]
+                for s in sockets:
+                    s.sendall(request)
+                    s.setblocking(False)
+                connection = d.connection()
+                for _ in range(2):  # all have been read before these
+                    self.assertEqual(d.get("/jobs", connection=connection).status, 200)
+
+            def answered():
+                poll = select.poll()  # select() has no numbers over 1023
+                for s in sockets:
+                    poll.register(s, select.POLLIN)
+                return len(poll.poll(0))
+
+            wait_until(answered, "some are answered")
+            self.assertEqual(d.get("/healthz", connection=connection).status, 200)
+            self.assertLess(answered(), self.CROWD, "all were answered before anybody else")
+            wait_until(lambda: answered() == self.CROWD, "all are answered")
+            for s in sockets:
+                self.assertEqual(s.recv(12), b"HTTP/1.1 200")
+                s.close()
             connection.close()
 
 
