@@ -96,6 +96,7 @@ static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *
     x->http = http;
     x->connection = connection;
     x->peer = atedm_peer_of(connection);
+    atedm_peer_begin(x->peer);
     x->started = atedm_clock_monotonic();
     make_id(x->id);
     snprintf(x->method, sizeof x->method, "%s", method);
@@ -125,6 +126,7 @@ static void exchange_destroy(atedm_exchange *x)
 {
     atedm_http *http = x->http;
     atedm_peer_go_on(x->peer);
+    atedm_peer_end(x->peer);
     atedm_exchange_unwake(x);
     give_up(x);
     if (!x->answered)

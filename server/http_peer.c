@@ -1,11 +1,18 @@
 // The other end of each connection, watched for its hang-up from accept to close: libmicrohttpd
 // does not watch suspended connections, and misses a hang-up that comes together with the last
-// data (it waits for the socket to become readable, which it is already). With TLS it also has the
+// data (it waits for the socket to become readable, which it is already). And for how long it has
+// had no request, whose headers may come byte by byte. With TLS it also has the
 // certificate that was in force when it came, for as long as it stays.
+#include "core/base/clock.h"
 #include "server/http_private.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
+// Times connection_timeout_s that a connection may be without a request: one that is silent, and
+// then one in which headers come.
+#define QUIET_TIMEOUTS 2
 // Seconds without progress after which a connection is closed that nobody is on the other end of.
 #define GONE_TIMEOUT_S 1
 
@@ -16,7 +23,83 @@ struct atedm_peer {
     atedm_exchange *waiting; // its connection is suspended
     atedm_tls *tls;          // what its session uses; NULL: none
     bool gone;
+    int fd;
+    bool quiet;   // no request has come, among those of `http`, by the following
+    double since; // by the monotonic clock
+    atedm_peer *before, *after;
 };
+
+// ---- without a request
+
+static void unlist(atedm_peer *peer)
+{
+    atedm_http *http = peer->http;
+    if (!peer->quiet)
+        return;
+    peer->quiet = false;
+    if (peer->before)
+        peer->before->after = peer->after;
+    else
+        http->first_quiet = peer->after;
+    if (peer->after)
+        peer->after->before = peer->before;
+    else
+        http->last_quiet = peer->before;
+    peer->before = peer->after = NULL;
+}
+
+static void on_quiet(uv_timer_t *timer);
+
+static void watch_quiet(atedm_http *http)
+{
+    if (!http->first_quiet || uv_is_active((uv_handle_t *)&http->quiet) || http->closing)
+        return;
+    double due = http->first_quiet->since + QUIET_TIMEOUTS * http->options.connection_timeout_s;
+    double left = fmax(0, due - atedm_clock_monotonic());
+    uv_timer_start(&http->quiet, on_quiet, (uint64_t)ceil(left * 1e3) + 1, 0);
+}
+
+// Libmicrohttpd begins to count anew with each byte that comes.
+static void on_quiet(uv_timer_t *timer)
+{
+    atedm_http *http = timer->data;
+    double until = atedm_clock_monotonic() - QUIET_TIMEOUTS * http->options.connection_timeout_s;
+    while (http->first_quiet && http->first_quiet->since <= until) {
+        atedm_peer *peer = http->first_quiet;
+        unlist(peer);
+        shutdown(peer->fd, SHUT_RDWR);
+    }
+    watch_quiet(http);
+}
+
+static void list(atedm_peer *peer)
+{
+    atedm_http *http = peer->http;
+    unlist(peer);
+    peer->quiet = true;
+    peer->since = atedm_clock_monotonic();
+    peer->before = http->last_quiet;
+    if (peer->before)
+        peer->before->after = peer;
+    else
+        http->first_quiet = peer;
+    http->last_quiet = peer;
+    watch_quiet(http);
+}
+
+void atedm_peer_begin(atedm_peer *peer)
+{
+    if (peer)
+        unlist(peer);
+}
+
+void atedm_peer_end(atedm_peer *peer)
+{
+    if (peer)
+        list(peer);
+}
+
+// ---- hang-ups
 
 static void on_gone(void *user)
 {
@@ -46,6 +129,8 @@ static atedm_peer *start(atedm_http *http, struct MHD_Connection *connection)
         peer->tls = atedm_tls_ref(http->tls);
         atedm_tls_use(peer->tls, session->tls_session);
     }
+    peer->fd = info->connect_fd;
+    list(peer);
     peer->hangup = atedm_hangup_start(http->options.loop, info->connect_fd, on_gone, peer);
     return peer;
 }
@@ -61,6 +146,7 @@ void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, voi
         atedm_hangup_stop(peer->hangup);
     if (code == MHD_CONNECTION_NOTIFY_CLOSED && peer) {
         atedm_tls_unref(peer->tls);
+        unlist(peer);
         free(peer);
     }
 }

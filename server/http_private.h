@@ -37,6 +37,8 @@ struct atedm_http {
     size_t open;                                // exchanges
     size_t unread;                              // bytes of the bodies that those have
     atedm_exchange *first_waking, *last_waking; // that are to be resumed
+    uv_timer_t quiet;                     // the first connection that has no request for too long
+    atedm_peer *first_quiet, *last_quiet; // that have none, the longest one first
     bool quiesced;
     bool closing; // what has been answered goes out, and nothing else happens
 };
@@ -111,6 +113,9 @@ void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, voi
                               enum MHD_ConnectionNotificationCode code);
 // NULL: not watched; the following allow that.
 atedm_peer *atedm_peer_of(struct MHD_Connection *connection);
+// A request has come in; it is over.
+void atedm_peer_begin(atedm_peer *peer);
+void atedm_peer_end(atedm_peer *peer);
 // The exchange is abandoned when the peer hangs up, or at once where it has.
 void atedm_peer_wait(atedm_peer *peer, atedm_exchange *exchange);
 void atedm_peer_go_on(atedm_peer *peer);

@@ -236,8 +236,10 @@ atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **r
     atedm_http_set_tls(http, options->tls);
     uv_timer_init(options->loop, &http->timer); // cannot fail
     uv_timer_init(options->loop, &http->waker);
+    uv_timer_init(options->loop, &http->quiet);
     http->timer.data = http;
     http->waker.data = http;
+    http->quiet.data = http;
     *ret_http = http; // from here on the loop has handles of it
     atedm_status status = start_sides(http, &listeners, err);
     if (status) {
@@ -279,6 +281,7 @@ void atedm_http_close(atedm_http *http)
     run(http); // and the end of streams
     uv_close((uv_handle_t *)&http->timer, NULL);
     uv_close((uv_handle_t *)&http->waker, NULL);
+    uv_close((uv_handle_t *)&http->quiet, NULL);
     for (size_t i = 0; i < ATEDM_HTTP_SIDES; i++) {
         atedm_http_side *side = &http->sides[i];
         if (side->polled)
