@@ -98,6 +98,8 @@ static const option options[] = {
      "denoising steps of one request"},
     {"max_body_bytes", OPTION_INTEGER, FIELD(max_body_bytes), "1048576", 1024, 67108864, NULL,
      "BYTES", "bytes of a request's body; longer ones get 413"},
+    {"max_unread_bytes", OPTION_INTEGER, LIVE_FIELD(max_unread_bytes), "1073741824", 1, 1e15, NULL,
+     "BYTES", "bytes of answers that clients have yet to read; stored results get 503 beyond"},
     {"max_connections", OPTION_INTEGER, FIELD(max_connections), "1024", 1, 100000, NULL, "N",
      "open connections; further ones wait to be accepted"},
     {"connection_timeout_s", OPTION_REAL, FIELD(connection_timeout_s), "60", 1, 86400, NULL,

@@ -21,4 +21,8 @@ atedm_response atedm_refuse_submission(atedm_daemon *daemon, const atedm_exchang
                                        const atedm_job *job, atedm_status status);
 void atedm_count_rejected(const atedm_daemon *daemon, const char *reason);
 
+// Answers the exchange, which asks for what it can have later as well, where max_unread_bytes of
+// others' answers lie in memory; else false.
+bool atedm_refuse_unread(const atedm_daemon *daemon, atedm_exchange *exchange);
+
 #endif
