@@ -105,6 +105,9 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
     if (args->lse && (!check_lse(s, op, args->lse, args->lse_stride, args->heads, q_rows, &lse) ||
                       !atedm_check_apart(s, op, &lse, &o)))
         return;
+    for (int i = 0; args->lse && i < 3; i++)
+        if (!atedm_check_apart(s, op, &regions[i], &lse))
+            return;
     if (args->key_bias && (!atedm_check_tensor(s, op, "key_bias", args->key_bias,
                                                sizeof *args->key_bias, ATEDM_DIMS(k_rows), &bias) ||
                            !atedm_check_apart(s, op, &bias, &o) ||
@@ -231,17 +234,19 @@ void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
         BACKEND(s)->ops.select_tokens(s, scores, kept, spans, n_spans);
 }
 
+// What all source operations are given. ret_source: their result, which has to be apart from what
+// they read besides; *ret_rows: the rows of all spans.
 static bool check_source(atedm_stream *s, const char *op, const atedm_source_args *args,
-                         int64_t *ret_rows)
+                         int64_t *ret_rows, atedm_region *ret_source)
 {
     int64_t n_kept;
-    atedm_region kept, source;
+    atedm_region kept;
     return check_prune_spans(s, op, args->spans, args->n_spans, ret_rows, &n_kept) &&
            atedm_check_tensor(s, op, "kept", args->kept, sizeof *args->kept, ATEDM_DIMS(n_kept),
                               &kept) &&
            atedm_check_tensor(s, op, "source", args->source, sizeof *args->source,
-                              ATEDM_DIMS(*ret_rows), &source) &&
-           atedm_check_apart(s, op, &kept, &source);
+                              ATEDM_DIMS(*ret_rows), ret_source) &&
+           atedm_check_apart(s, op, &kept, ret_source);
 }
 
 // Counts `each` for every pair of a pruned and a kept token.
@@ -263,14 +268,18 @@ void atedm_source_attention(atedm_stream *s, const atedm_source_args *args,
 {
     static const char op[] = "source_attention";
     int64_t rows;
-    atedm_region region;
-    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows))
+    atedm_region source, read[3];
+    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows, &source))
         return;
     const operand q = {"q", map->q, map->q_stride, rows}, k = {"k", map->k, map->k_stride, rows};
-    if (check_operand(s, op, &q, map->heads, map->head_dim, &region) &&
-        check_operand(s, op, &k, map->heads, map->head_dim, &region) &&
-        check_lse(s, op, map->lse, map->lse_stride, map->heads, rows, &region) &&
-        count_pairs(s, op, args, (int64_t)map->heads * map->head_dim))
+    if (!check_operand(s, op, &q, map->heads, map->head_dim, &read[0]) ||
+        !check_operand(s, op, &k, map->heads, map->head_dim, &read[1]) ||
+        !check_lse(s, op, map->lse, map->lse_stride, map->heads, rows, &read[2]))
+        return;
+    for (int i = 0; i < 3; i++)
+        if (!atedm_check_apart(s, op, &read[i], &source))
+            return;
+    if (count_pairs(s, op, args, (int64_t)map->heads * map->head_dim))
         BACKEND(s)->ops.source_attention(s, args, map);
 }
 
@@ -278,9 +287,10 @@ void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const v
 {
     static const char op[] = "source_cosine";
     int64_t rows;
-    atedm_region region;
-    if (!s->status && args->n_spans != 0 && check_source(s, op, args, &rows) &&
-        atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, c), &region) && count_pairs(s, op, args, c))
+    atedm_region source, in;
+    if (!s->status && args->n_spans != 0 && check_source(s, op, args, &rows, &source) &&
+        atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, c), &in) &&
+        atedm_check_apart(s, op, &in, &source) && count_pairs(s, op, args, c))
         BACKEND(s)->ops.source_cosine(s, args, x, c);
 }
 
@@ -289,9 +299,10 @@ void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const 
 {
     static const char op[] = "source_nearest";
     int64_t rows;
-    atedm_region region;
-    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows) ||
-        !atedm_check_tensor(s, op, "place", place, sizeof *place, ATEDM_DIMS(rows), &region))
+    atedm_region source, in;
+    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows, &source) ||
+        !atedm_check_tensor(s, op, "place", place, sizeof *place, ATEDM_DIMS(rows), &in) ||
+        !atedm_check_apart(s, op, &in, &source))
         return;
     if (width < 1 || width > INT32_MAX) // places are int32_t
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "the grid is %" PRId64 " wide", width);
@@ -302,7 +313,8 @@ void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const 
 void atedm_source_zero(atedm_stream *s, const atedm_source_args *args)
 {
     int64_t rows;
-    if (!s->status && args->n_spans != 0 && check_source(s, "source_zero", args, &rows))
+    atedm_region source;
+    if (!s->status && args->n_spans != 0 && check_source(s, "source_zero", args, &rows, &source))
         BACKEND(s)->ops.source_zero(s, args);
 }
 

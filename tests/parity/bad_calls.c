@@ -165,6 +165,7 @@ static void elementwise_calls(fixture *f)
     REFUSED(atedm_concat(f->s, f->x, 0, f->x, 2, f->y, 2));
     REFUSED(atedm_concat(f->s, f->x, 2, f->x, INT64_MAX, f->y, 2));
     REFUSED(atedm_concat(f->s, f->x, 2, f->y, 2, f->y, 2));
+    REFUSED(atedm_concat(f->s, f->y, 2, f->x, 2, f->y, 2));
     ACCEPTED(atedm_concat(f->s, f->x, 2, f->x, 2, f->y, 0));
     ACCEPTED(atedm_from_f32(f->s, f->f, f->y, 4));
     REFUSED(atedm_from_f32(f->s, NULL, f->y, 4));
@@ -225,6 +226,8 @@ static void attention_calls(fixture *f)
     ACCEPTED(a = good, a.key_bias = f->f, a.lse = NULL, atedm_attention(f->s, &a));
     REFUSED(a = good, a.key_bias = f->f, atedm_attention(f->s, &a)); // lse is there
     REFUSED(a = good, a.key_bias = f->y, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.lse = f->x, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.lse = f->y, atedm_attention(f->s, &a));
     REFUSED(a = good, a.heads = 0, atedm_attention(f->s, &a));
     REFUSED(a = good, a.head_dim = -2, atedm_attention(f->s, &a));
     REFUSED(a = good, a.head_dim = 3, atedm_attention(f->s, &a)); // wider than the strides
@@ -316,12 +319,21 @@ static void prune_calls(fixture *f)
     ACCEPTED(p = good, atedm_select_tokens(f->s, f->f, f->kept, &p, 0));
     const atedm_source_args fine = {
         .kept = f->kept, .source = f->source, .spans = &good, .n_spans = 1};
-    const atedm_source_map map = {f->x, f->x, 4, 4, f->f, 4, 2, 2};
+    const atedm_source_map map = {.q = f->x,
+                                  .k = f->x,
+                                  .q_stride = 4,
+                                  .k_stride = 4,
+                                  .lse = f->f,
+                                  .lse_stride = 4,
+                                  .heads = 2,
+                                  .head_dim = 2};
     atedm_source_args a;
     atedm_source_map m;
     ACCEPTED(m = map, a = fine, atedm_source_attention(f->s, &a, &m));
     REFUSED(m = map, a = fine, a.kept = NULL, atedm_source_attention(f->s, &a, &m));
     REFUSED(m = map, a = fine, a.source = f->kept, atedm_source_attention(f->s, &a, &m));
+    REFUSED(m = map, a = fine, a.source = f->x, atedm_source_attention(f->s, &a, &m));
+    REFUSED(m = map, a = fine, a.source = (int32_t *)f->f, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.lse = NULL, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.lse_stride = 3, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.k_stride = 3, atedm_source_attention(f->s, &a, &m));
@@ -329,6 +341,8 @@ static void prune_calls(fixture *f)
     ACCEPTED(a = fine, atedm_source_cosine(f->s, &a, f->x, 4));
     ACCEPTED(a = fine, atedm_source_nearest(f->s, &a, f->place, 4));
     ACCEPTED(a = fine, atedm_source_zero(f->s, &a));
+    REFUSED(a = fine, a.source = f->x, atedm_source_cosine(f->s, &a, f->x, 4));
+    REFUSED(a = fine, a.source = f->place, atedm_source_nearest(f->s, &a, f->place, 4));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, NULL, 4));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, 0));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, INT64_MAX));
