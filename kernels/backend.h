@@ -52,6 +52,12 @@ struct atedm_weight {
     size_t bytes;
 };
 
+// Pixels along a side of a convolution's result, from those of its input.
+static inline int64_t atedm_conv_out(int64_t pixels, int stride)
+{
+    return (pixels + stride - 1) / stride;
+}
+
 // The operations: void (*linear)(atedm_stream *s, const atedm_linear_args *args) and so on. None is
 // NULL.
 typedef struct atedm_op_table {
@@ -117,6 +123,11 @@ struct atedm_backend {
 
     atedm_op_table ops;
 };
+
+static inline const atedm_backend *atedm_stream_backend(const atedm_stream *stream)
+{
+    return stream->device->backend;
+}
 
 extern const atedm_backend atedm_backend_ref;
 extern const atedm_backend atedm_backend_cpu;

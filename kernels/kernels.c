@@ -104,7 +104,7 @@ atedm_status atedm_stream_create(atedm_device *device, atedm_dtype act, atedm_st
 void atedm_stream_destroy(atedm_stream *stream)
 {
     if (stream)
-        stream->device->backend->stream_destroy(stream);
+        atedm_stream_backend(stream)->stream_destroy(stream);
 }
 
 atedm_device *atedm_stream_device(const atedm_stream *stream)
@@ -142,7 +142,7 @@ static bool check_aside(atedm_stream *s, const char *call, atedm_aside should)
 
 void atedm_stream_begin_aside(atedm_stream *s)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     if (!check_aside(s, "begin_aside", ATEDM_ASIDE_NONE))
         return;
     s->aside = ATEDM_ASIDE_OPEN;
@@ -152,7 +152,7 @@ void atedm_stream_begin_aside(atedm_stream *s)
 
 void atedm_stream_end_aside(atedm_stream *s)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     if (!check_aside(s, "end_aside", ATEDM_ASIDE_OPEN))
         return;
     s->aside = ATEDM_ASIDE_ENDED;
@@ -162,7 +162,7 @@ void atedm_stream_end_aside(atedm_stream *s)
 
 void atedm_stream_join_aside(atedm_stream *s)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     if (!check_aside(s, "join_aside", ATEDM_ASIDE_ENDED))
         return;
     s->aside = ATEDM_ASIDE_NONE;
@@ -176,7 +176,7 @@ bool atedm_stream_wait(atedm_stream *stream)
 {
     if (!check_aside(stream, "sync", ATEDM_ASIDE_NONE))
         stop_aside(stream);
-    stream->device->backend->stream_sync(stream);
+    atedm_stream_backend(stream)->stream_sync(stream);
     return !stream->status;
 }
 
@@ -191,13 +191,13 @@ atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err)
 
 bool atedm_stream_set_background(atedm_stream *stream)
 {
-    const atedm_backend *backend = stream->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(stream);
     return backend->stream_set_background && backend->stream_set_background(stream);
 }
 
 bool atedm_stream_idle(atedm_stream *stream)
 {
-    const atedm_backend *backend = stream->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(stream);
     return stream->status || !backend->stream_idle || backend->stream_idle(stream);
 }
 
@@ -236,7 +236,7 @@ static void enqueue_whole(void *user)
 void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
                          atedm_enqueue_fn enqueue, void *user)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     sequence whole = {s, enqueue, user};
     if (s->status || !check_aside(s, "repeat", ATEDM_ASIDE_NONE))
         return;
@@ -255,6 +255,6 @@ const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s)
 
 void atedm_stream_forget(atedm_stream *s)
 {
-    if (s->device->backend->stream_forget)
-        s->device->backend->stream_forget(s);
+    if (atedm_stream_backend(s)->stream_forget)
+        atedm_stream_backend(s)->stream_forget(s);
 }

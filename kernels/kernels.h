@@ -334,9 +334,6 @@ void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_
 // [n]; y [device] act [n, dim], dim even.
 void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
 
-// y = act(x), [device], `count` elements. Tests and benchmarks make their inputs with it.
-void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
-
 // ---- attention
 
 // Tokens of several samples stand packed in one matrix; a span names one sample's rows in it.

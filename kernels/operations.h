@@ -38,8 +38,6 @@
       atedm_bytes_act(s, (2 * rows + tokens) * table->in))                                         \
     X(sinusoid, (atedm_stream * s, const double *values, int64_t n, int64_t dim, void *y),         \
       (s, values, n, dim, y), atedm_bytes_act(s, (n * dim)))                                       \
-    X(from_f32, (atedm_stream * s, const float *x, void *y, int64_t count), (s, x, y, count),      \
-      atedm_bytes_act(s, count) + (uint64_t)count * sizeof(float))                                 \
     X(attention, (atedm_stream * s, const atedm_attention_args *args), (s, args),                  \
       atedm_bytes_attention(s, args))                                                              \
     X(rank_tokens, (atedm_stream * s, const atedm_rank_args *args), (s, args),                     \

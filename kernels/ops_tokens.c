@@ -4,8 +4,6 @@
 
 #include <inttypes.h>
 
-#define BACKEND(s) ((s)->device->backend)
-
 // Rows of the largest matrix: kept far enough from the end of int64_t for sums.
 #define MAX_ROW ATEDM_MAX_ELEMENTS
 
@@ -121,7 +119,7 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
                 &count))
             return;
     s->counts.attention = count;
-    BACKEND(s)->ops.attention(s, args);
+    atedm_stream_backend(s)->ops.attention(s, args);
 }
 
 // ---- AT-EDM
@@ -178,7 +176,7 @@ void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
             return;
     }
     s->counts.overhead = count;
-    BACKEND(s)->ops.rank_tokens(s, args);
+    atedm_stream_backend(s)->ops.rank_tokens(s, args);
 }
 
 void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
@@ -199,7 +197,7 @@ void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *we
         atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &out) &&
         atedm_check_apart(s, op, &in[0], &out) &&
         (!weights || atedm_check_apart(s, op, &in[1], &out)))
-        BACKEND(s)->ops.random_scores(s, draws, weights, scores, spans, n_spans);
+        atedm_stream_backend(s)->ops.random_scores(s, draws, weights, scores, spans, n_spans);
 }
 
 // Rows and kept lists of the spans within bounds.
@@ -231,7 +229,7 @@ void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
         atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &in) &&
         atedm_check_tensor(s, op, "kept", kept, sizeof *kept, ATEDM_DIMS(n_kept), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->ops.select_tokens(s, scores, kept, spans, n_spans);
+        atedm_stream_backend(s)->ops.select_tokens(s, scores, kept, spans, n_spans);
 }
 
 // What all source operations are given. ret_source: their result, which has to be apart from what
@@ -280,7 +278,7 @@ void atedm_source_attention(atedm_stream *s, const atedm_source_args *args,
         if (!atedm_check_apart(s, op, &read[i], &source))
             return;
     if (count_pairs(s, op, args, (int64_t)map->heads * map->head_dim))
-        BACKEND(s)->ops.source_attention(s, args, map);
+        atedm_stream_backend(s)->ops.source_attention(s, args, map);
 }
 
 void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c)
@@ -291,7 +289,7 @@ void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const v
     if (!s->status && args->n_spans != 0 && check_source(s, op, args, &rows, &source) &&
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, c), &in) &&
         atedm_check_apart(s, op, &in, &source) && count_pairs(s, op, args, c))
-        BACKEND(s)->ops.source_cosine(s, args, x, c);
+        atedm_stream_backend(s)->ops.source_cosine(s, args, x, c);
 }
 
 void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
@@ -307,7 +305,7 @@ void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const 
     if (width < 1 || width > INT32_MAX) // places are int32_t
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "the grid is %" PRId64 " wide", width);
     else
-        BACKEND(s)->ops.source_nearest(s, args, place, width);
+        atedm_stream_backend(s)->ops.source_nearest(s, args, place, width);
 }
 
 void atedm_source_zero(atedm_stream *s, const atedm_source_args *args)
@@ -315,7 +313,7 @@ void atedm_source_zero(atedm_stream *s, const atedm_source_args *args)
     int64_t rows;
     atedm_region source;
     if (!s->status && args->n_spans != 0 && check_source(s, "source_zero", args, &rows, &source))
-        BACKEND(s)->ops.source_zero(s, args);
+        atedm_stream_backend(s)->ops.source_zero(s, args);
 }
 
 void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *before,
@@ -331,7 +329,7 @@ void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *b
         (!before ||
          (atedm_check_tensor(s, op, "before", before, sizeof *before, ATEDM_DIMS(rows), &more) &&
           atedm_check_apart(s, op, &more, &out))))
-        BACKEND(s)->ops.source_weights(s, source, before, weights, spans, n_spans);
+        atedm_stream_backend(s)->ops.source_weights(s, source, before, weights, spans, n_spans);
 }
 
 // Spans within bounds: entries of the index lists and rows of y; some of them may be empty.
@@ -381,7 +379,7 @@ void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, voi
                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
 {
     if (check_gather(s, "gather_rows", x, index, y, row_bytes, spans, n_spans))
-        BACKEND(s)->ops.gather_rows(s, x, index, y, row_bytes, spans, n_spans);
+        atedm_stream_backend(s)->ops.gather_rows(s, x, index, y, row_bytes, spans, n_spans);
 }
 
 void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
@@ -393,5 +391,5 @@ void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float 
     if (c < 1 || c > ATEDM_MAX_ELEMENTS)
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "rows of %" PRId64 " elements", c);
     else if (check_gather(s, op, x, index, y, (size_t)c * atedm_dtype_size(s->act), spans, n_spans))
-        BACKEND(s)->ops.add_rows(s, x, index, factor, y, c, spans, n_spans);
+        atedm_stream_backend(s)->ops.add_rows(s, x, index, factor, y, c, spans, n_spans);
 }

@@ -29,7 +29,7 @@ struct atedm_profile {
 
 static atedm_profile *profile_of(const atedm_stream *s)
 {
-    return (atedm_profile *)(uintptr_t)s->device->backend; // its first member
+    return (atedm_profile *)(uintptr_t)atedm_stream_backend(s); // its first member
 }
 
 static uint64_t counted(const atedm_op_counts *c)

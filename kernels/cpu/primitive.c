@@ -107,7 +107,7 @@ static dnnl_status_t describe_conv(dnnl_engine_t engine, const atedm_cpu_key *ke
 {
     dnnl_data_type_t type = atedm_cpu_dnnl_type(key->act);
     int64_t k = key->kernel, stride = key->stride, pad = (k - 1) / 2;
-    int64_t ho = (key->h + stride - 1) / stride, wo = (key->w + stride - 1) / stride;
+    int64_t ho = atedm_conv_out(key->h, key->stride), wo = atedm_conv_out(key->w, key->stride);
     dnnl_memory_desc_t src, any, bias, dst;
     dnnl_convolution_desc_t op;
     dnnl_primitive_attr_t attributes;

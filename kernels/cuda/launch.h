@@ -26,10 +26,9 @@ cudaError_t atedm_cuda_launch_add(atedm_dtype act, const void *a, const void *b,
                                   int64_t count, cudaStream_t stream);
 cudaError_t atedm_cuda_launch_geglu(atedm_dtype act, const void *x, void *y, int64_t rows,
                                     int64_t f, cudaStream_t stream);
+// y = x in F32.
 cudaError_t atedm_cuda_launch_to_f32(atedm_dtype act, const void *x, float *y, int64_t count,
                                      cudaStream_t stream);
-cudaError_t atedm_cuda_launch_from_f32(atedm_dtype act, const float *x, void *y, int64_t count,
-                                       cudaStream_t stream);
 // y = activation(sums + bias) + residual; sums F32 [rows, out], bias F32 [out] or NULL, residual
 // act [rows, out] or NULL.
 cudaError_t atedm_cuda_launch_epilogue(atedm_dtype act, int activation, const float *sums,
