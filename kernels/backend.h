@@ -30,6 +30,7 @@ struct atedm_stream {
     atedm_device *device;
     atedm_dtype act;
     atedm_op_counts counts;
+    uint64_t profiled_flops; // FLOPs of `counts` that a profile has given to operations: profile.c
     atedm_repeat_figures repeats;
     atedm_aside aside;
     atedm_status status; // first failure since the last sync

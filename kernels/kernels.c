@@ -214,6 +214,7 @@ atedm_op_counts atedm_stream_counts(const atedm_stream *stream)
 void atedm_stream_reset_counts(atedm_stream *stream)
 {
     stream->counts = (atedm_op_counts){0};
+    stream->profiled_flops = 0;
 }
 
 // ---- sequences that come again
