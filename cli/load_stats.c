@@ -20,7 +20,7 @@ double atedm_load_percentile(const double *sorted, size_t n, int percent)
 static atedm_load_spread spread_of(double *values, size_t n)
 {
     if (!n)
-        return (atedm_load_spread){NAN, NAN, NAN, NAN, NAN};
+        return (atedm_load_spread){.p50 = NAN, .p95 = NAN, .p99 = NAN, .max = NAN, .mean = NAN};
     double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += values[i];

@@ -143,8 +143,10 @@ static atedm_cuda_graph *find(atedm_cuda_stream *s, const void *key, size_t key_
 
 static atedm_op_counts counted_since(const atedm_op_counts *now, const atedm_op_counts *before)
 {
-    return (atedm_op_counts){now->conv - before->conv, now->linear - before->linear,
-                             now->attention - before->attention, now->overhead - before->overhead};
+    return (atedm_op_counts){.conv = now->conv - before->conv,
+                             .linear = now->linear - before->linear,
+                             .attention = now->attention - before->attention,
+                             .overhead = now->overhead - before->overhead};
 }
 
 static size_t free_memory(void)

@@ -167,8 +167,16 @@ bool atedm_cuda_hopper_rank_maps_make(const atedm_cuda_hopper *hopper, atedm_dty
 {
     int64_t q_rows, k_rows, columns = (int64_t)rank->heads * rank->head_dim;
     count_rows(rank->span, rank->n, &q_rows, &k_rows);
-    const matrix q = {rank->q, q_rows, columns, rank->q_stride, ATEDM_CUDA_HOPPER_RANK_QUERIES};
-    const matrix k = {rank->k, k_rows, columns, rank->k_stride, ATEDM_CUDA_HOPPER_KEYS};
+    const matrix q = {.at = rank->q,
+                      .rows = q_rows,
+                      .columns = columns,
+                      .stride = rank->q_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_RANK_QUERIES};
+    const matrix k = {.at = rank->k,
+                      .rows = k_rows,
+                      .columns = columns,
+                      .stride = rank->k_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_KEYS};
     // Two elements of 16 bits for each.
     const cuuint64_t dims[] = {2 * (cuuint64_t)rank->offset_rows, (cuuint64_t)rank->heads};
     const cuuint64_t row_bytes = (cuuint64_t)rank->offset_rows * sizeof(float);
@@ -187,9 +195,21 @@ cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_d
 {
     int64_t q_rows, k_rows, columns = (int64_t)args->heads * args->head_dim;
     count_rows(spans->span, spans->n, &q_rows, &k_rows);
-    const matrix q = {args->q, q_rows, columns, args->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
-    const matrix k = {args->k, k_rows, columns, args->k_stride, ATEDM_CUDA_HOPPER_KEYS};
-    const matrix v = {args->v, k_rows, columns, args->v_stride, ATEDM_CUDA_HOPPER_KEYS};
+    const matrix q = {.at = args->q,
+                      .rows = q_rows,
+                      .columns = columns,
+                      .stride = args->q_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_QUERIES};
+    const matrix k = {.at = args->k,
+                      .rows = k_rows,
+                      .columns = columns,
+                      .stride = args->k_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_KEYS};
+    const matrix v = {.at = args->v,
+                      .rows = k_rows,
+                      .columns = columns,
+                      .stride = args->v_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_KEYS};
     atedm_cuda_hopper_maps maps;
     if (q_rows > ATEDM_CUDA_HOPPER_MOST_ROWS || k_rows > ATEDM_CUDA_HOPPER_MOST_ROWS ||
         !encode(hopper->encode, act, &q, &maps.q) || !encode(hopper->encode, act, &k, &maps.k) ||
