@@ -56,7 +56,6 @@ void atedm_cpu_add(atedm_stream *stream, const void *a, const void *b, void *y, 
                  piece_length(count, i));
 }
 
-
 void atedm_cpu_upsample2(atedm_stream *stream, const void *x, void *y, int64_t n, int64_t h,
                          int64_t w, int64_t c)
 {

@@ -34,7 +34,6 @@ struct atedm_cpu_lane {
 };
 
 // ---- descriptions
-// ----------------------------------------------------------------------------------
 
 static dnnl_status_t append_activation(dnnl_post_ops_t ops, atedm_activation activation)
 {
@@ -143,7 +142,6 @@ dnnl_status_t atedm_cpu_primitive_describe(dnnl_engine_t engine, const atedm_cpu
 }
 
 // ---- cache
-// -----------------------------------------------------------------------------------------
 
 static void entry_finish(cache_entry *entry)
 {

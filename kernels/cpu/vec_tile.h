@@ -1,10 +1,13 @@
 // Attention in tiles, for one dtype: a template that vec.c includes once per dtype, with what
 // vec_act.h takes and
-//   KP                  elements of the inner dimension that stand side by side in a panel
-//   K_STEP, ROW_STEP    what FN(panel_product) takes: multiples of the inner dimension, of rows
+//   KP                  elements of the inner dimension that stand side by side in a panel, as one
+//                       multiply-add takes them: 1 of f32, 2 of bf16
+//   K_STEP, ROW_STEP    FN(panel_product) takes multiples of K_STEP of the inner dimension and of
+//                       ROW_STEP rows
 //   FN(panel_product)   c [rows, columns] = or += a [rows, steps * KP] b, b a packed panel
-//   FN(begin), FN(end)  around the use of it
-//   FN(map_element), MAP_SCALE, FN(map_load), FN(map_store)  of maps for G-WPR.
+//   FN(begin), FN(end)  called before the first and after the last of them: AMX's tiles
+//   FN(map_element), MAP_SCALE, FN(map_load), FN(map_store)  the elements of maps for G-WPR: their
+//                       type, what values are multiplied by in it, and vectors of them
 //
 // The second factor of a product is packed in panels of up to PANEL columns: [k / KP][columns][KP],
 // the inner dimension k filled up with zeros to a multiple of K_STEP, the columns to one of VL.
