@@ -1,6 +1,6 @@
 // What a backend implements. Only kernels/ includes this header: callers use kernels.h, whose
-// functions (ops.c, ops_tokens.c; kernels.c for devices, memory and streams) check arguments, count
-// multiply-accumulates, and call the backend.
+// functions (ops.c, ops_tokens.c; device.c for devices and memory, stream.c for streams) check
+// arguments, count multiply-accumulates, and call the backend.
 //
 // A function of the table may rely on this: the stream has not failed, the arguments are as
 // kernels.h allows, and numbers of rows, samples and spans are above 0. It reports failures by
@@ -75,7 +75,8 @@ struct atedm_backend {
     // The devices that the backend can run on, by ascending index, with all their facts; returns
     // their number. NULL: there is exactly one, of which nothing is known.
     size_t (*devices)(atedm_device_facts ret_facts[ATEDM_MAX_DEVICES]);
-    // Returns the backend's own struct, whose head kernels.c fills. So does stream_create.
+    // Returns the backend's own struct, whose head device.c fills. (So does stream_create:
+    // stream.c.)
     atedm_status (*device_create)(int index, atedm_device **ret_device, atedm_error *err);
     void (*device_destroy)(atedm_device *device);
     // Writes the figures that the backend knows; the others are NAN already. NULL: it knows none.

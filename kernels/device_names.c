@@ -1,5 +1,5 @@
 // Which backends and devices there are, and what their names mean: see kernels.h.
-#include "kernels/devices.h"
+#include "kernels/device_names.h"
 
 #include "kernels/cuda_load.h"
 
