@@ -70,9 +70,9 @@ Test(tensor, convert_a_part_that_is_not_aligned)
     enum { ALL = 10000, FIRST = 3 };
     static char bytes[ALL * sizeof(uint16_t) + 1];
     static float found[ALL - FIRST];
-    for (uint16_t i = 0; i < ALL; i++) {
+    for (int i = 0; i < ALL; i++) {
         uint16_t bits = atedm_f32_to_f16((float)(i % 2048));
-        memcpy(bytes + 1 + i * sizeof bits, &bits, sizeof bits);
+        memcpy(bytes + 1 + (size_t)i * sizeof bits, &bits, sizeof bits);
     }
     const atedm_host_tensor t = {.data = bytes + 1, .dtype = ATEDM_F16, .ndim = 1, .shape = {ALL}};
     atedm_host_tensor_convert(&t, FIRST, ALL - FIRST, found, ATEDM_F32);
