@@ -10,41 +10,45 @@
 typedef struct atedm_bench {
     atedm_bench_report *report;
     const atedm_model_config *config;
-    atedm_model *dry;
-    atedm_model real;         // with the component that is being timed
-    atedm_recorder *recorder; // its weights, where nothing is computed with them
-    void *inputs;             // [host] random values of dtype
-    float *vae_latents;       // [host] random values
+    atedm_model *dry;         // the whole model on the dry device
+    atedm_model real;         // the device, with the one component that is being timed
+    atedm_recorder *recorder; // the component's weights, where the device is a dry one
+    void *inputs;             // [host] random values in the report's dtype
+    float *vae_latents;       // [host] the same values in F32
 } atedm_bench;
 
-// What one timed case is.
+// One timed case.
 typedef struct atedm_bench_case {
     atedm_bench *b;
     const atedm_model *model; // the dry one or the real one
-    int64_t h, w, batch;
-    const atedm_plan *plan; // NULL: off
-    int step;
-    void *x, *y;                // [device] of an evaluation; NULL: takes them itself
+    int64_t h, w;             // of the latents
+    int64_t batch;
+    const atedm_plan *plan;     // NULL: off
+    int step;                   // of the plan
+    void *x, *y;                // [device] of a UNet evaluation; NULL: it takes memory for them
     const atedm_weight *weight; // of a matrix product, on the real device
-    int64_t rows, width;        // of it
-    // Inputs are uploaded by the first run, which is not measured: scratch memory is laid out the
-    // same way each time, and no operation writes to its inputs.
+    int64_t rows, width;        // of the product's operands
+    // Inputs are there already. The first run, which is not measured, uploads them: scratch memory
+    // is laid out the same way in each run, and no operation writes to its inputs.
     bool warm;
-    // Several calls a run, for what takes less time than waiting for it; 1 while that is not known.
+    // Calls that are enqueued and then waited for together, in one run: several of a case that
+    // takes less time than the waiting.
     int calls;
-    double run_s; // 0: one call a run
+    double run_s; // seconds that a run shall take at least; 0: one call a run
 } atedm_bench_case;
+// Enqueues the case once, inputs included.
 typedef void (*atedm_bench_fn)(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena);
 
 // ---- bench_time.c
 
-// Random values on the device.
+// [device] memory of the arena with `values` random values in the stream's dtype, or in F32. On
+// failure the stream fails.
 void *atedm_bench_input(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena,
                         int64_t values);
 float *atedm_bench_input_f32(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena,
                              int64_t values);
-// Appends `row` with the case's times, counts and memory: one run to warm up, then as many as
-// --repeat says (or as many more as fill `seconds`).
+// Appends `row` to the report with the case's times, counts and memory: one run that is not
+// measured, then as many as --repeat says, and more until they have taken `seconds`.
 ATEDM_MUST_CHECK atedm_status atedm_bench_add_row(atedm_bench_case *c, atedm_dtype dtype,
                                                   atedm_bench_fn enqueue,
                                                   const atedm_bench_row *row, double seconds,
@@ -56,12 +60,13 @@ ATEDM_MUST_CHECK atedm_status atedm_bench_add_row(atedm_bench_case *c, atedm_dty
 // FLOPs per second.
 ATEDM_MUST_CHECK atedm_status atedm_bench_matrix(atedm_bench *b, const char *stage, int64_t rows,
                                                  int64_t width, double *ret_rate, atedm_error *err);
-// The stage "ceilings": a large copy, a large product, and the shortest operation.
+// The stage "ceilings": a large copy, a large product, and the shortest operation; sets the
+// report's rates by them.
 ATEDM_MUST_CHECK atedm_status atedm_bench_ceilings(atedm_bench *b, atedm_error *err);
 
 // ---- bench_step.c, bench_loop.c
 
-// Evaluates the UNet on the samples' inputs, which the caller may have made.
+// One UNet evaluation of c->batch samples at c->step of the plan.
 void atedm_bench_enqueue_unet(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena);
 // All steps of as many images as the case's batch says, two samples each.
 void atedm_bench_enqueue_loop(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena);

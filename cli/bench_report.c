@@ -159,8 +159,9 @@ static void print_table(const atedm_bench_report *report)
     const double *load = report->load_s;
     putchar('\n');
     if (is_timed(report))
-        printf("loading: text encoders %.1f s, UNet %.1f s, VAE %.1f s; ", load[0] + load[1],
-               load[2], load[3]);
+        printf("loading: text encoders %.1f s, UNet %.1f s, VAE %.1f s; ",
+               load[ATEDM_TEXT_ENCODER] + load[ATEDM_TEXT_ENCODER_2], load[ATEDM_UNET],
+               load[ATEDM_VAE]);
     else if (report->matrix_flops_per_s > 0)
         printf("floors: at %.1f GFLOP/s, %.1f GB/s; ", report->matrix_flops_per_s * 1e-9,
                report->copy_bytes_per_s * 1e-9);
@@ -228,10 +229,12 @@ static int print_json(const atedm_bench_report *report)
         atedm_dtype_name(report->vae_dtype), "plan_steps", report->options->steps, "repeat",
         timed ? json_integer(report->options->repeat) : NULL, "gemm_flops_per_s",
         number_json(report->gemm_flops_per_s, timed), "load_text_s",
-        number_json(report->load_s[0] + report->load_s[1], timed), "load_unet_s",
-        number_json(report->load_s[2], timed), "load_vae_s", number_json(report->load_s[3], timed),
-        "matrix_flops_per_s", number_json(report->matrix_flops_per_s, has_ceilings),
-        "copy_bytes_per_s", number_json(report->copy_bytes_per_s, has_ceilings), "wait_s",
+        number_json(report->load_s[ATEDM_TEXT_ENCODER] + report->load_s[ATEDM_TEXT_ENCODER_2],
+                    timed),
+        "load_unet_s", number_json(report->load_s[ATEDM_UNET], timed), "load_vae_s",
+        number_json(report->load_s[ATEDM_VAE], timed), "matrix_flops_per_s",
+        number_json(report->matrix_flops_per_s, has_ceilings), "copy_bytes_per_s",
+        number_json(report->copy_bytes_per_s, has_ceilings), "wait_s",
         number_json(report->wait_s, report->options->ceilings), "stages", rows, "peak_memory_bytes",
         (json_int_t)atedm_cli_peak_memory());
     return atedm_cli_print_json("bench step", out);

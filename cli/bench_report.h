@@ -3,6 +3,7 @@
 #define ATEDM_CLI_BENCH_REPORT_H
 
 #include "cli/bench_options.h"
+#include "core/checkpoint_names.h"
 #include "core/model.h"
 #include "kernels/kernels.h"
 #include "kernels/profile.h"
@@ -29,7 +30,7 @@ typedef struct atedm_bench_report {
     const atedm_model_config *config;
     const char *backend;
     atedm_dtype dtype, vae_dtype;
-    double load_s[4]; // both text encoders, UNet, VAE
+    double load_s[ATEDM_VAE + 1]; // seconds that loading took, by atedm_component
     atedm_bench_row rows[ATEDM_BENCH_MAX_ROWS];
     size_t n_rows;
     double gemm_flops_per_s; // the yardstick's best rate

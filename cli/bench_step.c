@@ -7,13 +7,10 @@
 #include "cli/bench_weights.h"
 #include "core/base/clock.h"
 #include "core/flops.h"
+#include "core/model_files.h"
 #include "core/rng.h"
 
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #define GEMM_ROWS 4096
 #define GEMM_WIDTH 1280
@@ -102,22 +99,24 @@ static atedm_status time_gemm(atedm_bench *b, atedm_error *err)
 // ---- components
 
 // Parameters of one component: from the model's files, or random; shapes alone for a dry device.
-static atedm_status open_weights(atedm_bench *b, const char *component, const char *base,
-                                 atedm_dtype dtype, atedm_weights **ret_weights, atedm_error *err)
+static atedm_status open_weights(atedm_bench *b, atedm_component component, atedm_dtype dtype,
+                                 atedm_weights **ret_weights, atedm_error *err)
 {
-    const char *dir = b->report->options->model;
-    char path[PATH_MAX];
+    atedm_model_files files;
+    atedm_status status;
     if (b->report->options->dry) {
-        atedm_status status = atedm_recorder_create(&b->recorder);
+        status = atedm_recorder_create(&b->recorder);
         if (!status)
             *ret_weights = atedm_recorder_weights(b->recorder);
-        return atedm_error_context(err, status, "weights");
+        return status ? atedm_error_set(err, status, "no memory for weights") : ATEDM_OK;
     }
-    if (!dir)
-        return atedm_error_context(err, atedm_random_weights_create(dtype, ret_weights), "weights");
-    if (snprintf(path, sizeof path, "%s/%s", dir, component) >= (int)sizeof path)
-        return atedm_error_set(err, ATEDM_ERR_LIMIT, "%s: path too long", dir);
-    return atedm_weights_open(path, base, ret_weights, err);
+    if (!b->report->options->model) {
+        status = atedm_random_weights_create(dtype, ret_weights);
+        return status ? atedm_error_set(err, status, "no memory for weights") : ATEDM_OK;
+    }
+    status = atedm_model_files_find(b->report->options->model, &files, err);
+    return status ? status
+                  : atedm_model_files_open(&files, &b->config->parts, component, ret_weights, err);
 }
 
 static void close_weights(const atedm_bench *b, atedm_weights *weights)
@@ -136,7 +135,7 @@ static atedm_status time_text(atedm_bench *b, atedm_error *err)
     for (int e = 0; e < 2 && !status; e++) {
         double start = atedm_clock_monotonic();
         atedm_weights *weights = NULL;
-        status = open_weights(b, e ? "text_encoder_2" : "text_encoder", "model", b->real.dtype,
+        status = open_weights(b, e ? ATEDM_TEXT_ENCODER_2 : ATEDM_TEXT_ENCODER, b->real.dtype,
                               &weights, err);
         if (status)
             break;
@@ -217,14 +216,13 @@ static atedm_status time_unet(atedm_bench *b, atedm_error *err)
     const atedm_bench_options *options = b->report->options;
     double start = atedm_clock_monotonic();
     atedm_weights *weights = NULL;
-    atedm_status status =
-        open_weights(b, "unet", "diffusion_pytorch_model", b->real.dtype, &weights, err);
+    atedm_status status = open_weights(b, ATEDM_UNET, b->real.dtype, &weights, err);
     if (status)
         return status;
     status = atedm_unet_create(b->real.device, b->real.dtype, &b->config->parts.unet, weights,
                                &b->real.unet, err);
     close_weights(b, weights);
-    b->report->load_s[2] = atedm_clock_monotonic() - start;
+    b->report->load_s[ATEDM_UNET] = atedm_clock_monotonic() - start;
     for (int i = 0; i < options->n_sizes; i++) {
         for (int k = 0; options->unet && k < options->n_batches && !status; k++)
             status = time_unet_size(b, &options->sizes[i], options->batches[k], false, err);
@@ -241,14 +239,13 @@ static atedm_status time_vae(atedm_bench *b, atedm_error *err)
     const atedm_bench_options *options = b->report->options;
     double start = atedm_clock_monotonic();
     atedm_weights *weights = NULL;
-    atedm_status status =
-        open_weights(b, "vae", "diffusion_pytorch_model", b->real.vae_dtype, &weights, err);
+    atedm_status status = open_weights(b, ATEDM_VAE, b->real.vae_dtype, &weights, err);
     if (status)
         return status;
     status = atedm_vae_create(b->real.device, b->real.vae_dtype, &b->config->parts.vae, weights,
                               &b->real.vae, err);
     close_weights(b, weights);
-    b->report->load_s[3] = atedm_clock_monotonic() - start;
+    b->report->load_s[ATEDM_VAE] = atedm_clock_monotonic() - start;
     int64_t scale = atedm_model_config_scale(b->config);
     for (int i = 0; i < options->n_sizes && !status; i++) {
         const atedm_bench_size *size = &options->sizes[i];

@@ -5,10 +5,10 @@
 // real one.
 #include "cli/bench_private.h"
 
+#include "cli/cli.h"
 #include "core/base/clock.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define MOST_CALLS 1000 // of a run
@@ -31,12 +31,6 @@ float *atedm_bench_input_f32(const atedm_bench_case *c, atedm_stream *s, atedm_a
     if (!c->warm)
         atedm_upload(s, c->b->vae_latents, memory, bytes);
     return memory;
-}
-
-static int compare_seconds(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static atedm_status measure_scratch(const atedm_bench_case *c, atedm_dtype dtype,
@@ -145,7 +139,7 @@ static atedm_status time_case(atedm_bench_case *c, atedm_dtype dtype, atedm_benc
         total += times[n++] * c->calls;
     }
     if (!status) {
-        qsort(times, (size_t)n, sizeof *times, compare_seconds);
+        atedm_cli_sort(times, (size_t)n);
         row->min_s = times[0];
         row->median_s = times[n / 2];
         row->counts = atedm_stream_counts(s);

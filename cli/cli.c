@@ -54,6 +54,17 @@ int atedm_cli_next_option(const atedm_cli_command *command, int argc, char **arg
     return ATEDM_CLI_STOP;
 }
 
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void atedm_cli_sort(double *values, size_t n)
+{
+    qsort(values, n, sizeof *values, compare_doubles);
+}
+
 bool atedm_cli_parse_int(const char *text, int64_t min, int64_t max, int64_t *ret_value)
 {
     char *end;

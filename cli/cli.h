@@ -51,6 +51,8 @@ typedef struct atedm_cli_command {
 enum { ATEDM_CLI_NO_MORE = -1, ATEDM_CLI_STOP = -2 };
 int atedm_cli_next_option(const atedm_cli_command *command, int argc, char **argv, int *ret_exit);
 
+void atedm_cli_sort(double *values, size_t n); // ascending; none of them NaN
+
 // Each parses the whole of `text`, or returns false and leaves the results alone.
 bool atedm_cli_parse_int(const char *text, int64_t min, int64_t max, int64_t *ret_value);
 bool atedm_cli_parse_real(const char *text, double *ret_value); // a finite number

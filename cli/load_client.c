@@ -2,6 +2,7 @@
 #include "cli/load_client.h"
 
 #include <curl/curl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,9 +50,9 @@ static CURL *make_easy(const atedm_load_clients *clients, client *c)
     code = code ? code : curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_WRITEDATA, c);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_PRIVATE, c);
-    code = code
-               ? code
-               : curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(clients->plan->timeout_s * 1e3));
+    // Whole milliseconds, rounded up: 0 would be none at all.
+    long timeout_ms = (long)ceil(clients->plan->timeout_s * 1e3);
+    code = code ? code : curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
     if (code) {
         curl_easy_cleanup(easy);
         return NULL;

@@ -1,6 +1,6 @@
-// The requests of `atedm bench serve`: generate bodies with weights, from a file or (load_lists.h)
-// from options.
-// What is in a body is the daemon's business, but for its "seed".
+// The requests of `atedm bench serve`: bodies of POST /generate with weights, from a file or, by
+// load_lists.h, from options. Bodies are not looked into, except for their "seed"; the daemon
+// judges them.
 #ifndef ATEDM_CLI_LOAD_MIX_H
 #define ATEDM_CLI_LOAD_MIX_H
 

@@ -1,6 +1,7 @@
 // A picture of a run of `atedm bench serve`: see load_plot.h.
 #include "cli/load_plot.h"
 
+#include "cli/cli.h"
 #include "cli/svg.h"
 
 #include <errno.h>
@@ -231,12 +232,6 @@ static void draw_bars(const plot *p, const atedm_svg_panel *panel, const size_t 
     fputs("</g>\n", p->file);
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void draw_curve(const plot *p, const atedm_svg_panel *panel, const double *sorted, size_t n)
 {
     size_t stride = n / COLUMNS + 1;
@@ -310,7 +305,7 @@ static bool draw_spread(const plot *p)
         if (s->ok && !s->warm_up)
             sorted[n++] = latency(s);
     }
-    qsort(sorted, n, sizeof *sorted, compare_doubles);
+    atedm_cli_sort(sorted, n);
     draw_spread_of(p, sorted, n);
     free(sorted);
     return true;

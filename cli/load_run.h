@@ -76,8 +76,7 @@ void atedm_load_record_finish(atedm_load_record *record); // NULL is allowed
 
 // Fails where nothing could be sent at all (no memory, no descriptors); what requests come to is in
 // the record. Draws a progress bar on standard error if that is a terminal. SIGINT and SIGTERM end
-// the sending, a second one the waiting; both and
-// SIGPIPE stay blocked afterwards.
+// the sending, a second one the waiting; both and SIGPIPE stay blocked afterwards.
 ATEDM_MUST_CHECK atedm_status atedm_load_run(const atedm_load_plan *plan,
                                              atedm_load_record *ret_record, atedm_error *err);
 

@@ -1,6 +1,8 @@
 // What a run of `atedm bench serve` comes to: see load_stats.h.
 #include "cli/load_stats.h"
 
+#include "cli/cli.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,21 +16,15 @@ double atedm_load_percentile(const double *sorted, size_t n, int percent)
     return sorted[rank - 1];
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 // Sorts `values`.
 static atedm_load_spread spread_of(double *values, size_t n)
 {
     if (!n)
-        return (atedm_load_spread){NAN, NAN, NAN, NAN, NAN};
+        return (atedm_load_spread){.p50 = NAN, .p95 = NAN, .p99 = NAN, .max = NAN, .mean = NAN};
     double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += values[i];
-    qsort(values, n, sizeof *values, compare);
+    atedm_cli_sort(values, n);
     return (atedm_load_spread){.p50 = atedm_load_percentile(values, n, 50),
                                .p95 = atedm_load_percentile(values, n, 95),
                                .p99 = atedm_load_percentile(values, n, 99),

@@ -1,4 +1,4 @@
-// Finds the backend "cuda", a shared object that is there or not. Only devices.c calls this.
+// Finds the backend "cuda", a shared object that is there or not. Only device_names.c calls this.
 #ifndef ATEDM_KERNELS_CUDA_LOAD_H
 #define ATEDM_KERNELS_CUDA_LOAD_H
 

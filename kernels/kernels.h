@@ -8,17 +8,19 @@
 //
 // Notation: "act" is the stream's activation dtype (F32, BF16 or F16). Pointers marked [device]
 // point into device memory (atedm_device_alloc); pointers marked [host] are read before the call
-// returns. All tensors are dense and row-major unless a row stride is given. Feature maps are
+// returns. A list in brackets behind a name is the tensor's shape: x [rows, c]. All tensors are
+// dense and row-major unless a row stride is given. Feature maps are
 // channels-last: [n, h, w, c]; a token matrix is [rows, c]; a feature map is the token matrix
 // [n*h*w, c]. Inputs and outputs do not overlap, unless the operation says that they may be the
 // same buffer.
 //
 // A sample's result does not depend on the other samples of the call, not even in one bit.
 //
-// Arguments that do not fit (pointers that are NULL, dimensions below 1, sizes over the limit,
-// regions that overlap, weights of another operation) make the stream fail. Only the number of
-// rows, samples, spans or elements may be 0: then the operation does nothing. On the dry backend
-// regions may overlap: an address there can stand for any operand.
+// Wrong arguments (NULL pointers, dimensions below 1, sizes over the limit, regions that overlap,
+// weights of another operation) make the stream fail with ATEDM_ERR_INVALID or ATEDM_ERR_LIMIT.
+// Only the number of rows, samples, spans or elements may be 0: then the operation does nothing. On
+// the dry backend regions may overlap, since an address there can stand for any operand. What
+// stands in device memory (indexes, places) is not checked.
 #ifndef ATEDM_KERNELS_H
 #define ATEDM_KERNELS_H
 
@@ -43,25 +45,25 @@ typedef struct atedm_weight atedm_weight;
 
 // Backends: "ref" (plain C, double accumulation), "cpu" (oneDNN), "cuda" (an NVIDIA GPU; a shared
 // object that may be missing), "dry" (computes nothing: checks arguments and counts; its memory is
-// addresses only). One of several devices stands behind a colon, as in a selection below: "cuda:1",
-// "cuda:GPU-8932f937"; without it is the first. ATEDM_ERR_NOT_FOUND where no backend or device is
-// called so, ATEDM_ERR_UNSUPPORTED where it cannot run here.
+// addresses only). A colon and what atedm_devices_select takes choose one of several devices:
+// "cuda:1", "cuda:GPU-8932f937"; without them it is the first. ATEDM_ERR_NOT_FOUND where there is
+// no such backend or device, ATEDM_ERR_UNSUPPORTED where it cannot run here.
 ATEDM_MUST_CHECK atedm_status atedm_device_create(const char *backend, atedm_device **ret_device,
                                                   atedm_error *err);
-// What `name` stands for: "auto" is "cuda" where that loads and a device answers, else "cpu";
-// others are themselves. Does not occupy a device.
+// The backend that `name` stands for: "auto" is "cuda" where that loads and a device answers, else
+// "cpu"; every other name is itself. Does not occupy a device.
 const char *atedm_backend_of(const char *name);
-// Whether "auto" is "cpu" where one would expect "cuda": the backend's file is here and does not
-// load, the environment names one, or the machine has a driver of NVIDIA's. *ret_reason then says
+// Whether "auto" is "cpu" although one would expect "cuda": the backend's file is here and does not
+// load, or the environment names a file, or the machine has NVIDIA's driver. *ret_reason then says
 // what is wrong.
 bool atedm_cuda_is_missed(atedm_error *ret_reason);
-void atedm_device_destroy(
-    atedm_device *device); // after its streams, weights and memory; NULL allowed
+// After its streams, weights and memory. NULL allowed.
+void atedm_device_destroy(atedm_device *device);
 
 // One of a backend's devices.
 typedef struct atedm_device_facts {
-    char name[32];  // label of metrics: "cpu", "cuda:0"
-    int index;      // the number in it
+    char name[32];  // as metrics have it: "cpu", "cuda:0"
+    int index;      // the backend's number of it: 0 in "cuda:0"
     char model[96]; // as its maker calls it: "NVIDIA H200"; "": not known
     char uuid[48];  // "GPU-" and 36 characters; "": it has none
     size_t memory;  // bytes; 0: not known
@@ -69,10 +71,10 @@ typedef struct atedm_device_facts {
 
 #define ATEDM_MAX_DEVICES 64 // of a backend; further ones are not seen
 
-// The devices of a backend that `selection` names, in its order: "auto" for all that there are,
-// else a list, with commas between indexes, UUIDs or the beginnings of UUIDs. Occupies none of
-// them. ATEDM_ERR_NOT_FOUND, with those that there are, where one is not there; ATEDM_ERR_INVALID
-// where one is there twice or may be one of several.
+// The devices of a backend that `selection` names, in its order: "auto" for all of them, else
+// indexes, UUIDs or beginnings of UUIDs with commas between them. Occupies none of them.
+// ATEDM_ERR_NOT_FOUND where there is no such device (the message lists those that there are),
+// ATEDM_ERR_INVALID where one is named twice or a beginning fits several.
 ATEDM_MUST_CHECK atedm_status atedm_devices_select(const char *backend, const char *selection,
                                                    atedm_device_facts ret_facts[ATEDM_MAX_DEVICES],
                                                    size_t *ret_count, atedm_error *err);
@@ -81,7 +83,7 @@ const char *atedm_device_backend(const atedm_device *device); // "ref", "cpu", "
 const atedm_device_facts *atedm_device_describe(const atedm_device *device);
 bool atedm_device_is_dry(const atedm_device *device);
 
-// What a device says about itself at a moment, for all who use it together.
+// What a device says about itself at this moment: of all its users together, not of this process.
 typedef enum atedm_device_figure {
     ATEDM_FIGURE_MEMORY_FREE, // bytes
     ATEDM_FIGURE_MEMORY_TOTAL,
@@ -94,24 +96,25 @@ typedef enum atedm_device_figure {
     ATEDM_FIGURE_COUNT,
 } atedm_device_figure;
 typedef struct atedm_device_figures {
-    double value[ATEDM_FIGURE_COUNT]; // NAN: it does not say
+    double value[ATEDM_FIGURE_COUNT]; // NAN: not known
 } atedm_device_figures;
-// False where the backend's devices say nothing. May take milliseconds, and may be called beside
-// everything else, from one thread at a time.
+// False where the backend's devices have no figures. May take milliseconds. Other threads may use
+// the device meanwhile, but only one thread at a time may measure.
 bool atedm_device_measure(atedm_device *device, atedm_device_figures *ret_figures);
 
-// Whether streams of this activation dtype can be made, and the one that is best here.
+// Whether streams of this activation dtype can be made.
 bool atedm_device_supports(const atedm_device *device, atedm_dtype dtype);
+// The dtype to make pictures in on this device: BF16 where that is fast, else F32.
 atedm_dtype atedm_device_best_dtype(const atedm_device *device);
 
-// Alignment of atedm_device_alloc and the alignment that operations want of their tensors' first
-// element for speed (not needed for correctness beyond the element's own alignment).
+// What atedm_device_alloc aligns to, and what operations want their tensors' first element aligned
+// to for speed. Correct results only take the alignment of an element.
 #define ATEDM_DEVICE_ALIGN 64
 
-// Bytes of one piece of device memory: 512 GiB.
+// Most bytes of one allocation: 512 GiB.
 #define ATEDM_MAX_DEVICE_BYTES ((size_t)1 << 39)
 
-// ATEDM_ERR_NOMEM where there is no such memory. 0 bytes have an address too.
+// ATEDM_ERR_NOMEM where the device has no such memory. 0 bytes have an address, too.
 ATEDM_MUST_CHECK atedm_status atedm_device_alloc(atedm_device *device, size_t bytes,
                                                  void **ret_memory, atedm_error *err);
 void atedm_device_free(atedm_device *device, void *memory); // NULL allowed
@@ -127,15 +130,15 @@ atedm_dtype atedm_stream_dtype(const atedm_stream *stream);
 // Waits for all that was enqueued. Returns (and clears) the first failure since the last call.
 ATEDM_MUST_CHECK atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err);
 
-// The same for code that runs between operations and leaves the failure to the stream: waits, keeps
-// the failure, and tells whether all went well.
+// For code between operations that leaves failures to the stream: waits for all that was enqueued,
+// keeps the failure for atedm_stream_sync, and returns whether there is none.
 bool atedm_stream_wait(atedm_stream *stream);
 
-// Lets what is enqueued run beside what other streams of the device do, and wait where there is not
-// room for both; before anything is enqueued. False where operations are done when they return, so
-// that nothing runs beside anything.
+// Lowers the stream's priority: its operations run beside those of the device's other streams, and
+// give way to them where there is not room for both. To be called before anything is enqueued.
+// False where the backend's operations are done when they return, so that none run side by side.
 bool atedm_stream_set_background(atedm_stream *stream);
-// Whether all that was enqueued is done, without waiting; a stream that failed is.
+// Whether all that was enqueued is done, without waiting. True for a stream that has failed.
 bool atedm_stream_idle(atedm_stream *stream);
 
 // Makes the stream fail, for callers that find a mistake of their own between operations.
@@ -143,9 +146,9 @@ void atedm_stream_fail(atedm_stream *stream, atedm_status status, const char *fo
     ATEDM_PRINTF(3, 4);
 bool atedm_stream_failed(const atedm_stream *stream);
 
-// What the operations of this stream counted, in multiply-accumulates; a FLOP count is twice that.
-// Counted by each operation from its own arguments when it is enqueued; how stands with the
-// operation, and those that say nothing count nothing.
+// Multiply-accumulates of the stream's operations; FLOPs are twice that. Each operation adds to
+// them when it is enqueued, from its arguments alone: what it adds stands with its declaration
+// below ("Counts ..."), and operations without such a line add nothing.
 typedef struct atedm_op_counts {
     uint64_t conv;      // convolutions
     uint64_t linear;    // linear layers
@@ -164,23 +167,25 @@ static inline void atedm_op_counts_add(atedm_op_counts *sum, const atedm_op_coun
 atedm_op_counts atedm_stream_counts(const atedm_stream *stream);
 void atedm_stream_reset_counts(atedm_stream *stream);
 
-// Copies between regions that do not overlap. `from_host` has been read when the call returns;
-// `to_host` stays valid until the next sync.
+// Copies between regions that do not overlap. `from_host` has been read when the call returns.
+// `to_host` is written by the next sync or before it, and has to stay there until then.
 void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
 // ---- work aside
 
-// A stream has a second queue, for work that is needed only later: AT-EDM's operations below.
-// Operations that are called between begin_aside and end_aside see all that was enqueued before,
-// and may run beside what is enqueued behind end_aside; what is enqueued behind join_aside sees
-// them. The caller sees to it that nothing which is enqueued in between touches their results, or
-// changes what they read. Once at a time: begin_aside, end_aside, join_aside. These keep their
-// order when the stream fails, too. While there is work aside the stream is not waited for and no
-// sequence begins; between begin_aside and end_aside no other operations are called, and nothing is
-// copied.
-// Where a backend has no second queue all is done in order.
+// A stream has a second queue for work whose results are needed only later. It is for AT-EDM's
+// operations (the section below). Those that are called between begin_aside and end_aside see the
+// results of all that was enqueued before begin_aside, and may run at the same time as what is
+// enqueued after end_aside. What is enqueued after join_aside sees their results.
+//
+// The caller has to make sure that nothing enqueued between end_aside and join_aside touches the
+// results of the work aside, or changes what it reads. The three calls come in this order, also on
+// a stream that has failed, and one set of them ends before the next begins. Between begin_aside
+// and end_aside no other operations and no copies are called; before join_aside the stream is
+// not waited for, and no sequence (atedm_stream_repeat) begins. A backend without a second queue
+// runs everything in order.
 void atedm_stream_begin_aside(atedm_stream *s);
 void atedm_stream_end_aside(atedm_stream *s);
 void atedm_stream_join_aside(atedm_stream *s);
@@ -189,25 +194,26 @@ void atedm_stream_join_aside(atedm_stream *s);
 
 typedef void (*atedm_enqueue_fn)(void *user);
 
-// Calls `enqueue`, which calls operations of this stream and nothing else that matters, or enqueues
-// what it did when it last came with this key: a backend may record the device's work of a call and
-// launch it as a whole. Equal keys promise equal operations: the same weights, sizes, spans,
-// addresses and other values. `enqueue` may be called twice, the first time without effect on the
-// device; it neither uploads, downloads nor waits, and joins what it begins aside. Results and
-// counts are as if it had been called once. Longer keys than the limit are never recorded.
+// Has the device do what `enqueue` enqueues, once. `enqueue` only calls operations of this stream.
+// A backend may record the device's work of a call, and launch the recording when the same key
+// comes again, without calling `enqueue` at all. So equal keys have to mean equal operations: the
+// same weights, sizes, spans, addresses and other values. `enqueue` may be called twice, the first
+// time without effect on the device. It does not upload, download or wait, and joins what it begins
+// aside. Results and counts are as if it had been called once. A key over the limit is not
+// recorded.
 #define ATEDM_REPEAT_KEY_MAX ((size_t)1 << 16)
 void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
                          atedm_enqueue_fn enqueue, void *user);
 
-// What became of the calls so far.
+// How the calls of atedm_stream_repeat so far were done.
 typedef struct atedm_repeat_figures {
-    uint64_t direct;   // ran as any operations do
-    uint64_t recorded; // ran by a recording that was made for it
-    uint64_t replayed; // ran by an earlier one
-    uint64_t dropped;  // recordings that were given up for others, or whose memory had moved
-    size_t bytes;      // of device memory that recordings have now
-    char refusal[ATEDM_ERROR_MAX]; // why there are no recordings, any more or for now; "" where
-                                   // nothing is wrong
+    uint64_t direct;   // calls whose operations ran one by one
+    uint64_t recorded; // calls that made a recording and ran it
+    uint64_t replayed; // calls that ran a recording of an earlier one
+    uint64_t dropped;  // recordings given up for newer ones, or since scratch memory moved
+    size_t bytes;      // device memory of the recordings that there are now
+    char refusal[ATEDM_ERROR_MAX]; // why nothing is recorded, any more or for now; "": nothing is
+                                   // wrong
 } atedm_repeat_figures;
 const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s);
 // Gives up all recordings, and their memory.
@@ -215,10 +221,12 @@ void atedm_stream_forget(atedm_stream *s);
 
 // ---- weights
 
-// A weight is immutable, in the backend's own layout, made once from host tensors of dtype F32,
-// BF16 or F16 (which may be unmapped afterwards, and unaligned), for streams of activation dtype
-// `act`. On the dry backend the host tensors' data may be NULL. Values are rounded to act; biases
-// and norms are kept in F32.
+// A weight is immutable and in the backend's own layout, for streams of activation dtype `act`. It
+// is made from host tensors of dtype F32, BF16 or F16, which may be unaligned and are not needed
+// afterwards. On the dry backend their data may be NULL. Values are rounded to act; biases and
+// norms are kept in F32. ATEDM_ERR_INVALID for a wrong shape or dtype, ATEDM_ERR_LIMIT for a size
+// over ATEDM_MAX_WEIGHT_DIM, ATEDM_ERR_UNSUPPORTED for an act, kernel or stride that there is no
+// code for, ATEDM_ERR_NOMEM.
 
 // Linear layer y = x W^T + b. `parts`: n_parts matrices [out_i, in] stacked along out (fused
 // projections); `biases`: n_parts vectors [out_i] in the same order, or NULL for no bias.
@@ -243,11 +251,12 @@ ATEDM_MUST_CHECK atedm_status atedm_table_weight_create(atedm_device *device, at
                                                         const atedm_host_tensor *table,
                                                         atedm_weight **ret_weight,
                                                         atedm_error *err);
-void atedm_weight_destroy(atedm_weight *weight);     // NULL allowed
-int64_t atedm_weight_in(const atedm_weight *weight); // linear, conv: input channels; norm, table: c
-int64_t
-atedm_weight_out(const atedm_weight *weight); // linear, conv: output channels; table: entries
-size_t atedm_weight_bytes(const atedm_weight *weight); // device memory it holds
+void atedm_weight_destroy(atedm_weight *weight); // NULL allowed
+// Linear and conv: input channels; norm and table: c.
+int64_t atedm_weight_in(const atedm_weight *weight);
+// Linear and conv: output channels; norm: c; table: entries.
+int64_t atedm_weight_out(const atedm_weight *weight);
+size_t atedm_weight_bytes(const atedm_weight *weight); // device memory that it holds
 
 // ---- dense operations
 
@@ -281,8 +290,9 @@ typedef struct atedm_conv_args {
 } atedm_conv_args;
 void atedm_conv(atedm_stream *s, const atedm_conv_args *args);
 
-// Group norm over [hw, c / groups] of each sample, two-pass or Welford variance (biased), then
-// scale and shift, then SiLU if asked. y may be x.
+// Group norm (Wu & He 2018): for each sample and group, y = (x - mean) / sqrt(variance + epsilon)
+// over its [hw, c / groups] elements, with the biased variance, computed from deviations from the
+// mean; then the channel's scale and shift, then SiLU where `silu` says so. y may be x.
 typedef struct atedm_group_norm_args {
     const atedm_weight *weight;
     const void *x; // [device] act [n, hw, c]
@@ -294,7 +304,7 @@ typedef struct atedm_group_norm_args {
 } atedm_group_norm_args;
 void atedm_group_norm(atedm_stream *s, const atedm_group_norm_args *args);
 
-// Layer norm of each row. y may be x.
+// Layer norm (Ba et al. 2016): the same over the c elements of each row. y may be x.
 typedef struct atedm_layer_norm_args {
     const atedm_weight *weight;
     const void *x; // [device] act [rows, c]
@@ -334,13 +344,10 @@ void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_
 // [n]; y [device] act [n, dim], dim even.
 void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y);
 
-// y = act(x), [device], `count` elements. Tests and benchmarks make their inputs with it.
-void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count);
-
 // ---- attention
 
-// Tokens of several samples stand packed in one matrix; a span names one sample's rows in it.
-
+// The tokens of several samples are rows of one matrix, a sample's rows one behind the other; a
+// span says which rows are one sample's.
 typedef struct atedm_span {
     int64_t q0, nq; // first query row, number of query rows
     int64_t k0, nk; // first key row, number of key rows
@@ -383,12 +390,15 @@ typedef struct atedm_rank_params {
     float tolerance;    // >= 0
 } atedm_rank_params;
 
-// G-WPR scores of the query tokens of each span, from attention maps A_i = exp(scale Q_i K_i^T -
-// lse_i), which no caller ever sees. Self (cross == false; span has nq == nk, same tokens): s_i^0 =
-// 1/N, s_i^{t+1} = A_i^T s_i^t. Cross: s_i^0 = 1/N, k = normalize_1(A_i^T s_i^t), s_i^{t+1} =
-// normalize_1(A_i k). The iteration ends at the first t with |s_i^t - s_i^{t-1}|_1 <= tolerance for
-// every head of the span, or after max_iterations. Backends may run further iterations as long as
-// the scores are those of that t.
+// Scores of the query tokens of each span by generalized weighted page rank, G-WPR (section 3 of
+// the paper), from the attention maps A_i = exp(scale Q_i K_i^T - lse_i) of the heads i, which no
+// caller ever sees. Of N query tokens:
+//   self (cross == false; queries and keys are the same tokens): s_i^0 = 1/N,
+//     s_i^{t+1} = A_i^T s_i^t;
+//   cross: s_i^0 = 1/N, k = normalize_1(A_i^T s_i^t), s_i^{t+1} = normalize_1(A_i k).
+// The iteration ends at the first t with |s_i^t - s_i^{t-1}|_1 <= tolerance for every head of the
+// span, or after max_iterations. Backends may run further iterations as long as the scores are
+// those of that t. A token's score combines its scores of all heads as params.heads says.
 // Counts, for each span, heads * nq * nk * (head_dim + max_iterations), twice the iterations where
 // cross: the map once, and a product with it each time, whether the iteration ends early or not.
 typedef struct atedm_rank_args {
@@ -405,11 +415,11 @@ typedef struct atedm_rank_args {
 } atedm_rank_args;
 void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args);
 
-// Scores by chance, of `n` tokens from row `first` on.
+// Random scores of `n` tokens from row `first` on, which follow from two numbers.
 typedef struct atedm_random_span {
     int64_t first, n;
-    int64_t draw;  // place in draws of the number that chance starts from,
-    uint64_t salt; // and what else it depends upon
+    int64_t draw;  // index in `draws` of the first one
+    uint64_t salt; // the second one: tells apart what starts from the same draw
 } atedm_random_span;
 
 // scores[first + i] = u_i, or where weights are given weights[first + i] / -ln(u_i), with
@@ -440,8 +450,8 @@ typedef struct atedm_prune_span {
 void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
                          const atedm_prune_span *spans, int64_t n_spans);
 
-// Where pruned tokens will take their value from. For each token i of the span, source[first + i]
-// is a slot of the span's kept list (0..keep-1): a kept token's own slot, else the slot j that
+// Where pruned tokens will take their values from. For each token i of the span, source[first + i]
+// becomes a slot of the span's kept list (0..keep-1): a kept token's own slot, else the slot j that
 // maximises
 //   attention: mean over heads of A(i, kept[j]);
 //   cosine:    the cosine similarity of rows i and kept[j] of x, 0 where one of them is zero;
@@ -449,21 +459,22 @@ void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
 //   width);
 // ties go to the lower slot; where similarities are NaN it is any slot. zero: -1 for pruned tokens.
 // Counts (n - keep) * keep for each span, times heads * head_dim (attention) or c (cosine).
-// [device] throughout: lse as in atedm_rank_args; x act [rows, c]; place[row] the token's place in
-// the grid.
 typedef struct atedm_source_args {
-    const int32_t *kept;
-    int32_t *source;
+    const int32_t *kept; // [device] lists as atedm_select_tokens writes them: ascending positions
+    int32_t *source;     // [device] by row
     const atedm_prune_span *spans; // [host]
     int64_t n_spans;
 } atedm_source_args;
+// The maps A, as in atedm_rank_args.
 typedef struct atedm_source_map {
-    const void *q, *k;
+    const void *q, *k; // [device] act
     int64_t q_stride, k_stride;
-    const float *lse;
+    const float *lse; // [device]
     int64_t lse_stride;
     int heads, head_dim;
 } atedm_source_map;
+// x: [device] act [rows, c]. place: [device] by row, the token's place in a grid `width` places
+// wide.
 void atedm_source_attention(atedm_stream *s, const atedm_source_args *args,
                             const atedm_source_map *map);
 void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c);
@@ -471,10 +482,11 @@ void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const 
                           int64_t width);
 void atedm_source_zero(atedm_stream *s, const atedm_source_args *args);
 
-// For each span and slot j: weights[kept_first + j] = log(sum of exp(before[first + i]) over the
-// tokens i with source[first + i] == j): the logarithm of how many tokens the kept one stands for,
-// where `before` says that of the tokens before, NULL: one each. Sums in ascending order of i;
-// -INFINITY where there is none. [device] F32; source as above, before by row as source.
+// The logarithm of how many tokens each kept one stands for: for each span and slot j,
+// weights[kept_first + j] = log(sum of exp(before[first + i]) over the tokens i with
+// source[first + i] == j), summed in ascending order of i; -INFINITY where there is no such token.
+// before[row] is the logarithm of how many tokens that one stood for before; NULL: each for itself.
+// source as above; before and weights [device] F32.
 void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *before,
                           float *weights, const atedm_prune_span *spans, int64_t n_spans);
 
@@ -496,35 +508,37 @@ void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float 
 
 // ---- sampler
 
-// y[i, :] = act(a[i] * x[i, :]), x F32 [n, count], y act [n, count], a [host] [n]: the sampler's
-// input scaling.
+// y[i, :] = act(a[i] * x[i, :]): the sampler's input scaling; with a[i] == 1 the conversion alone.
+// x [device] F32 [n, count], y [device] act [n, count], a [host] [n].
 void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
                        int64_t count);
 
-// A sampler's step, linear in the latents x, in the guided model output m and in the history: what
-// the step before kept, or noise. x' = .x x + .output m + .earlier history; what it keeps in the
-// history's place is .keep_x x + .keep_output m, of the x before.
+// Coefficients of a sampler's step, which is linear in the latents x, in the guided model output m
+// and in the history: what the step before left there, or noise.
+//   new x       = x * x + output * m + earlier * history
+//   new history = keep_x * x + keep_output * m, of the x before the step
+// (the first factor of each product is the field of this name). core/sampler.c has each sampler's.
 typedef struct atedm_step {
-    double x, output, earlier; // earlier: 0 in the first step, but of noise
+    double x, output, earlier; // earlier: 0 in the first step, unless the history is noise
     double keep_x, keep_output;
 } atedm_step;
 
-// m = uncond + scale * (cond - uncond) (Ho & Salimans 2022, eq. 6 in diffusers' form), or m = cond
-// where uncond is NULL; then the step, which keeps nothing where history is NULL. Where `earlier`
-// is 0 the history that was there is not read. cond, uncond act [count], x, history F32 [count],
-// all [device], for one sample.
+// One sample's step. m = uncond + guidance_scale * (cond - uncond) (Ho & Salimans 2022, eq. 6 in
+// diffusers' form), or m = cond where uncond is NULL; then the step.
 typedef struct atedm_step_args {
-    const void *cond, *uncond;
-    float *x;
+    const void *cond;   // [device] act [count]
+    const void *uncond; // [device] act [count] or NULL
+    float *x;           // [device] F32 [count]: the latents, before and after
     int64_t count;
     float guidance_scale;
     atedm_step step;
-    float *history; // NULL allowed
+    float *history; // [device] F32 [count], before and after; not read where step.earlier is 0.
+                    // NULL: there is none, and nothing is kept
 } atedm_step_args;
 void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args);
 
-// y = round_half_even(255 * clamp(x / 2 + 1/2, 0, 1)), 0 for NaN, act -> U8, [device], `count`
-// elements.
+// The finished image: y = round_half_even(255 * clamp(x / 2 + 1/2, 0, 1)), 0 for NaN. x [device]
+// act, y [device] U8, `count` elements.
 void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count);
 
 #endif

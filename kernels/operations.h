@@ -1,9 +1,10 @@
-// Every operation of kernels.h once, in the order there: what a backend's table, the declarations
-// of its functions, the profile and the parity program are made of.
+// The list of all operations of kernels.h, in the order there. Made of it are the backends' tables
+// (backend.h), the declarations of their functions, the dry backend's operations, the profile and
+// the parity program.
 //
-// X(name, parameters, arguments, bytes): arguments are the parameters' names. bytes is the least
-// that the operation has to move, of these parameters and the functions of profile_bytes.h, which
-// only profile.c needs.
+// X(name, parameters, arguments, bytes): `arguments` are the names of the parameters. `bytes` is
+// the least number of bytes that a call has to move, as an expression of the parameters and the
+// functions of profile_bytes.h; only profile.c evaluates it.
 #ifndef ATEDM_KERNELS_OPERATIONS_H
 #define ATEDM_KERNELS_OPERATIONS_H
 
@@ -38,8 +39,6 @@
       atedm_bytes_act(s, (2 * rows + tokens) * table->in))                                         \
     X(sinusoid, (atedm_stream * s, const double *values, int64_t n, int64_t dim, void *y),         \
       (s, values, n, dim, y), atedm_bytes_act(s, (n * dim)))                                       \
-    X(from_f32, (atedm_stream * s, const float *x, void *y, int64_t count), (s, x, y, count),      \
-      atedm_bytes_act(s, count) + (uint64_t)count * sizeof(float))                                 \
     X(attention, (atedm_stream * s, const atedm_attention_args *args), (s, args),                  \
       atedm_bytes_attention(s, args))                                                              \
     X(rank_tokens, (atedm_stream * s, const atedm_rank_args *args), (s, args),                     \

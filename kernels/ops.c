@@ -6,8 +6,6 @@
 #include <inttypes.h>
 #include <math.h>
 
-#define BACKEND(s) ((s)->device->backend)
-
 // ---- copies
 
 static bool check_copy(atedm_stream *s, const char *op, const void *from, const void *to)
@@ -19,14 +17,14 @@ static bool check_copy(atedm_stream *s, const char *op, const void *from, const 
 void atedm_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes)
 {
     if (bytes && atedm_check_ahead(s, "upload") && check_copy(s, "upload", from_host, to_device))
-        BACKEND(s)->upload(s, from_host, to_device, bytes);
+        atedm_stream_backend(s)->upload(s, from_host, to_device, bytes);
 }
 
 void atedm_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes)
 {
     if (bytes && atedm_check_ahead(s, "download") &&
         check_copy(s, "download", from_device, to_host))
-        BACKEND(s)->download(s, from_device, to_host, bytes);
+        atedm_stream_backend(s)->download(s, from_device, to_host, bytes);
 }
 
 void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes)
@@ -36,7 +34,7 @@ void atedm_copy(atedm_stream *s, const void *from_device, void *to_device, size_
     const atedm_region from = {"the source", from_device, bytes},
                        to = {"the target", to_device, bytes};
     if (atedm_check_apart(s, "copy", &from, &to))
-        BACKEND(s)->copy(s, from_device, to_device, bytes);
+        atedm_stream_backend(s)->copy(s, from_device, to_device, bytes);
 }
 
 // ---- linear, conv
@@ -62,7 +60,7 @@ void atedm_linear(atedm_stream *s, const atedm_linear_args *args)
         atedm_check_act(s, op, "y", args->y, ATEDM_DIMS(args->rows, out), &y) &&
         check_output(s, op, &x, &y, args->residual) &&
         atedm_check_count(s, op, ATEDM_DIMS(args->rows, in, out), &s->counts.linear))
-        BACKEND(s)->ops.linear(s, args);
+        atedm_stream_backend(s)->ops.linear(s, args);
 }
 
 void atedm_conv(atedm_stream *s, const atedm_conv_args *args)
@@ -75,7 +73,7 @@ void atedm_conv(atedm_stream *s, const atedm_conv_args *args)
     const atedm_weight *w = args->weight;
     if (!atedm_check_act(s, op, "x", args->x, ATEDM_DIMS(args->n, args->h, args->w, w->in), &x))
         return;
-    int64_t ho = (args->h + w->stride - 1) / w->stride, wo = (args->w + w->stride - 1) / w->stride;
+    int64_t ho = atedm_conv_out(args->h, w->stride), wo = atedm_conv_out(args->w, w->stride);
     if (!atedm_check_act(s, op, "y", args->y, ATEDM_DIMS(args->n, ho, wo, w->out), &y) ||
         !check_output(s, op, &x, &y, args->residual))
         return;
@@ -85,7 +83,7 @@ void atedm_conv(atedm_stream *s, const atedm_conv_args *args)
         return;
     if (atedm_check_count(s, op, ATEDM_DIMS(args->n, ho, wo, w->out, w->in, w->kernel, w->kernel),
                           &s->counts.conv))
-        BACKEND(s)->ops.conv(s, args);
+        atedm_stream_backend(s)->ops.conv(s, args);
 }
 
 // ---- norms
@@ -107,7 +105,7 @@ void atedm_group_norm(atedm_stream *s, const atedm_group_norm_args *args)
     if (atedm_check_act(s, op, "x", args->x, ATEDM_DIMS(args->n, args->hw, c), &x) &&
         atedm_check_act(s, op, "y", args->y, ATEDM_DIMS(args->n, args->hw, c), &y) &&
         atedm_check_same_or_apart(s, op, &x, &y))
-        BACKEND(s)->ops.group_norm(s, args);
+        atedm_stream_backend(s)->ops.group_norm(s, args);
 }
 
 void atedm_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args)
@@ -122,7 +120,7 @@ void atedm_layer_norm(atedm_stream *s, const atedm_layer_norm_args *args)
     if (atedm_check_act(s, op, "x", args->x, ATEDM_DIMS(args->rows, c), &x) &&
         atedm_check_act(s, op, "y", args->y, ATEDM_DIMS(args->rows, c), &y) &&
         atedm_check_same_or_apart(s, op, &x, &y))
-        BACKEND(s)->ops.layer_norm(s, args);
+        atedm_stream_backend(s)->ops.layer_norm(s, args);
 }
 
 // ---- element by element
@@ -135,7 +133,7 @@ void atedm_geglu(atedm_stream *s, const void *x, void *y, int64_t rows, int64_t 
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, f, 2), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(rows, f), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->ops.geglu(s, x, y, rows, f);
+        atedm_stream_backend(s)->ops.geglu(s, x, y, rows, f);
 }
 
 void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x, void *y,
@@ -147,7 +145,7 @@ void atedm_activate(atedm_stream *s, atedm_activation activation, const void *x,
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_same_or_apart(s, op, &in, &out))
-        BACKEND(s)->ops.activate(s, activation, x, y, count);
+        atedm_stream_backend(s)->ops.activate(s, activation, x, y, count);
 }
 
 void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t count)
@@ -160,7 +158,7 @@ void atedm_add(atedm_stream *s, const void *a, const void *b, void *y, int64_t c
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
         atedm_check_same_or_apart(s, op, &first, &out) &&
         atedm_check_same_or_apart(s, op, &second, &out))
-        BACKEND(s)->ops.add(s, a, b, y, count);
+        atedm_stream_backend(s)->ops.add(s, a, b, y, count);
 }
 
 void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t h, int64_t w,
@@ -172,7 +170,7 @@ void atedm_upsample2(atedm_stream *s, const void *x, void *y, int64_t n, int64_t
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(n, h, w, c), &out) &&
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(n, (h + 1) / 2, (w + 1) / 2, c), &in) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->ops.upsample2(s, x, y, n, h, w, c);
+        atedm_stream_backend(s)->ops.upsample2(s, x, y, n, h, w, c);
 }
 
 void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int64_t cb, void *y,
@@ -185,18 +183,7 @@ void atedm_concat(atedm_stream *s, const void *a, int64_t ca, const void *b, int
         atedm_check_act(s, op, "b", b, ATEDM_DIMS(rows, cb), &right) &&
         atedm_check_act(s, op, "y", y, ATEDM_DIMS(rows, ca + cb), &out) &&
         atedm_check_apart(s, op, &left, &out) && atedm_check_apart(s, op, &right, &out))
-        BACKEND(s)->ops.concat(s, a, ca, b, cb, y, rows);
-}
-
-void atedm_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
-{
-    static const char op[] = "from_f32";
-    atedm_region in, out;
-    if (atedm_check_ahead(s, op) && count != 0 &&
-        atedm_check_tensor(s, op, "x", x, sizeof *x, ATEDM_DIMS(count), &in) &&
-        atedm_check_act(s, op, "y", y, ATEDM_DIMS(count), &out) &&
-        atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->ops.from_f32(s, x, y, count);
+        atedm_stream_backend(s)->ops.concat(s, a, ca, b, cb, y, rows);
 }
 
 // ---- embeddings
@@ -232,7 +219,7 @@ void atedm_embed_tokens(atedm_stream *s, const atedm_weight *table, const atedm_
         return;
     }
     if (check_ids(s, op, ids, rows, table->out))
-        BACKEND(s)->ops.embed_tokens(s, table, position, ids, rows, tokens, y);
+        atedm_stream_backend(s)->ops.embed_tokens(s, table, position, ids, rows, tokens, y);
 }
 
 void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim, void *y)
@@ -246,7 +233,7 @@ void atedm_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t di
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "%s",
                          values ? "the dimension is odd" : "values is NULL");
     else
-        BACKEND(s)->ops.sinusoid(s, values, n, dim, y);
+        atedm_stream_backend(s)->ops.sinusoid(s, values, n, dim, y);
 }
 
 // ---- sampler
@@ -264,7 +251,7 @@ void atedm_scale_input(atedm_stream *s, const float *x, const double *a, void *y
     if (!a)
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "a is NULL");
     else
-        BACKEND(s)->ops.scale_input(s, x, a, y, n, count);
+        atedm_stream_backend(s)->ops.scale_input(s, x, a, y, n, count);
 }
 
 void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
@@ -296,7 +283,7 @@ void atedm_sampler_step(atedm_stream *s, const atedm_step_args *args)
             (double)args->guidance_scale, args->step.x, args->step.output, args->step.earlier,
             args->step.keep_x, args->step.keep_output);
     else
-        BACKEND(s)->ops.sampler_step(s, args);
+        atedm_stream_backend(s)->ops.sampler_step(s, args);
 }
 
 void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t count)
@@ -307,5 +294,5 @@ void atedm_image_finish(atedm_stream *s, const void *x, uint8_t *y, int64_t coun
         atedm_check_act(s, op, "x", x, ATEDM_DIMS(count), &in) &&
         atedm_check_tensor(s, op, "y", y, sizeof *y, ATEDM_DIMS(count), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->ops.image_finish(s, x, y, count);
+        atedm_stream_backend(s)->ops.image_finish(s, x, y, count);
 }

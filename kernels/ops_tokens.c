@@ -4,8 +4,6 @@
 
 #include <inttypes.h>
 
-#define BACKEND(s) ((s)->device->backend)
-
 // Rows of the largest matrix: kept far enough from the end of int64_t for sums.
 #define MAX_ROW ATEDM_MAX_ELEMENTS
 
@@ -105,6 +103,9 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
     if (args->lse && (!check_lse(s, op, args->lse, args->lse_stride, args->heads, q_rows, &lse) ||
                       !atedm_check_apart(s, op, &lse, &o)))
         return;
+    for (int i = 0; args->lse && i < 3; i++)
+        if (!atedm_check_apart(s, op, &regions[i], &lse))
+            return;
     if (args->key_bias && (!atedm_check_tensor(s, op, "key_bias", args->key_bias,
                                                sizeof *args->key_bias, ATEDM_DIMS(k_rows), &bias) ||
                            !atedm_check_apart(s, op, &bias, &o) ||
@@ -118,7 +119,7 @@ void atedm_attention(atedm_stream *s, const atedm_attention_args *args)
                 &count))
             return;
     s->counts.attention = count;
-    BACKEND(s)->ops.attention(s, args);
+    atedm_stream_backend(s)->ops.attention(s, args);
 }
 
 // ---- AT-EDM
@@ -175,7 +176,7 @@ void atedm_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
             return;
     }
     s->counts.overhead = count;
-    BACKEND(s)->ops.rank_tokens(s, args);
+    atedm_stream_backend(s)->ops.rank_tokens(s, args);
 }
 
 void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *weights,
@@ -196,7 +197,7 @@ void atedm_random_scores(atedm_stream *s, const uint64_t *draws, const float *we
         atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &out) &&
         atedm_check_apart(s, op, &in[0], &out) &&
         (!weights || atedm_check_apart(s, op, &in[1], &out)))
-        BACKEND(s)->ops.random_scores(s, draws, weights, scores, spans, n_spans);
+        atedm_stream_backend(s)->ops.random_scores(s, draws, weights, scores, spans, n_spans);
 }
 
 // Rows and kept lists of the spans within bounds.
@@ -228,20 +229,22 @@ void atedm_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
         atedm_check_tensor(s, op, "scores", scores, sizeof *scores, ATEDM_DIMS(rows), &in) &&
         atedm_check_tensor(s, op, "kept", kept, sizeof *kept, ATEDM_DIMS(n_kept), &out) &&
         atedm_check_apart(s, op, &in, &out))
-        BACKEND(s)->ops.select_tokens(s, scores, kept, spans, n_spans);
+        atedm_stream_backend(s)->ops.select_tokens(s, scores, kept, spans, n_spans);
 }
 
+// What all source operations are given. ret_source: their result, which has to be apart from what
+// they read besides; *ret_rows: the rows of all spans.
 static bool check_source(atedm_stream *s, const char *op, const atedm_source_args *args,
-                         int64_t *ret_rows)
+                         int64_t *ret_rows, atedm_region *ret_source)
 {
     int64_t n_kept;
-    atedm_region kept, source;
+    atedm_region kept;
     return check_prune_spans(s, op, args->spans, args->n_spans, ret_rows, &n_kept) &&
            atedm_check_tensor(s, op, "kept", args->kept, sizeof *args->kept, ATEDM_DIMS(n_kept),
                               &kept) &&
            atedm_check_tensor(s, op, "source", args->source, sizeof *args->source,
-                              ATEDM_DIMS(*ret_rows), &source) &&
-           atedm_check_apart(s, op, &kept, &source);
+                              ATEDM_DIMS(*ret_rows), ret_source) &&
+           atedm_check_apart(s, op, &kept, ret_source);
 }
 
 // Counts `each` for every pair of a pruned and a kept token.
@@ -263,25 +266,30 @@ void atedm_source_attention(atedm_stream *s, const atedm_source_args *args,
 {
     static const char op[] = "source_attention";
     int64_t rows;
-    atedm_region region;
-    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows))
+    atedm_region source, read[3];
+    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows, &source))
         return;
     const operand q = {"q", map->q, map->q_stride, rows}, k = {"k", map->k, map->k_stride, rows};
-    if (check_operand(s, op, &q, map->heads, map->head_dim, &region) &&
-        check_operand(s, op, &k, map->heads, map->head_dim, &region) &&
-        check_lse(s, op, map->lse, map->lse_stride, map->heads, rows, &region) &&
-        count_pairs(s, op, args, (int64_t)map->heads * map->head_dim))
-        BACKEND(s)->ops.source_attention(s, args, map);
+    if (!check_operand(s, op, &q, map->heads, map->head_dim, &read[0]) ||
+        !check_operand(s, op, &k, map->heads, map->head_dim, &read[1]) ||
+        !check_lse(s, op, map->lse, map->lse_stride, map->heads, rows, &read[2]))
+        return;
+    for (int i = 0; i < 3; i++)
+        if (!atedm_check_apart(s, op, &read[i], &source))
+            return;
+    if (count_pairs(s, op, args, (int64_t)map->heads * map->head_dim))
+        atedm_stream_backend(s)->ops.source_attention(s, args, map);
 }
 
 void atedm_source_cosine(atedm_stream *s, const atedm_source_args *args, const void *x, int64_t c)
 {
     static const char op[] = "source_cosine";
     int64_t rows;
-    atedm_region region;
-    if (!s->status && args->n_spans != 0 && check_source(s, op, args, &rows) &&
-        atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, c), &region) && count_pairs(s, op, args, c))
-        BACKEND(s)->ops.source_cosine(s, args, x, c);
+    atedm_region source, in;
+    if (!s->status && args->n_spans != 0 && check_source(s, op, args, &rows, &source) &&
+        atedm_check_act(s, op, "x", x, ATEDM_DIMS(rows, c), &in) &&
+        atedm_check_apart(s, op, &in, &source) && count_pairs(s, op, args, c))
+        atedm_stream_backend(s)->ops.source_cosine(s, args, x, c);
 }
 
 void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const int32_t *place,
@@ -289,21 +297,23 @@ void atedm_source_nearest(atedm_stream *s, const atedm_source_args *args, const 
 {
     static const char op[] = "source_nearest";
     int64_t rows;
-    atedm_region region;
-    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows) ||
-        !atedm_check_tensor(s, op, "place", place, sizeof *place, ATEDM_DIMS(rows), &region))
+    atedm_region source, in;
+    if (s->status || args->n_spans == 0 || !check_source(s, op, args, &rows, &source) ||
+        !atedm_check_tensor(s, op, "place", place, sizeof *place, ATEDM_DIMS(rows), &in) ||
+        !atedm_check_apart(s, op, &in, &source))
         return;
     if (width < 1 || width > INT32_MAX) // places are int32_t
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "the grid is %" PRId64 " wide", width);
     else
-        BACKEND(s)->ops.source_nearest(s, args, place, width);
+        atedm_stream_backend(s)->ops.source_nearest(s, args, place, width);
 }
 
 void atedm_source_zero(atedm_stream *s, const atedm_source_args *args)
 {
     int64_t rows;
-    if (!s->status && args->n_spans != 0 && check_source(s, "source_zero", args, &rows))
-        BACKEND(s)->ops.source_zero(s, args);
+    atedm_region source;
+    if (!s->status && args->n_spans != 0 && check_source(s, "source_zero", args, &rows, &source))
+        atedm_stream_backend(s)->ops.source_zero(s, args);
 }
 
 void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *before,
@@ -319,7 +329,7 @@ void atedm_source_weights(atedm_stream *s, const int32_t *source, const float *b
         (!before ||
          (atedm_check_tensor(s, op, "before", before, sizeof *before, ATEDM_DIMS(rows), &more) &&
           atedm_check_apart(s, op, &more, &out))))
-        BACKEND(s)->ops.source_weights(s, source, before, weights, spans, n_spans);
+        atedm_stream_backend(s)->ops.source_weights(s, source, before, weights, spans, n_spans);
 }
 
 // Spans within bounds: entries of the index lists and rows of y; some of them may be empty.
@@ -369,7 +379,7 @@ void atedm_gather_rows(atedm_stream *s, const void *x, const int32_t *index, voi
                        size_t row_bytes, const atedm_gather_span *spans, int64_t n_spans)
 {
     if (check_gather(s, "gather_rows", x, index, y, row_bytes, spans, n_spans))
-        BACKEND(s)->ops.gather_rows(s, x, index, y, row_bytes, spans, n_spans);
+        atedm_stream_backend(s)->ops.gather_rows(s, x, index, y, row_bytes, spans, n_spans);
 }
 
 void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float factor, void *y,
@@ -381,5 +391,5 @@ void atedm_add_rows(atedm_stream *s, const void *x, const int32_t *index, float 
     if (c < 1 || c > ATEDM_MAX_ELEMENTS)
         atedm_check_fail(s, ATEDM_ERR_INVALID, op, "rows of %" PRId64 " elements", c);
     else if (check_gather(s, op, x, index, y, (size_t)c * atedm_dtype_size(s->act), spans, n_spans))
-        BACKEND(s)->ops.add_rows(s, x, index, factor, y, c, spans, n_spans);
+        atedm_stream_backend(s)->ops.add_rows(s, x, index, factor, y, c, spans, n_spans);
 }

@@ -23,36 +23,40 @@ struct atedm_profile {
     const atedm_backend *inner;
     atedm_device *device;
     atedm_profile_op ops[N_OPERATIONS];
-    uint64_t flops; // counted by the stream before the operation
     atedm_profile_rates rates;
 };
 
 static atedm_profile *profile_of(const atedm_stream *s)
 {
-    return (atedm_profile *)(uintptr_t)s->device->backend; // its first member
+    return (atedm_profile *)(uintptr_t)atedm_stream_backend(s); // its first member
 }
 
-static uint64_t counted(const atedm_op_counts *c)
+// The FLOPs that the stream has counted since this was last asked. Operations are counted right
+// before the table's entry is called.
+static uint64_t take_flops(atedm_stream *s)
 {
-    return 2 * (c->conv + c->linear + c->attention + c->overhead);
+    const atedm_op_counts *c = &s->counts;
+    uint64_t all = 2 * (c->conv + c->linear + c->attention + c->overhead);
+    uint64_t flops = all - s->profiled_flops;
+    s->profiled_flops = all;
+    return flops;
 }
 
+// Adds a call that was enqueued at `start`, a monotonic time, and moves so many bytes.
 static void note(atedm_stream *s, int op, double start, uint64_t bytes)
 {
     atedm_profile *p = profile_of(s);
+    atedm_profile_op *noted = &p->ops[op];
+    uint64_t flops = take_flops(s);
     p->inner->stream_sync(s);
-    uint64_t flops = counted(&s->counts);
     if (!atedm_device_is_dry(s->device))
-        p->ops[op].seconds += atedm_clock_monotonic() - start;
-    p->ops[op].calls++;
-    // Operations are counted right before they are called; less than before: the counts were reset.
-    uint64_t more = flops >= p->flops ? flops - p->flops : flops;
-    p->ops[op].flops += more;
-    p->flops = flops;
-    p->ops[op].bytes += bytes;
+        noted->seconds += atedm_clock_monotonic() - start;
+    noted->calls++;
+    noted->flops += flops;
+    noted->bytes += bytes;
     if (p->rates.flops_per_s > 0 && p->rates.bytes_per_s > 0)
-        p->ops[op].floor_s +=
-            fmax((double)more / p->rates.flops_per_s, (double)bytes / p->rates.bytes_per_s);
+        noted->floor_s +=
+            fmax((double)flops / p->rates.flops_per_s, (double)bytes / p->rates.bytes_per_s);
 }
 
 #define X(name, parameters, arguments, moved)                                                      \

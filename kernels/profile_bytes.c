@@ -13,7 +13,7 @@ uint64_t atedm_bytes_linear(const atedm_stream *s, const atedm_linear_args *a)
 uint64_t atedm_bytes_conv(const atedm_stream *s, const atedm_conv_args *a)
 {
     const atedm_weight *w = a->weight;
-    int64_t ho = (a->h + w->stride - 1) / w->stride, wo = (a->w + w->stride - 1) / w->stride;
+    int64_t ho = atedm_conv_out(a->h, w->stride), wo = atedm_conv_out(a->w, w->stride);
     int64_t x = a->n * a->h * a->w * w->in, y = a->n * ho * wo * w->out;
     int64_t add = a->channel_add ? a->n * w->out : 0;
     return w->bytes + atedm_bytes_act(s, x + y * (a->residual ? 2 : 1) + add);

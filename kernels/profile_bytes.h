@@ -1,5 +1,6 @@
-// The least bytes of device memory that an operation has to move: each operand once, rows that it
-// does not read or write left out. Over the device's bandwidth that is a floor of its time.
+// The least number of bytes that an operation has to read from and write to device memory: each
+// operand once, without rows that it does not touch. Divided by the device's bandwidth that is a
+// lower bound of its time.
 #ifndef ATEDM_KERNELS_PROFILE_BYTES_H
 #define ATEDM_KERNELS_PROFILE_BYTES_H
 
@@ -10,7 +11,7 @@ uint64_t atedm_bytes_conv(const atedm_stream *s, const atedm_conv_args *a);
 uint64_t atedm_bytes_group_norm(const atedm_stream *s, const atedm_group_norm_args *a);
 uint64_t atedm_bytes_layer_norm(const atedm_stream *s, const atedm_layer_norm_args *a);
 uint64_t atedm_bytes_attention(const atedm_stream *s, const atedm_attention_args *a);
-// Queries and keys once, however many passes the iterations take.
+// Queries and keys once, however many passes over them the iterations take.
 uint64_t atedm_bytes_rank(const atedm_stream *s, const atedm_rank_args *a);
 uint64_t atedm_bytes_random(const float *weights, const atedm_random_span *spans, int64_t n_spans);
 uint64_t atedm_bytes_select(const atedm_prune_span *spans, int64_t n_spans);
@@ -21,7 +22,7 @@ uint64_t atedm_bytes_weights(const atedm_prune_span *spans, int64_t n_spans, boo
 uint64_t atedm_bytes_gather(const atedm_gather_span *spans, int64_t n_spans, uint64_t row);
 uint64_t atedm_bytes_step(const atedm_stream *s, const atedm_step_args *a);
 
-// Elements of act.
+// Bytes of `count` elements of act.
 static inline uint64_t atedm_bytes_act(const atedm_stream *s, int64_t count)
 {
     return (uint64_t)count * atedm_dtype_size(atedm_stream_dtype(s));

@@ -1,9 +1,8 @@
 // Status codes and error messages.
 //
-// Every function that can fail returns an atedm_status. Functions that know more than the code take
-// an `atedm_error *err` as their last parameter (NULL is allowed) and write one sentence there;
-// outputs
-// (`ret_...`) stand before it and are untouched on failure.
+// Every function that can fail returns an atedm_status. Functions that can say more than the code
+// does take an `atedm_error *err` as their last parameter (NULL is allowed) and write one sentence
+// there. Outputs (`ret_...`) stand before it and are untouched on failure.
 #ifndef ATEDM_BASE_STATUS_H
 #define ATEDM_BASE_STATUS_H
 

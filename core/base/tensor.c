@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+// Elements that atedm_host_tensor_convert brings to an aligned place at a time.
+#define CONVERT_PIECE ((size_t)4096)
+
 size_t atedm_dtype_size(atedm_dtype dtype)
 {
     switch (dtype) {
@@ -164,5 +167,17 @@ void atedm_convert(const void *from, atedm_dtype from_dtype, void *to, atedm_dty
             ((uint16_t *)to)[i] = atedm_f32_to_bf16(value);
         else
             ((uint16_t *)to)[i] = atedm_f32_to_f16(value);
+    }
+}
+
+void atedm_host_tensor_convert(const atedm_host_tensor *from, size_t first, size_t count, void *to,
+                               atedm_dtype to_dtype)
+{
+    _Alignas(64) char aligned[CONVERT_PIECE * sizeof(float)];
+    size_t from_size = atedm_dtype_size(from->dtype), to_size = atedm_dtype_size(to_dtype), n;
+    for (size_t done = 0; done < count; done += n) {
+        n = count - done < CONVERT_PIECE ? count - done : CONVERT_PIECE;
+        memcpy(aligned, (const char *)from->data + (first + done) * from_size, n * from_size);
+        atedm_convert(aligned, from->dtype, (char *)to + done * to_size, to_dtype, n);
     }
 }

@@ -46,8 +46,13 @@ uint16_t atedm_f32_to_f16(float value);
 float atedm_bf16_to_f32(uint16_t bits);
 uint16_t atedm_f32_to_bf16(float value);
 
-// Converts `count` elements between F32, BF16 and F16 (any pair). Buffers do not overlap.
+// Converts `count` elements between F32, BF16 and F16 (any pair). Both buffers are aligned to their
+// elements, and do not overlap.
 void atedm_convert(const void *from, atedm_dtype from_dtype, void *to, atedm_dtype to_dtype,
                    size_t count);
+// The same for elements first .. first + count - 1 of a tensor, whose data may be unaligned, as
+// that of files is.
+void atedm_host_tensor_convert(const atedm_host_tensor *from, size_t first, size_t count, void *to,
+                               atedm_dtype to_dtype);
 
 #endif

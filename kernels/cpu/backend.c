@@ -90,7 +90,6 @@ static void device_free(atedm_device *device, void *memory)
 }
 
 // ---- streams
-// ---------------------------------------------------------------------------------------
 
 static void stream_destroy(atedm_stream *head)
 {

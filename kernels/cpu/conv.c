@@ -23,7 +23,7 @@ void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
     atedm_cpu_stream *s = atedm_cpu_stream_of(stream);
     const atedm_cpu_weight *weight = atedm_cpu_weight_of(args->weight);
     int stride = weight->head.stride;
-    int64_t ho = (args->h + stride - 1) / stride, wo = (args->w + stride - 1) / stride;
+    int64_t ho = atedm_conv_out(args->h, stride), wo = atedm_conv_out(args->w, stride);
     size_t element = atedm_dtype_size(stream->act);
     size_t x_bytes = (size_t)(args->h * args->w * weight->head.in) * element;
     size_t y_bytes = (size_t)(ho * wo * weight->head.out) * element;

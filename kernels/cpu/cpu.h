@@ -21,7 +21,7 @@ typedef struct atedm_cpu_device {
     const atedm_vec *vec;
 } atedm_cpu_device;
 
-// Scratch memory of a stream, each kept and only ever grown. An operation uses what it names.
+// Scratch memory of a stream, by what operations keep in it. It is kept, and only ever grows.
 typedef enum atedm_cpu_scratch {
     ATEDM_SCRATCH_RUNS,    // a convolution's samples
     ATEDM_SCRATCH_BIAS,    // a convolution's bias with each sample's channel_add
@@ -34,7 +34,7 @@ typedef enum atedm_cpu_scratch {
     ATEDM_SCRATCH_COUNT,
 } atedm_cpu_scratch;
 
-// Memory that is only ever grown.
+// Memory that only ever grows.
 typedef struct atedm_cpu_buffer {
     void *memory;
     size_t bytes;
@@ -57,8 +57,9 @@ typedef struct atedm_cpu_packed {
     void *data;
 } atedm_cpu_packed;
 
+// A weight's data in further layouts.
 typedef struct atedm_cpu_others {
-    pthread_mutex_t mutex; // guards `first`
+    pthread_mutex_t mutex; // guards `first` and the list behind it
     atedm_cpu_packed *first;
 } atedm_cpu_others;
 
@@ -86,29 +87,30 @@ static inline const atedm_cpu_weight *atedm_cpu_weight_of(const atedm_weight *w)
 
 // memory.c
 
-// `bytes` bytes aligned to ATEDM_DEVICE_ALIGN, where they are many in huge pages: activations of a
-// large batch go over more small ones than the processor keeps addresses of. NULL when memory is
-// out; the caller frees.
+// `bytes` bytes aligned to ATEDM_DEVICE_ALIGN, to be given to free(). Large ones lie in huge pages:
+// activations of a large batch have more small pages than the processor keeps the addresses of.
+// NULL when memory is out.
 void *atedm_cpu_alloc(size_t bytes);
 
-// Its memory, with room for at least `bytes` bytes; what it held is lost where it grows. NULL, and
-// the buffer as it was, when memory is out.
+// The buffer's memory, grown to `bytes` bytes at least; what it held is lost where it grows. NULL
+// when memory is out; then the buffer is as it was.
 void *atedm_cpu_buffer_get(atedm_cpu_buffer *buffer, size_t bytes);
 
-// At least `bytes` bytes, aligned to ATEDM_DEVICE_ALIGN, that live until the next call for the same
-// slot. NULL, and the stream has failed, when memory is out or `bytes` overflowed (SIZE_MAX).
+// At least `bytes` bytes, aligned to ATEDM_DEVICE_ALIGN, good until the next call for the same
+// slot. NULL after failing the stream, when memory is out or `bytes` is SIZE_MAX, an overflow
+// (atedm_cpu_bytes).
 void *atedm_cpu_scratch_get(atedm_cpu_stream *s, atedm_cpu_scratch slot, size_t bytes);
 
 // a * b * c, or SIZE_MAX when that does not fit.
 size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c);
 
-// Work, in multiply-accumulates, below which an operation stays on the calling thread: waking
-// others costs some microseconds, and a whole time slice where the machine is busy. An element of a
-// memory-bound operation counts as ATEDM_CPU_ELEMENT_WORK.
+// Work, in multiply-accumulates, below which an operation stays on the calling thread: to wake
+// others takes some microseconds, and a whole time slice on a busy machine. An element of a
+// memory-bound operation counts as ATEDM_CPU_ELEMENT_WORK multiply-accumulates.
 #define ATEDM_CPU_FEW_MACS ((int64_t)4 << 20)
 #define ATEDM_CPU_ELEMENT_WORK 32
 
-// Threads for an operation of so much work.
+// How many threads an operation of so much work gets: one, or all.
 int atedm_cpu_threads(int64_t macs);
 
 static inline dnnl_data_type_t atedm_cpu_dnnl_type(atedm_dtype dtype)

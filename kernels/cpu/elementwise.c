@@ -56,15 +56,6 @@ void atedm_cpu_add(atedm_stream *stream, const void *a, const void *b, void *y, 
                  piece_length(count, i));
 }
 
-void atedm_cpu_from_f32(atedm_stream *stream, const float *x, void *y, int64_t count)
-{
-    const atedm_vec_act *act = atedm_cpu_stream_of(stream)->act;
-    int64_t size = (int64_t)atedm_dtype_size(stream->act);
-#pragma omp parallel for schedule(static) if (count > FEW)
-    for (int64_t i = 0; i < count; i += PIECE)
-        act->from_f32(x + i, (char *)y + i * size, piece_length(count, i));
-}
-
 void atedm_cpu_upsample2(atedm_stream *stream, const void *x, void *y, int64_t n, int64_t h,
                          int64_t w, int64_t c)
 {

@@ -34,7 +34,6 @@ struct atedm_cpu_lane {
 };
 
 // ---- descriptions
-// ----------------------------------------------------------------------------------
 
 static dnnl_status_t append_activation(dnnl_post_ops_t ops, atedm_activation activation)
 {
@@ -107,7 +106,7 @@ static dnnl_status_t describe_conv(dnnl_engine_t engine, const atedm_cpu_key *ke
 {
     dnnl_data_type_t type = atedm_cpu_dnnl_type(key->act);
     int64_t k = key->kernel, stride = key->stride, pad = (k - 1) / 2;
-    int64_t ho = (key->h + stride - 1) / stride, wo = (key->w + stride - 1) / stride;
+    int64_t ho = atedm_conv_out(key->h, key->stride), wo = atedm_conv_out(key->w, key->stride);
     dnnl_memory_desc_t src, any, bias, dst;
     dnnl_convolution_desc_t op;
     dnnl_primitive_attr_t attributes;
@@ -143,7 +142,6 @@ dnnl_status_t atedm_cpu_primitive_describe(dnnl_engine_t engine, const atedm_cpu
 }
 
 // ---- cache
-// -----------------------------------------------------------------------------------------
 
 static void entry_finish(cache_entry *entry)
 {

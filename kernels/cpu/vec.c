@@ -8,14 +8,14 @@
 #define STRING_OF(x) #x
 #define STRING(x) STRING_OF(x)
 
-// Rows and vectors of the register tile of a product, and what follows from them.
+// The tile of sums that a product keeps in registers: MR rows of NV vectors.
 #define MR 6
 #if VL == 16
 #define NV 4
 #else
 #define NV 2
 #endif
-#define PANEL ((int64_t)NV * VL)
+#define PANEL ((int64_t)NV * VL) // columns of a packed panel: see vec_tile.h
 #define LOG2_E 1.44269504f
 #define LN_2 0.69314718055994530942
 #define KEY_TILE 256 // keys that attention looks at in one go, a multiple of PANEL
@@ -24,6 +24,9 @@ static int64_t round_up(int64_t n, int64_t step)
 {
     return (n + step - 1) / step * step;
 }
+
+// What the templates vec_act.h, vec_product.h (or vec_amx.h) and vec_tile.h take is defined here
+// for each dtype, and described there.
 
 // ---- float
 #define T float

@@ -1,10 +1,13 @@
 // Attention in tiles, for one dtype: a template that vec.c includes once per dtype, with what
 // vec_act.h takes and
-//   KP                  elements of the inner dimension that stand side by side in a panel
-//   K_STEP, ROW_STEP    what FN(panel_product) takes: multiples of the inner dimension, of rows
+//   KP                  elements of the inner dimension that stand side by side in a panel, as one
+//                       multiply-add takes them: 1 of f32, 2 of bf16
+//   K_STEP, ROW_STEP    FN(panel_product) takes multiples of K_STEP of the inner dimension and of
+//                       ROW_STEP rows
 //   FN(panel_product)   c [rows, columns] = or += a [rows, steps * KP] b, b a packed panel
-//   FN(begin), FN(end)  around the use of it
-//   FN(map_element), MAP_SCALE, FN(map_load), FN(map_store)  of maps for G-WPR.
+//   FN(begin), FN(end)  called before the first and after the last of them: AMX's tiles
+//   FN(map_element), MAP_SCALE, FN(map_load), FN(map_store)  the elements of maps for G-WPR: their
+//                       type, what values are multiplied by in it, and vectors of them
 //
 // The second factor of a product is packed in panels of up to PANEL columns: [k / KP][columns][KP],
 // the inner dimension k filled up with zeros to a multiple of K_STEP, the columns to one of VL.
@@ -76,35 +79,44 @@ typedef struct FN(work) {
     float *o;    // [ATEDM_VEC_QUERY_ROWS, dim up to a multiple of VL]
     float *most; // [ATEDM_VEC_QUERY_ROWS] largest logit so far, for powers of 2
     float *sum;  // [ATEDM_VEC_QUERY_ROWS] of the exponentials so far
-    size_t bytes;
 } FN(work);
+
+// Bytes of each of these, in their order; all are multiples of the 64 that memory is aligned to.
+static size_t FN(q_bytes)(int64_t dim)
+{
+    return ATEDM_VEC_QUERY_ROWS * (size_t)round_up(dim, 64) * sizeof(T);
+}
+
+static size_t FN(o_bytes)(int64_t dim)
+{
+    return ATEDM_VEC_QUERY_ROWS * (size_t)round_up(dim, 64) * sizeof(float);
+}
+
+#define S_BYTES ((size_t)ATEDM_VEC_QUERY_ROWS * KEY_TILE * sizeof(float))
+#define P_BYTES ((size_t)ATEDM_VEC_QUERY_ROWS * KEY_TILE * sizeof(T))
+#define ROW_BYTES ((size_t)ATEDM_VEC_QUERY_ROWS * sizeof(float))
 
 static FN(work) FN(divide_work)(void *memory, int64_t dim)
 {
-    char *base = memory;
-    size_t rows = ATEDM_VEC_QUERY_ROWS, at = 0;
-    FN(work) w;
-    w.q = (T *)(void *)(base + at);
-    at += rows * (size_t)round_up(dim, 64) * sizeof(T);
-    w.s = (float *)(void *)(base + at);
-    at += rows * KEY_TILE * sizeof(float);
-    w.p = (T *)(void *)(base + at);
-    at += rows * KEY_TILE * sizeof(T);
-    w.o = (float *)(void *)(base + at);
-    at += rows * (size_t)round_up(dim, 64) * sizeof(float);
-    w.most = (float *)(void *)(base + at);
-    at += rows * sizeof(float);
-    w.sum = (float *)(void *)(base + at);
-    at += rows * sizeof(float);
-    w.bytes = at;
-    return w;
+    char *s = (char *)memory + FN(q_bytes)(dim), *p = s + S_BYTES, *o = p + P_BYTES;
+    char *most = o + FN(o_bytes)(dim), *sum = most + ROW_BYTES;
+    return (FN(work)){
+        .q = memory,
+        .s = (float *)(void *)s,
+        .p = (T *)(void *)p,
+        .o = (float *)(void *)o,
+        .most = (float *)(void *)most,
+        .sum = (float *)(void *)sum,
+    };
 }
 
 static size_t FN(work_bytes)(int64_t dim)
 {
-    char base[1];
-    return FN(divide_work)(base, dim).bytes;
+    return FN(q_bytes)(dim) + S_BYTES + P_BYTES + FN(o_bytes)(dim) + 2 * ROW_BYTES;
 }
+#undef S_BYTES
+#undef P_BYTES
+#undef ROW_BYTES
 
 // Dense rows of q, filled up with zeros: [rows up to a multiple of ROW_STEP, dim up to one of
 // K_STEP].

@@ -14,26 +14,15 @@
 
 #define CONVERT_PIECE ((size_t)4096) // elements that one thread converts in one go
 
-// `from` may be unaligned; `to` is aligned.
-static void convert_piece(const char *from, atedm_dtype from_dtype, char *to, atedm_dtype to_dtype,
-                          size_t count)
-{
-    _Alignas(64) char aligned[CONVERT_PIECE * 4];
-    memcpy(aligned, from, count * atedm_dtype_size(from_dtype));
-    atedm_convert(aligned, from_dtype, to, to_dtype, count);
-}
-
 static void convert(const atedm_host_tensor *from, void *to, atedm_dtype dtype)
 {
-    size_t count = (size_t)atedm_host_tensor_count(from);
-    size_t from_size = atedm_dtype_size(from->dtype), to_size = atedm_dtype_size(dtype);
+    size_t count = (size_t)atedm_host_tensor_count(from), size = atedm_dtype_size(dtype);
     int64_t pieces = (int64_t)((count + CONVERT_PIECE - 1) / CONVERT_PIECE);
 #pragma omp parallel for schedule(static) num_threads(atedm_cpu_threads((int64_t)count))
     for (int64_t i = 0; i < pieces; i++) {
         size_t first = (size_t)i * CONVERT_PIECE;
         size_t n = count - first < CONVERT_PIECE ? count - first : CONVERT_PIECE;
-        convert_piece((const char *)from->data + first * from_size, from->dtype,
-                      (char *)to + first * to_size, dtype, n);
+        atedm_host_tensor_convert(from, first, n, (char *)to + first * size, dtype);
     }
 }
 

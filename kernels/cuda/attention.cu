@@ -122,10 +122,21 @@ template <class T> cudaError_t attend(const call &a, int64_t most_queries, cudaS
 cudaError_t atedm_cuda_launch_attention(atedm_dtype act, const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    const call a = {args->q,        args->k,        args->v,        args->key_bias,
-                    args->q_stride, args->k_stride, args->v_stride, args->lse_stride,
-                    args->o,        args->lse,      args->heads,    args->head_dim,
-                    args->causal,   *spans};
+    call a = {};
+    a.q = args->q;
+    a.k = args->k;
+    a.v = args->v;
+    a.bias = args->key_bias;
+    a.q_stride = args->q_stride;
+    a.k_stride = args->k_stride;
+    a.v_stride = args->v_stride;
+    a.lse_stride = args->lse_stride;
+    a.o = args->o;
+    a.lse = args->lse;
+    a.heads = args->heads;
+    a.head_dim = args->head_dim;
+    a.causal = args->causal;
+    a.spans = *spans;
     int64_t most = gpu_most_queries(spans);
     return GPU_FOR_ACT(act, attend, a, most, stream);
 }

@@ -319,24 +319,24 @@ bool atedm_cuda_is_head512(atedm_dtype act, int head_dim, const void *const *mat
 cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attention_args *args,
                                            const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    float scale = 1.0f / sqrtf((float)args->head_dim);
-    const call a = {args->q,
-                    args->k,
-                    args->v,
-                    args->key_bias,
-                    args->q_stride,
-                    args->k_stride,
-                    args->v_stride,
-                    args->lse_stride,
-                    args->o,
-                    args->lse,
-                    args->heads,
-                    args->head_dim,
-                    (args->head_dim + TILE - 1) / TILE,
-                    scale,
-                    scale * TILE_LOG2E,
-                    args->causal,
-                    *spans};
+    call a = {};
+    a.q = args->q;
+    a.k = args->k;
+    a.v = args->v;
+    a.bias = args->key_bias;
+    a.q_stride = args->q_stride;
+    a.k_stride = args->k_stride;
+    a.v_stride = args->v_stride;
+    a.lse_stride = args->lse_stride;
+    a.o = args->o;
+    a.lse = args->lse;
+    a.heads = args->heads;
+    a.head_dim = args->head_dim;
+    a.causal = args->causal;
+    a.slices = (args->head_dim + TILE - 1) / TILE;
+    a.scale = 1.0f / sqrtf((float)args->head_dim);
+    a.scale2 = a.scale * TILE_LOG2E;
+    a.spans = *spans;
     int64_t most = gpu_most_queries(spans);
     return act == ATEDM_BF16 ? choose<gpu_bf16>(a, most, stream) : choose<gpu_f16>(a, most, stream);
 }

@@ -171,10 +171,20 @@ bool atedm_cuda_is_head64(atedm_dtype act, int head_dim, const void *const *matr
 cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention_args *args,
                                           const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    const call a = {args->q,        args->k,        args->v,        args->key_bias,
-                    args->q_stride, args->k_stride, args->v_stride, args->lse_stride,
-                    args->o,        args->lse,      args->heads,    args->causal,
-                    *spans};
+    call a = {};
+    a.q = args->q;
+    a.k = args->k;
+    a.v = args->v;
+    a.bias = args->key_bias;
+    a.q_stride = args->q_stride;
+    a.k_stride = args->k_stride;
+    a.v_stride = args->v_stride;
+    a.lse_stride = args->lse_stride;
+    a.o = args->o;
+    a.lse = args->lse;
+    a.heads = args->heads;
+    a.causal = args->causal;
+    a.spans = *spans;
     int64_t most = gpu_most_queries(spans);
     return act == ATEDM_BF16 ? attend<gpu_bf16>(a, most, stream) : attend<gpu_f16>(a, most, stream);
 }

@@ -355,8 +355,15 @@ cudaError_t atedm_cuda_launch_attention64_hopper(atedm_dtype act, const atedm_at
                                                  const atedm_cuda_hopper_maps *maps,
                                                  int multiprocessors, cudaStream_t stream)
 {
-    const call a = {*maps,       args->key_bias, args->o, args->lse, args->lse_stride,
-                    args->heads, args->causal,   *spans};
+    call a = {};
+    a.bias = args->key_bias;
+    a.o = args->o;
+    a.lse = args->lse;
+    a.lse_stride = args->lse_stride;
+    a.heads = args->heads;
+    a.causal = args->causal;
+    a.maps = *maps;
+    a.spans = *spans;
     return act == ATEDM_BF16 ? attend_rounds<gpu_bf16>(a, multiprocessors, stream)
                              : attend_rounds<gpu_f16>(a, multiprocessors, stream);
 }

@@ -274,9 +274,18 @@ cudaError_t atedm_cuda_launch_attention64_short(atedm_dtype act, const atedm_att
                                                 const atedm_cuda_spans *spans, int multiprocessors,
                                                 cudaStream_t stream)
 {
-    const call a = {args->q,        args->k,          args->v, args->q_stride, args->k_stride,
-                    args->v_stride, args->lse_stride, args->o, args->lse,      args->heads,
-                    *spans};
+    call a = {};
+    a.q = args->q;
+    a.k = args->k;
+    a.v = args->v;
+    a.q_stride = args->q_stride;
+    a.k_stride = args->k_stride;
+    a.v_stride = args->v_stride;
+    a.lse_stride = args->lse_stride;
+    a.o = args->o;
+    a.lse = args->lse;
+    a.heads = args->heads;
+    a.spans = *spans;
     return act == ATEDM_BF16 ? attend_rows<gpu_bf16>(a, multiprocessors, stream)
                              : attend_rows<gpu_f16>(a, multiprocessors, stream);
 }

@@ -1,11 +1,11 @@
-// What the host files of the cuda backend share: plain C against the CUDA runtime and cuBLASLt,
-// with own kernels behind launch.h. The backend is a shared object that kernels/cuda_load.c loads
-// at run time; tests/emulated builds the same files against a runtime on the host.
+// What the host files of the cuda backend share. They are plain C on the CUDA runtime and cuBLASLt;
+// our own kernels stand behind launch.h. The backend is a shared object that kernels/cuda_load.c
+// loads at run time; tests/emulated builds the same files against a runtime on the host.
 //
-// Work is enqueued on one CUDA stream for each atedm_stream, and on a second one where it may run
-// beside that (aside.c). A result for a row does not depend on how many rows there are: kernels sum
-// in an order that follows from the sample alone, and cuBLASLt's algorithm is chosen once a shape,
-// for one number of rows (linear.c).
+// Each atedm_stream has one CUDA stream, the main queue, and a second one for work aside (aside.c).
+// A row's result does not depend on how many rows there are: kernels add up in an order that
+// follows from the sample alone, and of cuBLASLt's and cuDNN's algorithms only those are taken that
+// give the same bits (linear_plan.c, dnn_trial.c).
 #ifndef ATEDM_KERNELS_CUDA_CUDA_H
 #define ATEDM_KERNELS_CUDA_CUDA_H
 
@@ -21,43 +21,46 @@ typedef CUresult(CUDAAPI *atedm_cuda_encode_fn)(CUtensorMap *, CUtensorMapDataTy
                                                 CUtensorMapInterleave, CUtensorMapSwizzle,
                                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-// What linear_hopper.cu is.
+// Which linear layers are linear_hopper.cu's.
 typedef enum atedm_cuda_linear_choice {
-    ATEDM_CUDA_LINEAR_CUBLAS, // nothing: linear layers are cuBLASLt's
-    ATEDM_CUDA_LINEAR_TRIED,  // one more candidate of trials
-    ATEDM_CUDA_LINEAR_HOPPER, // whose the layers are that it takes
+    ATEDM_CUDA_LINEAR_CUBLAS, // none: all are cuBLASLt's
+    ATEDM_CUDA_LINEAR_TRIED,  // those for which a trial finds it to be the fastest
+    ATEDM_CUDA_LINEAR_HOPPER, // all that it can compute
 } atedm_cuda_linear_choice;
 
-// What the kernels for compute capability 9.0 need of a device.
+// Which operations the kernels for compute capability 9.0 (*_hopper.cu) do, and what their launches
+// need.
 typedef struct atedm_cuda_hopper {
-    atedm_cuda_encode_fn encode; // where one of these is
-    bool attention, conv;        // are those of these kernels: attention and ranking; convolutions
+    atedm_cuda_encode_fn encode; // makes tensor maps; NULL where no such kernel is used
+    bool attention;              // attention and ranking with heads of 64
+    bool conv;                   // the convolutions that hopper_conv.c takes
     atedm_cuda_linear_choice linear;
-    int multiprocessors; // of any device
+    int multiprocessors; // known of every device, whatever its compute capability
 } atedm_cuda_hopper;
 
 typedef struct atedm_cuda_device {
     atedm_device head;
     int index;
     cublasLtHandle_t blas;
-    struct atedm_cuda_nvml *nvml;       // opened when it is first asked; NULL: not yet
-    struct atedm_cuda_dnn_library *dnn; // NULL: convolutions are own kernels'
+    struct atedm_cuda_nvml *nvml;       // nvml.c's, opened when figures are first asked for
+    struct atedm_cuda_dnn_library *dnn; // NULL: our own kernels do all convolutions
     atedm_cuda_hopper hopper;
 } atedm_cuda_device;
 
-// Scratch memory of a stream, there from its start so that no operation allocates. Larger
-// operations work in pieces; where one cannot, it grows, and is kept. Each is overwritten by the
-// next operation that uses it.
+// A stream's scratch memory. It is allocated with the stream, so that no operation allocates.
+// Operations that want more work in pieces; where one cannot, that scratch memory grows, and stays
+// so. Each kind is overwritten by the next operation that uses it.
 typedef enum atedm_cuda_scratch {
-    ATEDM_CUDA_SCRATCH_SUMS, // results in F32: products before their epilogue, statistics, scores
-    ATEDM_CUDA_SCRATCH_WORKSPACE, // cuBLASLt's and cuDNN's
-    ATEDM_CUDA_SCRATCH_ASIDE,     // in place of sums, of operations aside
-    ATEDM_CUDA_SCRATCH_PADDED,    // linear_padded.c's; none at the start
+    ATEDM_CUDA_SCRATCH_SUMS,      // F32 sums before their epilogue, statistics, scores
+    ATEDM_CUDA_SCRATCH_WORKSPACE, // for cuBLASLt and cuDNN
+    ATEDM_CUDA_SCRATCH_ASIDE,     // what SUMS is to the main queue, for the queue aside
+    ATEDM_CUDA_SCRATCH_PADDED,    // linear_padded.c's; empty until it is first needed
     ATEDM_CUDA_SCRATCH_COUNT,
 } atedm_cuda_scratch;
 
-// Bytes of each. That aside is enough to rank 32 samples of 4096 tokens with 10 heads, and to look
-// for their sources. The emulated backend has small ones, so that toy sizes come in pieces too.
+// Bytes of each at the start. ASIDE is enough to rank 32 samples of 4096 tokens with 10 heads, and
+// to find their sources. The emulated backend defines small ones, so that toy sizes come in pieces
+// too.
 #ifndef ATEDM_CUDA_SUMS_BYTES
 #define ATEDM_CUDA_SUMS_BYTES ((size_t)128 << 20)
 #define ATEDM_CUDA_WORKSPACE_BYTES ((size_t)32 << 20)
@@ -65,82 +68,88 @@ typedef enum atedm_cuda_scratch {
 #define ATEDM_CUDA_STAGE_BYTES ((size_t)4 << 20)
 #endif
 
-// Copies between the host's and the device's memory go through a ring of pinned memory, since CUDA
-// makes the host wait for those from and to memory that is not: staging.c.
+// Copies between host and device go through a ring of stages in pinned memory, since CUDA makes the
+// host wait for copies from and to other host memory: staging.c.
 #define ATEDM_CUDA_STAGES 4
 #define ATEDM_CUDA_STAGE_DOWNLOADS 64
 
 typedef struct atedm_cuda_stage {
-    char *memory; // pinned, ATEDM_CUDA_STAGE_BYTES
-    size_t used;
-    cudaEvent_t done; // behind the copies in it
-    bool full;        // `done` is recorded; until then it is being filled
-    int n_downloads;  // that are in it and have yet to go to where they belong
+    char *memory;     // [host] pinned, ATEDM_CUDA_STAGE_BYTES
+    size_t used;      // bytes
+    cudaEvent_t done; // recorded behind the stage's copies, when it is full
+    bool full;        // nothing more goes in before `done` has been waited for
+    int n_downloads;  // downloads that the device brings here and that go on to the caller's memory
     struct {
-        const char *from;
-        void *to;
+        const char *from; // in `memory`
+        void *to;         // the caller's
         size_t bytes;
     } downloads[ATEDM_CUDA_STAGE_DOWNLOADS];
 } atedm_cuda_stage;
 
 typedef struct atedm_cuda_staging {
     atedm_cuda_stage stages[ATEDM_CUDA_STAGES];
-    int at; // the one that is being filled; the next one is the oldest
+    int at; // the stage that is being filled; the one behind it in the ring is the oldest
 } atedm_cuda_staging;
 
-// What is kept of sequences that come again: graph.c. The latest of each.
+// Limits of what graph.c keeps of atedm_stream_repeat's sequences; the latest ones stay.
 #define ATEDM_CUDA_MAX_KEYS 64
 #define ATEDM_CUDA_MAX_GRAPHS 16
 #define ATEDM_CUDA_MAX_GRAPH_BYTES ((size_t)256 << 20)
-#define ATEDM_CUDA_GRAPH_PAUSE 256 // sequences that are not kept after one that no memory was for
+#define ATEDM_CUDA_GRAPH_PAUSE 256 // sequences that run directly after memory for a graph ran out
 typedef struct atedm_cuda_graphs {
-    struct atedm_cuda_graph *latest;
-    bool off, capturing;
-    int pause; // sequences until they are kept again
+    struct atedm_cuda_graph *latest; // a list, the sequence that came last first
+    bool off;                        // nothing is captured, by ATEDM_CUDA_GRAPHS or after an error
+    bool capturing;
+    int pause; // sequences that are still to run directly
 } atedm_cuda_graphs;
 
 // A stream's second queue: aside.c.
 typedef struct atedm_cuda_aside {
     cudaStream_t stream;     // NULL: there is none
-    cudaEvent_t begun, done; // what it waits for; what is waited for
-    int32_t multiprocessors; // that ranking takes there at most
-    bool open;               // operations go there now
-    bool unjoined;           // the main queue does not wait for it yet
+    cudaEvent_t begun;       // recorded in the main queue: where work aside may begin
+    cudaEvent_t done;        // recorded in this queue: the end of the work aside
+    int32_t multiprocessors; // the most that a ranking takes in this queue
+    bool open;               // between begin_aside and end_aside: operations go here
+    bool unjoined;           // the main queue does not wait for this one yet
 } atedm_cuda_aside;
 
 typedef struct atedm_cuda_stream {
     atedm_stream head;
     cudaStream_t stream; // the main queue
     atedm_cuda_aside aside;
-    void *scratch[ATEDM_CUDA_SCRATCH_COUNT];
+    void *scratch[ATEDM_CUDA_SCRATCH_COUNT]; // [device]
     size_t scratch_bytes[ATEDM_CUDA_SCRATCH_COUNT];
     atedm_cuda_staging staging;
-    struct atedm_cuda_plan *plans; // of linear layers, by shape: linear.c
-    struct atedm_cuda_dnn *dnn;    // cuDNN's part: dnn.c; NULL where it has none
+    struct atedm_cuda_plan *plans; // a list, of linear layers' shapes: linear_plan.c
+    struct atedm_cuda_dnn *dnn;    // cuDNN's handle and plans: dnn.c; NULL: it is not used
     atedm_cuda_graphs graphs;
 } atedm_cuda_stream;
 
 typedef struct atedm_cuda_weight {
     atedm_weight head;
-    void *values;   // [device] act: linear, conv [out, stride]; table [entries, c]; norm: F32 scale
-    float *bias;    // [device] F32 [out] or NULL; norm: shift
-    void *act_bias; // [device] act [out]: linear, conv: where act holds the bias exactly; or NULL
-    int64_t row_elements; // of `values`, for linear and conv: [kernel, kernel, in], then zeros
+    // [device] Linear and conv: act [out, row_elements]; table: act [entries, c]; norm: the scale,
+    // F32 [c].
+    void *values;
+    float *bias;    // [device] F32. Linear and conv: [out] or NULL; norm: the shift [c]
+    void *act_bias; // [device] act [out]: the bias again, where act holds it exactly; else NULL
+    int64_t row_elements; // of a row of a linear or conv: [kernel, kernel, in], then zeros
 } atedm_cuda_weight;
 
 // ---- devices.c
 
-// All that this can run on. Makes no context: programs ask that leave the devices to others.
+// The devices that this backend can run on; returns their number. Makes no context on them, since
+// programs call this that leave the devices to others.
 size_t atedm_cuda_devices(atedm_device_facts ret_facts[ATEDM_MAX_DEVICES]);
-// The error where there is none.
+// ATEDM_OK where there is a device, else why there is none.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_find_devices(atedm_error *err);
-// Makes it the calling thread's, to which CUDA's calls go.
+// Directs the calling thread's CUDA calls to the device.
 cudaError_t atedm_cuda_use(const atedm_device *device);
 
-// Every operation comes through here, so that it finds its own device in use.
+// The backend's stream. Every operation begins with this, so that its CUDA calls go to the stream's
+// device.
 static inline atedm_cuda_stream *atedm_cuda_stream_of(atedm_stream *s)
 {
-    (void)atedm_cuda_use(s->device); // where that fails, so does what follows
+    (void)atedm_cuda_use(s->device); // where this fails, so do the calls that follow
     return (atedm_cuda_stream *)s;
 }
 
@@ -151,10 +160,10 @@ static inline const atedm_cuda_weight *atedm_cuda_weight_of(const atedm_weight *
 
 // ---- error.c
 
-// Makes the stream fail where `error` is one. What the context does not outlive is said so: from
-// then on every call on the device fails, and only a new process helps.
+// Makes the stream fail if `error` is one; `what` was being done. The message says so where the
+// context is lost: from then on every call on the device fails, and only a new process helps.
 void atedm_cuda_check(atedm_stream *s, cudaError_t error, const char *what);
-// The same as a status.
+// The same as a status: ATEDM_ERR_NOMEM where memory is out, else ATEDM_ERR_DEVICE.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_status(cudaError_t error, const char *what,
                                                 atedm_error *err);
 
@@ -169,20 +178,22 @@ ATEDM_MUST_CHECK atedm_status atedm_cuda_alloc(atedm_device *device, size_t byte
                                                void **ret_memory, atedm_error *err);
 void atedm_cuda_free(atedm_device *device, void *memory);
 ATEDM_MUST_CHECK atedm_status atedm_cuda_scratch_init(atedm_cuda_stream *s, atedm_error *err);
-// Scratch for so many elements of so many bytes; NULL after failing the stream.
+// Scratch memory for `elements` elements of `element` bytes, good until the next call for the same
+// `which`. NULL after failing the stream. May wait for the device, and drops all graphs, where it
+// has to grow; in a capture it cannot grow, and the stream fails.
 void *atedm_cuda_scratch_get(atedm_cuda_stream *s, atedm_cuda_scratch which, int64_t elements,
                              size_t element);
 void atedm_cuda_copy(atedm_stream *s, const void *from_device, void *to_device, size_t bytes);
 
 // ---- staging.c
 
-// Memory and events of the stream's ring.
+// On failure there may be something to finish.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_staging_init(atedm_cuda_staging *staging,
                                                       atedm_error *err);
 void atedm_cuda_staging_finish(atedm_cuda_staging *staging);
 void atedm_cuda_upload(atedm_stream *s, const void *from_host, void *to_device, size_t bytes);
 void atedm_cuda_download(atedm_stream *s, const void *from_device, void *to_host, size_t bytes);
-// Waits for all that is enqueued, and puts what was downloaded to where it belongs.
+// Waits for both queues, and copies downloads from their stages to the callers' memory.
 void atedm_cuda_sync(atedm_stream *s);
 
 // ---- weights.c
@@ -209,8 +220,8 @@ void atedm_cuda_plans_destroy(struct atedm_cuda_plan *plans);
 
 // ---- dnn.c; where cuDNN's headers were not there, dnn_missing.c
 
-// Loads the library, as ATEDM_CUDA_CONV says: "auto", "hopper", "cudnn" or "own". NULL where all
-// convolutions are for conv.cu.
+// Loads the library where ATEDM_CUDA_CONV ("auto", "hopper", "cudnn" or "own") wants it; NULL where
+// it does not, or where the library is not there and need not be.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_load(struct atedm_cuda_dnn_library **ret_library,
                                                   atedm_error *err);
 void atedm_cuda_dnn_unload(struct atedm_cuda_dnn_library *library); // NULL allowed
@@ -219,48 +230,55 @@ ATEDM_MUST_CHECK atedm_status atedm_cuda_dnn_create(const struct atedm_cuda_dnn_
                                                     struct atedm_cuda_dnn **ret_dnn,
                                                     atedm_error *err);
 void atedm_cuda_dnn_destroy(struct atedm_cuda_dnn *dnn); // NULL allowed
-// Later calls go to this stream. False: cuDNN refuses.
-bool atedm_cuda_dnn_move(struct atedm_cuda_dnn *dnn, cudaStream_t stream); // NULL allowed
-// True: it is enqueued, or the stream has failed. False: it is for conv.cu.
+// Moves later calls to this stream. False: cuDNN refuses. `dnn`: NULL allowed.
+bool atedm_cuda_dnn_move(struct atedm_cuda_dnn *dnn, cudaStream_t stream);
+// True: the convolution is enqueued, or the stream has failed. False: cuDNN does not take it, and
+// nothing has happened.
 bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
 
 // ---- hopper.c
 
-// As ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV and ATEDM_CUDA_LINEAR say for the device.
+// Chooses for the device with this number, as ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV and
+// ATEDM_CUDA_LINEAR say. ATEDM_ERR_UNSUPPORTED for a wrong value, or where the device is none for
+// the kernels that are asked for by name.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper,
                                                        atedm_error *err);
-// For what atedm_cuda_is_head64 takes. Takes the spans from `spans`, not from args.
+// Attention that atedm_cuda_is_head64 takes, of `spans`; those of args are not looked at.
 cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                         const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream);
 
-// Whether ranking of these spans, with heads of 64, is these kernels'.
+// Whether rank64_hopper.cu ranks these spans.
 bool atedm_cuda_hopper_takes_rank(const atedm_cuda_hopper *hopper, const atedm_cuda_rank *rank);
-// The maps of q, k and offsets; false: the driver refuses.
+// The tensor maps of q, k and offsets. False: the driver refuses.
 bool atedm_cuda_hopper_rank_maps_make(const atedm_cuda_hopper *hopper, atedm_dtype act,
                                       const atedm_cuda_rank *rank,
                                       atedm_cuda_hopper_rank_maps *ret_maps);
-// A tensor map of `rank` dimensions from the dense one on; zeros outside. strides [rank - 1]: bytes
-// from one to the next. Boxes with rows of 128 bytes are swizzled, for products. False: the driver
-// refuses.
+// The tensor map of a tensor of 16-bit elements, by the driver's `function`. It has `rank`
+// dimensions, the dense one first: their elements (dims), the bytes from one index to the next of
+// each but the first (strides [rank - 1]), and the elements that a copy takes (box). Copies read
+// zeros outside the tensor. Boxes with rows of 128 bytes are swizzled, as products want them.
+// False: the driver refuses.
 bool atedm_cuda_hopper_encode(atedm_cuda_encode_fn function, atedm_dtype act, const void *tensor,
                               cuuint32_t rank, const cuuint64_t *dims, const cuuint64_t *strides,
                               const cuuint32_t *box, CUtensorMap *ret_map);
-// Coordinates of a copy are 32 bits, those behind the last row too: a box has 256 at most.
+// Most rows of a tensor with a map: a copy's coordinates are 32 bits, also those in the last box
+// behind the last row, which has 256 rows at most.
 #define ATEDM_CUDA_HOPPER_MOST_ROWS (INT32_MAX - 256)
 
 // ---- hopper_conv.c
 
-// True: it is enqueued, or the stream has failed. False: it is for others.
+// True: the convolution is enqueued, or the stream has failed. False: conv_hopper.cu does not take
+// it, and nothing has happened.
 bool atedm_cuda_hopper_conv(atedm_stream *s, const atedm_cuda_conv_call *conv, cudaStream_t stream);
 
 // ---- stream.c
 
-// How urgent a CUDA stream is: whose blocks go first where several wait for multiprocessors.
+// The priority of a CUDA stream: whose blocks start first where several wait for multiprocessors.
 typedef enum atedm_cuda_urgency {
     ATEDM_CUDA_URGENT,     // a stream's main queue
-    ATEDM_CUDA_BESIDE,     // what runs beside that: next to it, where the device knows three
-    ATEDM_CUDA_BACKGROUND, // both queues of a stream that stands back
+    ATEDM_CUDA_BESIDE,     // its queue aside: the next lower one, where the device has three
+    ATEDM_CUDA_BACKGROUND, // both queues of a stream in the background: the lowest one
 } atedm_cuda_urgency;
 ATEDM_MUST_CHECK cudaError_t atedm_cuda_stream_make(atedm_cuda_urgency urgency,
                                                     cudaStream_t *ret_stream);
@@ -283,8 +301,8 @@ void atedm_cuda_graphs_finish(atedm_cuda_stream *s);
 void atedm_cuda_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
                               atedm_enqueue_fn enqueue, void *user);
 void atedm_cuda_stream_forget(atedm_stream *s);
-// Memory of the stream's own is about to move: graphs have its address, and go. During a capture it
-// cannot: false, after failing the stream.
+// To be called before the stream's scratch memory moves: drops all graphs, which hold its address.
+// False, after failing the stream, during a capture: then it must not move.
 bool atedm_cuda_graphs_release(atedm_cuda_stream *s);
 
 // ---- linear.c, ops.c, ops_tokens.c: atedm_cuda_linear and so on

@@ -1,34 +1,35 @@
-// Convolutions by cuDNN: the library, and the calls. Plans are made in dnn_plan.c; what this part
-// does not take is left to conv.cu.
+// Convolutions by cuDNN: the library, and the calls. Plans are made in dnn_plan.c and chosen in
+// dnn_trial.c; convolutions that this part does not take are conv.cu's.
 //
-// A batch goes in calls of 16, 8, 4, 2 and 1 samples, so that a shape has five plans at most. They
-// are made and tried at the first call; later calls allocate nothing and wait for nothing, so that
-// they can be captured into a graph.
+// A batch is computed in calls of 16, 8, 4, 2 and 1 samples, so that a shape has five plans at
+// most. These are made and tried at the first call. Later calls allocate nothing and wait for
+// nothing, so that they can be captured into a graph.
 #include "kernels/cuda/dnn.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Which convolutions: "own" kernels, that is conv.cu's; "cudnn", which has to be there; "auto", the
-// default: cuDNN where it is there; "hopper": as auto, but for those that hopper_conv.c takes.
-// cuDNN has the shapes that it takes.
+// "own": conv.cu's kernels do all convolutions; "cudnn": cuDNN does those that it takes, and it is
+// an error if it is not there; "auto", the default: cuDNN if it is there; "hopper": as auto, except
+// for convolutions that hopper_conv.c takes.
 #define CHOICE_ENVIRONMENT "ATEDM_CUDA_CONV"
-// The library's file, where it is not ATEDM_CUDNN_FILE, which the build says.
+// The library's file, in place of ATEDM_CUDNN_FILE, which the build defines.
 #define LIBRARY_ENVIRONMENT "ATEDM_CUDNN"
-// The major version that the headers are of; descriptors differ between these.
+// The major version of the headers; descriptors differ between major versions.
 #define LIBRARY_MAJOR 9
-// Channels of a pixel start at whole vectors.
+// Channels are multiples of this, so that every pixel starts at a whole vector of 16 bytes.
 #define CHANNEL_STEP 8
 #define MOST_SAMPLES 16 // of a call
-// Of x or y of a call: kernels may count bytes in 32 bits.
+// Most bytes of x or y of a call: kernels may count them in 32 bits.
 #define MOST_OPERAND_BYTES ((int64_t)1 << 30)
 
 _Static_assert(CUDNN_MAJOR == LIBRARY_MAJOR, "the headers are of another version");
 
 // ---- the library
 
-// The major version in what cudnnGetVersion returns: 9 has 10000 in each, those before 1000.
+// The major version in what cudnnGetVersion returns: major * 10000 + .. from 9 on, before that
+// major * 1000 + ..
 static size_t major_of(size_t version)
 {
     return version >= 10000 ? version / 10000 : version / 1000;
@@ -125,7 +126,7 @@ void atedm_cuda_dnn_unload(atedm_cuda_dnn_library *library)
 atedm_status atedm_cuda_dnn_create(const atedm_cuda_dnn_library *library, cudaStream_t stream,
                                    atedm_dtype act, atedm_cuda_dnn **ret_dnn, atedm_error *err)
 {
-    // F32 is what results are compared with: no tensor cores, which would round its inputs.
+    // Not for F32, which other results are compared with: tensor cores would round its inputs.
     if (!library || act == ATEDM_F32) {
         *ret_dnn = NULL;
         return ATEDM_OK;
@@ -177,8 +178,9 @@ static bool same_shape(const atedm_cuda_dnn_shape *a, const atedm_cuda_dnn_shape
            a->weight_stride == b->weight_stride && a->bias == b->bias && a->addend == b->addend;
 }
 
-// The shape's plan, made at its first use; `alone`: the one for a sample, NULL where it is to be
-// that. NULL where it cannot be made now, or after failing the stream.
+// The shape's plan, made when it is first asked for. `alone`: the plan for one sample of this
+// shape; NULL: this is it. NULL during a capture, where no plan can be made, or after failing the
+// stream.
 static const atedm_cuda_dnn_plan *get_plan(atedm_stream *head, const atedm_cuda_dnn_shape *shape,
                                            const atedm_cuda_dnn_plan *alone)
 {
@@ -200,8 +202,8 @@ static const atedm_cuda_dnn_plan *get_plan(atedm_stream *head, const atedm_cuda_
     return head->status ? NULL : plan;
 }
 
-// The plan for as many of `most` samples as there is one for; NULL where there is none for one,
-// which `shape` is of.
+// The plan for the largest number of samples, `most` at most, that has one. `shape` is that of one
+// sample; NULL where cuDNN does not even take that.
 static const atedm_cuda_dnn_plan *get_largest_plan(atedm_stream *head,
                                                    const atedm_cuda_dnn_shape *shape, int64_t most)
 {
@@ -252,9 +254,10 @@ static const void *at(const void *p, int64_t sample, int64_t elements, atedm_dty
     return p ? (const char *)p + (size_t)(sample * elements) * atedm_dtype_size(act) : NULL;
 }
 
-// What is added to every element of `n` samples from `first` on. A residual that y replaces is
-// copied to `scratch`: cuDNN says nothing of operands that are also results. One value a channel is
-// repeated there: it has a vector to add, but that is the bias.
+// The tensor that is added to the results of `n` samples from `first` on: the residual, or
+// channel_add, a value for each channel of a sample. It is made in `scratch`, where that is not
+// NULL: a residual that y replaces is copied, since cuDNN does not say that operands may also be
+// results; a channel_add is repeated for every pixel, since cuDNN adds one vector only, the bias.
 static const void *get_addend(atedm_stream *s, const atedm_conv_args *args,
                               const atedm_cuda_dnn_shape *shape, int64_t first, int64_t n,
                               char *scratch)
@@ -274,7 +277,8 @@ static const void *get_addend(atedm_stream *s, const atedm_conv_args *args,
     return scratch ? scratch : residual;
 }
 
-// The most samples of a call: at least one, and so few that operands and what is copied fit.
+// The most samples of a call: so few that operands, and addends that are made in scratch memory
+// (`copies`), stay within their limits, but one at least.
 static int64_t most_samples(const atedm_cuda_dnn_shape *shape, int64_t element, bool copies)
 {
     int64_t x = shape->h * shape->w * shape->in * element;
@@ -285,7 +289,7 @@ static int64_t most_samples(const atedm_cuda_dnn_shape *shape, int64_t element, 
     return most > 1 ? most : 1;
 }
 
-// False where there is no plan.
+// False where cuDNN does not take the shape.
 static bool convolve(atedm_stream *head, const atedm_conv_args *args,
                      const atedm_cuda_dnn_shape *shape)
 {
@@ -322,8 +326,8 @@ static bool convolve(atedm_stream *head, const atedm_conv_args *args,
     return true;
 }
 
-// What no plan is made for: other types of bias, two addends, odd channels and addresses. Whole
-// vectors of channels keep every sample as aligned as the first.
+// Whether plans are made for such a call: the bias is exact in act, there is one addend at most,
+// and channels and addresses are whole vectors (so every sample is as aligned as the first).
 static bool is_for_dnn(const atedm_cuda_weight *w, const atedm_conv_args *args)
 {
     const void *operands[] = {args->x, args->channel_add, args->residual, args->y};
@@ -343,8 +347,8 @@ bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args)
         .n = 1,
         .h = args->h,
         .w = args->w,
-        .ho = (args->h + w->head.stride - 1) / w->head.stride,
-        .wo = (args->w + w->head.stride - 1) / w->head.stride,
+        .ho = atedm_conv_out(args->h, w->head.stride),
+        .wo = atedm_conv_out(args->w, w->head.stride),
         .in = w->head.in,
         .out = w->head.out,
         .kernel = w->head.kernel,

@@ -1,18 +1,19 @@
-// Plans of convolutions in cuDNN's graph API: the convolution with what is added to it as one graph
-// of operations, sums in F32 on the way, and engines for it.
+// Plans of convolutions in cuDNN's graph API: one graph of operations for the convolution and what
+// is added to it, with intermediate sums in F32, and engines that execute it.
 //
-// Which engines is for cuDNN's heuristics to say, but not everything that it proposes will do: the
-// same call has to give the same bits, products of act are to be summed in F32, and nobody waits
-// for a compiler.
+// cuDNN's heuristics propose engines, but only some of them are candidates here: the same call has
+// to give the same bits each time, products of act have to be summed in F32, and no request may
+// have to wait for a compiler.
 #include "kernels/cuda/dnn.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-// Proposals that are looked at, of each kind of heuristics.
+// Proposals that are looked at, of each of the heuristics' modes.
 #define MOST_CONFIGS 24
 
-// A plan that is being made. After a failure the other calls do nothing.
+// A plan that is being made. After a failure, which `status` keeps, the functions below that take a
+// builder do nothing.
 typedef struct builder {
     const atedm_cuda_dnn *dnn;
     atedm_cuda_dnn_plan *plan;
@@ -180,7 +181,8 @@ static cudnnBackendDescriptor_t make_graph(builder *b)
 
 // ---- the engine
 
-// Whether results are the same every time, from act's products summed in F32.
+// Whether an engine with these notes gives the same results each time, from products of act summed
+// in F32.
 static bool is_right(const cudnnBackendNumericalNote_t *notes, int64_t n)
 {
     static const cudnnBackendNumericalNote_t wrong[] = {
@@ -200,8 +202,8 @@ static bool is_right(const cudnnBackendNumericalNote_t *notes, int64_t n)
     return true;
 }
 
-// Whether the engine's kernel is there, and has not to be compiled: that takes seconds a shape, in
-// the middle of a request.
+// Whether the engine's kernel is in the library. Others have to be compiled first, which takes
+// seconds for each shape, in the middle of a request.
 static bool is_ready(const cudnnBackendBehaviorNote_t *notes, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
@@ -210,7 +212,7 @@ static bool is_ready(const cudnnBackendBehaviorNote_t *notes, int64_t n)
     return true;
 }
 
-// What the notes of a configuration's engine come to.
+// Whether the configuration's engine is one that may be used, by its notes.
 static bool will_do(builder *b, cudnnBackendDescriptor_t config)
 {
     const atedm_cuda_dnn_library *library = b->dnn->library;
@@ -234,7 +236,7 @@ static bool will_do(builder *b, cudnnBackendDescriptor_t config)
            is_ready(behavior, n_behavior);
 }
 
-// Makes a candidate of a proposed configuration, if it is one.
+// Adds a candidate to the plan, if the configuration may be used.
 static void try_config(const builder *b, cudnnBackendDescriptor_t config)
 {
     builder own = {b->dnn, b->plan, CUDNN_STATUS_SUCCESS}; // what fails here concerns only this one
@@ -254,7 +256,7 @@ static void try_config(const builder *b, cudnnBackendDescriptor_t config)
     b->plan->candidates[b->plan->n_candidates++] = plan;
 }
 
-// Those of the heuristics' proposals that will do.
+// Adds candidates of what the heuristics propose in this mode.
 static void propose(const builder *b, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode)
 {
     builder own = {b->dnn, b->plan, CUDNN_STATUS_SUCCESS};

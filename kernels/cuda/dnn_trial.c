@@ -64,9 +64,14 @@ void atedm_cuda_dnn_choose(atedm_cuda_stream *s, const atedm_cuda_dnn_plan *alon
         return;
     // Sums are 0 but for their rounding where a window is whole: pixels are alike.
     c.operands = (atedm_cuda_trial_operands){
-        .x = {shape->n * shape->h * shape->w, shape->in, shape->in, ATEDM_CUDA_NOISE_ONE_ROW},
-        .weight = {shape->out, shape->weight_stride, shape->weight_stride,
-                   ATEDM_CUDA_NOISE_CANCELS},
+        .x = {.rows = shape->n * shape->h * shape->w,
+              .columns = shape->in,
+              .stride = shape->in,
+              .noise = ATEDM_CUDA_NOISE_ONE_ROW},
+        .weight = {.rows = shape->out,
+                   .columns = shape->weight_stride,
+                   .stride = shape->weight_stride,
+                   .noise = ATEDM_CUDA_NOISE_CANCELS},
         .addends = {.rows = shape->n * shape->ho * shape->wo,
                     .columns = shape->out,
                     .stride = shape->out},

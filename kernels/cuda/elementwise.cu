@@ -65,11 +65,6 @@ template <class T> cudaError_t to_f32(const void *x, float *y, int64_t count, cu
     return map<T, float>(x, y, count, activation{ATEDM_ACT_NONE}, stream);
 }
 
-template <class T> cudaError_t from_f32(const float *x, void *y, int64_t count, cudaStream_t stream)
-{
-    return map<float, T>(x, y, count, activation{ATEDM_ACT_NONE}, stream);
-}
-
 struct factor {
     double a;
     GPU_FN float operator()(float x) const
@@ -281,12 +276,6 @@ cudaError_t atedm_cuda_launch_to_f32(atedm_dtype act, const void *x, float *y, i
                                      cudaStream_t stream)
 {
     return GPU_FOR_ACT(act, to_f32, x, y, count, stream);
-}
-
-cudaError_t atedm_cuda_launch_from_f32(atedm_dtype act, const float *x, void *y, int64_t count,
-                                       cudaStream_t stream)
-{
-    return GPU_FOR_ACT(act, from_f32, x, y, count, stream);
 }
 
 cudaError_t atedm_cuda_launch_add_rows(atedm_dtype act, const void *x, const int32_t *index,

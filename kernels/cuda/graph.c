@@ -1,6 +1,7 @@
-// Sequences of operations as CUDA graphs, for atedm_stream_repeat: captured when a key comes for
-// the second time, launched from then on. Whoever calls promises that a key says all; what this
-// file sees to is that graphs are as few as they may be, and gone before scratch memory moves.
+// Sequences of operations as CUDA graphs, for atedm_stream_repeat. A sequence is captured when its
+// key comes for the second time, and launched from then on. The caller promises that equal keys
+// mean equal operations; this file keeps the graphs within their limits, and drops them before the
+// scratch memory moves whose address they hold.
 #include "kernels/cuda/cuda.h"
 
 #include <stdio.h>
@@ -14,9 +15,9 @@ typedef struct atedm_cuda_graph {
     void *key;
     size_t key_bytes;
     cudaGraphExec_t graph;         // NULL: not captured
-    size_t bytes;                  // of device memory
-    atedm_op_counts counts;        // that its operations added
-    struct atedm_cuda_graph *next; // the one that was used before
+    size_t bytes;                  // of device memory that the graph takes
+    atedm_op_counts counts;        // what its operations add to the stream's
+    struct atedm_cuda_graph *next; // the one that was used before this one
 } atedm_cuda_graph;
 
 void atedm_cuda_graphs_init(atedm_cuda_stream *s)
@@ -25,7 +26,7 @@ void atedm_cuda_graphs_init(atedm_cuda_stream *s)
     s->graphs.off = value && strcmp(value, "0") == 0;
 }
 
-// Without its graph. One that is still running goes on to its end.
+// Drops g's graph, but not its key. A launch of it that is still running goes on to its end.
 static void drop(atedm_cuda_stream *s, atedm_cuda_graph *g)
 {
     if (!g->graph)
@@ -70,8 +71,9 @@ bool atedm_cuda_graphs_release(atedm_cuda_stream *s)
     return true;
 }
 
-// No graphs any more; where there was only no memory for one, not for a while, since others may
-// give theirs back. Why is kept for whoever asks: what the stream says, or else the error.
+// Drops all graphs and makes no more: none at all, or, where only memory ran out, none for a while,
+// since others may give theirs back. atedm_repeat_figures gets the reason: the stream's failure if
+// there is one, else `error`, which `what` met with. The stream goes on as one without a failure.
 static void refuse(atedm_cuda_stream *s, cudaError_t error, const char *what)
 {
     bool is_full = error == cudaErrorMemoryAllocation && !s->head.status;
@@ -89,7 +91,7 @@ static void refuse(atedm_cuda_stream *s, cudaError_t error, const char *what)
 
 // ---- keys
 
-// Those beyond the limits go, and graphs before their keys.
+// Drops what is beyond the limits, the least recently used first.
 static void trim(atedm_cuda_stream *s)
 {
     size_t keys = 0, graphs = 0, bytes = 0;
@@ -120,8 +122,8 @@ static atedm_cuda_graph *make(const void *key, size_t key_bytes)
     return g;
 }
 
-// What is kept of the key, now the latest of all. NULL where it comes for the first time (from then
-// on there is something), or where there is no memory for it.
+// What is kept of the key, which becomes the latest. NULL where the key comes for the first time
+// (it is kept from now on), or where there is no memory to keep it.
 static atedm_cuda_graph *find(atedm_cuda_stream *s, const void *key, size_t key_bytes)
 {
     atedm_cuda_graph **place = &s->graphs.latest;
@@ -143,8 +145,10 @@ static atedm_cuda_graph *find(atedm_cuda_stream *s, const void *key, size_t key_
 
 static atedm_op_counts counted_since(const atedm_op_counts *now, const atedm_op_counts *before)
 {
-    return (atedm_op_counts){now->conv - before->conv, now->linear - before->linear,
-                             now->attention - before->attention, now->overhead - before->overhead};
+    return (atedm_op_counts){.conv = now->conv - before->conv,
+                             .linear = now->linear - before->linear,
+                             .attention = now->attention - before->attention,
+                             .overhead = now->overhead - before->overhead};
 }
 
 static size_t free_memory(void)
@@ -153,18 +157,19 @@ static size_t free_memory(void)
     return cudaMemGetInfo(&bytes, &total) ? 0 : bytes;
 }
 
-// Measures what it takes: CUDA does not say. Where others take or give memory at this moment it is
-// off by that.
+// Makes a graph ready to be launched, and measures the device memory that it takes, since CUDA does
+// not tell. Memory that others take or give back meanwhile makes the measure wrong by as much.
 static cudaError_t instantiate(cudaStream_t stream, cudaGraph_t graph, cudaGraphExec_t *ret_graph,
                                size_t *ret_bytes)
 {
     cudaGraphExec_t ready = NULL;
     size_t before = free_memory();
-    // With the priorities of the streams that were captured: else all have the launching one's.
+    // With the priorities of the streams that were captured: else all nodes have that of the stream
+    // that launches.
     cudaError_t error =
         cudaGraphInstantiate(&ready, graph, cudaGraphInstantiateFlagUseNodePriority);
     if (!error)
-        error = cudaGraphUpload(ready, stream); // it has its memory now, not at the first launch
+        error = cudaGraphUpload(ready, stream); // takes its memory now, not at the first launch
     if (error) {
         if (ready)
             (void)cudaGraphExecDestroy(ready);
@@ -176,8 +181,8 @@ static cudaError_t instantiate(cudaStream_t stream, cudaGraph_t graph, cudaGraph
     return cudaSuccess;
 }
 
-// What goes wrong only here is an error of the capture; what is wrong anyway will fail again when
-// it is called directly.
+// After a capture that failed: the stream is as before it. `error` is the capture's own; a failure
+// of the operations themselves will come again when they are called directly.
 static void give_up(atedm_cuda_stream *s, cudaError_t error, const atedm_op_counts *before)
 {
     if (error)
@@ -186,7 +191,8 @@ static void give_up(atedm_cuda_stream *s, cudaError_t error, const atedm_op_coun
     s->head.counts = *before;
 }
 
-// False where there is no graph after all: then nothing has happened. `g` may be gone.
+// Captures the sequence into g->graph. False where there is no graph after all: then nothing has
+// happened on the device, and `g` may have been freed.
 static bool capture(atedm_cuda_stream *s, atedm_cuda_graph *g, atedm_enqueue_fn enqueue, void *user)
 {
     const atedm_op_counts before = s->head.counts;

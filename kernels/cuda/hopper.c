@@ -1,29 +1,27 @@
-// The host's side of the kernels for compute capability 9.0: whether they are taken, and tensor
-// maps, which a function of the driver makes.
+// The host's side of the kernels for compute capability 9.0 (*_hopper.cu): which operations they
+// do, and the tensor maps that they read by, which a function of the driver makes.
 #include "kernels/cuda/cuda.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-// Whose attention and ranking with heads of 64: "portable", attention64.cu's and rank64.cu's;
-// "hopper", attention64_hopper.cu's and rank64_hopper.cu's, for which the device has to be of
-// compute capability 9.0; "auto", the default: hopper where it can be, else portable.
+// Attention and ranking with heads of 64. "portable": by attention64.cu and rank64.cu; "hopper": by
+// attention64_hopper.cu and rank64_hopper.cu, an error on a device that is not of compute
+// capability 9.0; "auto", the default: hopper on such a device, else portable.
 #define ATTENTION_ENVIRONMENT "ATEDM_CUDA_ATTENTION"
-// Whose convolutions, where it says "hopper": conv_hopper.cu's, those that it takes. The others are
-// as "auto" has them: dnn.c.
+// Convolutions. "hopper": by conv_hopper.cu where it takes them, an error on other devices; the
+// rest, and all other values, are dnn.c's.
 #define CONV_ENVIRONMENT "ATEDM_CUDA_CONV"
-
-// Whose linear layers: "cublas", cuBLASLt's, as has "auto", the default; "tried": on a device of
-// compute capability 9.0 linear_hopper.cu is one more candidate of the trials; "hopper": that
-// one's, those that it takes, for which the device has to be such a one.
+// Linear layers. "cublas", also by "auto", the default: by cuBLASLt; "tried": on a device of
+// compute capability 9.0 linear_hopper.cu is one more candidate of the trials; "hopper": by
+// linear_hopper.cu where it takes them, an error on other devices.
 #define LINEAR_ENVIRONMENT "ATEDM_CUDA_LINEAR"
 
 #define HOPPER_MAJOR 9
-// The CUDA version that the driver's function is of: the first that has it.
+// The CUDA version whose cuTensorMapEncodeTiled is asked for: the first that has it.
 #define ENCODE_VERSION 12000
 
-// Columns of a box: a head.
-#define HEAD 64
+#define HEAD 64 // columns of a box: one head
 
 static atedm_status find_encode(atedm_cuda_encode_fn *ret_encode, atedm_error *err)
 {
@@ -40,7 +38,7 @@ static atedm_status find_encode(atedm_cuda_encode_fn *ret_encode, atedm_error *e
     return ATEDM_OK;
 }
 
-// The device is of another compute capability than what was asked for.
+// The error of a device whose compute capability is not that of the kernels asked for.
 static atedm_status refuse(const char *environment, int major, atedm_error *err)
 {
     return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
@@ -123,11 +121,12 @@ bool atedm_cuda_hopper_encode(atedm_cuda_encode_fn function, atedm_dtype act, co
                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-// A matrix of whole heads, with zeros behind its last row.
+// A matrix of whole heads. Copies read zeros behind its last row.
 typedef struct matrix {
-    const void *at;
-    int64_t rows, columns, stride; // elements
-    uint32_t box_rows;
+    const void *at; // [device]
+    int64_t rows, columns;
+    int64_t stride;    // elements from one row to the next
+    uint32_t box_rows; // rows that a copy takes
 } matrix;
 
 static bool encode(atedm_cuda_encode_fn function, atedm_dtype act, const matrix *m,
@@ -141,7 +140,7 @@ static bool encode(atedm_cuda_encode_fn function, atedm_dtype act, const matrix 
 
 // ---- attention and ranking
 
-// Where the matrices end that the spans are of.
+// The rows of the matrices that the spans are in: up to the last span's end.
 static void count_rows(const atedm_span *spans, int32_t n, int64_t *ret_q, int64_t *ret_k)
 {
     *ret_q = *ret_k = 0;
@@ -167,8 +166,16 @@ bool atedm_cuda_hopper_rank_maps_make(const atedm_cuda_hopper *hopper, atedm_dty
 {
     int64_t q_rows, k_rows, columns = (int64_t)rank->heads * rank->head_dim;
     count_rows(rank->span, rank->n, &q_rows, &k_rows);
-    const matrix q = {rank->q, q_rows, columns, rank->q_stride, ATEDM_CUDA_HOPPER_RANK_QUERIES};
-    const matrix k = {rank->k, k_rows, columns, rank->k_stride, ATEDM_CUDA_HOPPER_KEYS};
+    const matrix q = {.at = rank->q,
+                      .rows = q_rows,
+                      .columns = columns,
+                      .stride = rank->q_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_RANK_QUERIES};
+    const matrix k = {.at = rank->k,
+                      .rows = k_rows,
+                      .columns = columns,
+                      .stride = rank->k_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_KEYS};
     // Two elements of 16 bits for each.
     const cuuint64_t dims[] = {2 * (cuuint64_t)rank->offset_rows, (cuuint64_t)rank->heads};
     const cuuint64_t row_bytes = (cuuint64_t)rank->offset_rows * sizeof(float);
@@ -187,9 +194,21 @@ cudaError_t atedm_cuda_hopper_attention(const atedm_cuda_hopper *hopper, atedm_d
 {
     int64_t q_rows, k_rows, columns = (int64_t)args->heads * args->head_dim;
     count_rows(spans->span, spans->n, &q_rows, &k_rows);
-    const matrix q = {args->q, q_rows, columns, args->q_stride, ATEDM_CUDA_HOPPER_QUERIES};
-    const matrix k = {args->k, k_rows, columns, args->k_stride, ATEDM_CUDA_HOPPER_KEYS};
-    const matrix v = {args->v, k_rows, columns, args->v_stride, ATEDM_CUDA_HOPPER_KEYS};
+    const matrix q = {.at = args->q,
+                      .rows = q_rows,
+                      .columns = columns,
+                      .stride = args->q_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_QUERIES};
+    const matrix k = {.at = args->k,
+                      .rows = k_rows,
+                      .columns = columns,
+                      .stride = args->k_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_KEYS};
+    const matrix v = {.at = args->v,
+                      .rows = k_rows,
+                      .columns = columns,
+                      .stride = args->v_stride,
+                      .box_rows = ATEDM_CUDA_HOPPER_KEYS};
     atedm_cuda_hopper_maps maps;
     if (q_rows > ATEDM_CUDA_HOPPER_MOST_ROWS || k_rows > ATEDM_CUDA_HOPPER_MOST_ROWS ||
         !encode(hopper->encode, act, &q, &maps.q) || !encode(hopper->encode, act, &k, &maps.k) ||

@@ -26,8 +26,10 @@ static cut cut_images(const atedm_cuda_conv_call *conv, int32_t pixels, int narr
 {
     bool is_row = conv->h == 1 && conv->kernel == 1;
     int32_t log_width = is_row ? (pixels == 256 ? 8 : 7) : 4 - narrow;
-    return (cut){pixels, log_width, parts_of(conv->h, pixels >> log_width),
-                 parts_of(conv->w, (int64_t)1 << log_width)};
+    return (cut){.pixels = pixels,
+                 .log_width = log_width,
+                 .down = parts_of(conv->h, pixels >> log_width),
+                 .across = parts_of(conv->w, (int64_t)1 << log_width)};
 }
 
 // Whichever takes the fewest rounds of blocks. It may depend on the number of samples: sums do not

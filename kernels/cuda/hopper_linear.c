@@ -66,8 +66,10 @@ int atedm_cuda_linear_cuts(const atedm_cuda_stream *s, const atedm_cuda_plan_key
     int n = 0;
     for (size_t t = 0; t < sizeof tiles / sizeof *tiles; t++)
         for (size_t i = 0; i < sizeof clusters / sizeof *clusters; i++) {
-            const atedm_cuda_linear_cut cut = {tiles[t][0], tiles[t][1], clusters[i][0],
-                                               clusters[i][1], false};
+            const atedm_cuda_linear_cut cut = {.rows = tiles[t][0],
+                                               .outputs = tiles[t][1],
+                                               .down = clusters[i][0],
+                                               .across = clusters[i][1]};
             double cycles = cut_cycles(hopper, key, &cut);
             int at = n < wanted ? n++ : wanted; // the last one has to go
             for (; at > 0 && cycles < cut_cycles(hopper, key, &ret_cuts[at - 1]); at--)

@@ -1,12 +1,12 @@
-// Linear layers of the cuda backend, by cuBLASLt. Where act can hold the bias and there is no
-// activation, cuBLASLt does all; else it leaves sums in F32 and an own kernel goes on, since its
-// GELU is the tanh approximation and its bias has act's dtype. So it does where cuBLASLt's kernel
-// would round once more before it adds the bias. Shapes for which it has nothing (rows at odd
-// addresses) are a 1 x 1 convolution.
+// Linear layers of the cuda backend, by cuBLASLt. Where act holds the bias exactly and there is no
+// activation, cuBLASLt does everything. Else it leaves sums in F32, and a kernel of ours adds the
+// rest: cuBLASLt's GELU is the tanh approximation, and its bias has act's dtype. The same where its
+// kernel would round once more before it adds the bias. Shapes for which it has no algorithm (rows
+// at odd addresses) are computed as a 1 x 1 convolution.
 #include "kernels/cuda/linear.h"
 
-// For fewer outputs cuBLASLt has kernels of matrix times vector, of which other orders of adding
-// are known: ADR 16.
+// Fewer outputs are not for cuBLASLt: its kernels for a matrix times a vector add up in another
+// order for other numbers of rows (ADR 16).
 #define LEAST_OUT 8
 
 // The alignment of rows of `row_bytes` bytes from p on: the same whichever row comes first.
@@ -16,7 +16,7 @@ static size_t row_align(const void *p, size_t row_bytes)
     return bits & -bits;
 }
 
-// The algorithm is not for these operands; nothing has happened.
+// Whether cuBLASLt says that the algorithm is not for these operands; then nothing has happened.
 static bool is_refusal(cublasStatus_t status)
 {
     return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
@@ -32,14 +32,14 @@ static void multiply(atedm_cuda_stream *s, const atedm_cuda_weight *w, const ate
                                           .y = y,
                                           .rows = args->rows};
     cublasStatus_t status = atedm_cuda_multiply(s, &plan->key, &plan->algo, &operands);
-    // Some are for certain numbers of rows only. The first plan's has the same bits.
+    // Some algorithms take certain numbers of rows only. The first plan's gives the same bits.
     const atedm_cuda_plan *first =
         is_refusal(status) ? atedm_cuda_plan_get(s, &plan->key, ATEDM_CUDA_PLAN_ROWS) : NULL;
     if (first && first != plan)
         status = atedm_cuda_multiply(s, &first->key, &first->algo, &operands);
     if (first && is_refusal(status))
         status = atedm_cuda_multiply_padded(s, first, &operands);
-    if (status) // where the device is lost, CUDA's own words are better
+    if (status) // where the device is lost, CUDA's own message says more
         atedm_cuda_check(&s->head, cudaGetLastError(), "linear");
     if (status)
         atedm_stream_fail(&s->head, ATEDM_ERR_DEVICE,
@@ -48,8 +48,8 @@ static void multiply(atedm_cuda_stream *s, const atedm_cuda_weight *w, const ate
                           (long long)plan->key.out);
 }
 
-// By way of sums, of as many rows at a time as scratch memory has room for. A row's result does not
-// depend on which others are in its piece.
+// By way of sums in F32, as many rows at a time as scratch memory has room for. A row's result does
+// not depend on which others are in its piece.
 static void multiply_in_pieces(atedm_cuda_stream *s, const atedm_cuda_weight *w,
                                const atedm_cuda_plan *plan, const atedm_linear_args *args)
 {
@@ -103,7 +103,8 @@ static void convolve(atedm_cuda_stream *s, const atedm_cuda_weight *w,
     atedm_cuda_check(&s->head, atedm_cuda_launch_conv(s->head.act, &conv, s->stream), "linear");
 }
 
-// The plan for the call, by cuBLASLt's epilogue or by way of sums. NULL after failing the stream.
+// The plan for the call: with sums, or with cuBLASLt adding bias and residual. NULL after failing
+// the stream.
 static const atedm_cuda_plan *get_plan(atedm_cuda_stream *s, const atedm_cuda_weight *w,
                                        const atedm_linear_args *args, bool sums)
 {

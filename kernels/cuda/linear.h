@@ -1,79 +1,86 @@
-// Algorithms for linear layers, cuBLASLt's and own ones, which linear.c goes by: how they are
-// chosen so that a row's result does not depend on how many rows there are, and a product by one of
-// them (linear_plan.c); rows that one does not take (linear_padded.c); what they do when they are
-// tried (linear_trial.c); own ones (hopper_linear.c).
+// Algorithms for linear layers, for linear.c: cuBLASLt's and our own (linear_hopper.cu).
+// linear_plan.c chooses them so that a row's result does not depend on how many rows there are, and
+// multiplies by them; linear_padded.c multiplies numbers of rows that an algorithm refuses;
+// linear_trial.c tries algorithms out; hopper_linear.c calls our own ones.
 #ifndef ATEDM_KERNELS_CUDA_LINEAR_H
 #define ATEDM_KERNELS_CUDA_LINEAR_H
 
 #include "kernels/cuda/cuda.h"
 
-// Of rows, in bytes: what any algorithm can use.
+// Bytes that rows are aligned to at best: no algorithm asks for more.
 #define ATEDM_CUDA_LINEAR_ALIGN ((size_t)16)
-// The number of rows whose first algorithm is everybody's in bits.
+// The number of rows whose first proposed algorithm decides the bits for all numbers of rows.
 #define ATEDM_CUDA_PLAN_ROWS 1024
-#define ATEDM_CUDA_PLAN_LEAST_ROWS 16 // for which there is another plan
-#define ATEDM_CUDA_PLAN_CANDIDATES 8  // of the heuristic that are tried
-#define ATEDM_CUDA_PLAN_OWN 4         // own ones beside them
-#define ATEDM_CUDA_PLAN_TRIED                                                                      \
-    (ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN + 1) // and the first
+#define ATEDM_CUDA_PLAN_LEAST_ROWS 16 // fewer rows have the plan for ATEDM_CUDA_PLAN_ROWS
+#define ATEDM_CUDA_PLAN_CANDIDATES 8  // algorithms of cuBLASLt's heuristic that a trial tries
+#define ATEDM_CUDA_PLAN_OWN 4         // our own algorithms that it tries, where there are any
+// And the one that decides the bits.
+#define ATEDM_CUDA_PLAN_TRIED (ATEDM_CUDA_PLAN_CANDIDATES + ATEDM_CUDA_PLAN_OWN + 1)
 
-// What an algorithm is chosen by. Alignments are those of every row of the operand, in bytes.
+// What an algorithm is chosen by.
 typedef struct atedm_cuda_plan_key {
-    int64_t in, out, weight_stride; // elements
+    int64_t in, out;
+    int64_t weight_stride; // elements from one row of the weight to the next
+    // Bytes that every row of the operand is aligned to.
     size_t weight_align, x_align, y_align, residual_align;
-    bool bias, residual, sums; // added by cuBLASLt; leaves F32 sums
-    int64_t rows;              // that it is for, more or less
+    bool bias, residual; // the algorithm adds them
+    bool sums;           // results are left in F32, for an own kernel to add the rest
+    int64_t rows;        // of x and y; plans are for steps of them (round_rows in linear_plan.c)
 } atedm_cuda_plan_key;
 
-// How linear_hopper.cu cuts results: rows and outputs of a tile; blocks of a cluster, below and
-// beside each other. Which of bias and residual, where there are both, is added first: the kernels
-// of cuBLASLt may do it either way.
+// How linear_hopper.cu cuts the results into tiles.
 typedef struct atedm_cuda_linear_cut {
-    int32_t rows, outputs, down, across;
+    int32_t rows, outputs; // of a tile
+    int32_t down, across;  // blocks of a cluster, in y and in x
+    // The bias is added before the residual, where there are both; cuBLASLt's kernels have either
+    // order.
     bool is_bias_first;
 } atedm_cuda_linear_cut;
 
 typedef struct atedm_cuda_algorithm {
     bool is_own;
-    atedm_cuda_linear_cut cut; // own
-    cublasLtMatmulAlgo_t blas; // else
+    atedm_cuda_linear_cut cut; // of our own
+    cublasLtMatmulAlgo_t blas; // of the others
 } atedm_cuda_algorithm;
 
 typedef struct atedm_cuda_plan {
     atedm_cuda_plan_key key;
-    bool found;
-    bool rounds_twice; // with a bias: then the key for sums has to do
+    bool found; // false: there is no algorithm for this key
+    // The algorithm rounds to act before it adds the bias, so that another plan, with sums, has to
+    // be used instead.
+    bool rounds_twice;
     atedm_cuda_algorithm algo;
     struct atedm_cuda_plan *next;
 } atedm_cuda_plan;
 
-// y [rows, out] = x [rows, in] weight [out, in]^T + bias [out] + residual [rows, out], all
-// [device] of the stream's act, y in F32 where the key says sums; the last two where it says so.
+// Operands of y [rows, out] = x [rows, in] weight [out, in]^T + bias [out] + residual [rows, out].
+// All are [device] act, but y is F32 where the key says `sums`. Those that the key leaves out are
+// not looked at.
 typedef struct atedm_cuda_operands {
     const void *weight, *bias, *x, *residual;
     void *y;
     int64_t rows;
 } atedm_cuda_operands;
 
-// Enqueues a product; not its epilogue, where the key says sums.
+// Enqueues a product.
 ATEDM_MUST_CHECK cublasStatus_t atedm_cuda_multiply(atedm_cuda_stream *s,
                                                     const atedm_cuda_plan_key *key,
                                                     const atedm_cuda_algorithm *algo,
                                                     const atedm_cuda_operands *operands);
 
-// Asks cuBLASLt's heuristic for so many algorithms, ATEDM_CUDA_PLAN_CANDIDATES at most, for the
-// key's rows; returns how many there are.
+// Asks cuBLASLt's heuristic for `wanted` algorithms, ATEDM_CUDA_PLAN_CANDIDATES at most, for the
+// key's rows. Returns how many it proposes.
 int atedm_cuda_propose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
                        atedm_cuda_algorithm *ret_algos);
 
-// The plan for so many rows (the key's own `rows` do not count), made at its first use, which may
-// wait for the device. Not found: cuBLASLt has nothing. NULL after failing the stream.
+// The plan for the key with `rows` in place of its own rows. It is made when it is first asked for,
+// which may wait for the device. NULL after failing the stream.
 const atedm_cuda_plan *atedm_cuda_plan_get(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                            int64_t rows);
 
 // ---- linear_padded.c
 
-// The same product by a plan for ATEDM_CUDA_PLAN_ROWS rows, whose algorithm refuses the operands'
+// The product by the plan for ATEDM_CUDA_PLAN_ROWS rows, where its algorithm refuses the operands'
 // number of rows. May fail the stream as well.
 ATEDM_MUST_CHECK cublasStatus_t atedm_cuda_multiply_padded(atedm_cuda_stream *s,
                                                            const atedm_cuda_plan *first,
@@ -81,26 +88,27 @@ ATEDM_MUST_CHECK cublasStatus_t atedm_cuda_multiply_padded(atedm_cuda_stream *s,
 
 // ---- linear_trial.c
 
-// The fastest of `n` algorithms that give the same bits as `known`, or that one.
+// The fastest of those of the `n` candidates that give the same bits as `known`; `known` itself
+// where none does or nothing can be tried.
 atedm_cuda_algorithm atedm_cuda_pick(atedm_cuda_stream *s, const atedm_cuda_plan_key *key,
                                      const atedm_cuda_algorithm *candidates, int n,
                                      const atedm_cuda_algorithm *known);
-// Whether the bias, and the residual where there is one, are added before the sum is rounded: some
-// of cuBLASLt's kernels, for short rows or such as are at odd addresses, round to act in between.
-// Where that cannot be tried it counts as not. For 16-bit types. May fail the stream.
+// Whether the plan's algorithm adds the bias, and the residual where there is one, before it rounds
+// to act. Some of cuBLASLt's kernels, for short rows or rows at odd addresses, round before and
+// after. False where that cannot be tried. For 16-bit types. May fail the stream.
 bool atedm_cuda_rounds_once(atedm_cuda_stream *s, const atedm_cuda_plan *plan);
 
 // ---- hopper_linear.c
 
-// Whether linear_hopper.cu, where the device can run it, computes such layers, with any number of
-// rows.
+// Whether linear_hopper.cu can compute layers with this key, for any number of rows; whether the
+// device can run it is not asked here.
 bool atedm_cuda_hopper_takes_linear(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key);
-// The best cuts for the key's rows, by arithmetic, the best one first, without the bias first;
-// returns how many there are: as many as are wanted.
+// The `wanted` best cuts for the key's rows by an estimate of their cycles, the best one first, all
+// without the bias first. Returns how many there are.
 int atedm_cuda_linear_cuts(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key, int wanted,
                            atedm_cuda_linear_cut *ret_cuts);
-// Enqueues a product of a layer that it takes. A row's bits are the same in every cut, but for what
-// is added first.
+// Enqueues a product of a layer that atedm_cuda_hopper_takes_linear takes. A row's bits are the
+// same in every cut; is_bias_first does change them.
 ATEDM_MUST_CHECK cublasStatus_t atedm_cuda_hopper_linear(atedm_cuda_stream *s,
                                                          const atedm_cuda_plan_key *key,
                                                          const atedm_cuda_linear_cut *cut,

@@ -1,13 +1,14 @@
-// Linear layers whose algorithm for ATEDM_CUDA_PLAN_ROWS rows, whose bits are everybody's, refuses
-// the number of rows that there are. For another number no other algorithm has its bits for sure.
-// But it was proposed for so many: rows are copied to where there are as many, and results back.
-// What the rows behind them are does not matter.
+// Linear layers whose algorithm for ATEDM_CUDA_PLAN_ROWS rows, which decides the bits, refuses the
+// number of rows of a call. No other algorithm gives these bits for sure, but this one was proposed
+// for ATEDM_CUDA_PLAN_ROWS rows: so the rows are copied into a matrix of that many, and the results
+// are copied back. What stands in the rows behind them does not matter.
 #include "kernels/cuda/linear.h"
 
-// Behind each other in scratch memory, each of ATEDM_CUDA_PLAN_ROWS rows: so they are all aligned.
+// Matrices of ATEDM_CUDA_PLAN_ROWS rows, one behind the other in scratch memory; with so many rows
+// each begins at an aligned address.
 typedef struct padded {
-    size_t x_row, residual_row, y_row; // bytes
-    char *x, *residual, *y;
+    size_t x_row, residual_row, y_row; // bytes of a row; 0: there is no residual
+    char *x, *residual, *y;            // [device]
 } padded;
 
 // False after failing the stream.

@@ -1,21 +1,24 @@
-// Algorithms for linear layers. Those of cuBLASLt are of y^T = W x^T, column-major as it wants it.
+// Which algorithm a linear layer is computed by, and products by it. cuBLASLt computes y^T = W x^T,
+// since its matrices are column-major.
 //
-// Another number of rows wants another algorithm: with the one for 1024 rows, 600 take 1.4 times as
-// long as they have to, and so do 65536. But a row's bits may not depend on how many rows there
-// are. So the heuristic is asked for ATEDM_CUDA_PLAN_ROWS rows first, without reductions across
-// blocks. What it says for other numbers is taken where it gives the same bits in a trial (a kernel
-// that adds along a row in the same order, in tiles of another size), the fastest of these; so with
-// own kernels, where the device has some. The device suite checks the outcome: samples alone and in
-// batches, at full size. linear_trial.c has the trials.
+// Different numbers of rows want different algorithms: with the one for 1024 rows, 600 rows take
+// 1.4 times as long as they need to, and so do 65536. But a row's bits may not depend on how many
+// rows there are. So the heuristic's first algorithm for ATEDM_CUDA_PLAN_ROWS rows, without
+// reductions across blocks, decides the bits. What the heuristic proposes for other numbers of rows
+// is tried against it (linear_trial.c), as are our own kernels where the device has some, and the
+// fastest one with the same bits is taken: a kernel that adds along a row in the same order, in
+// tiles of another size. The device suite checks the outcome at full size, with samples alone and
+// in batches.
 #include "kernels/cuda/linear.h"
 
 #include <stdlib.h>
 
-// Plans are for numbers of rows in steps of a quarter of the power of two below, from 16 on.
+// Plans are for numbers of rows in steps, so that there are few: ROW_STEPS of them between a power
+// of two and the next one, up to MOST_ROWS; more rows than that have the plan for MOST_ROWS.
 #define ROW_STEPS 4
 #define MOST_ROWS 65536
 
-// One product: descriptors for a number of rows.
+// cuBLASLt's descriptors of one product.
 typedef struct product {
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t weight, x, y;
@@ -191,7 +194,8 @@ static atedm_cuda_plan *add(atedm_cuda_stream *s, const atedm_cuda_plan_key *key
     return plan;
 }
 
-// The plan for ATEDM_CUDA_PLAN_ROWS rows, whose bits are everybody's.
+// The plan for ATEDM_CUDA_PLAN_ROWS rows, whose algorithm decides the bits for all others. NULL
+// after failing the stream.
 static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
 {
     atedm_cuda_plan *plan = find(s, key);
@@ -203,7 +207,7 @@ static const atedm_cuda_plan *get_first(atedm_cuda_stream *s, const atedm_cuda_p
     return s->head.status ? NULL : plan;
 }
 
-// The number of rows that plans are made for, from `rows` up.
+// The number of rows that a plan for `rows` is made for: the next step.
 static int64_t round_rows(int64_t rows)
 {
     int64_t step = ATEDM_CUDA_PLAN_LEAST_ROWS / ROW_STEPS;
@@ -232,7 +236,7 @@ static int propose_own(const atedm_cuda_stream *s, const atedm_cuda_plan_key *ke
     return n;
 }
 
-// Whether an own algorithm is nobody's, one more that is tried, or everybody's.
+// Whether our own algorithms are left out for this key, tried beside cuBLASLt's, or used alone.
 static atedm_cuda_linear_choice choose(const atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
 {
     const atedm_cuda_hopper *hopper = &((const atedm_cuda_device *)s->head.device)->hopper;
@@ -240,7 +244,7 @@ static atedm_cuda_linear_choice choose(const atedm_cuda_stream *s, const atedm_c
                                                                     : ATEDM_CUDA_LINEAR_CUBLAS;
 }
 
-// Without cuBLASLt, and so without a trial: own algorithms have the same bits.
+// A plan without cuBLASLt, and without a trial: all our own algorithms have the same bits.
 static const atedm_cuda_plan *get_own(atedm_cuda_stream *s, const atedm_cuda_plan_key *key)
 {
     atedm_cuda_plan *plan = add(s, key);

@@ -17,8 +17,14 @@ static void place_operands(call *c)
 {
     const atedm_cuda_plan_key *key = c->key;
     c->operands = (atedm_cuda_trial_operands){
-        .x = {key->rows, key->in, key->in, ATEDM_CUDA_NOISE_CANCELS},
-        .weight = {key->out, key->in, key->weight_stride, ATEDM_CUDA_NOISE_ROWS},
+        .x = {.rows = key->rows,
+              .columns = key->in,
+              .stride = key->in,
+              .noise = ATEDM_CUDA_NOISE_CANCELS},
+        .weight = {.rows = key->out,
+                   .columns = key->in,
+                   .stride = key->weight_stride,
+                   .noise = ATEDM_CUDA_NOISE_ROWS},
         .addends = {.rows = key->rows + 1, .columns = key->out, .stride = key->out},
     };
     if (key->bias && key->residual)

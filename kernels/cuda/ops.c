@@ -23,8 +23,8 @@ void atedm_cuda_conv(atedm_stream *s, const atedm_conv_args *args)
         .n = args->n,
         .h = args->h,
         .w = args->w,
-        .ho = (args->h + w->head.stride - 1) / w->head.stride,
-        .wo = (args->w + w->head.stride - 1) / w->head.stride,
+        .ho = atedm_conv_out(args->h, w->head.stride),
+        .wo = atedm_conv_out(args->w, w->head.stride),
         .in = (int32_t)w->head.in,
         .out = (int32_t)w->head.out,
         .kernel = w->head.kernel,
@@ -121,11 +121,6 @@ void atedm_cuda_sinusoid(atedm_stream *s, const double *values, int64_t n, int64
                                                     (char *)y + (size_t)first * row, queue(s)),
                          "sinusoid");
     }
-}
-
-void atedm_cuda_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
-{
-    atedm_cuda_check(s, atedm_cuda_launch_from_f32(s->act, x, y, count, queue(s)), "from_f32");
 }
 
 void atedm_cuda_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,

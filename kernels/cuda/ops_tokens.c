@@ -1,5 +1,5 @@
-// The operations on packed tokens in the cuda backend: spans are handed to the kernels some at a
-// time.
+// The operations on packed tokens in the cuda backend: which kernels do them, and their launches,
+// ATEDM_CUDA_SPANS spans at a time.
 #include "kernels/cuda/cuda.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ static cudaStream_t queue(atedm_stream *head)
     return s->aside.open ? s->aside.stream : s->stream;
 }
 
-// Scratch memory that nothing in the other queue uses.
+// Scratch memory of the queue that operations go to now.
 static void *scratch_get(atedm_cuda_stream *s, int64_t elements, size_t element)
 {
     return atedm_cuda_scratch_get(
@@ -27,7 +27,7 @@ static int32_t take(int64_t n_spans, int64_t first)
 typedef cudaError_t (*attention_fn)(atedm_dtype act, const atedm_attention_args *args,
                                     const atedm_cuda_spans *spans, cudaStream_t stream);
 
-// By the head and where rows lie: the same for every sample.
+// Chosen by the head's size and the rows' alignment, which are the same for every sample.
 static attention_fn choose_attention(atedm_dtype act, const atedm_attention_args *args)
 {
     const void *rows[] = {args->q, args->k, args->v, args->o};
@@ -40,7 +40,7 @@ static attention_fn choose_attention(atedm_dtype act, const atedm_attention_args
     return atedm_cuda_launch_attention;
 }
 
-// Whether spans with few keys are attention64_short.cu's.
+// Whether spans with few keys go to attention64_short.cu.
 static bool is_short_apart(attention_fn launch, const atedm_attention_args *args)
 {
     return launch == atedm_cuda_launch_attention64 && !args->key_bias && !args->causal;
@@ -60,8 +60,8 @@ static bool next_attention(const atedm_attention_args *args, int64_t fewer, int6
     return some->n > 0;
 }
 
-// Which kernel a span goes to follows from its own keys and from what is the same for every sample,
-// so that it gets the same bits beside any others.
+// A span's kernel follows from its own number of keys and from what is the same for every sample:
+// so it gets the same bits whichever spans are beside it.
 void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
 {
     attention_fn launch = choose_attention(s->act, args);
@@ -89,15 +89,15 @@ void atedm_cuda_attention(atedm_stream *s, const atedm_attention_args *args)
 
 // ---- ranking
 
-// Rows up to where hopper's next box of queries begins.
+// `rows` rounded up to whole boxes of rank64_hopper.cu's queries.
 static int64_t whole_boxes(int64_t rows)
 {
     return (rows + ATEDM_CUDA_HOPPER_RANK_QUERIES - 1) / ATEDM_CUDA_HOPPER_RANK_QUERIES *
            ATEDM_CUDA_HOPPER_RANK_QUERIES;
 }
 
-// The spans from `first` on, as many as fit, with their places in compact rows. Returns the most
-// iterations that one of them wants.
+// Puts the spans from `first` on into the rank, as many as a launch takes, with their places in
+// packed rows. Returns the most iterations that one of them may take.
 static int pick_rank_spans(const atedm_rank_args *args, int64_t first, atedm_cuda_rank *ret_rank)
 {
     int most = 0;
@@ -118,7 +118,7 @@ static int pick_rank_spans(const atedm_rank_args *args, int64_t first, atedm_cud
     return most;
 }
 
-// How many parts a head's change comes in.
+// Blocks that each add up a part of a head's change: atedm_cuda_rank.change_blocks.
 static int64_t count_change_blocks(const atedm_cuda_rank *rank, bool is_hopper)
 {
     int64_t most = 1;
@@ -259,7 +259,7 @@ void atedm_cuda_source_attention(atedm_stream *s, const atedm_source_args *args,
                          "source_attention");
 }
 
-// Sets first_slot, and returns how many norms there are from there on.
+// Sets first_slot, and returns how many entries of norms the spans take from there on.
 static int64_t count_norms(const atedm_cuda_prune_spans *some, atedm_cuda_cosine *cosine)
 {
     int64_t end = 0;

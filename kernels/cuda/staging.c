@@ -1,8 +1,10 @@
-// Uploads and downloads of the cuda backend, through pinned memory: the host copies into a stage
-// and goes on; the device reads from it when it comes to that. Downloads go from their stage to
-// where they belong when the caller waits for the stream, or when the stage is needed again.
+// Uploads and downloads of the cuda backend, through stages in pinned memory. For an upload the
+// host copies into a stage and goes on; the device reads the stage when it gets there. A download
+// goes from the device to a stage, and from there to the caller's memory when the caller waits for
+// the stream, or when the stage is needed again.
 //
-// A ring of stages: the host waits only where more is on its way than they hold, for the oldest.
+// The stages are a ring. The host waits, for the oldest one, only where more copies are under way
+// than all of them hold.
 #include "kernels/cuda/cuda.h"
 
 #include <string.h>
@@ -35,8 +37,9 @@ void atedm_cuda_staging_finish(atedm_cuda_staging *staging)
     }
 }
 
-// What is in the stage has arrived. Of a stream that failed it is nothing.
-static void empty(const atedm_cuda_stream *s, atedm_cuda_stage *g)
+// Copies the stage's downloads, which have arrived, to the callers' memory, and makes it free. On a
+// stream that has failed they may not have arrived: nothing is copied.
+static void empty_stage(const atedm_cuda_stream *s, atedm_cuda_stage *g)
 {
     for (int i = 0; !s->head.status && i < g->n_downloads; i++)
         memcpy(g->downloads[i].to, g->downloads[i].from, g->downloads[i].bytes);
@@ -45,8 +48,8 @@ static void empty(const atedm_cuda_stream *s, atedm_cuda_stage *g)
     g->full = false;
 }
 
-// Closes the stage that is being filled, and makes room in the next.
-static void turn(atedm_cuda_stream *s)
+// Closes the stage that is being filled, and frees the next one in the ring for use.
+static void turn_ring(atedm_cuda_stream *s)
 {
     atedm_cuda_staging *staging = &s->staging;
     atedm_cuda_stage *g = &staging->stages[staging->at];
@@ -57,21 +60,21 @@ static void turn(atedm_cuda_stream *s)
     if (!g->full)
         return;
     atedm_cuda_check(&s->head, cudaEventSynchronize(g->done), "waiting for a stage");
-    empty(s, g);
+    empty_stage(s, g);
 }
 
-// A stage with room for something, which is *ret_bytes of at most `bytes`; NULL where the stream
-// fails.
-static atedm_cuda_stage *take(atedm_cuda_stream *s, size_t bytes, char **ret_memory,
-                              size_t *ret_bytes)
+// A stage with room for some of `bytes` bytes: *ret_bytes of them at *ret_memory. NULL after
+// failing the stream.
+static atedm_cuda_stage *take_room(atedm_cuda_stream *s, size_t bytes, char **ret_memory,
+                                   size_t *ret_bytes)
 {
     const atedm_cuda_stage *now = &s->staging.stages[s->staging.at];
-    if (s->graphs.capturing) // what it would copy at each launch is there only once
+    if (s->graphs.capturing) // a graph would copy the stage at each launch, whatever is there then
         atedm_stream_fail(&s->head, ATEDM_ERR_INVALID, "a copy from or to the host in a capture");
     if (s->head.status)
         return NULL;
     if (now->used == ATEDM_CUDA_STAGE_BYTES || now->n_downloads == ATEDM_CUDA_STAGE_DOWNLOADS)
-        turn(s);
+        turn_ring(s);
     if (s->head.status)
         return NULL;
     atedm_cuda_stage *g = &s->staging.stages[s->staging.at];
@@ -87,7 +90,7 @@ void atedm_cuda_upload(atedm_stream *head, const void *from_host, void *to_devic
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     for (size_t at = 0, n = 0; at < bytes; at += n) {
         char *stage = NULL;
-        if (!take(s, bytes - at, &stage, &n))
+        if (!take_room(s, bytes - at, &stage, &n))
             return;
         memcpy(stage, (const char *)from_host + at, n);
         atedm_cuda_check(
@@ -102,7 +105,7 @@ void atedm_cuda_download(atedm_stream *head, const void *from_device, void *to_h
     atedm_cuda_stream *s = atedm_cuda_stream_of(head);
     for (size_t at = 0, n = 0; at < bytes; at += n) {
         char *stage = NULL;
-        atedm_cuda_stage *g = take(s, bytes - at, &stage, &n);
+        atedm_cuda_stage *g = take_room(s, bytes - at, &stage, &n);
         if (!g)
             return;
         atedm_cuda_check(head,
@@ -123,5 +126,5 @@ void atedm_cuda_sync(atedm_stream *head)
         atedm_cuda_check(head, cudaStreamSynchronize(s->aside.stream), "waiting");
     // The oldest first: of two downloads to one place the later one counts.
     for (int i = 1; i <= ATEDM_CUDA_STAGES; i++)
-        empty(s, &s->staging.stages[(s->staging.at + i) % ATEDM_CUDA_STAGES]);
+        empty_stage(s, &s->staging.stages[(s->staging.at + i) % ATEDM_CUDA_STAGES]);
 }

@@ -7,30 +7,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-// "0" turns trials off: linear layers have one algorithm for all numbers of rows, convolutions by
-// cuDNN are a call for each sample.
+// "0" turns trials off: then linear layers have one algorithm for all numbers of rows, and cuDNN
+// gets a call for each sample.
 #define SWITCH "ATEDM_CUDA_TRIALS"
-// Results that are compared, in so many rounds at most. Two algorithms that only add up in another
-// order give a sum that ends as another one of 16 bits in one of some ten thousand ordinary
-// results.
+// Results that are compared before two algorithms count as the same. Of plain operands, two that
+// add up in different orders give different 16-bit results only about once in ten thousand.
 #ifndef ATEDM_CUDA_TRIAL_RESULTS
 #define ATEDM_CUDA_TRIAL_RESULTS ((int64_t)1 << 20)
 #endif
-#define MOST_ROUNDS 16 // smaller shapes gain little, and would take longer to try
-#define TIMED_RUNS 3
-// What takes less is timed several times, for the least: algorithms for few rows differ by
-// microseconds.
+#define MOST_ROUNDS 16 // shapes so small that they would take more gain little
+#define TIMED_RUNS 3   // timed together
+// Runs that take less are timed SHORT_TIMES times, and the least time counts: algorithms for few
+// rows differ by microseconds.
 #define SHORT_SECONDS 1e-3
 #define SHORT_TIMES 8
-#define ALIGN ((size_t)256)
+#define ALIGN ((size_t)256) // bytes
 
-// [device] memory of a trial, and which candidates are still in it.
+// A trial under way.
 typedef struct course {
     atedm_cuda_stream *s;
     const atedm_cuda_trial *trial;
-    char *operands, *expected, *y;
-    float *counts; // of differences
-    bool is_in[ATEDM_CUDA_TRIAL_CANDIDATES];
+    char *operands, *expected, *y;           // [device] expected: the known algorithm's results
+    float *counts;                           // [device] of differences
+    bool is_in[ATEDM_CUDA_TRIAL_CANDIDATES]; // by candidate: has given the expected bits so far
 } course;
 
 size_t atedm_cuda_trial_whole(size_t bytes)
@@ -59,7 +58,7 @@ static cudaError_t fill(const atedm_cuda_stream *s, const atedm_cuda_trial_opera
                                    operand->columns, operand->stride, s->stream);
 }
 
-// Sums of nothing but rounding; ordinary operands; those, with noise added.
+// Kinds of rounds: see atedm_cuda_trial_operands.
 static int count_kinds(const atedm_cuda_trial_operands *operands)
 {
     return operands->addends.noise == ATEDM_CUDA_NOISE_PLAIN ? 2 : 3;
@@ -125,7 +124,7 @@ static bool is_equal(const course *c, int candidate)
 {
     const atedm_cuda_trial *trial = c->trial;
     atedm_stream *s = &c->s->head;
-    // NaN, so that what is not written is seen.
+    // NaN, so that results that are not written do not look like the expected ones.
     atedm_cuda_check(s, cudaMemsetAsync(c->y, 0xff, trial->y_bytes, c->s->stream), "trial");
     if (s->status)
         return false;
@@ -136,7 +135,8 @@ static bool is_equal(const course *c, int candidate)
     return atedm_cuda_count_differences(c->s, c->expected, c->y, trial->y_bytes, c->counts) == 0;
 }
 
-// Who does not give what the known algorithm does is out. False where that one cannot.
+// A round: candidates that do not give the known algorithm's bits are out. False where that one
+// fails, or the stream does.
 static bool go_round(course *c, int round)
 {
     const atedm_cuda_trial *trial = c->trial;
@@ -174,7 +174,7 @@ static int find_fastest(const course *c)
 {
     int fastest = ATEDM_CUDA_TRIAL_KNOWN;
     double least = INFINITY;
-    // What other streams have under way would be timed along.
+    // Else what other streams have under way would be timed as well.
     atedm_cuda_check(&c->s->head, cudaDeviceSynchronize(), "trial");
     for (int i = 0; i < c->trial->candidates; i++) {
         double seconds = c->is_in[i] ? seconds_of(c, i) : INFINITY;

@@ -4,19 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONVERT_PIECE ((size_t)4096) // elements converted in one go
-
-// `from` may be unaligned; `to` is aligned.
 static void convert(const atedm_host_tensor *from, void *to, atedm_dtype dtype)
 {
-    _Alignas(64) char aligned[CONVERT_PIECE * 4];
-    size_t count = (size_t)atedm_host_tensor_count(from);
-    size_t from_size = atedm_dtype_size(from->dtype), to_size = atedm_dtype_size(dtype);
-    for (size_t first = 0; first < count; first += CONVERT_PIECE) {
-        size_t n = count - first < CONVERT_PIECE ? count - first : CONVERT_PIECE;
-        memcpy(aligned, (const char *)from->data + first * from_size, n * from_size);
-        atedm_convert(aligned, from->dtype, (char *)to + first * to_size, dtype, n);
-    }
+    atedm_host_tensor_convert(from, 0, (size_t)atedm_host_tensor_count(from), to, dtype);
 }
 
 void atedm_cuda_weight_destroy(atedm_weight *head)

@@ -57,7 +57,7 @@ static void conv_pixel(atedm_stream *s, const atedm_conv_args *args, int64_t n, 
 void ref_conv(atedm_stream *s, const atedm_conv_args *args)
 {
     const atedm_weight *w = args->weight;
-    int64_t ho = (args->h + w->stride - 1) / w->stride, wo = (args->w + w->stride - 1) / w->stride;
+    int64_t ho = atedm_conv_out(args->h, w->stride), wo = atedm_conv_out(args->w, w->stride);
     float *window = ref_scratch(s, (size_t)(w->kernel * w->kernel * w->in), sizeof *window);
     if (!window)
         return;

@@ -88,11 +88,6 @@ void ref_sinusoid(atedm_stream *s, const double *values, int64_t n, int64_t dim,
         }
 }
 
-void ref_from_f32(atedm_stream *s, const float *x, void *y, int64_t count)
-{
-    atedm_convert(x, ATEDM_F32, y, s->act, (size_t)count);
-}
-
 void ref_scale_input(atedm_stream *s, const float *x, const double *a, void *y, int64_t n,
                      int64_t count)
 {

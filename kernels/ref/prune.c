@@ -99,8 +99,14 @@ static void rank_span(atedm_stream *s, const atedm_rank_args *args, const atedm_
                       const atedm_rank_params *params)
 {
     int64_t heads = args->heads, n = span->nq;
-    const atedm_source_map map = {args->q,   args->k,          args->q_stride, args->k_stride,
-                                  args->lse, args->lse_stride, args->heads,    args->head_dim};
+    const atedm_source_map map = {.q = args->q,
+                                  .k = args->k,
+                                  .q_stride = args->q_stride,
+                                  .k_stride = args->k_stride,
+                                  .lse = args->lse,
+                                  .lse_stride = args->lse_stride,
+                                  .heads = args->heads,
+                                  .head_dim = args->head_dim};
     double *maps = ref_scratch(s, (size_t)(heads * n * span->nk), sizeof *maps);
     double *now = ref_scratch(s, (size_t)(heads * n), sizeof *now);
     double *next = ref_scratch(s, (size_t)(heads * n), sizeof *next);

@@ -2,7 +2,6 @@
 #include "kernels/ref/ref.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static ref_weight *make(const atedm_weight *head, size_t values, size_t bias, atedm_error *err)
 {
@@ -25,13 +24,10 @@ static ref_weight *make(const atedm_weight *head, size_t values, size_t bias, at
 // Copies a host tensor, whose data may be unaligned, to f32, rounding through `act`.
 static void fill(float *to, const atedm_host_tensor *from, atedm_dtype act)
 {
-    size_t count = (size_t)atedm_host_tensor_count(from), size = atedm_dtype_size(from->dtype);
+    size_t count = (size_t)atedm_host_tensor_count(from);
     for (size_t i = 0; i < count; i++) {
-        float value;
-        _Alignas(float) char element[sizeof value], rounded[sizeof value];
-        memcpy(element, (const char *)from->data + i * size, size);
-        atedm_convert(element, from->dtype, &value, ATEDM_F32, 1);
-        atedm_convert(&value, ATEDM_F32, rounded, act, 1);
+        _Alignas(float) char rounded[sizeof(float)];
+        atedm_host_tensor_convert(from, i, 1, rounded, act);
         atedm_convert(rounded, act, &to[i], ATEDM_F32, 1);
     }
 }

@@ -189,7 +189,7 @@ static void *take(const bench_run *r, int64_t count)
     for (size_t i = 0; i < n; i++)
         host[i] = next_value(&state);
     atedm_upload(r->stream, host, floats, n * sizeof *host);
-    atedm_from_f32(r->stream, floats, memory, count);
+    atedm_scale_input(r->stream, floats, &(double){1}, memory, 1, count);
     require(atedm_stream_sync(r->stream, &err), &err);
     free(host);
     atedm_device_free(r->device, floats);

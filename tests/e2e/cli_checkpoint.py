@@ -112,6 +112,13 @@ class Same(Checkpoint):
             self.assertGreater(component.pop("stored_bytes"), 0)
         self.assertEqual(folder, found)
 
+    def test_bench_step(self):
+        """Its stages are timed with the checkpoint's weights."""
+        report = self.run_json("bench", "step", "--model", self.write("b"), "--size", "64x48", "--steps", 2, "--repeat", 1,
+                               "--pruning", "off", "--backend", "cpu", "--dtype", "f32")
+        self.assertEqual("fine-tuned", report["model"])
+        self.assertEqual(["gemm", "text", "unet", "vae", "gemm"], [stage["stage"] for stage in report["stages"]])
+
 
 class Refused(Checkpoint):
     def test_other_kinds_are_named(self):

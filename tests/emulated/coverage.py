@@ -35,7 +35,7 @@ def compile_all(folder, build):
         subprocess.run((*command, *FLAGS, str(source), "-o", str(target)), check=True)
         return str(target)
 
-    sources = sorted((*SOURCES.glob("*.cu"), *SOURCES.glob("*.c"), ROOT / "kernels/fail.c"))
+    sources = sorted((*SOURCES.glob("*.cu"), *SOURCES.glob("*.c"), ROOT / "kernels/stream_fail.c"))
     sources.remove(SOURCES / "dnn_missing.c")  # in place of dnn.c where there are no headers of cuDNN
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))

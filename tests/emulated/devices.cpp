@@ -59,7 +59,8 @@ extern "C" {
 
 cudaError_t cudaGetDeviceCount(int *ret_count)
 {
-    *ret_count = emulated::setting().devices;
+    // Asked each time, so that a test can take the devices away.
+    *ret_count = getenv("ATEDM_EMULATED_GONE") ? 0 : emulated::setting().devices;
     return *ret_count ? cudaSuccess : cudaErrorNoDevice;
 }
 

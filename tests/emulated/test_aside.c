@@ -148,7 +148,7 @@ static void enqueue(void *user)
 {
     const layer *l = user;
     const atedm_gather_span span = {0, 0, 0, KEPT};
-    atedm_from_f32(l->s, l->values, l->q, TOKENS * WIDTH);
+    atedm_scale_input(l->s, l->values, &(double){1}, l->q, 1, TOKENS * WIDTH);
     attend(l);
     atedm_stream_begin_aside(l->s);
     choose(l);

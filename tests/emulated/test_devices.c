@@ -49,6 +49,22 @@ static void expect_refusal(const char *backend, const char *selection, atedm_sta
     cr_expect_eq(count, 77);
 }
 
+// The backend has loaded, and then the driver shows no device any more.
+Test(devices, none_left)
+{
+    atedm_device *device = NULL;
+    atedm_error err = {""};
+    emulate("2");
+    expect_selection("auto", 2, (int[]){0, 1});
+    setenv("ATEDM_EMULATED_GONE", "1", 1);
+    cr_expect_eq(atedm_device_create("cuda", &device, &err), ATEDM_ERR_UNSUPPORTED);
+    cr_expect_null(device);
+    cr_expect_str_eq(err.message, "cuda: no device answers");
+    cr_expect_eq(atedm_device_create("cuda:0", &device, NULL), ATEDM_ERR_UNSUPPORTED);
+    expect_refusal("cuda", "auto", ATEDM_ERR_UNSUPPORTED, "no device answers");
+    expect_refusal("cuda", "0", ATEDM_ERR_UNSUPPORTED, "no device answers");
+}
+
 Test(devices, selections)
 {
     emulate("3");

@@ -165,10 +165,9 @@ static void elementwise_calls(fixture *f)
     REFUSED(atedm_concat(f->s, f->x, 0, f->x, 2, f->y, 2));
     REFUSED(atedm_concat(f->s, f->x, 2, f->x, INT64_MAX, f->y, 2));
     REFUSED(atedm_concat(f->s, f->x, 2, f->y, 2, f->y, 2));
+    REFUSED(atedm_concat(f->s, f->y, 2, f->x, 2, f->y, 2));
     ACCEPTED(atedm_concat(f->s, f->x, 2, f->x, 2, f->y, 0));
-    ACCEPTED(atedm_from_f32(f->s, f->f, f->y, 4));
-    REFUSED(atedm_from_f32(f->s, NULL, f->y, 4));
-    REFUSED(atedm_from_f32(f->s, f->f, f->y, INT64_MIN));
+
     ACCEPTED(atedm_copy(f->s, f->x, f->y, 4));
     REFUSED(atedm_copy(f->s, NULL, f->y, 4));
     REFUSED(atedm_upload(f->s, f->failed ? NULL : &f->failed, NULL, 4));
@@ -225,6 +224,8 @@ static void attention_calls(fixture *f)
     ACCEPTED(a = good, a.key_bias = f->f, a.lse = NULL, atedm_attention(f->s, &a));
     REFUSED(a = good, a.key_bias = f->f, atedm_attention(f->s, &a)); // lse is there
     REFUSED(a = good, a.key_bias = f->y, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.lse = f->x, atedm_attention(f->s, &a));
+    REFUSED(a = good, a.lse = f->y, atedm_attention(f->s, &a));
     REFUSED(a = good, a.heads = 0, atedm_attention(f->s, &a));
     REFUSED(a = good, a.head_dim = -2, atedm_attention(f->s, &a));
     REFUSED(a = good, a.head_dim = 3, atedm_attention(f->s, &a)); // wider than the strides
@@ -316,12 +317,21 @@ static void prune_calls(fixture *f)
     ACCEPTED(p = good, atedm_select_tokens(f->s, f->f, f->kept, &p, 0));
     const atedm_source_args fine = {
         .kept = f->kept, .source = f->source, .spans = &good, .n_spans = 1};
-    const atedm_source_map map = {f->x, f->x, 4, 4, f->f, 4, 2, 2};
+    const atedm_source_map map = {.q = f->x,
+                                  .k = f->x,
+                                  .q_stride = 4,
+                                  .k_stride = 4,
+                                  .lse = f->f,
+                                  .lse_stride = 4,
+                                  .heads = 2,
+                                  .head_dim = 2};
     atedm_source_args a;
     atedm_source_map m;
     ACCEPTED(m = map, a = fine, atedm_source_attention(f->s, &a, &m));
     REFUSED(m = map, a = fine, a.kept = NULL, atedm_source_attention(f->s, &a, &m));
     REFUSED(m = map, a = fine, a.source = f->kept, atedm_source_attention(f->s, &a, &m));
+    REFUSED(m = map, a = fine, a.source = f->x, atedm_source_attention(f->s, &a, &m));
+    REFUSED(m = map, a = fine, a.source = (int32_t *)f->f, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.lse = NULL, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.lse_stride = 3, atedm_source_attention(f->s, &a, &m));
     REFUSED(a = fine, m = map, m.k_stride = 3, atedm_source_attention(f->s, &a, &m));
@@ -329,6 +339,8 @@ static void prune_calls(fixture *f)
     ACCEPTED(a = fine, atedm_source_cosine(f->s, &a, f->x, 4));
     ACCEPTED(a = fine, atedm_source_nearest(f->s, &a, f->place, 4));
     ACCEPTED(a = fine, atedm_source_zero(f->s, &a));
+    REFUSED(a = fine, a.source = f->x, atedm_source_cosine(f->s, &a, f->x, 4));
+    REFUSED(a = fine, a.source = f->place, atedm_source_nearest(f->s, &a, f->place, 4));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, NULL, 4));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, 0));
     REFUSED(a = fine, atedm_source_cosine(f->s, &a, f->x, INT64_MAX));
@@ -372,6 +384,8 @@ static void sampler_calls(fixture *f)
     atedm_step_args a;
     ACCEPTED(atedm_scale_input(f->s, f->f, scales, f->y, 2, 4));
     REFUSED(atedm_scale_input(f->s, f->f, NULL, f->y, 2, 4));
+    REFUSED(atedm_scale_input(f->s, NULL, scales, f->y, 2, 4));
+    REFUSED(atedm_scale_input(f->s, f->f, scales, f->f, 2, 4));
     REFUSED(atedm_scale_input(f->s, f->f, scales, f->y, -2, 4));
     REFUSED(atedm_scale_input(f->s, f->f, scales, f->y, 2, INT64_MAX));
     ACCEPTED(atedm_scale_input(f->s, f->f, scales, f->y, 0, 4));

@@ -1,6 +1,7 @@
 // Building blocks of cases: random numbers, arrays, weights' host tensors.
 #include "tests/parity/parity.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,16 @@ void parity_fill(parity_case *c, parity_array *a, float mean, float deviation)
         float value = mean + deviation * parity_normal(&c->rng);
         a->values[i] = a->type == PARITY_ACT ? parity_round(c->act, value) : value;
     }
+}
+
+void parity_add_strange(parity_case *c, parity_array *a, size_t first, size_t count)
+{
+    static const float strange[] = {0,       -0.0f,    INFINITY, -INFINITY, NAN,
+                                    FLT_MAX, 65519.0f, 65520.0f, 3e-7f,     -1e-40f};
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++)
+        if (parity_chance(&c->rng, 30))
+            a->values[first + (size_t)parity_range(&c->rng, 0, (int64_t)count - 1)] =
+                a->type == PARITY_ACT ? parity_round(c->act, strange[i]) : strange[i];
 }
 
 atedm_host_tensor parity_tensor(parity_case *c, int ndim, const int64_t *shape, float mean,

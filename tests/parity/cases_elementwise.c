@@ -1,7 +1,6 @@
 // Cases of element-wise operations, data movement and embeddings.
 #include "tests/parity/parity.h"
 
-#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -248,71 +247,18 @@ void parity_run_sinusoid(const parity_case *c, const parity_side *side, int64_t 
                    parity_at(side, c, 0, first * p->dim));
 }
 
-// ---- conversions, copies
-
-// Puts values into the array that conversions may get wrong: both zeros and infinities, NaN, what
-// overflows in f16 and bf16, subnormals of f16 and f32.
-static void add_strange_values(parity_case *c, parity_array *x)
-{
-    static const float strange[] = {0,       -0.0f,    INFINITY, -INFINITY, NAN,
-                                    FLT_MAX, 65519.0f, 65520.0f, 3e-7f,     -1e-40f};
-    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++)
-        if (parity_chance(&c->rng, 30))
-            x->values[parity_range(&c->rng, 0, (int64_t)x->count - 1)] =
-                x->type == PARITY_ACT ? parity_round(c->act, strange[i]) : strange[i];
-}
-
-static void build_conversion(parity_case *c, parity_type from, parity_type to)
-{
-    count_params *p = c->params = parity_alloc(c, 1, sizeof *p);
-    p->count = c->bench < 0 ? random_count(c) : 1 << 22;
-    parity_array *x = parity_add(c, "x", from, PARITY_IN, (size_t)p->count);
-    parity_fill(c, x, 0, 10);
-    add_strange_values(c, x);
-    parity_add(c, "y", to, PARITY_OUT, (size_t)p->count);
-    p->bounds = parity_partition(c, p->count);
-    snprintf(c->text, sizeof c->text, "count %" PRId64, p->count);
-}
-
-void parity_build_from_f32(parity_case *c)
-{
-    build_conversion(c, PARITY_F32, PARITY_ACT);
-    // Halfway between two neighbours in bf16 or f16, where rounding goes to the even one.
-    for (size_t i = 0; i < c->arrays[0].count; i++)
-        if (parity_chance(&c->rng, 20)) {
-            float odd = (float)(2 * parity_range(&c->rng, 0, 1 << 12) + 1);
-            c->arrays[0].values[i] = ldexpf(odd, (int)parity_range(&c->rng, -9, 0));
-        }
-}
-
-void parity_run_from_f32(const parity_case *c, const parity_side *side, int64_t part)
-{
-    const count_params *p = c->params;
-    int64_t first = part < 0 ? 0 : p->bounds[part];
-    atedm_from_f32(side->stream, parity_at(side, c, 0, first), parity_at(side, c, 1, first),
-                   part < 0 ? p->count : p->bounds[part + 1] - first);
-}
-
-bool parity_check_from_f32(const parity_case *c, const parity_side *reference,
-                           const parity_side *candidate, char *why, size_t size)
-{
-    for (size_t i = 0; i < c->arrays[1].count; i++) {
-        double right = (double)parity_round(c->act, c->arrays[0].values[i]);
-        double value = parity_value(candidate, c, 1, i);
-        // Units may flush results below the smallest normal number to zero.
-        if (value == right || (isnan(right) && isnan(value)) ||
-            (fabs(right) < 0x1p-126 && value == 0))
-            continue;
-        snprintf(why, size, "element %zu: %.9g became %.9g, should be %.9g", i,
-                 (double)c->arrays[0].values[i], value, right);
-        return false;
-    }
-    return true;
-}
+// ---- copies
 
 void parity_build_copy(parity_case *c)
 {
-    build_conversion(c, PARITY_ACT, PARITY_ACT);
+    count_params *p = c->params = parity_alloc(c, 1, sizeof *p);
+    p->count = c->bench < 0 ? random_count(c) : 1 << 22;
+    parity_array *x = parity_add(c, "x", PARITY_ACT, PARITY_IN, (size_t)p->count);
+    parity_fill(c, x, 0, 10);
+    parity_add_strange(c, x, 0, x->count);
+    parity_add(c, "y", PARITY_ACT, PARITY_OUT, (size_t)p->count);
+    p->bounds = parity_partition(c, p->count);
+    snprintf(c->text, sizeof c->text, "count %" PRId64, p->count);
 }
 
 void parity_run_copy(const parity_case *c, const parity_side *side, int64_t part)

@@ -12,8 +12,20 @@ static int64_t random_count(parity_case *c)
 
 typedef struct scale_params {
     int64_t n, count;
-    double *a;
+    double *a; // [n]; 1: the sample is only converted, and exactly so
 } scale_params;
+
+// Values of a sample that is only converted: some stand halfway between two neighbours in bf16 or
+// f16, where rounding goes to the even one.
+static void fill_converted(parity_case *c, parity_array *x, size_t first, size_t count)
+{
+    for (size_t i = first; i < first + count; i++)
+        if (parity_chance(&c->rng, 20)) {
+            float odd = (float)(2 * parity_range(&c->rng, 0, 1 << 12) + 1);
+            x->values[i] = ldexpf(odd, (int)parity_range(&c->rng, -9, 0));
+        }
+    parity_add_strange(c, x, first, count);
+}
 
 void parity_build_scale_input(parity_case *c)
 {
@@ -21,9 +33,14 @@ void parity_build_scale_input(parity_case *c)
     p->n = parity_range(&c->rng, 1, 4);
     p->count = c->bench < 0 ? random_count(c) : 65536;
     p->a = parity_alloc(c, (size_t)p->n, sizeof *p->a);
-    for (int64_t i = 0; i < p->n; i++)
-        p->a[i] = 0.07 + parity_uniform(&c->rng);
-    parity_fill(c, parity_add(c, "x", PARITY_F32, PARITY_IN, (size_t)(p->n * p->count)), 0, 10);
+    parity_array *x = parity_add(c, "x", PARITY_F32, PARITY_IN, (size_t)(p->n * p->count));
+    parity_fill(c, x, 0, 10);
+    for (int64_t i = 0; i < p->n; i++) {
+        bool is_converted = c->bench < 0 && parity_chance(&c->rng, 40);
+        p->a[i] = is_converted ? 1 : 0.07 + parity_uniform(&c->rng);
+        if (is_converted)
+            fill_converted(c, x, (size_t)(i * p->count), (size_t)p->count);
+    }
     parity_add(c, "y", PARITY_ACT, PARITY_OUT, (size_t)(p->n * p->count));
     c->n_parts = (size_t)p->n;
     snprintf(c->text, sizeof c->text, "n %" PRId64 ", count %" PRId64, p->n, p->count);
@@ -35,6 +52,26 @@ void parity_run_scale_input(const parity_case *c, const parity_side *side, int64
     int64_t first = part < 0 ? 0 : part;
     atedm_scale_input(side->stream, parity_at(side, c, 0, first * p->count), p->a + first,
                       parity_at(side, c, 1, first * p->count), part < 0 ? p->n : 1, p->count);
+}
+
+bool parity_check_scale_input(const parity_case *c, const parity_side *reference,
+                              const parity_side *candidate, char *why, size_t size)
+{
+    const scale_params *p = c->params;
+    for (size_t i = 0; i < c->arrays[1].count; i++) {
+        double x = (double)c->arrays[0].values[i], value = parity_value(candidate, c, 1, i);
+        bool is_converted = p->a[i / (size_t)p->count] == 1;
+        double right = is_converted ? (double)parity_round(c->act, c->arrays[0].values[i])
+                                    : parity_value(reference, c, 1, i);
+        // Units may flush results below the smallest normal number to zero.
+        if (is_converted ? value == right || (isnan(right) && isnan(value)) ||
+                               (fabs(right) < 0x1p-126 && value == 0)
+                         : parity_close(c, 1, i, right, value))
+            continue;
+        snprintf(why, size, "element %zu: %.9g became %.9g, should be %.9g", i, x, value, right);
+        return false;
+    }
+    return true;
 }
 
 typedef struct step_params {

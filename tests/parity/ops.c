@@ -22,7 +22,7 @@ const parity_op parity_ops[] = {
     {OP(concat), .exact = true, .n_bench = 1},
     {OP(embed_tokens), .bound = {1.01, 1, 0}, .n_bench = 1},
     {OP(sinusoid), .bound = {1.01, 1, 0}, .n_bench = 1},
-    {OP(from_f32), .check = parity_check_from_f32, .n_bench = 1},
+
     {OP(copy), .exact = true, .n_bench = 1},
     {OP(attention), .bound = {1.01, 8, 1}, .n_bench = 8},
     {OP(rank_tokens), .bound = {1.01, 8, 0.125}, .check = parity_check_rank_tokens, .n_bench = 3},
@@ -36,7 +36,7 @@ const parity_op parity_ops[] = {
     {OP(source_weights), .bound = {1.01, 4, 0}, .n_bench = 1},
     {OP(gather_rows), .exact = true, .n_bench = 1},
     {OP(add_rows), .bound = {1.01, 1, 0}, .n_bench = 1},
-    {OP(scale_input), .bound = {1.01, 2, 0}, .n_bench = 1},
+    {OP(scale_input), .bound = {1.01, 2, 0}, .check = parity_check_scale_input, .n_bench = 1},
     {OP(sampler_step), .bound = {1.01, 4, 0}, .n_bench = 1},
     {OP(image_finish), .bound = {0, 4, 0}, .check = parity_check_image_finish, .n_bench = 1},
 };

@@ -129,6 +129,9 @@ parity_array *parity_add(parity_case *c, const char *name, parity_type type, par
                          size_t count);
 // Input values: normally distributed around `mean`, rounded to what the array's type can hold.
 void parity_fill(parity_case *c, parity_array *a, float mean, float deviation);
+// Puts values that conversions may get wrong among input elements first .. first + count - 1: both
+// zeros and infinities, NaN, what overflows in f16 and bf16, subnormals of f16 and f32.
+void parity_add_strange(parity_case *c, parity_array *a, size_t first, size_t count);
 // A host tensor of normal values that both act and the tensor's own (random) dtype hold exactly;
 // its data may be unaligned.
 atedm_host_tensor parity_tensor(parity_case *c, int ndim, const int64_t *shape, float mean,
@@ -237,8 +240,8 @@ ATEDM_OPERATIONS(X)
 X(copy, , , )
 #undef X
 
-bool parity_check_from_f32(const parity_case *c, const parity_side *reference,
-                           const parity_side *candidate, char *why, size_t size);
+bool parity_check_scale_input(const parity_case *c, const parity_side *reference,
+                              const parity_side *candidate, char *why, size_t size);
 bool parity_check_rank_tokens(const parity_case *c, const parity_side *reference,
                               const parity_side *candidate, char *why, size_t size);
 bool parity_check_source_attention(const parity_case *c, const parity_side *reference,

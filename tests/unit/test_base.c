@@ -64,6 +64,22 @@ Test(tensor, bfloats_round_to_nearest_even)
     cr_assert_eq(atedm_f32_to_bf16(1.0f + 0x1p-8f + 0x1p-20f), 0x3f81);
 }
 
+// More than one piece of it, from an odd address on and not from the first element.
+Test(tensor, convert_a_part_that_is_not_aligned)
+{
+    enum { ALL = 10000, FIRST = 3 };
+    static char bytes[ALL * sizeof(uint16_t) + 1];
+    static float found[ALL - FIRST];
+    for (int i = 0; i < ALL; i++) {
+        uint16_t bits = atedm_f32_to_f16((float)(i % 2048));
+        memcpy(bytes + 1 + (size_t)i * sizeof bits, &bits, sizeof bits);
+    }
+    const atedm_host_tensor t = {.data = bytes + 1, .dtype = ATEDM_F16, .ndim = 1, .shape = {ALL}};
+    atedm_host_tensor_convert(&t, FIRST, ALL - FIRST, found, ATEDM_F32);
+    for (int i = FIRST; i < ALL; i++)
+        cr_assert_eq(found[i - FIRST], (float)(i % 2048));
+}
+
 Test(tensor, convert_between_all_pairs)
 {
     static const atedm_dtype dtypes[] = {ATEDM_F32, ATEDM_BF16, ATEDM_F16};

@@ -72,6 +72,35 @@ Test(profile, counts_operations_and_their_flops)
     atedm_weight_destroy(weight);
 }
 
+// Whether counts are reset between operations, and whichever stream they are on.
+Test(profile, attributes_flops_to_the_operation_that_counted_them)
+{
+    const float values[12] = {0}, x[6] = {0};
+    const atedm_host_tensor part = {.data = values, .dtype = ATEDM_F32, .ndim = 2, .shape = {4, 3}};
+    atedm_weight *weight = NULL;
+    atedm_stream *other = NULL;
+    atedm_profile *profile = NULL;
+    atedm_profile_op ops[ATEDM_PROFILE_MAX];
+    float y[8];
+    cr_assert_eq(atedm_linear_weight_create(device, ATEDM_F32, &part, NULL, 1, &weight, NULL),
+                 ATEDM_OK);
+    cr_assert_eq(atedm_stream_create(device, ATEDM_F32, &other, NULL), ATEDM_OK);
+    cr_assert_eq(atedm_profile_start(device, NULL, &profile, NULL), ATEDM_OK);
+    atedm_linear_args call = {.weight = weight, .x = x, .y = y, .rows = 2};
+    atedm_linear(stream, &call);
+    atedm_stream_reset_counts(stream);
+    atedm_linear(stream, &call); // as many as were counted before the reset
+    atedm_linear(other, &call);
+    call.rows = 1;
+    atedm_linear(stream, &call);
+    cr_assert_eq(atedm_profile_read(profile, ops), 1);
+    cr_assert_eq(ops[0].calls, 4);
+    cr_assert_eq(ops[0].flops, 3 * 48 + 24);
+    atedm_profile_stop(profile);
+    atedm_weight_destroy(weight);
+    atedm_stream_destroy(other);
+}
+
 // Its operations are counted as any device's, and it stays a dry one.
 Test(profile, dry_devices_take_no_time)
 {

@@ -1,6 +1,6 @@
-// Backends and devices by their names: for kernels.c.
-#ifndef ATEDM_KERNELS_DEVICES_H
-#define ATEDM_KERNELS_DEVICES_H
+// Backends and devices by their names, for device.c.
+#ifndef ATEDM_KERNELS_DEVICE_NAMES_H
+#define ATEDM_KERNELS_DEVICE_NAMES_H
 
 #include "kernels/backend.h"
 

@@ -1,88 +1,8 @@
-// Devices and streams. Which devices there are is in devices.c, weights are in weights.c,
-// operations in ops.c and ops_tokens.c.
+// Streams: their life, work aside, waiting, and sequences that come again. Operations are in ops.c
+// and ops_tokens.c; how a stream fails is in stream_fail.c.
 #include "kernels/backend.h"
 
-#include "kernels/devices.h"
-
-#include <math.h>
-
-// ---- devices
-
-atedm_status atedm_device_create(const char *name, atedm_device **ret_device, atedm_error *err)
-{
-    const atedm_backend *backend = NULL;
-    atedm_device_facts facts;
-    atedm_device *device = NULL;
-    atedm_status status = atedm_devices_find(name, &backend, &facts, err);
-    if (!status)
-        status = backend->device_create(facts.index, &device, err);
-    if (status)
-        return status;
-    device->backend = backend;
-    device->facts = facts;
-    *ret_device = device;
-    return ATEDM_OK;
-}
-
-void atedm_device_destroy(atedm_device *device)
-{
-    if (device)
-        device->backend->device_destroy(device);
-}
-
-const char *atedm_device_backend(const atedm_device *device)
-{
-    return device->backend->name;
-}
-
-const atedm_device_facts *atedm_device_describe(const atedm_device *device)
-{
-    return &device->facts;
-}
-
-bool atedm_device_measure(atedm_device *device, atedm_device_figures *ret_figures)
-{
-    if (!device->backend->measure)
-        return false;
-    for (int i = 0; i < ATEDM_FIGURE_COUNT; i++)
-        ret_figures->value[i] = NAN;
-    device->backend->measure(device, ret_figures);
-    return true;
-}
-
-bool atedm_device_is_dry(const atedm_device *device)
-{
-    // By its name: a device that is profiled has a table of its own.
-    return device->backend->name == atedm_backend_dry.name;
-}
-
-bool atedm_device_supports(const atedm_device *device, atedm_dtype dtype)
-{
-    return device->backend->supports(device, dtype);
-}
-
-atedm_dtype atedm_device_best_dtype(const atedm_device *device)
-{
-    return device->backend->best_dtype(device);
-}
-
-atedm_status atedm_device_alloc(atedm_device *device, size_t bytes, void **ret_memory,
-                                atedm_error *err)
-{
-    if (bytes > ATEDM_MAX_DEVICE_BYTES)
-        return atedm_error_set(err, ATEDM_ERR_NOMEM,
-                               "no memory for %zu bytes: more than the limit of %zu", bytes,
-                               ATEDM_MAX_DEVICE_BYTES);
-    return device->backend->alloc(device, bytes, ret_memory, err);
-}
-
-void atedm_device_free(atedm_device *device, void *memory)
-{
-    if (memory)
-        device->backend->free(device, memory);
-}
-
-// ---- streams
+// ---- making and destroying
 
 atedm_status atedm_stream_create(atedm_device *device, atedm_dtype act, atedm_stream **ret_stream,
                                  atedm_error *err)
@@ -104,7 +24,7 @@ atedm_status atedm_stream_create(atedm_device *device, atedm_dtype act, atedm_st
 void atedm_stream_destroy(atedm_stream *stream)
 {
     if (stream)
-        stream->device->backend->stream_destroy(stream);
+        atedm_stream_backend(stream)->stream_destroy(stream);
 }
 
 atedm_device *atedm_stream_device(const atedm_stream *stream)
@@ -142,7 +62,7 @@ static bool check_aside(atedm_stream *s, const char *call, atedm_aside should)
 
 void atedm_stream_begin_aside(atedm_stream *s)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     if (!check_aside(s, "begin_aside", ATEDM_ASIDE_NONE))
         return;
     s->aside = ATEDM_ASIDE_OPEN;
@@ -152,7 +72,7 @@ void atedm_stream_begin_aside(atedm_stream *s)
 
 void atedm_stream_end_aside(atedm_stream *s)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     if (!check_aside(s, "end_aside", ATEDM_ASIDE_OPEN))
         return;
     s->aside = ATEDM_ASIDE_ENDED;
@@ -162,7 +82,7 @@ void atedm_stream_end_aside(atedm_stream *s)
 
 void atedm_stream_join_aside(atedm_stream *s)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     if (!check_aside(s, "join_aside", ATEDM_ASIDE_ENDED))
         return;
     s->aside = ATEDM_ASIDE_NONE;
@@ -176,7 +96,7 @@ bool atedm_stream_wait(atedm_stream *stream)
 {
     if (!check_aside(stream, "sync", ATEDM_ASIDE_NONE))
         stop_aside(stream);
-    stream->device->backend->stream_sync(stream);
+    atedm_stream_backend(stream)->stream_sync(stream);
     return !stream->status;
 }
 
@@ -191,13 +111,13 @@ atedm_status atedm_stream_sync(atedm_stream *stream, atedm_error *err)
 
 bool atedm_stream_set_background(atedm_stream *stream)
 {
-    const atedm_backend *backend = stream->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(stream);
     return backend->stream_set_background && backend->stream_set_background(stream);
 }
 
 bool atedm_stream_idle(atedm_stream *stream)
 {
-    const atedm_backend *backend = stream->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(stream);
     return stream->status || !backend->stream_idle || backend->stream_idle(stream);
 }
 
@@ -214,6 +134,7 @@ atedm_op_counts atedm_stream_counts(const atedm_stream *stream)
 void atedm_stream_reset_counts(atedm_stream *stream)
 {
     stream->counts = (atedm_op_counts){0};
+    stream->profiled_flops = 0;
 }
 
 // ---- sequences that come again
@@ -236,7 +157,7 @@ static void enqueue_whole(void *user)
 void atedm_stream_repeat(atedm_stream *s, const void *key, size_t key_bytes,
                          atedm_enqueue_fn enqueue, void *user)
 {
-    const atedm_backend *backend = s->device->backend;
+    const atedm_backend *backend = atedm_stream_backend(s);
     sequence whole = {s, enqueue, user};
     if (s->status || !check_aside(s, "repeat", ATEDM_ASIDE_NONE))
         return;
@@ -255,6 +176,6 @@ const atedm_repeat_figures *atedm_stream_repeats(const atedm_stream *s)
 
 void atedm_stream_forget(atedm_stream *s)
 {
-    if (s->device->backend->stream_forget)
-        s->device->backend->stream_forget(s);
+    if (atedm_stream_backend(s)->stream_forget)
+        atedm_stream_backend(s)->stream_forget(s);
 }

@@ -1,5 +1,5 @@
 // Which backends and devices there are, and what their names mean: see kernels.h.
-#include "kernels/devices.h"
+#include "kernels/device_names.h"
 
 #include "kernels/cuda_load.h"
 
@@ -44,14 +44,22 @@ static const atedm_backend *find_backend(const char *name, atedm_status *ret_sta
 
 // ---- devices
 
-static size_t list_devices(const atedm_backend *backend,
-                           atedm_device_facts ret_facts[ATEDM_MAX_DEVICES])
+// One at least: a backend that loads had devices then, which may have gone since.
+static atedm_status list_devices(const atedm_backend *backend,
+                                 atedm_device_facts ret_facts[ATEDM_MAX_DEVICES], size_t *ret_count,
+                                 atedm_error *err)
 {
-    if (backend->devices)
-        return backend->devices(ret_facts);
-    ret_facts[0] = (atedm_device_facts){.index = 0};
-    snprintf(ret_facts[0].name, sizeof ret_facts[0].name, "%s", backend->name);
-    return 1;
+    size_t count = 1;
+    if (backend->devices) {
+        count = backend->devices(ret_facts);
+    } else {
+        ret_facts[0] = (atedm_device_facts){.index = 0};
+        snprintf(ret_facts[0].name, sizeof ret_facts[0].name, "%s", backend->name);
+    }
+    if (!count)
+        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: no device answers", backend->name);
+    *ret_count = count;
+    return ATEDM_OK;
 }
 
 // Whether `text` is the device's index, its UUID or the beginning of that.
@@ -133,7 +141,10 @@ atedm_status atedm_devices_select(const char *name, const char *selection,
     if (!all && !backend->devices)
         return atedm_error_set(err, ATEDM_ERR_INVALID,
                                "the %s backend has no devices to choose from", name);
-    size_t count = list_devices(backend, facts);
+    size_t count = 0;
+    status = list_devices(backend, facts, &count, err);
+    if (status)
+        return status;
     if (!all)
         return select_devices(facts, count, selection, ret_facts, ret_count, err);
     memcpy(ret_facts, facts, count * sizeof *facts);
@@ -158,8 +169,9 @@ atedm_status atedm_devices_find(const char *name, const atedm_backend **ret_back
         return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
     atedm_device_facts facts[ATEDM_MAX_DEVICES];
     const atedm_device_facts *found = facts;
-    size_t count = list_devices(backend, facts);
-    if (colon)
+    size_t count = 0;
+    status = list_devices(backend, facts, &count, err);
+    if (!status && colon)
         status = find_device(facts, count, colon + 1, strlen(colon + 1), &found, err);
     if (status)
         return status;
