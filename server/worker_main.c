@@ -2,6 +2,7 @@
 // with the daemon. Four threads: the reader takes frames in, the main thread computes and writes,
 // the encoder (encoder.h) makes files of pictures, and one asks the device how it is doing
 // (figures.h).
+#include "core/base/exit_status.h"
 #include "core/base/file.h"
 #include "core/base/memory.h"
 #include "server/frames.h"
@@ -17,8 +18,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define EXIT_FAILED 1
-#define EXIT_USAGE 2
 #define EXIT_LOST 3 // the device is lost to the process
 #define READ_BYTES 65536
 
@@ -43,7 +42,7 @@ typedef struct mailbox {
 static void die(const char *why)
 {
     fprintf(stderr, "atedm-worker: %s\n", why);
-    _exit(EXIT_FAILED);
+    _exit(ATEDM_EXIT_FAILED);
 }
 
 // ---- the reader
@@ -195,7 +194,7 @@ static int work(mailbox *box, const atedm_worker_options *options)
     if (message.status) {
         message.type = ATEDM_WORKER_FAILED;
         post(box, &message);
-        return EXIT_FAILED;
+        return ATEDM_EXIT_FAILED;
     }
     message.device_memory = atedm_runner_device_memory(runner);
     post(box, &message);
@@ -270,7 +269,7 @@ int main(int argc, char **argv)
     if (!parse(argc, argv, &box, &options)) {
         fputs("atedm-worker is started by atedmd, which hands it a socket: see atedmd --help\n",
               stderr);
-        return EXIT_USAGE;
+        return ATEDM_EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); // a terminal sends these to both; when to end is the daemon's to say

@@ -24,6 +24,14 @@ def run(*flags, **environment):
     return result.returncode, result.stdout, result.stderr
 
 
+def copy_truncated(folder, part):
+    """The model, copied there, its weights of this part cut off: their path."""
+    subprocess.run(["cp", "-r", MODEL + "/.", folder], check=True)
+    weights, = pathlib.Path(folder, part).glob("*.safetensors")
+    os.truncate(weights, 1000)
+    return weights
+
+
 class Start(unittest.TestCase):
     def check_refused(self, status, message, *flags, **environment):
         got, _, errors = run("--listen", "127.0.0.1:0", *flags, **environment)
@@ -89,14 +97,8 @@ class Start(unittest.TestCase):
     def test_models_that_do_not_load(self):
         self.check_refused(1, "/nonexistent", "--model", "/nonexistent")
         with tempfile.TemporaryDirectory() as copy:
-            subprocess.run(["cp", "-r", MODEL + "/.", copy], check=True)
-            weights = os.path.join(copy, "unet", "diffusion_pytorch_model.safetensors")
-            for name in os.listdir(os.path.join(copy, "unet")):
-                if name.endswith(".safetensors"):
-                    weights = os.path.join(copy, "unet", name)
-            with open(weights, "r+b") as file:
-                file.truncate(1000)
-            self.check_refused(1, os.path.basename(weights), "--model", copy)
+            weights = copy_truncated(copy, "unet")
+            self.check_refused(1, weights.name, "--model", copy)
 
     def test_ipv6_and_names(self):
         for listen in ("[::1]:0", "localhost:0", ":0"):
@@ -261,6 +263,30 @@ class Stop(unittest.TestCase):
 
 
 class Failure(unittest.TestCase):
+    def fail_with_a_request(self, copy):
+        """Whether the worker could be held up before it had found out."""
+        with Daemon(wait=False, model=copy, cancel_on_disconnect="false") as d:
+            try:
+                for worker in d.workers():
+                    os.kill(worker, signal.SIGSTOP)
+                client = d.start()
+                wait_until(lambda: d.gauge("atedm_queue_depth") == 1, "it waits")
+            except (ConnectionError, ProcessLookupError):
+                self.assertEqual(d.process.wait(PATIENCE), 1)
+                return False
+            client.close()
+            wait_until(lambda: "status=499" in d.log(), "the daemon knows that the client is gone")
+            for worker in d.workers():
+                os.kill(worker, signal.SIGCONT)
+            self.assertEqual(d.process.wait(PATIENCE), 1)
+            self.assertIn("the model cannot be used", d.log())
+        return True
+
+    def test_a_model_that_fails_with_a_request_that_nobody_waits_for(self):
+        with tempfile.TemporaryDirectory() as copy:
+            copy_truncated(copy, "vae")
+            self.assertTrue(any(self.fail_with_a_request(copy) for _ in range(20)))
+
     @unittest.skipIf(re.search(b"__[at]san_init", pathlib.Path(PROGRAM).read_bytes()),
                      "sanitizers' allocators end the program where there is no memory")
     def test_no_memory(self):
