@@ -364,7 +364,9 @@ static atedm_status read_flags(int argc, char *const *argv, atedm_config *config
         }
         const option *o = find_flag(word);
         if (!o && !is_config_flag(word))
-            return atedm_error_set(err, ATEDM_ERR_INVALID, "there is no option \"%s\"", word);
+            return atedm_error_set(
+                err, ATEDM_ERR_INVALID,
+                *word == '-' ? "there is no option \"%s\"" : "\"%s\": it takes no operands", word);
         size_t size = 0;
         const char *value = NULL;
         atedm_status status = split_flag(argc, argv, &i, &size, &value, err);
