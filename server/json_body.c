@@ -75,9 +75,13 @@ atedm_status atedm_json_body_parse(const char *text, size_t size, json_t **ret_v
         value = json_loadb(text, size, flags | JSON_DECODE_INT_AS_REAL, &parse);
         restore_integers(value);
     }
-    if (!value)
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s (line %d, column %d)", parse.text,
-                               parse.line, parse.column);
+    if (!value) {
+        // Jansson names a flag that its caller could set.
+        bool nul = json_error_code(&parse) == json_error_null_character;
+        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s (line %d, column %d)",
+                               nul ? "\\u0000 is not allowed" : parse.text, parse.line,
+                               parse.column);
+    }
     *ret_value = value;
     return ATEDM_OK;
 }

@@ -99,7 +99,7 @@ class Form(unittest.TestCase):
 
     def test_fields(self):
         schemas = self.document.schemas
-        fields = re.findall(r'^    \{"(\w+)", read_', source("server/generate_json.c"), re.MULTILINE)
+        fields = re.findall(r'^    \{\.name = "(\w+)", (?:\.read|INTEGER)', source("server/generate_json.c"), re.MULTILINE)
         self.assertEqual(list(schemas["GenerateRequest"]["properties"]), fields)
         known = [re.findall(r'"(\w+)"', found) for found in
                  re.findall(r"known\[\] = \{(.*?)\}", source("core/prune_json.c"), re.DOTALL)]
