@@ -3,6 +3,24 @@
 
 #include <stdio.h>
 
+static const char *const rejections[ATEDM_N_REJECTIONS] = {
+    [ATEDM_REJECTED_FULL] = "full",         [ATEDM_REJECTED_DRAINING] = "draining",
+    [ATEDM_REJECTED_DEADLINE] = "deadline", [ATEDM_REJECTED_CLIENT_GONE] = "client_gone",
+    [ATEDM_REJECTED_CANCELED] = "canceled", [ATEDM_REJECTED_STORAGE] = "storage",
+    [ATEDM_REJECTED_RATE] = "rate",         [ATEDM_REJECTED_QUOTA] = "quota",
+};
+
+void atedm_account_start_rejections(atedm_metrics *metrics)
+{
+    for (size_t i = 0; i < ATEDM_N_REJECTIONS; i++)
+        atedm_metrics_count(metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(rejections[i]));
+}
+
+void atedm_account_rejected(atedm_metrics *metrics, atedm_rejection why)
+{
+    atedm_metrics_count(metrics, ATEDM_METRIC_QUEUE_REJECTED, 1, ATEDM_LABELS(rejections[why]));
+}
+
 void atedm_account_start(atedm_metrics *metrics, double queue_s)
 {
     atedm_metrics_observe(metrics, ATEDM_METRIC_STAGE_DURATION, queue_s, ATEDM_LABELS("queue"));

@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/exit_status.h"
+#include "core/base/utf8.h"
 #include "server/admit.h"
 #include "server/authorize.h"
 #include "server/certificate.h"
@@ -14,7 +15,6 @@
 #include "server/reload.h"
 #include "server/routes.h"
 #include "server/store_path.h"
-#include "server/text.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -239,7 +239,7 @@ static int prepare(atedm_daemon *d)
     d->model_stamp = atedm_model_stamp(config->model);
     if (atedm_model_config_read(config->model, &d->model, &err))
         return complain("model", &err, ATEDM_EXIT_FAILED);
-    atedm_text_clean(d->model.name);
+    atedm_utf8_clean(d->model.name, false);
     atedm_settings settings;
     atedm_status status = atedm_devices_read(config, &d->devices, &err);
     if (status)

@@ -72,8 +72,7 @@ const atedm_metric_family atedm_metric_families[ATEDM_METRIC_COUNT] = {
     [ATEDM_METRIC_ACTIVE_REQUESTS] =
         {"atedm_active_requests", "Requests that a worker has.", ATEDM_GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_QUEUE_REJECTED] = {"atedm_queue_rejected_total",
-                                     "Generations refused or given up: full, draining, deadline, "
-                                     "client_gone, canceled, storage, rate, quota.",
+                                     "Generations refused or given up, by reason.",
                                      ATEDM_COUNTER,
                                      {"reason"},
                                      {0}},

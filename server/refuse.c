@@ -1,6 +1,7 @@
 // Answers to what is not taken: see refuse.h.
 #include "server/refuse.h"
 
+#include "server/accounts.h"
 #include "server/authorize.h"
 #include "server/problem.h"
 
@@ -41,18 +42,29 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_r
     return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
 }
 
-atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, bool queue_full)
+atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, atedm_busy why)
 {
     atedm_response response;
-    if (d->draining)
-        response = atedm_problem_response(ATEDM_PROBLEM_DRAINING, id, "no more requests are taken");
-    else if (queue_full)
+    switch (d->draining ? ATEDM_BUSY_DRAINING : why) {
+    case ATEDM_BUSY_FULL:
         response =
             atedm_problem_response(ATEDM_PROBLEM_QUEUE_FULL, id,
                                    "%" PRId64 " requests wait already", d->config->queue_limit);
-    else
-        response =
-            atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id, "the model is being loaded");
+        break;
+    case ATEDM_BUSY_NO_WORKER:
+        response = atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id,
+                                          d->loaded ? "no worker is up; one is being started again"
+                                                    : "the model is being loaded");
+        break;
+    case ATEDM_BUSY_JOB_LEFT:
+        response = atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id,
+                                          "the job is stored, but there was no memory for it");
+        break;
+    case ATEDM_BUSY_DRAINING:
+    default:
+        response = atedm_problem_response(ATEDM_PROBLEM_DRAINING, id, "no more requests are taken");
+        break;
+    }
     atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
     return response;
 }
@@ -79,21 +91,16 @@ atedm_response atedm_refuse_storage(atedm_daemon *d, const char *id, const atedm
     return response;
 }
 
-void atedm_count_rejected(const atedm_daemon *d, const char *reason)
-{
-    atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 1, ATEDM_LABELS(reason));
-}
-
 atedm_response atedm_refuse_submission(atedm_daemon *d, const atedm_exchange *x,
                                        const atedm_job *job, atedm_status status)
 {
     const char *id = atedm_exchange_id(x);
     if (status == ATEDM_ERR_LIMIT) {
-        atedm_count_rejected(d, "full");
-        return atedm_refuse_busy(d, id, true);
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_FULL);
+        return atedm_refuse_busy(d, id, ATEDM_BUSY_FULL);
     }
     if (status == ATEDM_ERR_CANCELED) {
-        atedm_count_rejected(d, "deadline");
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_DEADLINE);
         return atedm_problem_response(ATEDM_PROBLEM_DEADLINE, id, "cannot be done within %g s",
                                       job->request.deadline_s);
     }

@@ -133,6 +133,13 @@ class Estimate(unittest.TestCase):
             self.assertEqual(estimate["flops"], body["flops"], fields)
             self.assertEqual(estimate["pruning"], body["pruning"], fields)
 
+    def test_of_a_request_for_the_picture_itself(self):
+        """The Accept header is the estimate's, which is JSON; so the field that was not sent is not wrong."""
+        answer = self.daemon.post("/v1/estimate", {**SMALL, "num_images": 2}, headers={"Accept": "image/png"})
+        self.assertEqual(answer.status, 200, answer.body)
+        answer = self.daemon.post("/v1/estimate", {**SMALL, "num_images": 2, "response_format": "png"})
+        self.assertEqual(answer.pointers(), ["/response_format"])
+
     def test_plan_of_a_budget(self):
         fields = {**SMALL, "steps": 10, "pruning": {"flops_budget": 0.99}}
         body = self.daemon.post("/v1/estimate", fields).json()
