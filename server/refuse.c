@@ -11,6 +11,7 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_r
 {
     const atedm_daemon *d = app;
     const char *id = atedm_exchange_id(x);
+    char allowed[ATEDM_ALLOWED_SIZE];
     atedm_response response;
     switch (refusal) {
     case ATEDM_REFUSE_FRAMING:
@@ -21,9 +22,9 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_r
     case ATEDM_REFUSE_NOT_FOUND:
         return atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "no such path");
     case ATEDM_REFUSE_METHOD:
-        response = atedm_problem_response(ATEDM_PROBLEM_METHOD, id, "allowed: %s",
-                                          atedm_exchange_allowed(x));
-        atedm_response_header(&response, "Allow", "%s", atedm_exchange_allowed(x));
+        atedm_exchange_allowed(x, allowed);
+        response = atedm_problem_response(ATEDM_PROBLEM_METHOD, id, "allowed: %s", allowed);
+        atedm_response_header(&response, "Allow", "%s", allowed);
         return response;
     case ATEDM_REFUSE_TOO_LARGE:
         return atedm_problem_response(ATEDM_PROBLEM_TOO_LARGE, id, "more than %" PRId64 " bytes",
