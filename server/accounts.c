@@ -36,10 +36,10 @@ void atedm_account_evaluation(atedm_metrics *metrics, const char *device, size_t
 atedm_request_cost atedm_account_cost(const atedm_job *job, const atedm_worker_result *result)
 {
     atedm_request_cost cost = job->cost;
-    cost.text_encoder = atedm_op_counts_flops(&result->report.counts[0]);
-    cost.unet = atedm_op_counts_flops(&result->report.counts[1]);
-    cost.vae = atedm_op_counts_flops(&result->report.counts[2]);
-    cost.overhead = 2 * result->report.counts[1].overhead;
+    cost.text_encoder = atedm_op_counts_flops(&result->report.counts[ATEDM_STAGE_TEXT]);
+    cost.unet = atedm_op_counts_flops(&result->report.counts[ATEDM_STAGE_UNET]);
+    cost.vae = atedm_op_counts_flops(&result->report.counts[ATEDM_STAGE_VAE]);
+    cost.overhead = 2 * result->report.counts[ATEDM_STAGE_UNET].overhead;
     cost.executed = cost.text_encoder + cost.unet + cost.vae;
     cost.saved_ratio = 1 - (double)cost.executed / (double)cost.baseline;
     return cost;
