@@ -195,7 +195,7 @@ static void perform_batch(atedm_store *store, operation *first, int count)
 static void *store_main(void *user)
 {
     atedm_store *store = user;
-    prctl(PR_SET_NAME, "store");
+    prctl(PR_SET_NAME, "atedm-store");
     pthread_mutex_lock(&store->mutex);
     while (store->todo.first || !store->closing) {
         if (!store->todo.first) {

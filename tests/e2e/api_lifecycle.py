@@ -61,6 +61,31 @@ class Start(unittest.TestCase):
         status, text, _ = run("--version")
         self.assertEqual((status, text.split()[0]), (0, "atedmd"))
 
+    def test_help_and_version_of_the_worker(self):
+        worker = pathlib.Path(PROGRAM).with_name("atedm-worker")
+        for arguments, begin in ((["--help"], "usage: atedm-worker "), (["--version"], "atedm-worker "),
+                                 (["--fd", "3", "--model", MODEL, "--help"], "usage: atedm-worker ")):
+            result = subprocess.run([worker, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertTrue(result.stdout.startswith(begin), result.stdout)
+        described = set(re.findall(r"^  (--[a-z-]+)", subprocess.run([worker, "--help"], capture_output=True, text=True,
+                                                                      timeout=PATIENCE, check=True).stdout, re.MULTILINE))
+        with Daemon() as d:
+            pid, = d.workers()
+            given = set(re.findall(r"--[a-z-]+", pathlib.Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")))
+        self.assertEqual(given, described - {"--help", "--version"})
+        result = subprocess.run([worker, "--nonsense"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+
+    def test_names_of_threads(self):
+        """So that top and a debugger say whose they are."""
+        with Daemon() as d:
+            self.assertEqual(d.generate().status, 200)
+            names = {path.read_text(encoding="utf-8").strip() for pid in (d.process.pid, *d.workers())
+                     for path in pathlib.Path(f"/proc/{pid}/task").glob("*/comm")}
+        self.assertLessEqual({"atedmd", "atedm-store", "atedm-worker", "atedm-reader", "atedm-encoder"}, names)
+        self.assertEqual([name for name in names if not name.startswith("atedm")], [])
+
     def test_port_in_use(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
