@@ -32,6 +32,22 @@ def walk(value, where=""):
         yield from walk(item, f"{where}/{key}")
 
 
+def difference(left, right, where=""):
+    """Where two JSON values differ first: (place, left value, right value); None where they do not."""
+    if type(left) is not type(right) or not isinstance(left, (dict, list)):
+        return None if (type(left), left) == (type(right), right) else (where, left, right)
+    if isinstance(left, list):
+        left, right = dict(enumerate(left)), dict(enumerate(right))
+    for key in [*left, *(key for key in right if key not in left)]:
+        place = f"{where}/{str(key).replace('~', '~0').replace('/', '~1')}"
+        if key not in left or key not in right:
+            return place, left.get(key, "(nothing)"), right.get(key, "(nothing)")
+        found = difference(left[key], right[key], place)
+        if found:
+            return found
+    return None
+
+
 class Form(unittest.TestCase):
     """What can be said without sending anything else."""
 
@@ -142,7 +158,14 @@ class Form(unittest.TestCase):
         for value in (written, served):
             for side in ("width", "height"):  # the model's
                 value["components"]["schemas"]["GenerateRequest"]["properties"][side]["default"] = 0
-        self.assertEqual(served, written)
+        found = difference(served, written)
+        if found:
+            self.fail("{}: served {!r:.500}, written {!r:.500}".format(*found))
+        # It sees what differs.
+        del served["paths"]["/healthz"]["get"]["tags"][0]
+        written["info"]["title"] = "x"
+        self.assertEqual(difference({"a": served["paths"]}, {"a": written["paths"]})[0], "/a/~1healthz/get/tags/0")
+        self.assertEqual(difference(served["info"], written["info"])[0], "/title")
 
     def test_head_and_methods(self):
         for method, status in (("HEAD", 200), ("POST", 405), ("DELETE", 405)):
