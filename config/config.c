@@ -157,7 +157,7 @@ static atedm_status set_json(const atedm_option *o, const json_t *value, atedm_c
 
 static const atedm_option *find(const char *name)
 {
-    for (size_t i = 0; i < atedm_n_options; i++) {
+    for (size_t i = 0; i < ATEDM_N_OPTIONS; i++) {
         if (strcmp(atedm_options[i].name, name) == 0)
             return &atedm_options[i];
     }
@@ -206,7 +206,7 @@ static const char *variable(char *const *environment, const char *name)
 static atedm_status read_environment(char *const *environment, atedm_config *config,
                                      atedm_error *err)
 {
-    for (size_t i = 0; i < atedm_n_options; i++) {
+    for (size_t i = 0; i < ATEDM_N_OPTIONS; i++) {
         char name[NAME_MAX_BYTES];
         environment_name(atedm_options[i].name, name);
         const char *text = variable(environment, name);
@@ -241,7 +241,7 @@ static atedm_status split_flag(int argc, char *const *argv, int *i, size_t *ret_
 static const atedm_option *find_flag(const char *word)
 {
     size_t size = strcspn(word, "=");
-    for (size_t i = 0; i < atedm_n_options; i++) {
+    for (size_t i = 0; i < ATEDM_N_OPTIONS; i++) {
         char name[NAME_MAX_BYTES];
         flag_name(atedm_options[i].name, name);
         if (strlen(name) == size && strncmp(word, name, size) == 0)
@@ -302,7 +302,7 @@ atedm_status atedm_config_load(int argc, char *const *argv, char *const *environ
         *ret_action = action;
         return ATEDM_OK;
     }
-    for (size_t i = 0; i < atedm_n_options && !status; i++)
+    for (size_t i = 0; i < ATEDM_N_OPTIONS && !status; i++)
         status = set(&atedm_options[i], atedm_options[i].initial, &config, err);
     if (!status && file)
         status = read_file(file, &config, err);
@@ -353,7 +353,7 @@ size_t atedm_config_changes(const atedm_config *before, const atedm_config *afte
                             atedm_config_change ret_changes[ATEDM_CONFIG_MAX_OPTIONS])
 {
     size_t count = 0;
-    for (size_t i = 0; i < atedm_n_options; i++) {
+    for (size_t i = 0; i < ATEDM_N_OPTIONS; i++) {
         const atedm_option *o = &atedm_options[i];
         if (o->live != live || is_same(o, before, after))
             continue;
@@ -367,7 +367,7 @@ size_t atedm_config_changes(const atedm_config *before, const atedm_config *afte
 
 void atedm_config_take_live(atedm_config *config, const atedm_config *from)
 {
-    for (size_t i = 0; i < atedm_n_options; i++) {
+    for (size_t i = 0; i < ATEDM_N_OPTIONS; i++) {
         const atedm_option *o = &atedm_options[i];
         if (o->live)
             memcpy((char *)config + o->offset, (const char *)from + o->offset, o->size);
@@ -384,7 +384,7 @@ atedm_status atedm_config_help(atedm_buffer *buffer)
         "override\n"
         "the environment, the environment overrides the file.\n\n"
         "  --config FILE\n      configuration file, a JSON object\n      [ATEDM_CONFIG]\n");
-    for (size_t i = 0; i < atedm_n_options && !status; i++) {
+    for (size_t i = 0; i < ATEDM_N_OPTIONS && !status; i++) {
         const atedm_option *o = &atedm_options[i];
         char flag[NAME_MAX_BYTES], name[NAME_MAX_BYTES];
         flag_name(o->name, flag);

@@ -235,7 +235,6 @@ const atedm_option atedm_options[] = {
      .value = "NAME",
      .help = "lowest severity that is logged"},
 };
-#define N_OPTIONS (sizeof atedm_options / sizeof *atedm_options)
-_Static_assert(N_OPTIONS <= ATEDM_CONFIG_MAX_OPTIONS, "atedm_config_changes has room for all");
-
-const size_t atedm_n_options = N_OPTIONS;
+_Static_assert(sizeof atedm_options / sizeof *atedm_options == ATEDM_N_OPTIONS, "all, and no more");
+_Static_assert(ATEDM_N_OPTIONS <= ATEDM_CONFIG_MAX_OPTIONS,
+               "atedm_config_changes has room for all");

@@ -226,7 +226,8 @@ Test(generate_json, out_of_range)
     expect_error("{\"prompt\":\"a\",\"width\":-8}", "/width", "");
     expect_error("{\"prompt\":\"a\",\"width\":63}", "/width", "multiple of 8");
     expect_error("{\"prompt\":\"a\",\"width\":16392}", "/width", "");
-    expect_error("{\"prompt\":\"a\",\"width\":9223372036854775807}", "/width", "is 9223372036854775807, not an integer within 8..16384");
+    expect_error("{\"prompt\":\"a\",\"width\":9223372036854775807}", "/width",
+                 "is 9223372036854775807, not an integer within 8..16384");
     expect_error("{\"prompt\":\"a\",\"width\":99999999999999999999}", "/width", "1e+20");
     expect_error("{\"prompt\":\"a\",\"width\":512,\"height\":512}", "/width", "limit of 65536");
     expect_error("{\"prompt\":\"a\",\"steps\":0}", "/steps", "1..150");
