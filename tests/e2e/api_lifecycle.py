@@ -24,6 +24,12 @@ def run(*flags, **environment):
     return result.returncode, result.stdout, result.stderr
 
 
+def is_listened_on(path):
+    """The file of a Unix socket is there before anybody listens on it."""
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(path) == 0
+
+
 def copy_truncated(folder, part):
     """The model, copied there, its weights of this part cut off: their path."""
     subprocess.run(["cp", "-r", MODEL + "/.", folder], check=True)
@@ -167,7 +173,7 @@ class Start(unittest.TestCase):
                 process = subprocess.Popen(["sh", "-c", f'exec "$@" {closed}', "sh"] + command, stdin=subprocess.DEVNULL,
                                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 self.addCleanup(process.kill)
-                wait_until(lambda path=path: os.path.exists(path), "listens")
+                wait_until(lambda path=path: is_listened_on(path), "listens")
                 for _ in range(3):  # behind the start of the worker, too
                     with socket.socket(socket.AF_UNIX) as s:
                         s.settimeout(PATIENCE)
@@ -296,7 +302,7 @@ class Failure(unittest.TestCase):
                     os.kill(worker, signal.SIGSTOP)
                 client = d.start()
                 wait_until(lambda: d.gauge("atedm_queue_depth") == 1, "it waits")
-            except (ConnectionError, ProcessLookupError):
+            except OSError:  # no such process any more, no connection
                 self.assertEqual(d.process.wait(PATIENCE), 1)
                 return False
             client.close()
