@@ -45,6 +45,7 @@ typedef struct atedm_config {
     int64_t max_images;                     // most images of a request
     int64_t max_steps;                      // most denoising steps of a request
     int64_t max_body_bytes;                 // most bytes of a request's body
+    int64_t max_unread_bytes;               // most bytes of all answers that clients have not read
     int64_t max_connections;                // most open connections
     double connection_timeout_s;            // after so long a silence a connection is closed
     char api_keys[ATEDM_CONFIG_PATH_MAX];   // key file; "": none

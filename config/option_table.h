@@ -30,7 +30,7 @@ typedef struct atedm_option {
     const char *help;
 } atedm_option;
 
-#define ATEDM_N_OPTIONS 31
+#define ATEDM_N_OPTIONS 32
 extern const atedm_option atedm_options[];
 
 #endif

@@ -109,6 +109,8 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
         return status;
     bool automatic = wants_pick(d, body);
     json_t *rest = automatic ? json_copy((json_t *)(uintptr_t)body) : NULL; // shallow
+    if (automatic && !rest)
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
     json_object_del(rest, "pruning");
     job->model = &d->model;
     status = atedm_generate_json_read(automatic ? rest : body, &d->limits, &d->default_prune, png,
@@ -132,15 +134,14 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
     return status;
 }
 
+// NULL: *ret_status says why.
 static atedm_job *make_job(atedm_daemon *d, const json_t *body, bool png,
-                           atedm_field_errors *errors, atedm_error *err)
+                           atedm_field_errors *errors, atedm_status *ret_status, atedm_error *err)
 {
     atedm_job *job = calloc(1, sizeof *job);
-    if (!job) {
-        atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
-        return NULL;
-    }
-    if (!fill(d, body, png, job, errors, err))
+    *ret_status = job ? fill(d, body, png, job, errors, err)
+                      : atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
+    if (!*ret_status)
         return job;
     atedm_job_destroy(job);
     return NULL;
@@ -175,11 +176,14 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, bool png, json_
     size_t size;
     const char *text = atedm_exchange_body(x, &size);
     *ret_body = NULL;
-    if (atedm_json_body_parse(text, size, ret_body, &err)) {
-        *ret_refusal = atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message);
+    atedm_status status = atedm_json_body_parse(text, size, ret_body, &err);
+    if (status) {
+        *ret_refusal = status == ATEDM_ERR_NOMEM
+                           ? atedm_refuse_failed(d, id, &err)
+                           : atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message);
         return NULL;
     }
-    atedm_job *job = make_job(d, *ret_body, png, &errors, &err);
+    atedm_job *job = make_job(d, *ret_body, png, &errors, &status, &err);
     if (!job) {
         *ret_refusal =
             errors.count ? atedm_problem_fields(id, &errors) : atedm_refuse_failed(d, id, &err);
@@ -193,18 +197,25 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, bool png, json_
     return job;
 }
 
-atedm_job *atedm_admit_stored(atedm_daemon *d, const char *text, atedm_error *err)
+// Statuses that say nothing against the request.
+static bool is_for_now(atedm_status status)
+{
+    return status == ATEDM_ERR_NOMEM || status == ATEDM_ERR_IO;
+}
+
+atedm_status atedm_admit_stored(atedm_daemon *d, const char *text, atedm_job **ret_job,
+                                atedm_error *err)
 {
     atedm_field_errors errors = {.count = 0};
     json_t *body = NULL;
-    if (atedm_json_body_parse(text, strlen(text), &body, err))
-        return NULL;
-    atedm_job *job = make_job(d, body, false, &errors, err);
-    if (!job && errors.count)
-        atedm_error_set(err, ATEDM_ERR_INVALID, "%s %s", errors.items[0].pointer,
-                        errors.items[0].detail);
+    atedm_status status = atedm_json_body_parse(text, strlen(text), &body, err);
+    atedm_job *job = status ? NULL : make_job(d, body, false, &errors, &status, err);
+    if (job)
+        *ret_job = job;
+    if (status && errors.count)
+        atedm_error_set(err, status, "%s %s", errors.items[0].pointer, errors.items[0].detail);
     json_decref(body);
-    return job;
+    return status && !is_for_now(status) ? ATEDM_ERR_INVALID : status;
 }
 
 static atedm_response over_quota(atedm_daemon *d, const char *id, atedm_quota quota, double wait_s)

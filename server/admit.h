@@ -14,9 +14,10 @@ atedm_job *atedm_admit(atedm_daemon *daemon, const atedm_exchange *exchange, boo
                        json_t **ret_body, atedm_response *ret_refusal);
 // Whether its headers prefer the picture itself.
 bool atedm_admit_wants_png(const atedm_exchange *exchange);
-// A job of a body that was admitted and stored before; NULL, and the error, where the model or the
-// limits are such that it cannot be done any more.
-atedm_job *atedm_admit_stored(atedm_daemon *daemon, const char *body, atedm_error *err);
+// A job of a body that was admitted and stored before. ATEDM_ERR_INVALID where the model or the
+// limits are such that it cannot be done any more; any other failure is not the body's.
+ATEDM_MUST_CHECK atedm_status atedm_admit_stored(atedm_daemon *daemon, const char *body,
+                                                 atedm_job **ret_job, atedm_error *err);
 
 // Charges the job to the exchange's client, until the job is destroyed; or answers the exchange
 // (429, 401 where the client's key is gone) and returns false, and the job stays the caller's.

@@ -8,6 +8,7 @@
 #include "server/authorize.h"
 #include "server/certificate.h"
 #include "server/gauges.h"
+#include "server/json_body.h"
 #include "server/listen.h"
 #include "server/model_stamp.h"
 #include "server/process.h"
@@ -81,11 +82,11 @@ static void drain(atedm_daemon *d)
 {
     d->draining = true;
     d->drain_started = atedm_clock_monotonic();
+    if (d->jobs)
+        atedm_jobs_drain(d->jobs);
     atedm_daemon_limit_drain(d);
     atedm_service_stopping(d);
     atedm_http_quiesce(d->http);
-    if (d->jobs)
-        atedm_jobs_drain(d->jobs);
     check_drained(d);
 }
 
@@ -286,9 +287,9 @@ static atedm_status start_dispatch(atedm_daemon *d, atedm_error *err)
         &d->dispatch, err);
 }
 
-static atedm_job *revive(void *user, const char *request, atedm_error *err)
+static atedm_status revive(void *user, const char *request, atedm_job **ret_job, atedm_error *err)
 {
-    return atedm_admit_stored(user, request, err);
+    return atedm_admit_stored(user, request, ret_job, err);
 }
 
 static atedm_status start_jobs(atedm_daemon *d, atedm_error *err)
@@ -430,6 +431,7 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
                 .level = atedm_log_level_named(config->log_level)},
     };
     d.log.lost = &d.log_lost;
+    atedm_json_body_prepare();
     atedm_process_prepare((size_t)config->max_connections + OWN_DESCRIPTORS);
     int exit_status = prepare(&d);
     if (exit_status)

@@ -18,6 +18,8 @@
 // still between them.
 #define WATCH_MS 250
 #define STALL_MS 1000
+// Jobs that are ended for their deadline before the loop does something else.
+#define OVERDUE_AT_ONCE 256
 
 void atedm_job_destroy(atedm_job *job)
 {
@@ -47,14 +49,9 @@ static void end(atedm_job *job, atedm_job_end how, atedm_worker_result *result,
 static void leave(atedm_dispatch *d, atedm_job *job)
 {
     atedm_seat *s = job->seat;
-    double now = atedm_clock_monotonic(), silent_s = s ? atedm_seat_silence(s, now) : 0;
     atedm_queue_remove(s ? &s->active : &d->queue, &job->place);
     if (s)
-        atedm_worker_cancel(s->worker, job->place.arrival);
-    if (s && !s->active.depth) {
-        s->idle = now;
-        s->silent_s = silent_s;
-    }
+        s->unheard += atedm_worker_cancel(s->worker, job->place.arrival);
     watch_deadlines(d);
 }
 
@@ -76,8 +73,8 @@ static size_t end_queue(atedm_dispatch *d, const atedm_queue *queue, atedm_job_e
                         const atedm_error *error)
 {
     size_t count = 0;
-    for (; queue->first; count++) {
-        atedm_job *job = atedm_job_of(queue->first);
+    for (; queue->items; count++) {
+        atedm_job *job = atedm_job_of(queue->items);
         leave(d, job);
         end(job, how, NULL, error);
     }
@@ -124,14 +121,14 @@ static bool is_hopeless(const atedm_dispatch *d, const atedm_job *job)
     return left <= (isnan(rate) ? 0 : (double)job->cost.executed / rate);
 }
 
+// As many as may be at once.
 static void end_overdue(atedm_dispatch *d, const atedm_queue *queue, double now)
 {
-    atedm_queue_item *next;
-    for (atedm_queue_item *place = queue->first; place; place = next) {
+    atedm_queue_item *place;
+    for (int i = 0; i < OVERDUE_AT_ONCE; i++) {
+        if (!(place = atedm_queue_most_urgent(queue)) || place->deadline > now)
+            return;
         atedm_job *job = atedm_job_of(place);
-        next = place->after;
-        if (place->deadline > now)
-            continue;
         leave(d, job);
         end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
     }
@@ -149,16 +146,14 @@ static void on_deadline(uv_timer_t *timer)
 
 static double nearest_deadline(const atedm_queue *queue)
 {
-    double nearest = INFINITY;
-    for (const atedm_queue_item *place = queue->first; place; place = place->after)
-        nearest = fmin(nearest, place->deadline);
-    return nearest;
+    const atedm_queue_item *place = atedm_queue_most_urgent(queue);
+    return place ? place->deadline : INFINITY;
 }
 
-// Sets the timer to the nearest deadline.
+// Sets the timer to the nearest deadline, or to the next round of the loop.
 static void watch_deadlines(atedm_dispatch *d)
 {
-    double nearest = nearest_deadline(&d->queue);
+    double nearest = d->behind ? 0 : nearest_deadline(&d->queue);
     for (size_t i = 0; i < d->n_seats; i++)
         nearest = fmin(nearest, nearest_deadline(&d->seats[i].active));
     if (isinf(nearest)) {
@@ -176,18 +171,19 @@ static void watch_deadlines(atedm_dispatch *d)
 // is.
 static bool takes(const atedm_seat *s, const atedm_job *job)
 {
-    if (!s->ready || s->active.depth >= s->active.limit)
+    if (!s->ready || s->active.depth >= s->active.limit ||
+        s->active.depth + s->unheard >= s->active.limit + ATEDM_MAX_UNHEARD)
         return false;
-    const atedm_queue_item *first = s->active.first;
-    return !first || (!job->strikes && !atedm_job_of(first)->strikes);
+    const atedm_queue_item *other = s->active.items;
+    return !other || (!job->strikes && !atedm_job_of(other)->strikes);
 }
 
 // One that may have taken a daemon down is all that any worker has.
 static bool is_barred(const atedm_dispatch *d, const atedm_job *job)
 {
     for (size_t i = 0; i < d->n_seats; i++) {
-        const atedm_queue_item *first = d->seats[i].active.first;
-        if (first && (job->tries || atedm_job_of(first)->tries))
+        const atedm_queue_item *other = d->seats[i].active.items;
+        if (other && (job->tries || atedm_job_of(other)->tries))
             return true;
     }
     return false;
@@ -231,12 +227,29 @@ static void on_watch(uv_timer_t *timer)
     for (size_t i = 0; i < d->n_seats; i++) {
         const atedm_seat *s = &d->seats[i];
         double silent_s = atedm_seat_silence(s, now);
-        active |= s->active.depth > 0;
+        active |= atedm_seat_is_busy(s);
         if (silent_s > d->options.worker_timeout_s)
             atedm_worker_kill(s->worker, silent_s);
     }
     if (!active)
         uv_timer_stop(timer);
+}
+
+// What whoever watches wants is told as often as the worker listens.
+static void tell_wish(atedm_job *job)
+{
+    if (!job->seat || job->told_watched == job->watched || job->wishes == ATEDM_MAX_WISHES)
+        return;
+    atedm_worker_watch(job->seat->worker, job->place.arrival, job->watched);
+    job->told_watched = job->watched;
+    job->wishes++;
+}
+
+// The worker has said something of the job, or gets it.
+static void hear(atedm_job *job)
+{
+    job->wishes = 0;
+    tell_wish(job);
 }
 
 // The worker gets a copy of the request: the job's own stays, for the answer and for another
@@ -247,7 +260,7 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
     atedm_status status = atedm_worker_submit(s->worker, job->place.arrival, &job->request);
     if (status)
         return status;
-    if (!s->active.depth)
+    if (!atedm_seat_is_busy(s))
         s->busy = job->handed_over;
     job->seat = s;
     job->steps_done = 0;
@@ -260,8 +273,8 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
         job->started = job->handed_over;
         atedm_account_start(d->options.metrics, job->started - job->arrived);
     }
-    if (job->watched)
-        atedm_worker_watch(s->worker, job->place.arrival, true);
+    job->told_watched = false;
+    hear(job);
     tell_progress(job);
     return ATEDM_OK;
 }
@@ -269,17 +282,22 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
 // Starts the first jobs that wait, as far as workers have room.
 static void start_next(atedm_dispatch *d)
 {
-    while (d->queue.first) {
-        atedm_job *job = atedm_job_of(d->queue.first);
+    atedm_queue_item *first;
+    int overdue = 0;
+    while (overdue < OVERDUE_AT_ONCE && (first = atedm_queue_first(&d->queue))) {
+        atedm_job *job = atedm_job_of(first);
         atedm_seat *s = choose_seat(d, job);
         if (!s)
             break;
         atedm_queue_remove(&d->queue, &job->place);
-        if (is_hopeless(d, job))
+        if (is_hopeless(d, job)) {
             end(job, ATEDM_JOB_DEADLINE, NULL, NULL);
-        else if (start(d, s, job))
+            overdue++;
+        } else if (start(d, s, job)) {
             end(job, ATEDM_JOB_FAILED, NULL, &(atedm_error){"the request cannot be started"});
+        }
     }
+    d->behind = overdue == OVERDUE_AT_ONCE;
     watch_deadlines(d);
     check_idle(d);
 }
@@ -291,6 +309,7 @@ static void set_place(atedm_dispatch *d, atedm_job *job)
         .priority = job->request.priority,
         .deadline = isnan(deadline_s) ? INFINITY : job->arrived + deadline_s,
         .arrival = ++d->last_id,
+        .since = job->arrived,
         .flops = job->cost.executed,
     };
 }
@@ -307,7 +326,7 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     set_place(d, job);
     if (is_hopeless(d, job))
         return ATEDM_ERR_CANCELED;
-    atedm_seat *s = d->queue.first ? NULL : choose_seat(d, job);
+    atedm_seat *s = d->queue.depth ? NULL : choose_seat(d, job);
     if (s) {
         atedm_status status = start(d, s, job);
         if (status)
@@ -321,11 +340,10 @@ atedm_status atedm_dispatch_submit(atedm_dispatch *d, atedm_job *job)
     return ATEDM_OK;
 }
 
-void atedm_dispatch_watch(atedm_dispatch *d, atedm_job *job, bool on)
+void atedm_dispatch_watch(atedm_job *job, bool on)
 {
-    if (job->seat && job->watched != on)
-        atedm_worker_watch(job->seat->worker, job->place.arrival, on);
     job->watched = on;
+    tell_wish(job);
 }
 
 // ---- what a worker says
@@ -344,7 +362,7 @@ static void measure_rate(atedm_seat *s, const atedm_worker_message *message)
 // NULL where it has been given up.
 static atedm_job *find_active(const atedm_seat *s, uint64_t id)
 {
-    const atedm_queue_item *place = s->active.first;
+    const atedm_queue_item *place = s->active.items;
     while (place && place->arrival != id)
         place = place->after;
     return place ? atedm_job_of(place) : NULL;
@@ -392,8 +410,9 @@ static void lose(atedm_seat *s, const atedm_error *error)
     atedm_dispatch *d = s->dispatch;
     tell_figures(s, NULL);
     s->ready = false;
+    s->unheard = 0;
     s->device_memory = 0;
-    for (atedm_queue_item *place = s->active.first, *next; place; place = next) {
+    for (atedm_queue_item *place = s->active.items, *next; place; place = next) {
         next = place->after;
         requeue(d, atedm_job_of(place));
     }
@@ -429,9 +448,14 @@ static void on_message(void *user, atedm_worker_message *message)
         return;
     case ATEDM_WORKER_ALIVE:
         return;
+    case ATEDM_WORKER_CANCELED:
+        s->unheard -= s->unheard > 0;
+        start_next(d);
+        return;
     case ATEDM_WORKER_STEPPED:
         if (job) {
             job->steps_done = message->step;
+            hear(job);
             tell_progress(job);
         }
         return;

@@ -59,12 +59,19 @@ struct atedm_job {
     double started;          // monotonic clock, the first time
     double handed_over;      // monotonic clock, the last time
     bool watched;
+    bool told_watched; // so its worker has been told
+    int wishes;        // that it was told since it last said something of the job
     int steps_done;
     int strikes; // workers that ended while they had it
 };
 
 // A request that this many workers did not survive is given up.
 #define ATEDM_MAX_STRIKES 2
+// Requests that were given up, and of which their worker has not said that it heard so: one that is
+// silent gets no further ones beside so many, since all that it is sent lies in memory until then.
+#define ATEDM_MAX_UNHEARD 64
+// Wishes to watch a job, or not to, that its worker is told before it says something of the job.
+#define ATEDM_MAX_WISHES 16
 
 #define ATEDM_MAX_WORKERS 64
 #define ATEDM_DEVICE_LABEL_MAX 32
@@ -105,7 +112,7 @@ ATEDM_MUST_CHECK atedm_status atedm_dispatch_submit(atedm_dispatch *dispatch, at
 void atedm_dispatch_restore(atedm_dispatch *dispatch, atedm_job *take_job);
 // Whether there are to be previews of the job, which has not ended: from now on, whichever worker
 // has it then.
-void atedm_dispatch_watch(atedm_dispatch *dispatch, atedm_job *job, bool on);
+void atedm_dispatch_watch(atedm_job *job, bool on);
 // Nobody waits for it any more; its place is free at once, the worker behind what it is computing.
 void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
 void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed

@@ -18,7 +18,7 @@ static double job_flops_left(const atedm_job *job)
 double atedm_seat_seconds_left(const atedm_seat *s, bool measured)
 {
     double flops = 0;
-    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+    for (const atedm_queue_item *place = s->active.items; place; place = place->after)
         flops += job_flops_left(atedm_job_of(place));
     return measured ? flops / s->rate : flops;
 }
@@ -28,13 +28,12 @@ static double silent_since(const atedm_seat *s)
     return fmax(fmax(atedm_worker_last_heard(s->worker), s->busy), s->listened);
 }
 
-// It says something with every evaluation. With nothing to do it is silent, so what counts is the
-// time in which it has requests: whichever they are, since clients of a worker that hangs lose
-// patience one by one, and all together where there are breaks between them.
+// It says something with every evaluation, and of every request that is given up. With nothing to
+// do it is silent, so what counts is the time in which it has something to say: whichever requests
+// they are, since clients of a worker that hangs lose patience one by one.
 double atedm_seat_silence(const atedm_seat *s, double now)
 {
-    double before = atedm_worker_last_heard(s->worker) > s->idle ? 0 : s->silent_s;
-    return s->active.depth ? before + fmax(0, now - silent_since(s)) : 0;
+    return atedm_seat_is_busy(s) ? fmax(0, now - silent_since(s)) : 0;
 }
 
 void atedm_seat_forgive(atedm_seat *s, double seconds)
@@ -95,10 +94,8 @@ atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *d)
 
 double atedm_dispatch_oldest_wait(const atedm_dispatch *d)
 {
-    double now = atedm_clock_monotonic(), oldest = now;
-    for (atedm_queue_item *place = d->queue.first; place; place = place->after)
-        oldest = fmin(oldest, atedm_job_of(place)->arrived);
-    return now - oldest;
+    const atedm_queue_item *oldest = atedm_queue_oldest(&d->queue);
+    return oldest ? fmax(0, atedm_clock_monotonic() - oldest->since) : 0;
 }
 
 bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_state *ret_state)
@@ -117,7 +114,7 @@ static double seconds_until_room(const atedm_seat *s)
     if (s->active.depth < s->active.limit)
         return 0;
     double least = INFINITY;
-    for (const atedm_queue_item *place = s->active.first; place; place = place->after)
+    for (const atedm_queue_item *place = s->active.items; place; place = place->after)
         least = fmin(least, job_flops_left(atedm_job_of(place)));
     return least * (double)s->active.depth / s->rate;
 }

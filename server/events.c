@@ -10,6 +10,7 @@
 #include "server/store_call.h"
 #include "server/text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,13 +30,28 @@ typedef struct stream {
     int preview_step; // of the last "preview"
 } stream;
 
+// As it goes to the client; for free(). NULL: no memory.
+static char *event_text(const char *name, json_t *take_data)
+{
+    char *data = atedm_json_text(take_data), *text = NULL;
+    if (data && asprintf(&text, "event: %s\ndata: %s\n\n", name, data) < 0)
+        text = NULL;
+    free(data);
+    return text;
+}
+
+// Without memory for an event the client misses it.
+static void append_text(stream *s, const char *text)
+{
+    if (!text || atedm_buffer_append(&s->text, text, strlen(text)))
+        s->moved = true;
+}
+
 static void append_event(stream *s, const char *name, json_t *take_data)
 {
-    char *data = atedm_json_text(take_data);
-    // Without memory for an event the client misses it.
-    if (data && atedm_buffer_printf(&s->text, "event: %s\ndata: %s\n\n", name, data))
-        s->moved = true;
-    free(data);
+    char *text = event_text(name, take_data);
+    append_text(s, text);
+    free(text);
 }
 
 static void append_preview(stream *s)
@@ -71,20 +87,21 @@ static void append_state(stream *s)
         return;
 }
 
-static void append_end(stream *s, const atedm_store_job *record)
+static char *end_text(const atedm_store_job *record)
 {
-    if (record->state == ATEDM_STORE_DONE)
-        append_event(s, "done", atedm_job_json(record, NULL));
-    else
-        append_event(s, "error", json_loads(record->answer, 0, NULL));
+    return record->state == ATEDM_STORE_DONE
+               ? event_text("done", atedm_job_json(record, NULL))
+               : event_text("error", json_loads(record->answer, 0, NULL));
 }
 
-static void on_event(void *user, const atedm_live *live, atedm_job_event event)
+static void on_event(void *user, atedm_live *live, atedm_job_event event)
 {
     stream *s = user;
     s->moved = true;
+    if (event == ATEDM_JOB_ENDED && !live->told_end)
+        live->told_end = end_text(&live->record); // once, however many are told
     if (event == ATEDM_JOB_ENDED)
-        append_end(s, &live->record);
+        append_text(s, live->told_end);
     atedm_exchange_wake(s->exchange);
 }
 
@@ -126,10 +143,13 @@ static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_
     s->watcher = (atedm_job_watcher){
         .call = on_event, .user = s, .previews = previews && strcmp(previews, "1") == 0};
     atedm_buffer_init(&s->text, TEXT_MAX);
-    if (live)
+    if (live) {
         atedm_live_watch(live, &s->watcher);
-    else
-        append_end(s, ended);
+    } else {
+        char *text = end_text(ended);
+        append_text(s, text);
+        free(text);
+    }
     atedm_response response = {.status = 200, .content_type = "text/event-stream"};
     atedm_response_header(&response, "Cache-Control", "no-store");
     atedm_response_header(&response, "X-Accel-Buffering", "no"); // nginx is not to collect them

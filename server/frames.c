@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define MAGIC 0x4d445441u // "ATDM"
-#define PROTOCOL 4u
+#define PROTOCOL 5u
 
 typedef struct head {
     uint32_t magic, type;

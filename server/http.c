@@ -96,6 +96,7 @@ static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *
     x->http = http;
     x->connection = connection;
     x->peer = atedm_peer_of(connection);
+    atedm_peer_begin(x->peer);
     x->started = atedm_clock_monotonic();
     make_id(x->id);
     snprintf(x->method, sizeof x->method, "%s", method);
@@ -125,11 +126,14 @@ static void exchange_destroy(atedm_exchange *x)
 {
     atedm_http *http = x->http;
     atedm_peer_go_on(x->peer);
+    atedm_peer_end(x->peer);
+    atedm_exchange_unwake(x);
     give_up(x);
     if (!x->answered)
         report(x, STATUS_GONE);
     atedm_buffer_finish(&x->body);
     free(x->response.body);
+    http->unread -= x->unread;
     if (x->streams)
         x->stream.closed(x->stream.user);
     free(x);
@@ -195,6 +199,7 @@ void atedm_exchange_suspend(atedm_exchange *x)
 void atedm_exchange_resume(atedm_exchange *x)
 {
     atedm_peer_go_on(x->peer);
+    atedm_exchange_unwake(x);
     x->suspended = false;
     MHD_resume_connection(x->connection);
     atedm_http_run_soon(x->http);
@@ -364,6 +369,8 @@ void atedm_exchange_respond(atedm_exchange *x, atedm_response take_response)
 {
     x->response = take_response;
     x->responded = true;
+    x->unread = take_response.size;
+    x->http->unread += x->unread;
     x->gone = NULL;
     if (x->suspended) // else still inside the handler
         atedm_exchange_resume(x);

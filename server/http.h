@@ -103,6 +103,8 @@ void atedm_http_set_tls(atedm_http *http, atedm_tls *tls);
 // Accepts no more connections; open ones are told to close behind their next answer.
 void atedm_http_quiesce(atedm_http *http);
 size_t atedm_http_open_exchanges(const atedm_http *http);
+// Bytes of bodies that were answered with, and that clients have yet to read.
+size_t atedm_http_unread(const atedm_http *http);
 // Ends all connections. Run the loop until its handles are closed afterwards, then call the second.
 void atedm_http_close(atedm_http *http);
 void atedm_http_destroy(atedm_http *http); // NULL allowed

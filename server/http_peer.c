@@ -1,12 +1,20 @@
 // The client's end of each connection. We watch it for a hang-up from accept to close, because
 // libmicrohttpd does not watch suspended connections. It also misses a hang-up that arrives
 // together with the last data: it waits for the socket to become readable, which it is already.
+// We also measure how long a connection has had no request, because headers may come byte by byte.
 // With TLS, the peer also holds the certificate that was in force when the connection came, until
 // the connection is closed.
 #include "server/http_private.h"
 
-#include <stdlib.h>
+#include "core/base/clock.h"
 
+#include <math.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+// A connection may be without a request for this many times connection_timeout_s: once while it is
+// silent, and once more while headers come.
+#define QUIET_TIMEOUTS 2
 // When the client has hung up, the connection is closed after this many seconds without progress.
 #define GONE_TIMEOUT_S 1
 
@@ -17,7 +25,83 @@ struct atedm_peer {
     atedm_exchange *waiting; // the exchange whose answer comes later: the connection is suspended
     atedm_tls *tls;          // the certificate of the TLS session; NULL: no TLS
     bool gone;               // the client has hung up
+    int fd;
+    bool quiet;   // no request has come yet; the peer is in the list of `http`
+    double since; // monotonic clock: when it came or its last request ended
+    atedm_peer *before, *after;
 };
+
+// ---- without a request
+
+static void unlist(atedm_peer *peer)
+{
+    atedm_http *http = peer->http;
+    if (!peer->quiet)
+        return;
+    peer->quiet = false;
+    if (peer->before)
+        peer->before->after = peer->after;
+    else
+        http->first_quiet = peer->after;
+    if (peer->after)
+        peer->after->before = peer->before;
+    else
+        http->last_quiet = peer->before;
+    peer->before = peer->after = NULL;
+}
+
+static void on_quiet(uv_timer_t *timer);
+
+static void watch_quiet(atedm_http *http)
+{
+    if (!http->first_quiet || uv_is_active((uv_handle_t *)&http->quiet) || http->closing)
+        return;
+    double due = http->first_quiet->since + QUIET_TIMEOUTS * http->options.connection_timeout_s;
+    double left = fmax(0, due - atedm_clock_monotonic());
+    uv_timer_start(&http->quiet, on_quiet, (uint64_t)ceil(left * 1e3) + 1, 0);
+}
+
+// Libmicrohttpd begins to count anew with each byte that comes.
+static void on_quiet(uv_timer_t *timer)
+{
+    atedm_http *http = timer->data;
+    double until = atedm_clock_monotonic() - QUIET_TIMEOUTS * http->options.connection_timeout_s;
+    while (http->first_quiet && http->first_quiet->since <= until) {
+        atedm_peer *peer = http->first_quiet;
+        unlist(peer);
+        shutdown(peer->fd, SHUT_RDWR);
+    }
+    watch_quiet(http);
+}
+
+static void list(atedm_peer *peer)
+{
+    atedm_http *http = peer->http;
+    unlist(peer);
+    peer->quiet = true;
+    peer->since = atedm_clock_monotonic();
+    peer->before = http->last_quiet;
+    if (peer->before)
+        peer->before->after = peer;
+    else
+        http->first_quiet = peer;
+    http->last_quiet = peer;
+    watch_quiet(http);
+}
+
+void atedm_peer_begin(atedm_peer *peer)
+{
+    if (peer)
+        unlist(peer);
+}
+
+void atedm_peer_end(atedm_peer *peer)
+{
+    if (peer)
+        list(peer);
+}
+
+// ---- hang-ups
 
 static void on_gone(void *user)
 {
@@ -47,6 +131,8 @@ static atedm_peer *start(atedm_http *http, struct MHD_Connection *connection)
         peer->tls = atedm_tls_ref(http->tls);
         atedm_tls_use(peer->tls, session->tls_session);
     }
+    peer->fd = info->connect_fd;
+    list(peer);
     peer->hangup = atedm_hangup_start(http->options.loop, info->connect_fd, on_gone, peer);
     return peer;
 }
@@ -62,6 +148,7 @@ void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, voi
         atedm_hangup_stop(peer->hangup);
     if (code == MHD_CONNECTION_NOTIFY_CLOSED && peer) {
         atedm_tls_unref(peer->tls);
+        unlist(peer);
         free(peer);
     }
 }

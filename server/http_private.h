@@ -32,8 +32,13 @@ struct atedm_http {
     atedm_accept *accepts[ATEDM_ADDRESS_MAX];
     size_t n_accepts; // 0: no more connections are taken
     atedm_tls *tls;   // of connections to come; NULL: none
-    uv_timer_t timer; // libmicrohttpd's next timeout, or 0: run it
-    size_t open;      // exchanges
+    uv_timer_t waker;
+    uv_timer_t timer;                           // libmicrohttpd's next timeout, or 0: run it
+    size_t open;                                // exchanges
+    size_t unread;                              // bytes of the bodies that those have
+    atedm_exchange *first_waking, *last_waking; // that are to be resumed
+    uv_timer_t quiet;                     // the first connection that has no request for too long
+    atedm_peer *first_quiet, *last_quiet; // that have none, the longest one first
     bool quiesced;
     bool closing; // what has been answered goes out, and nothing else happens
 };
@@ -57,9 +62,12 @@ struct atedm_exchange {
     bool gone_away; // the client
     bool suspended;
     bool responded; // `response` is there
+    size_t unread;  // bytes of its body
     atedm_response response;
     bool streams; // `response` has no body: it is read from `stream`
     atedm_stream stream;
+    bool waking; // among those of `http`, by the following
+    atedm_exchange *wake_before, *wake_after;
     void (*gone)(void *user); // who waits for an answer, NULL: nobody
     void *gone_user;
 };
@@ -85,6 +93,9 @@ bool atedm_content_type_is_json(const char *content_type);
 // Libmicrohttpd's form of an answer that goes on; NULL where there is no memory.
 struct MHD_Response *atedm_stream_make_response(atedm_exchange *exchange);
 
+// It need not be resumed any more.
+void atedm_exchange_unwake(atedm_exchange *exchange);
+
 // Libmicrohttpd's callbacks, with the atedm_http: MHD_AccessHandlerCallback and
 // MHD_RequestCompletedCallback.
 enum MHD_Result atedm_http_on_request(void *user, struct MHD_Connection *connection,
@@ -95,6 +106,8 @@ void atedm_http_on_completed(void *user, struct MHD_Connection *connection, void
 
 // Runs libmicrohttpd in the loop's next round: the caller may stand in one of its callbacks.
 void atedm_http_run_soon(atedm_http *http);
+// Resumes those that are waking, some in each round.
+void atedm_http_wake_soon(atedm_http *http);
 // Nobody will get the answer: tells who works on it, and ends the connection.
 void atedm_exchange_abandon(atedm_exchange *exchange);
 
@@ -103,6 +116,9 @@ void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, voi
                               enum MHD_ConnectionNotificationCode code);
 // NULL: not watched; the following allow that.
 atedm_peer *atedm_peer_of(struct MHD_Connection *connection);
+// A request has come in; it is over.
+void atedm_peer_begin(atedm_peer *peer);
+void atedm_peer_end(atedm_peer *peer);
 // The exchange is abandoned when the peer hangs up, or at once where it has.
 void atedm_peer_wait(atedm_peer *peer, atedm_exchange *exchange);
 void atedm_peer_go_on(atedm_peer *peer);

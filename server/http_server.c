@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Streams that go on in one round of the loop.
+#define WAKES_AT_ONCE 32
+
 static void on_timer(uv_timer_t *timer);
 
 // ---- running libmicrohttpd
@@ -47,14 +50,36 @@ static void run(atedm_http *http)
         uv_timer_stop(&http->timer);
 }
 
+static void resume_waking(atedm_http *http, size_t most)
+{
+    while (most-- && http->first_waking)
+        atedm_exchange_resume(http->first_waking);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     run(timer->data);
 }
 
+// A timer of 0 ms would go off in the same round again.
+static void on_waker(uv_timer_t *timer)
+{
+    atedm_http *http = timer->data;
+    resume_waking(http, WAKES_AT_ONCE);
+    if (http->first_waking)
+        uv_timer_start(timer, on_waker, 1, 0);
+    run(http);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     run(poll->data);
+}
+
+void atedm_http_wake_soon(atedm_http *http)
+{
+    if (!uv_is_active((uv_handle_t *)&http->waker))
+        uv_timer_start(&http->waker, on_waker, 0, 0);
 }
 
 void atedm_http_run_soon(atedm_http *http)
@@ -210,7 +235,11 @@ atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **r
         http->sides[i].http = http;
     atedm_http_set_tls(http, options->tls);
     uv_timer_init(options->loop, &http->timer); // cannot fail
+    uv_timer_init(options->loop, &http->waker);
+    uv_timer_init(options->loop, &http->quiet);
     http->timer.data = http;
+    http->waker.data = http;
+    http->quiet.data = http;
     *ret_http = http; // from here on the loop has handles of it
     atedm_status status = start_sides(http, &listeners, err);
     if (status) {
@@ -238,13 +267,21 @@ size_t atedm_http_open_exchanges(const atedm_http *http)
     return http->open;
 }
 
+size_t atedm_http_unread(const atedm_http *http)
+{
+    return http->unread;
+}
+
 void atedm_http_close(atedm_http *http)
 {
     close_accepts(http);
     http->closing = true;
+    resume_waking(http, SIZE_MAX);
     run(http); // sends what was answered last,
     run(http); // and the end of streams
     uv_close((uv_handle_t *)&http->timer, NULL);
+    uv_close((uv_handle_t *)&http->waker, NULL);
+    uv_close((uv_handle_t *)&http->quiet, NULL);
     for (size_t i = 0; i < ATEDM_HTTP_SIDES; i++) {
         atedm_http_side *side = &http->sides[i];
         if (side->polled)

@@ -42,8 +42,35 @@ void atedm_exchange_stream(atedm_exchange *x, atedm_response take_response, ated
     atedm_exchange_respond(x, take_response);
 }
 
+// Thousands may watch one job: some go on in each round of the loop, in their order.
 void atedm_exchange_wake(atedm_exchange *x)
 {
-    if (x->answered && x->suspended)
-        atedm_exchange_resume(x);
+    atedm_http *http = x->http;
+    if (!x->answered || !x->suspended || x->waking)
+        return;
+    x->waking = true;
+    x->wake_before = http->last_waking;
+    if (x->wake_before)
+        x->wake_before->wake_after = x;
+    else
+        http->first_waking = x;
+    http->last_waking = x;
+    atedm_http_wake_soon(http);
+}
+
+void atedm_exchange_unwake(atedm_exchange *x)
+{
+    atedm_http *http = x->http;
+    if (!x->waking)
+        return;
+    x->waking = false;
+    if (x->wake_before)
+        x->wake_before->wake_after = x->wake_after;
+    else
+        http->first_waking = x->wake_after;
+    if (x->wake_after)
+        x->wake_after->wake_before = x->wake_before;
+    else
+        http->last_waking = x->wake_before;
+    x->wake_before = x->wake_after = NULL;
 }

@@ -3,27 +3,36 @@
 
 #include "core/base/clock.h"
 #include "server/answer.h"
+#include "server/live.h"
 #include "server/problem.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Seconds until the store is asked again to take the ends that it could not take.
+// Seconds until the store is asked again to take the ends that it could not take, and for the jobs
+// that there was no memory for.
 #define RETRY_S 1
+// Seconds that a daemon which is told to end waits for the store to have written that what runs is
+// not to blame.
+#define SETTLE_S 1
 // Seconds between two looks for what is older than the retention allows.
 #define EXPIRE_S 60
+// Milliseconds to the next one where there was more than may be removed at once.
+#define EXPIRE_MORE_MS 50
 // Seconds between two times that watchers are told that nothing moved.
 #define TICK_S 15
 
 struct atedm_jobs {
     atedm_jobs_options options;
     atedm_store *store;
-    atedm_live *first;
+    atedm_lives lives;
     uv_timer_t retry;
     uv_timer_t expire;
     uv_timer_t tick;
-    bool draining; // runs that do not come to their end are no fault of theirs
+    size_t unwritten; // bytes of ends that the store could not take
+    bool missed;      // the store has jobs that were not taken over from the daemon before
+    bool draining;    // runs that do not come to their end are no fault of theirs
     bool closed;
 };
 
@@ -31,50 +40,18 @@ struct atedm_jobs {
 
 static atedm_live *add_live(atedm_jobs *jobs, const atedm_store_job *record)
 {
-    atedm_live *live = calloc(1, sizeof *live);
-    if (!live)
-        return NULL;
-    if (atedm_store_job_copy(record, &live->record)) {
-        free(live);
-        return NULL;
-    }
-    live->jobs = jobs;
-    live->next = jobs->first;
-    jobs->first = live;
+    atedm_live *live = atedm_lives_add(&jobs->lives, record);
+    if (live)
+        live->jobs = jobs;
     return live;
-}
-
-static void drop_images(atedm_live *live)
-{
-    for (size_t i = 0; live->images && i < live->record.n_images; i++)
-        free(live->images[i].png);
-    free(live->images);
-    live->images = NULL;
-}
-
-static void tell(atedm_live *live, atedm_job_event event)
-{
-    atedm_job_watcher *next;
-    for (atedm_job_watcher *w = live->watchers; w; w = next) {
-        next = w->next;
-        if (event >= ATEDM_JOB_ENDED)
-            w->live = NULL; // the call may free it
-        w->call(w->user, live, event);
-    }
 }
 
 // The last that is heard of it.
 static void leave(atedm_live *live, atedm_job_event event)
 {
-    tell(live, event);
-    atedm_live **place = &live->jobs->first;
-    while (*place != live)
-        place = &(*place)->next;
-    *place = live->next;
-    drop_images(live);
-    free(live->preview.png);
-    atedm_store_job_finish(&live->record);
-    free(live);
+    live->jobs->unwritten -= live->unwritten;
+    atedm_live_tell(live, event);
+    atedm_lives_remove(&live->jobs->lives, live);
 }
 
 // To the next daemon. The store may still be asked to take the job, and calls back.
@@ -142,11 +119,10 @@ static void note_run(atedm_live *live, const atedm_job *job, bool runs)
 static void on_end_stored(void *user, atedm_store_result *result);
 static void on_retry(uv_timer_t *timer);
 
-static void retry_later(atedm_live *live)
+static void retry_later(atedm_jobs *jobs)
 {
-    uv_timer_t *timer = &live->jobs->retry;
-    live->ending = false;
-    if (!uv_is_active((uv_handle_t *)timer) && !live->jobs->closed)
+    uv_timer_t *timer = &jobs->retry;
+    if (!uv_is_active((uv_handle_t *)timer) && !jobs->closed)
         uv_timer_start(timer, on_retry, RETRY_S * 1000, 0);
 }
 
@@ -156,10 +132,19 @@ static void store_end(atedm_live *live)
     const atedm_store_job *record = &live->record;
     if (!live->stored || live->ending || record->state == ATEDM_STORE_PENDING)
         return;
-    live->ending = true;
-    if (atedm_store_end(live->jobs->store, record->id, record->state, record->answer, live->images,
-                        record->n_images, on_end_stored, live))
-        retry_later(live);
+    live->ending = !atedm_store_end(live->jobs->store, record->id, record->state, record->answer,
+                                    live->images, record->n_images, on_end_stored, live);
+    if (!live->ending)
+        retry_later(live->jobs);
+}
+
+static void count_unwritten(atedm_live *live)
+{
+    if (live->unwritten)
+        return;
+    for (size_t i = 0; i < live->record.n_images; i++)
+        live->unwritten += live->images[i].size;
+    live->jobs->unwritten += live->unwritten;
 }
 
 static void on_end_stored(void *user, atedm_store_result *result)
@@ -174,20 +159,17 @@ static void on_end_stored(void *user, atedm_store_result *result)
         leave(live, ATEDM_JOB_LEFT);
     } else {
         log_failure(live, "the end of a job cannot be stored, and is kept", &result->error);
-        retry_later(live);
+        live->ending = false;
+        count_unwritten(live);
+        retry_later(live->jobs);
     }
 }
 
 // Also at the start, for what cannot be done any more.
 static void store_ends(atedm_jobs *jobs)
 {
-    for (atedm_live *live = jobs->first; live; live = live->next)
+    for (atedm_live *live = jobs->lives.first; live; live = live->after)
         store_end(live);
-}
-
-static void on_retry(uv_timer_t *timer)
-{
-    store_ends(timer->data);
 }
 
 // Sets the end; takes `answer`. False where there is no memory for it.
@@ -200,14 +182,17 @@ static bool set_end(atedm_live *live, atedm_store_state state, json_t *take_answ
     return live->record.answer;
 }
 
-// Without memory the job stays pending, and is run again by the next daemon.
+// Without memory the job stays pending, and is run again.
 static void end(atedm_live *live, atedm_store_state state, json_t *take_answer)
 {
     if (set_end(live, state, take_answer)) {
         store_end(live);
     } else {
+        atedm_jobs *jobs = live->jobs;
         log_failure(live, "no memory for the end of a job", &(atedm_error){""});
         leave_behind(live);
+        jobs->missed = true;
+        retry_later(jobs);
     }
 }
 
@@ -261,7 +246,7 @@ static void on_progress(void *user, const atedm_job *job)
 {
     atedm_live *live = user;
     note_run(live, job, job->seat && !live->jobs->draining);
-    tell(live, ATEDM_JOB_MOVED);
+    atedm_live_tell(live, ATEDM_JOB_MOVED);
 }
 
 static void on_preview(void *user, const atedm_job *job, int step, const atedm_worker_image *image)
@@ -275,7 +260,7 @@ static void on_preview(void *user, const atedm_job *job, int step, const atedm_w
     free(live->preview.png);
     live->preview = (atedm_worker_image){.png = png, .size = image->size};
     live->preview_step = step;
-    tell(live, ATEDM_JOB_MOVED);
+    atedm_live_tell(live, ATEDM_JOB_MOVED);
 }
 
 static void connect_job(atedm_live *live, atedm_job *job)
@@ -299,7 +284,7 @@ static void on_added(void *user, atedm_store_result *result)
         leave(live, ATEDM_JOB_REFUSED);
     } else {
         live->stored = true;
-        tell(live, ATEDM_JOB_ACCEPTED);
+        atedm_live_tell(live, ATEDM_JOB_ACCEPTED);
         if (live->left)
             leave(live, ATEDM_JOB_LEFT);
         else
@@ -310,6 +295,8 @@ static void on_added(void *user, atedm_store_result *result)
 atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const atedm_store_job *record,
                                atedm_job_watcher *watcher)
 {
+    if (jobs->unwritten > ATEDM_UNWRITTEN_MAX)
+        return ATEDM_ERR_IO;
     atedm_live *live = add_live(jobs, record);
     if (!live)
         return ATEDM_ERR_NOMEM;
@@ -330,59 +317,17 @@ atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const ated
     return ATEDM_OK;
 }
 
-// ---- watching
+// ---- asking
 
 atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id)
 {
-    atedm_live *live = jobs->first;
-    while (live && (!live->stored || strcmp(live->record.id, id) != 0))
-        live = live->next;
-    return live;
-}
-
-static bool has_key(const atedm_live *live, const char *owner, const char *key)
-{
-    const atedm_store_job *record = &live->record;
-    return record->key && strcmp(record->key, key) == 0 && strcmp(record->owner, owner) == 0;
+    atedm_live *live = atedm_lives_find(&jobs->lives, id);
+    return live && live->stored ? live : NULL;
 }
 
 atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key)
 {
-    atedm_live *live = jobs->first;
-    while (live && !has_key(live, owner, key))
-        live = live->next;
-    return live;
-}
-
-// Previews are made as long as somebody wants them.
-static void update_previews(atedm_live *live)
-{
-    bool wanted = false;
-    for (const atedm_job_watcher *w = live->watchers; w; w = w->next)
-        wanted |= w->previews;
-    if (live->job)
-        atedm_dispatch_watch(live->jobs->options.dispatch, live->job, wanted);
-}
-
-void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher)
-{
-    watcher->live = live;
-    watcher->next = live->watchers;
-    live->watchers = watcher;
-    update_previews(live);
-}
-
-void atedm_live_unwatch(atedm_job_watcher *watcher)
-{
-    if (!watcher->live)
-        return;
-    atedm_live *live = watcher->live;
-    atedm_job_watcher **place = &live->watchers;
-    while (*place != watcher)
-        place = &(*place)->next;
-    *place = watcher->next;
-    watcher->live = NULL;
-    update_previews(live);
+    return atedm_lives_find_key(&jobs->lives, owner, key);
 }
 
 void atedm_live_cancel(atedm_live *live, atedm_rejection why)
@@ -397,43 +342,57 @@ void atedm_live_cancel(atedm_live *live, atedm_rejection why)
 
 // ---- life
 
-// NULL: not any more, and that is its end; the store is told as soon as there is one.
-static atedm_job *revive(atedm_live *live)
+static bool cannot_be_done(atedm_live *live, const char *what, const atedm_error *error,
+                           json_t *take_problem)
+{
+    log_failure(live, what, error);
+    return set_end(live, ATEDM_STORE_FAILED, take_problem);
+}
+
+// *ret_job NULL: not any more, and that is its end; the store is yet to be told. False: it cannot
+// be known for now.
+static bool revive(atedm_live *live, atedm_job **ret_job)
 {
     const atedm_jobs_options *options = &live->jobs->options;
     const atedm_store_job *record = &live->record;
     atedm_error error = {""};
+    *ret_job = NULL;
     if (record->tries >= ATEDM_MAX_TRIES) {
         atedm_error_set(&error, ATEDM_ERR_LIMIT, "%d daemons ended while they ran it",
                         record->tries);
-        log_failure(live, "a job is not tried again", &error);
-        set_end(live, ATEDM_STORE_FAILED,
-                atedm_problem_json(ATEDM_PROBLEM_INTERNAL, record->id, "%s", error.message));
-        return NULL;
+        return cannot_be_done(
+            live, "a job is not tried again", &error,
+            atedm_problem_json(ATEDM_PROBLEM_INTERNAL, record->id, "%s", error.message));
     }
-    atedm_job *job = options->revive(options->user, record->request, &error);
-    if (job) {
-        job->tries = record->tries;
-        return job;
-    }
-    log_failure(live, "a stored request cannot be done any more", &error);
-    set_end(
-        live, ATEDM_STORE_FAILED,
-        atedm_problem_json(ATEDM_PROBLEM_INVALID, record->id, "not any more: %s", error.message));
-    return NULL;
+    atedm_status status = options->revive(options->user, record->request, ret_job, &error);
+    if (status == ATEDM_ERR_INVALID)
+        return cannot_be_done(live, "a stored request cannot be done any more", &error,
+                              atedm_problem_json(ATEDM_PROBLEM_INVALID, record->id,
+                                                 "not any more: %s", error.message));
+    if (status)
+        log_failure(live, "a stored request cannot be read back, and is tried again", &error);
+    else
+        (*ret_job)->tries = record->tries;
+    return !status;
 }
 
-// A job that another daemon left. Its time counts from when it was accepted.
-static void on_pending(void *user, const atedm_store_job *record)
+// A job that another daemon left. Its time counts from when it was accepted. False: for now it
+// stays where it is.
+static bool take_over(atedm_jobs *jobs, const atedm_store_job *record)
 {
-    atedm_jobs *jobs = user;
+    if (atedm_lives_find(&jobs->lives, record->id))
+        return true;
     atedm_live *live = add_live(jobs, record);
     if (!live)
-        return; // it stays pending
+        return false;
     live->added = live->stored = true;
-    atedm_job *job = revive(live);
+    atedm_job *job;
+    if (!revive(live, &job)) {
+        atedm_lives_remove(&jobs->lives, live);
+        return false;
+    }
     if (!job)
-        return;
+        return true;
     if (job->tries)
         ATEDM_LOG(jobs->options.log, ATEDM_LOG_WARNING,
                   "a daemon ended while it ran a job, which is tried again, alone",
@@ -443,19 +402,56 @@ static void on_pending(void *user, const atedm_store_job *record)
         atedm_clock_monotonic() - fmax(0, (double)(atedm_clock_unix() - record->created));
     connect_job(live, job);
     atedm_dispatch_restore(jobs->options.dispatch, job);
+    return true;
+}
+
+static void on_pending(void *user, const atedm_store_job *record)
+{
+    atedm_jobs *jobs = user;
+    jobs->missed |= !take_over(jobs, record);
+}
+
+static void on_pending_again(void *user, atedm_store_result *result)
+{
+    atedm_jobs *jobs = user;
+    if (jobs->draining || jobs->closed)
+        return;
+    jobs->missed = result->status != ATEDM_OK;
+    for (size_t i = 0; i < result->n_jobs && !result->status; i++)
+        on_pending(jobs, &result->jobs[i]);
+    store_ends(jobs);
+    if (jobs->missed)
+        retry_later(jobs);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+    atedm_jobs *jobs = timer->data;
+    store_ends(jobs);
+    if (jobs->missed && atedm_store_pending(jobs->store, on_pending_again, jobs))
+        retry_later(jobs);
 }
 
 // Whoever watches has something to do now and then: to see whether its client is still there.
 static void on_tick(uv_timer_t *timer)
 {
     const atedm_jobs *jobs = timer->data;
-    for (atedm_live *live = jobs->first; live; live = live->next)
-        tell(live, ATEDM_JOB_MOVED);
+    for (atedm_live *live = jobs->lives.first; live; live = live->after)
+        atedm_live_tell(live, ATEDM_JOB_MOVED);
+}
+
+static void on_expire(uv_timer_t *timer);
+
+static void expire_in(atedm_jobs *jobs, uint64_t ms)
+{
+    if (!jobs->closed)
+        uv_timer_start(&jobs->expire, on_expire, ms, 0);
 }
 
 static void on_expired(void *user, atedm_store_result *result)
 {
-    const atedm_jobs *jobs = user;
+    atedm_jobs *jobs = user;
+    expire_in(jobs, !result->status && result->more ? EXPIRE_MORE_MS : EXPIRE_S * 1000);
     if (!result->status)
         return;
     count_store_error(jobs, "expire");
@@ -467,7 +463,7 @@ static void on_expire(uv_timer_t *timer)
 {
     atedm_jobs *jobs = timer->data;
     if (atedm_store_expire(jobs->store, on_expired, jobs))
-        return; // no memory: next time
+        expire_in(jobs, EXPIRE_S * 1000);
 }
 
 atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **ret_jobs,
@@ -477,6 +473,7 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
     if (!jobs)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for jobs");
     jobs->options = *options;
+    atedm_lives_init(&jobs->lives);
     uv_timer_init(options->loop, &jobs->retry); // these cannot fail
     uv_timer_init(options->loop, &jobs->expire);
     uv_timer_init(options->loop, &jobs->tick);
@@ -489,7 +486,9 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
     if (status)
         return status;
     store_ends(jobs);
-    uv_timer_start(&jobs->expire, on_expire, EXPIRE_S * 1000, EXPIRE_S * 1000);
+    if (jobs->missed)
+        retry_later(jobs);
+    expire_in(jobs, EXPIRE_S * 1000);
     uv_timer_start(&jobs->tick, on_tick, TICK_S * 1000, TICK_S * 1000);
     return ATEDM_OK;
 }
@@ -498,8 +497,8 @@ void atedm_jobs_drain(atedm_jobs *jobs)
 {
     jobs->draining = true;
     atedm_live *next;
-    for (atedm_live *live = jobs->first; live; live = next) {
-        next = live->next;
+    for (atedm_live *live = jobs->lives.first; live; live = next) {
+        next = live->after;
         if (live->job && live->job->seat)
             note_run(live, live->job, false);
         if (!live->stored || !live->job || live->job->seat)
@@ -507,13 +506,15 @@ void atedm_jobs_drain(atedm_jobs *jobs)
         give_up(live);
         leave(live, ATEDM_JOB_LEFT);
     }
+    // From here on it may be killed as well.
+    atedm_store_settle(jobs->store, SETTLE_S);
 }
 
 void atedm_jobs_leave(atedm_jobs *jobs)
 {
     atedm_live *next;
-    for (atedm_live *live = jobs->first; live; live = next) {
-        next = live->next;
+    for (atedm_live *live = jobs->lives.first; live; live = next) {
+        next = live->after;
         if (!live->job)
             continue;
         give_up(live);
@@ -526,7 +527,7 @@ void atedm_jobs_close(atedm_jobs *jobs)
     if (!jobs)
         return;
     jobs->closed = true;
-    for (atedm_live *live = jobs->first; live; live = live->next) {
+    for (atedm_live *live = jobs->lives.first; live; live = live->after) {
         if (live->job)
             note_run(live, live->job, false);
         give_up(live);
@@ -534,8 +535,8 @@ void atedm_jobs_close(atedm_jobs *jobs)
     atedm_store_close(jobs->store); // calls back for all that it was handed
     jobs->store = NULL;
     atedm_live *next;
-    for (atedm_live *live = jobs->first; live; live = next) {
-        next = live->next;
+    for (atedm_live *live = jobs->lives.first; live; live = next) {
+        next = live->after;
         leave(live, ATEDM_JOB_LEFT);
     }
     uv_close((uv_handle_t *)&jobs->retry, NULL);

@@ -12,6 +12,7 @@
 
 #include "server/accounts.h"
 #include "server/dispatch.h"
+#include "server/index.h"
 #include "server/log.h"
 #include "server/store.h"
 
@@ -20,6 +21,10 @@
 // A job that was being run when this many daemons ended, and none of them by a signal that it
 // heeds, is given up.
 #define ATEDM_MAX_TRIES 3
+
+// Bytes of results that the store could not take: they stay in memory, and no further jobs are
+// taken beside so many.
+#define ATEDM_UNWRITTEN_MAX ((size_t)4 << 20)
 
 typedef struct atedm_jobs atedm_jobs;
 typedef struct atedm_live atedm_live;
@@ -35,11 +40,11 @@ typedef enum atedm_job_event {
 
 // Put into what watches; its owner keeps the memory.
 typedef struct atedm_job_watcher {
-    void (*call)(void *user, const atedm_live *live, atedm_job_event event);
+    void (*call)(void *user, atedm_live *live, atedm_job_event event);
     void *user;
     bool previews;    // there are to be some, and MOVED tells of them too
     atedm_live *live; // that it watches; NULL: none (any more)
-    struct atedm_job_watcher *next;
+    struct atedm_job_watcher *before, *after;
 } atedm_job_watcher;
 
 struct atedm_live {
@@ -48,15 +53,20 @@ struct atedm_live {
     atedm_job *job;             // NULL: at its end
     atedm_worker_image preview; // the latest; png NULL: none
     int preview_step;
+    size_t answered; // clients that waited for its end, for whoever answers them
+    char *told_end;  // the last of its events, where it was told to somebody; for free()
 
     // The module's own.
     atedm_jobs *jobs;
-    bool added;  // the store was asked to take it
-    bool stored; // the store has accepted it
-    bool ending; // the store is asked to take the end
-    bool left;   // to the next daemon, when the store has answered
+    bool added;       // the store was asked to take it
+    bool stored;      // the store has accepted it
+    bool ending;      // the store is asked to take the end
+    bool left;        // to the next daemon, when the store has answered
+    size_t unwritten; // bytes of its end, where the store could not take it
     atedm_job_watcher *watchers;
-    struct atedm_live *next;
+    size_t previewers; // of them
+    struct atedm_live *before, *after;
+    atedm_index_node by_id, by_key;
 };
 
 typedef struct atedm_jobs_options {
@@ -65,8 +75,9 @@ typedef struct atedm_jobs_options {
     atedm_dispatch *dispatch;
     atedm_metrics *metrics;
     atedm_store_options store;
-    // Makes a job of a stored request; NULL, and the error, where that cannot be done any more.
-    atedm_job *(*revive)(void *user, const char *request, atedm_error *err);
+    // Makes a job of a stored request. ATEDM_ERR_INVALID where that cannot be done any more; behind
+    // any other failure it is tried again.
+    atedm_status (*revive)(void *user, const char *request, atedm_job **ret_job, atedm_error *err);
     void *user;
 } atedm_jobs_options;
 
@@ -87,7 +98,8 @@ void atedm_jobs_destroy(atedm_jobs *jobs); // NULL allowed
 atedm_store *atedm_jobs_store(const atedm_jobs *jobs);
 
 // Hands the job to the dispatch and to the store. `record`: id, owner, key, sent, request; copied.
-// Fails as atedm_dispatch_submit; takes the job unless it fails. The watcher may be called from
+// Fails as atedm_dispatch_submit, or with ATEDM_ERR_IO where results that the store could not take
+// wait already; takes the job unless it fails. The watcher may be called from
 // inside with ATEDM_JOB_REFUSED.
 ATEDM_MUST_CHECK atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job,
                                                 const atedm_store_job *record,

@@ -51,6 +51,8 @@ static void answer_image(atedm_daemon *d, atedm_exchange *x, int context,
 {
     const char *id = atedm_exchange_id(x);
     bool pending = result->jobs[0].state == ATEDM_STORE_PENDING;
+    if (result->n_images && atedm_refuse_unread(d, x))
+        return;
     atedm_exchange_respond(x, result->n_images
                                   ? atedm_png_response(id, &result->images[0])
                                   : atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "%s",

@@ -4,6 +4,23 @@
 #include "core/base/utf8.h"
 
 #include <math.h>
+#include <stdlib.h>
+
+// Whether jansson was refused memory in this thread. Its hooks get nothing that they could keep it
+// in.
+static _Thread_local bool refused;
+
+static void *allocate(size_t size)
+{
+    void *memory = malloc(size);
+    refused |= !memory;
+    return memory;
+}
+
+void atedm_json_body_prepare(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
 
 // Checks the nesting without recursion, before a parser that recurses sees the text. Brackets in
 // strings do not count; what else may be wrong is the parser's to say.
@@ -70,10 +87,15 @@ atedm_status atedm_json_body_parse(const char *text, size_t size, json_t **ret_v
         return status;
     const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY;
     json_error_t parse;
+    refused = false;
     json_t *value = json_loadb(text, size, flags, &parse);
     if (!value && json_error_code(&parse) == json_error_numeric_overflow) {
         value = json_loadb(text, size, flags | JSON_DECODE_INT_AS_REAL, &parse);
         restore_integers(value);
+    }
+    if (refused) { // what there is may lack something
+        json_decref(value);
+        return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the body");
     }
     if (!value) {
         // Jansson names a flag that its caller could set.

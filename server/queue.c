@@ -3,59 +3,103 @@
 
 #include <stdbool.h>
 
-void atedm_queue_init(atedm_queue *queue, size_t limit)
+static atedm_queue_item *by_order(const atedm_heap_node *node)
 {
-    *queue = (atedm_queue){.limit = limit};
+    return (atedm_queue_item *)((char *)(uintptr_t)node - offsetof(atedm_queue_item, order));
 }
 
-static bool goes_before(const atedm_queue_item *a, const atedm_queue_item *b)
+static atedm_queue_item *by_age(const atedm_heap_node *node)
 {
-    if (a->priority != b->priority)
-        return a->priority > b->priority;
-    if (a->deadline < b->deadline || a->deadline > b->deadline)
-        return a->deadline < b->deadline;
-    return a->arrival < b->arrival;
+    return (atedm_queue_item *)((char *)(uintptr_t)node - offsetof(atedm_queue_item, age));
+}
+
+static bool goes_before(const atedm_heap_node *a, const atedm_heap_node *b)
+{
+    const atedm_queue_item *x = by_order(a), *y = by_order(b);
+    if (x->deadline < y->deadline || x->deadline > y->deadline)
+        return x->deadline < y->deadline;
+    return x->arrival < y->arrival;
+}
+
+static bool came_before(const atedm_heap_node *a, const atedm_heap_node *b)
+{
+    return by_age(a)->since < by_age(b)->since;
+}
+
+void atedm_queue_init(atedm_queue *queue, size_t limit)
+{
+    *queue = (atedm_queue){.limit = limit, .age.goes_before = came_before};
+    for (size_t i = 0; i < ATEDM_QUEUE_CLASSES; i++)
+        queue->classes[i].order.goes_before = goes_before;
+}
+
+static atedm_queue_class *class_of(atedm_queue *queue, const atedm_queue_item *item)
+{
+    return &queue->classes[ATEDM_PRIORITY_MAX - item->priority];
 }
 
 void atedm_queue_push(atedm_queue *queue, atedm_queue_item *item)
 {
-    atedm_queue_item *before = queue->last;
-    while (before && goes_before(item, before))
-        before = before->before;
-    item->before = before;
-    item->after = before ? before->after : queue->first;
-    if (item->before)
-        item->before->after = item;
-    else
-        queue->first = item;
+    atedm_queue_class *class = class_of(queue, item);
+    atedm_heap_push(&class->order, &item->order);
+    atedm_heap_push(&queue->age, &item->age);
+    class->flops += item->flops;
+    item->before = NULL;
+    item->after = queue->items;
     if (item->after)
         item->after->before = item;
-    else
-        queue->last = item;
+    queue->items = item;
     queue->depth++;
     queue->flops += item->flops;
 }
 
 void atedm_queue_remove(atedm_queue *queue, atedm_queue_item *item)
 {
+    atedm_queue_class *class = class_of(queue, item);
+    atedm_heap_remove(&class->order, &item->order);
+    atedm_heap_remove(&queue->age, &item->age);
+    class->flops -= item->flops;
     if (item->before)
         item->before->after = item->after;
     else
-        queue->first = item->after;
+        queue->items = item->after;
     if (item->after)
         item->after->before = item->before;
-    else
-        queue->last = item->before;
     item->before = NULL;
     item->after = NULL;
     queue->depth--;
     queue->flops -= item->flops;
 }
 
+atedm_queue_item *atedm_queue_first(const atedm_queue *queue)
+{
+    for (size_t i = 0; i < ATEDM_QUEUE_CLASSES; i++) {
+        if (queue->classes[i].order.top)
+            return by_order(queue->classes[i].order.top);
+    }
+    return NULL;
+}
+
+atedm_queue_item *atedm_queue_most_urgent(const atedm_queue *queue)
+{
+    const atedm_heap_node *nearest = NULL;
+    for (size_t i = 0; i < ATEDM_QUEUE_CLASSES; i++) {
+        const atedm_heap_node *top = queue->classes[i].order.top;
+        if (top && (!nearest || goes_before(top, nearest)))
+            nearest = top;
+    }
+    return nearest ? by_order(nearest) : NULL;
+}
+
+const atedm_queue_item *atedm_queue_oldest(const atedm_queue *queue)
+{
+    return queue->age.top ? by_age(queue->age.top) : NULL;
+}
+
 uint64_t atedm_queue_flops_ahead(const atedm_queue *queue, int priority)
 {
     uint64_t flops = 0;
-    for (const atedm_queue_item *i = queue->first; i && i->priority >= priority; i = i->after)
-        flops += i->flops;
+    for (int p = ATEDM_PRIORITY_MAX; p >= priority; p--)
+        flops += queue->classes[ATEDM_PRIORITY_MAX - p].flops;
     return flops;
 }

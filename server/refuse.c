@@ -7,6 +7,9 @@
 
 #include <inttypes.h>
 
+// Retry-After: until clients have read what they asked for.
+#define UNREAD_RETRY_S 5
+
 atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_refusal refusal)
 {
     const atedm_daemon *d = app;
@@ -70,6 +73,18 @@ atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, atedm_busy why
     return response;
 }
 
+bool atedm_refuse_unread(const atedm_daemon *d, atedm_exchange *x)
+{
+    if (atedm_http_unread(d->http) < (size_t)d->config->max_unread_bytes)
+        return false;
+    atedm_response response = atedm_problem_response(
+        ATEDM_PROBLEM_UNAVAILABLE, atedm_exchange_id(x),
+        "%zu bytes of answers are yet to be read by others", atedm_http_unread(d->http));
+    atedm_response_header(&response, "Retry-After", "%d", UNREAD_RETRY_S);
+    atedm_exchange_respond(x, response);
+    return true;
+}
+
 static void log_failure(const atedm_daemon *d, const char *id, const atedm_error *why)
 {
     ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "request failed", atedm_log_text("id", id),
@@ -104,6 +119,10 @@ atedm_response atedm_refuse_submission(atedm_daemon *d, const atedm_exchange *x,
         atedm_account_rejected(d->metrics, ATEDM_REJECTED_DEADLINE);
         return atedm_problem_response(ATEDM_PROBLEM_DEADLINE, id, "cannot be done within %g s",
                                       job->request.deadline_s);
+    }
+    if (status == ATEDM_ERR_IO) {
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_STORAGE);
+        return atedm_refuse_storage(d, id, NULL);
     }
     return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
 }

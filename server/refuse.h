@@ -29,4 +29,8 @@ atedm_response atedm_refuse_busy(atedm_daemon *daemon, const char *id, atedm_bus
 atedm_response atedm_refuse_submission(atedm_daemon *daemon, const atedm_exchange *exchange,
                                        const atedm_job *job, atedm_status status);
 
+// Answers the exchange, which asks for what it can have later as well, where max_unread_bytes of
+// others' answers lie in memory; else false.
+bool atedm_refuse_unread(const atedm_daemon *daemon, atedm_exchange *exchange);
+
 #endif

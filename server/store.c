@@ -5,14 +5,18 @@
 #include "core/base/clock.h"
 #include "server/store_sql.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 // Operations of one transaction at most.
 #define BATCH_MAX 64
+// Seconds between two looks at the clock that it has not gone, but was set.
+#define CLOCK_JUMP_S 10
 
 typedef enum operation_type {
     ADD,
@@ -21,6 +25,7 @@ typedef enum operation_type {
     GET,
     FIND_KEY,
     LIST,
+    PENDING,
     REMOVE,
     EXPIRE
 } operation_type;
@@ -48,10 +53,14 @@ typedef struct list {
 struct atedm_store {
     uv_async_t wake; // the loop, for what is done
     pthread_t thread;
-    atedm_store_file *file; // the thread's
-    pthread_mutex_t mutex;  // guards the following
-    pthread_cond_t changed;
+    atedm_store_file *file;          // the thread's, with the following
+    int64_t offset;                  // of the clock, to the time since the system was started
+    int64_t ahead;                   // seconds that it was set forward by
+    pthread_mutex_t mutex;           // guards the following
+    pthread_cond_t changed, settled; // by the monotonic clock
     list todo, done;
+    size_t waiting; // bytes of `todo`
+    bool working;   // on what is in neither list
     int64_t retention_s, retention_bytes;
     bool closing;
 };
@@ -124,12 +133,30 @@ static operation *take_all(list *l)
     return first;
 }
 
+static int64_t clock_offset(void)
+{
+    struct timespec since_start;
+    clock_gettime(CLOCK_BOOTTIME, &since_start);
+    return atedm_clock_unix() - since_start.tv_sec;
+}
+
+// The time by which jobs get older: a clock that is set forward, rightly or not, makes none as old
+// as that at once. Where it is set back again, that is over.
+static int64_t steady_time(atedm_store *store)
+{
+    int64_t offset = clock_offset(), jump = offset - store->offset;
+    store->offset = offset;
+    if (jump > CLOCK_JUMP_S || jump < -CLOCK_JUMP_S)
+        store->ahead = store->ahead + jump > 0 ? store->ahead + jump : 0;
+    return atedm_clock_unix() - store->ahead;
+}
+
 static atedm_status expire(atedm_store *store, const char *spare, atedm_store_result *result)
 {
     pthread_mutex_lock(&store->mutex);
     int64_t seconds = store->retention_s, bytes = store->retention_bytes;
     pthread_mutex_unlock(&store->mutex);
-    return atedm_store_file_expire(store->file, seconds, bytes, spare, result);
+    return atedm_store_file_expire(store->file, steady_time(store) - seconds, bytes, spare, result);
 }
 
 static atedm_status perform(atedm_store *store, operation *o)
@@ -150,6 +177,8 @@ static atedm_status perform(atedm_store *store, operation *o)
         return atedm_store_file_find_key(file, o->job.owner, o->job.key, &o->result);
     case LIST:
         return atedm_store_file_list(file, o->job.owner, o->state, o->before, o->limit, &o->result);
+    case PENDING:
+        return atedm_store_file_pending(file, &o->result);
     case REMOVE:
         return atedm_store_file_remove(file, o->job.id, &o->result);
     case EXPIRE:
@@ -192,6 +221,22 @@ static void perform_batch(atedm_store *store, operation *first, int count)
     }
 }
 
+static size_t bytes_of(const operation *o)
+{
+    const char *const texts[] = {o->job.owner, o->job.key, o->job.sent, o->job.request,
+                                 o->job.answer};
+    size_t bytes = sizeof *o;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        bytes += texts[i] ? strlen(texts[i]) + 1 : 0;
+    return bytes;
+}
+
+// What it reads is megabytes, which wait for the end of the transaction in memory.
+static bool is_large(const operation *o)
+{
+    return o->type == GET && o->image != ATEDM_STORE_NO_IMAGES;
+}
+
 static void *store_main(void *user)
 {
     atedm_store *store = user;
@@ -204,15 +249,21 @@ static void *store_main(void *user)
         }
         int count = 1;
         operation *first = store->todo.first, *last = first;
-        for (; last->next && count < BATCH_MAX; count++)
+        store->waiting -= bytes_of(first);
+        for (; last->next && count < BATCH_MAX && !is_large(last); count++) {
             last = last->next;
+            store->waiting -= bytes_of(last);
+        }
         store->todo.first = last->next;
         if (!last->next)
             store->todo.end = &store->todo.first;
         last->next = NULL;
+        store->working = true;
         pthread_mutex_unlock(&store->mutex);
         perform_batch(store, first, count);
         pthread_mutex_lock(&store->mutex);
+        store->working = false;
+        pthread_cond_signal(&store->settled);
         *store->done.end = first;
         store->done.end = &last->next;
         uv_async_send(&store->wake);
@@ -242,6 +293,12 @@ static void on_wake(uv_async_t *wake)
     deliver(wake->data);
 }
 
+// The others are as many as jobs, and none may be lost.
+static bool is_a_client_s(const operation *o)
+{
+    return o->type != END && o->type != SET_TRIES;
+}
+
 static atedm_status hand_over(atedm_store *store, const operation *what)
 {
     operation *o = malloc(sizeof *o);
@@ -252,16 +309,22 @@ static atedm_status hand_over(atedm_store *store, const operation *what)
         free(o);
         return ATEDM_ERR_NOMEM;
     }
+    atedm_status status = ATEDM_OK;
+    size_t bytes = bytes_of(o);
     pthread_mutex_lock(&store->mutex);
-    bool closing = store->closing; // then the thread may have ended
-    if (!closing) {
+    if (store->closing) // the thread may have ended
+        status = ATEDM_ERR_CANCELED;
+    else if (is_a_client_s(o) && store->waiting + bytes > ATEDM_STORE_WAITING_MAX)
+        status = ATEDM_ERR_LIMIT;
+    if (!status) {
+        store->waiting += bytes;
         append(&store->todo, o);
         pthread_cond_signal(&store->changed);
     }
     pthread_mutex_unlock(&store->mutex);
-    if (closing)
+    if (status)
         free_operation(o);
-    return closing ? ATEDM_ERR_CANCELED : ATEDM_OK;
+    return status;
 }
 
 atedm_status atedm_store_add(atedm_store *store, const atedm_store_job *job, atedm_store_done done,
@@ -327,6 +390,11 @@ atedm_status atedm_store_list(atedm_store *store, const char *owner, int state, 
                                          .user = user});
 }
 
+atedm_status atedm_store_pending(atedm_store *store, atedm_store_done done, void *user)
+{
+    return hand_over(store, &(operation){.type = PENDING, .done = done, .user = user});
+}
+
 atedm_status atedm_store_remove(atedm_store *store, const char *id, atedm_store_done done,
                                 void *user)
 {
@@ -347,7 +415,30 @@ void atedm_store_set_retention(atedm_store *store, int64_t retention_s, int64_t 
     pthread_mutex_unlock(&store->mutex);
 }
 
+void atedm_store_settle(atedm_store *store, double seconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    double end = (double)until.tv_nsec * 1e-9 + seconds;
+    until.tv_sec += (time_t)end;
+    until.tv_nsec = (long)((end - floor(end)) * 1e9);
+    int waited = 0;
+    pthread_mutex_lock(&store->mutex);
+    while (!waited && (store->todo.first || store->working))
+        waited = pthread_cond_timedwait(&store->settled, &store->mutex, &until);
+    pthread_mutex_unlock(&store->mutex);
+}
+
 // ---- life
+
+static void init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
 
 static atedm_status tell_pending(atedm_store *store,
                                  void (*pending)(void *user, const atedm_store_job *job),
@@ -379,6 +470,7 @@ atedm_status atedm_store_open(const atedm_store_options *options, uv_loop_t *loo
     store->done.end = &store->done.first;
     store->retention_s = options->retention_s;
     store->retention_bytes = options->retention_bytes;
+    store->offset = clock_offset();
     atedm_status status = atedm_store_file_open(options->path, &store->file, err);
     if (!status)
         status = tell_pending(store, pending, user, err);
@@ -391,7 +483,8 @@ atedm_status atedm_store_open(const atedm_store_options *options, uv_loop_t *loo
     }
     store->wake.data = store;
     pthread_mutex_init(&store->mutex, NULL);
-    pthread_cond_init(&store->changed, NULL);
+    init_condition(&store->changed);
+    init_condition(&store->settled);
     if (pthread_create(&store->thread, NULL, store_main, store)) {
         atedm_store_file_close(store->file);
         uv_close((uv_handle_t *)&store->wake, on_closed);
@@ -414,5 +507,6 @@ void atedm_store_close(atedm_store *store)
     atedm_store_file_close(store->file);
     pthread_mutex_destroy(&store->mutex);
     pthread_cond_destroy(&store->changed);
+    pthread_cond_destroy(&store->settled);
     uv_close((uv_handle_t *)&store->wake, on_closed);
 }

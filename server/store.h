@@ -16,6 +16,8 @@
 
 #define ATEDM_STORE_ID_SIZE 17    // as ATEDM_HTTP_ID_SIZE
 #define ATEDM_STORE_LIST_MAX 1000 // rows of one listing
+// Bytes of operations that wait for the disk, before what clients ask for is refused.
+#define ATEDM_STORE_WAITING_MAX ((size_t)64 << 20)
 
 typedef enum atedm_store_state {
     ATEDM_STORE_PENDING, // accepted, not at its end
@@ -76,8 +78,13 @@ ATEDM_MUST_CHECK atedm_status atedm_store_open(const atedm_store_options *option
 // has closed the handle. NULL allowed.
 void atedm_store_close(atedm_store *store);
 
+// Waits until all that was handed over before is in the file, but no longer than so many seconds.
+// That outlives this process.
+void atedm_store_settle(atedm_store *store, double seconds);
+
 // Each calls `done` once from the loop, never from inside. It does not on ATEDM_ERR_NOMEM, nor on
-// ATEDM_ERR_CANCELED: the store is being closed, and this is one of its last calls back.
+// ATEDM_ERR_LIMIT: too much waits (ends of jobs are taken nevertheless), nor on ATEDM_ERR_CANCELED:
+// the store is being closed, and this is one of its last calls back.
 //
 // A new job. ATEDM_ERR_IO where its owner has one of the same key: atedm_store_find_key comes
 // first.
@@ -100,14 +107,18 @@ ATEDM_MUST_CHECK atedm_status atedm_store_find_key(atedm_store *store, const cha
                                                    const char *key, atedm_store_done done,
                                                    void *user);
 // Jobs of an owner (NULL: of all), latest first. `state`: -1 for all. `before`: only those with a
-// smaller sequence. Without answers.
+// smaller sequence. Without requests and answers.
 ATEDM_MUST_CHECK atedm_status atedm_store_list(atedm_store *store, const char *owner, int state,
                                                int64_t before, size_t limit, atedm_store_done done,
                                                void *user);
+// Jobs that are not at their end, as `pending` of atedm_store_open gets them.
+ATEDM_MUST_CHECK atedm_status atedm_store_pending(atedm_store *store, atedm_store_done done,
+                                                  void *user);
 // Forgets a job and its images. n_jobs 1 where there was one.
 ATEDM_MUST_CHECK atedm_status atedm_store_remove(atedm_store *store, const char *id,
                                                  atedm_store_done done, void *user);
-// Forgets what is older or more than the options say; happens at each end as well.
+// Forgets what is older or more than the options say; happens at each end as well. `more`: there is
+// more of it than may be at once.
 ATEDM_MUST_CHECK atedm_status atedm_store_expire(atedm_store *store, atedm_store_done done,
                                                  void *user);
 // Takes effect with the next expiry.

@@ -36,8 +36,9 @@ atedm_store_call *atedm_store_call_create(atedm_daemon *d, atedm_exchange *x,
 
 void atedm_store_call_fail(atedm_store_call *call)
 {
-    atedm_store_call_back(call, &(atedm_store_result){.status = ATEDM_ERR_NOMEM,
-                                                      .error = {"no memory for the job store"}});
+    atedm_store_call_back(
+        call, &(atedm_store_result){.status = ATEDM_ERR_LIMIT,
+                                    .error = {"too much waits for the job store, or no memory"}});
 }
 
 static bool is_there(const atedm_store_call *call, const atedm_store_result *result)

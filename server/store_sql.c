@@ -2,7 +2,6 @@
 // what was committed survives the process and the machine.
 #include "server/store_sql.h"
 
-#include "core/base/clock.h"
 #include "server/store_path.h"
 
 #include <sqlite3.h>
@@ -14,6 +13,8 @@
 #define SCHEMA_VERSION 2
 // Pages that an expiry gives back to the file system at most.
 #define VACUUM_PAGES "256"
+// Jobs that an expiry removes at most: others wait for it.
+#define EXPIRED_AT_ONCE 256
 
 static const char schema[] =
     "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
@@ -62,7 +63,7 @@ enum {
 
 // ?1: the sequence before which; ?2: how many; ?3: the owner; ?4: the state.
 #define LIST_WHERE                                                                                 \
-    "SELECT sequence, id, owner, NULL, NULL, request, created, ended, state, NULL, images, tries"  \
+    "SELECT sequence, id, owner, NULL, NULL, NULL, created, ended, state, NULL, images, tries"     \
     " FROM jobs WHERE "
 #define LIST_REST "sequence < ?1 ORDER BY sequence DESC LIMIT ?2"
 #define COLUMNS                                                                                    \
@@ -477,8 +478,8 @@ atedm_status atedm_store_file_remove(atedm_store_file *file, const char *id,
 }
 
 // The job that goes next; *ret_found false where none has to.
-static atedm_status find_expired(atedm_store_file *file, int64_t retention_s,
-                                 int64_t retention_bytes, const char *spare, bool *ret_found,
+static atedm_status find_expired(atedm_store_file *file, int64_t before, int64_t retention_bytes,
+                                 const char *spare, bool *ret_found,
                                  char ret_id[ATEDM_STORE_ID_SIZE], atedm_error *err)
 {
     sqlite3_stmt *s = file->statements[OLDEST];
@@ -488,29 +489,28 @@ static atedm_status find_expired(atedm_store_file *file, int64_t retention_s,
     if (code == SQLITE_ROW) {
         const char *id = (const char *)sqlite3_column_text(s, 0);
         snprintf(ret_id, ATEDM_STORE_ID_SIZE, "%s", id ? id : "");
-        *ret_found = file->total > retention_bytes ||
-                     sqlite3_column_int64(s, 1) < atedm_clock_unix() - retention_s;
+        *ret_found = file->total > retention_bytes || sqlite3_column_int64(s, 1) < before;
     }
     atedm_status status = code == SQLITE_ROW || code == SQLITE_DONE ? ATEDM_OK : fail(file, err);
     sqlite3_reset(s);
     return status;
 }
 
-atedm_status atedm_store_file_expire(atedm_store_file *file, int64_t retention_s,
+atedm_status atedm_store_file_expire(atedm_store_file *file, int64_t before,
                                      int64_t retention_bytes, const char *spare,
                                      atedm_store_result *result)
 {
     atedm_status status = count_total(file, &result->error);
-    for (bool found = true, any = false; !status;) {
-        char id[ATEDM_STORE_ID_SIZE];
-        status =
-            find_expired(file, retention_s, retention_bytes, spare, &found, id, &result->error);
-        if (!status && !found)
-            return any ? run(file, VACUUM, &result->error) : ATEDM_OK;
-        if (!status)
-            status = remove_job(file, id, &any, &result->error);
+    bool found = true, any = false;
+    char id[ATEDM_STORE_ID_SIZE];
+    for (int removed = 0; found && !status; removed++) {
+        status = find_expired(file, before, retention_bytes, spare, &found, id, &result->error);
+        result->more = found && removed == EXPIRED_AT_ONCE;
+        if (status || !found || result->more)
+            break;
+        status = remove_job(file, id, &any, &result->error);
     }
-    return status;
+    return any && !status ? run(file, VACUUM, &result->error) : status;
 }
 
 atedm_status atedm_store_file_pending(atedm_store_file *file, atedm_store_result *result)

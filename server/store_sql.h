@@ -36,8 +36,9 @@ ATEDM_MUST_CHECK atedm_status atedm_store_file_list(atedm_store_file *file, cons
                                                     atedm_store_result *result);
 ATEDM_MUST_CHECK atedm_status atedm_store_file_remove(atedm_store_file *file, const char *id,
                                                       atedm_store_result *result);
-// `spare`: an id that is kept in any case; "": none.
-ATEDM_MUST_CHECK atedm_status atedm_store_file_expire(atedm_store_file *file, int64_t retention_s,
+// Forgets what ended before that Unix time, and the oldest over so many bytes; `more` where that is
+// more than may be at once. `spare`: an id that is kept in any case; "": none.
+ATEDM_MUST_CHECK atedm_status atedm_store_file_expire(atedm_store_file *file, int64_t before,
                                                       int64_t retention_bytes, const char *spare,
                                                       atedm_store_result *result);
 // All that are pending, in order of acceptance.

@@ -16,6 +16,10 @@
 #include <string.h>
 #include <strings.h>
 
+// Clients that wait with one key and are answered when the job ends, before the loop does something
+// else.
+#define ANSWERS_AT_ONCE 8
+
 // A client that waits: to be told that its job is accepted, or for the job's end.
 typedef struct waiter {
     atedm_daemon *daemon;
@@ -53,6 +57,15 @@ static bool is_good_key(const char *key)
     while (key[size] > ' ' && key[size] <= '~')
         size++;
     return size && !key[size] && size <= ATEDM_IDEMPOTENCY_KEY_MAX;
+}
+
+// Two keys are none: who is on the way may have looked at the other one.
+static bool has_good_key(const atedm_exchange *x)
+{
+    char *keys = atedm_exchange_header_list(x, "Idempotency-Key");
+    bool good = keys && is_good_key(keys);
+    free(keys);
+    return good;
 }
 
 bool atedm_has_idempotency_key(const atedm_exchange *x)
@@ -118,13 +131,28 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, int format, atedm_s
 {
     const atedm_store_job *record = &result->jobs[0];
     const char *id = atedm_exchange_id(x);
+    if (result->n_images && atedm_refuse_unread(d, x))
+        return;
     atedm_exchange_respond(
         x, record->state == ATEDM_STORE_PENDING
                ? atedm_refuse_busy(d, id, ATEDM_BUSY_JOB_LEFT)
                : ended_answer(id, record, result->images, (atedm_response_format)format));
 }
 
-static void on_event(void *user, const atedm_live *live, atedm_job_event event)
+// However many wait with one key: the others are answered as if they came now, one by one.
+static void answer_end(waiter *w, atedm_live *live)
+{
+    atedm_exchange *x = w->exchange;
+    if (!w->keyed || live->answered++ < ANSWERS_AT_ONCE) {
+        respond(w, ended_answer(atedm_exchange_id(x), &live->record, live->images, w->format));
+        return;
+    }
+    atedm_store_call_get(w->daemon, x, live->record.id, ATEDM_STORE_ALL_IMAGES, answer_known,
+                         w->format);
+    free_waiter(w);
+}
+
+static void on_event(void *user, atedm_live *live, atedm_job_event event)
 {
     waiter *w = user;
     const char *id = atedm_exchange_id(w->exchange);
@@ -136,7 +164,7 @@ static void on_event(void *user, const atedm_live *live, atedm_job_event event)
             respond(w, accepted_answer(w->exchange, &live->record, live));
         return;
     case ATEDM_JOB_ENDED:
-        respond(w, ended_answer(id, &live->record, live->images, w->format));
+        answer_end(w, live);
         return;
     case ATEDM_JOB_REFUSED:
         atedm_account_rejected(w->daemon->metrics, ATEDM_REJECTED_STORAGE);
@@ -246,12 +274,21 @@ typedef struct lookup {
     char *sent;
 } lookup;
 
-static void free_lookup(lookup *l)
+static void drop_request(lookup *l)
 {
     atedm_job_destroy(l->job);
     free(l->refusal.body);
     json_decref(l->body);
     free(l->sent);
+    l->job = NULL;
+    l->refusal.body = NULL;
+    l->body = NULL;
+    l->sent = NULL;
+}
+
+static void free_lookup(lookup *l)
+{
+    drop_request(l);
     free(l);
 }
 
@@ -262,10 +299,12 @@ static void respond_refusal(lookup *l)
     atedm_exchange_respond(l->exchange, refusal);
 }
 
+// The store still calls back, with little that is kept until then.
 static void on_lookup_gone(void *user)
 {
     lookup *l = user;
     l->exchange = NULL;
+    drop_request(l);
 }
 
 // Answers, and returns true, where the key was used for another body.
@@ -321,6 +360,12 @@ static void submit_unknown(lookup *l)
     }
 }
 
+static void refuse_storage(atedm_daemon *d, atedm_exchange *x, const atedm_error *why)
+{
+    atedm_account_rejected(d->metrics, ATEDM_REJECTED_STORAGE);
+    atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), why));
+}
+
 static void on_found(void *user, atedm_store_result *result)
 {
     lookup *l = user;
@@ -331,8 +376,7 @@ static void on_found(void *user, atedm_store_result *result)
     if (live) {
         follow_live(l, live);
     } else if (x && result->status) {
-        atedm_account_rejected(d->metrics, ATEDM_REJECTED_STORAGE);
-        atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), &result->error));
+        refuse_storage(d, x, &result->error);
     } else if (x && result->n_jobs) {
         follow_stored(l, &result->jobs[0]);
     } else if (x) {
@@ -354,15 +398,17 @@ static void look_up(lookup *l)
     if (!atedm_store_find_key(atedm_jobs_store(l->daemon->jobs), atedm_exchange_client(x),
                               idempotency_key(x), on_found, l))
         return;
+    atedm_daemon *d = l->daemon;
     free_lookup(l);
-    atedm_exchange_respond(x, no_memory(x));
+    refuse_storage(d, x, &(atedm_error){"too much waits for the job store, or no memory"});
 }
 
 static atedm_response bad_key(const atedm_exchange *x)
 {
-    return atedm_problem_response(ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
-                                  "Idempotency-Key is 1..%d visible ASCII characters",
-                                  ATEDM_IDEMPOTENCY_KEY_MAX);
+    return atedm_problem_response(
+        ATEDM_PROBLEM_QUERY, atedm_exchange_id(x),
+        "Idempotency-Key is 1..%d visible ASCII characters, in one header",
+        ATEDM_IDEMPOTENCY_KEY_MAX);
 }
 
 void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, atedm_response refusal,
@@ -371,7 +417,7 @@ void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, ated
     bool png = atedm_admit_wants_png(x);
     atedm_response_format format;
     // What cannot be answered in any format was never taken: there is no job of it.
-    if (!is_good_key(idempotency_key(x)) || !atedm_generate_json_format(body, png, &format)) {
+    if (!has_good_key(x) || !atedm_generate_json_format(body, png, &format)) {
         atedm_exchange_respond(x, job ? bad_key(x) : refusal);
         atedm_job_destroy(job);
         return;

@@ -136,6 +136,16 @@ static void fail(atedm_worker *w, const atedm_error *error)
     tell(w, &message);
 }
 
+// A device that went away may come back, and so may a program that was exchanged: only a first
+// start fails for good.
+static void not_come_up(atedm_worker *w, const atedm_error *error)
+{
+    if (w->ever_ready)
+        w->last_word = *error;
+    else
+        fail(w, error);
+}
+
 static void receive_message(atedm_worker *w, const atedm_frame *frame)
 {
     atedm_worker_message message;
@@ -145,13 +155,10 @@ static void receive_message(atedm_worker *w, const atedm_frame *frame)
     }
     if (message.type == ATEDM_WORKER_READY)
         w->ever_ready = true;
-    // A device that went away may come back: only a first start fails for good.
-    if (message.type != ATEDM_WORKER_FAILED)
-        tell(w, &message);
-    else if (!w->ever_ready)
-        fail(w, &message.error);
+    if (message.type == ATEDM_WORKER_FAILED)
+        not_come_up(w, &message.error);
     else
-        w->last_word = message.error;
+        tell(w, &message);
 }
 
 static void receive_frame(atedm_worker *w, const atedm_frame *frame)
@@ -163,8 +170,10 @@ static void receive_frame(atedm_worker *w, const atedm_frame *frame)
         return;
     }
     w->greeted = true;
-    if (atedm_frame_check_hello(frame, &error))
-        fail(w, &error);
+    if (atedm_frame_check_hello(frame, &error)) {
+        not_come_up(w, &error);
+        kill_process(w);
+    }
 }
 
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
@@ -357,14 +366,13 @@ atedm_status atedm_worker_submit(atedm_worker *w, uint64_t job, const atedm_requ
              : ATEDM_ERR_NOMEM;
 }
 
-void atedm_worker_cancel(atedm_worker *w, uint64_t job)
+bool atedm_worker_cancel(atedm_worker *w, uint64_t job)
 {
     if (!w->running || w->read_to_end)
-        return;
+        return false;
     parcel *p = new_parcel();
     // Where there is no memory to tell, the worker works in vain.
-    if (p && send_parcel(w, p, atedm_frame_put_cancel(&p->buffer, job)))
-        return;
+    return p && !send_parcel(w, p, atedm_frame_put_cancel(&p->buffer, job));
 }
 
 void atedm_worker_watch(atedm_worker *w, uint64_t job, bool on)

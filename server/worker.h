@@ -25,9 +25,10 @@ atedm_worker_create(const atedm_worker_options *options, uv_loop_t *loop,
 // is canceled.
 ATEDM_MUST_CHECK atedm_status atedm_worker_submit(atedm_worker *worker, uint64_t job,
                                                   const atedm_request *request);
-// The job ends behind what the worker is just doing; what is on its way may still come. Nothing
-// happens where there is no process.
-void atedm_worker_cancel(atedm_worker *worker, uint64_t job);
+// The job ends behind what the worker is just doing; what is on its way may still come. True where
+// one CANCELED will be the last of it, or it goes with a LOST; false where there is no process, or
+// no memory to tell it.
+bool atedm_worker_cancel(atedm_worker *worker, uint64_t job);
 
 // Whether there are to be previews of the job, from now on and until it ends. Nothing happens where
 // there is no process.

@@ -169,17 +169,20 @@ static void greet(const mailbox *box)
     send_frame(box, &buffer);
 }
 
-static void hand_over(atedm_runner *runner, order *orders)
+static void hand_over(const mailbox *box, atedm_runner *runner, order *orders)
 {
     while (orders) {
         order *o = orders;
         orders = o->next;
-        if (o->type == ATEDM_FRAME_CANCEL)
+        if (o->type == ATEDM_FRAME_CANCEL) {
             atedm_runner_cancel(runner, o->job);
-        else if (o->type == ATEDM_FRAME_WATCH)
+            send_message(box,
+                         &(atedm_worker_message){.type = ATEDM_WORKER_CANCELED, .job = o->job});
+        } else if (o->type == ATEDM_FRAME_WATCH) {
             atedm_runner_watch(runner, o->job, o->watch);
-        else
+        } else {
             atedm_runner_submit(runner, o->job, &o->request);
+        }
         free(o);
     }
 }
@@ -198,7 +201,7 @@ static int work(mailbox *box, const atedm_worker_options *options)
     message.device_memory = atedm_runner_device_memory(runner);
     post(box, &message);
     for (bool busy = false;;) {
-        hand_over(runner, take_orders(box, !busy));
+        hand_over(box, runner, take_orders(box, !busy));
         busy = atedm_runner_turn(runner);
         const char *remark = atedm_runner_take_remark(runner);
         if (remark)

@@ -65,6 +65,9 @@ typedef enum atedm_worker_message_type {
     ATEDM_WORKER_DONE,
     // `job` has failed with `status` and `error`.
     ATEDM_WORKER_ERROR,
+    // The worker has read the cancellation of `job`, whether it still had the job or not. Nothing
+    // else comes of the job.
+    ATEDM_WORKER_CANCELED,
     // `figures` of the device, every few seconds if the device reports any.
     ATEDM_WORKER_FIGURES,
     // The worker is at work, but has sent nothing else for a while.

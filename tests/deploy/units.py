@@ -11,8 +11,8 @@ import unittest
 
 from install import Installation, find
 
-# The highest exposure that `systemd-analyze security` may report, from 0 (nothing) to 10 (everything). The issue and
-# deploy/README.md say 2.0.
+# The highest exposure that `systemd-analyze security` may report, from 0 (nothing) to 10 (everything):
+# what deploy/README.md promises.
 EXPOSURE = 2.0
 
 

@@ -200,6 +200,20 @@ class Limits(unittest.TestCase):
                     s.sendall(b" ")
                     time.sleep(0.1)
 
+    def test_trickling_headers_are_closed(self):
+        with Daemon(connection_timeout_s=1) as d:
+            connection = d.connection()
+            for _ in range(8):  # one that has requests stays
+                self.assertEqual(d.get("/healthz", connection=connection).status, 200)
+                time.sleep(0.4)
+            connection.close()
+            for before in b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n":
+                with d.connect() as s, self.assertRaises(ConnectionError):
+                    s.sendall(before + b"GET /healthz HTTP/1.1\r\nX: ")
+                    for _ in range(200):
+                        s.sendall(b"x")
+                        time.sleep(0.1)
+
     def test_a_request_may_take_longer_than_the_timeout(self):
         with Daemon(connection_timeout_s=1, max_active=1) as d:
             with d.start():

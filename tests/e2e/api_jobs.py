@@ -216,6 +216,18 @@ class Keys(unittest.TestCase):
             with self.subTest(key):
                 self.assertEqual(self.d.generate(headers={"Idempotency-Key": key}).status, 400)
 
+    def test_two_keys_are_none(self):
+        body = json.dumps(SMALL).encode()
+        for keys in (("a", "b"), ("a", "a")):
+            connection = self.d.connection()
+            connection.putrequest("POST", "/generate")
+            for name, value in (("Content-Type", "application/json"), ("Content-Length", len(body)),
+                                *(("Idempotency-Key", key) for key in keys)):
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            self.assertEqual(connection.getresponse().status, 400)
+            connection.close()
+
 
 class Events(unittest.TestCase):
     @classmethod

@@ -42,6 +42,26 @@ class FullDisk(unittest.TestCase):
             self.assertEqual(d.gauge("atedm_jobs_total", state="done"), 1)
             wait_state(d, submit(d))
 
+    def test_room_for_jobs_and_not_for_results(self):
+        large = {"width": 256, "height": 256, "num_images": 6, "steps": 1, "pruning": "off"}  # a megabyte
+        with Daemon() as d:
+            log = pathlib.Path(d.state.name, "jobs.db-wal").stat().st_size
+            self.limit(d, log + 600000)
+            paths = []
+            while len(paths) < 12:
+                answer = d.generate(large, headers=ASYNC)
+                if answer.status != 202:
+                    break
+                paths.append(answer.headers["Location"])
+                wait_until(lambda: d.gauge("atedm_active_requests") == 0 and
+                           d.gauge("atedm_store_errors_total", operation="end") >= len(paths), "the store is full")
+            self.assertEqual((answer.status, answer.json()["type"]), (503, "urn:atedm:problem:storage"))
+            self.assertIn("Retry-After", answer.headers)
+            self.limit(d, resource.RLIM_INFINITY)
+            for path in paths:
+                wait_state(d, path)
+            self.assertEqual(d.generate(large, headers=ASYNC).status, 202)
+
     def test_the_end_is_not_told_before_it_is_on_disk(self):
         key = {"Idempotency-Key": "one"}
         with Daemon() as d:

@@ -6,12 +6,14 @@ import os
 import pathlib
 import shutil
 import signal
+import struct
+import sys
 import tempfile
 import time
 import unittest
 
 from checkpoint import GOLDEN, in_checkpoint, write_safetensors
-from daemon import LONG, MODEL, SMALL, Answer, Daemon, images_of, series, wait_until
+from daemon import LONG, MODEL, PROGRAM, SMALL, Answer, Daemon, images_of, series, wait_until
 
 # Long enough to be caught at work, short enough to be waited for.
 MEDIUM = {**SMALL, "width": 64, "height": 64, "steps": 100}
@@ -187,6 +189,30 @@ class Loss(unittest.TestCase):
             self.assertEqual(d.generate().status, 200)
             self.assertEqual(d.gauge("atedm_active_requests"), 0)
             self.assertEqual(d.gauge("atedm_queue_depth"), 0)
+
+
+class Program(unittest.TestCase):
+    def test_one_of_another_build(self):
+        """As an upgrade leaves it beneath a daemon that runs."""
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            program, own, kept = (pathlib.Path(folder, name) for name in ("atedmd", "atedm-worker", "kept"))
+            shutil.copy(PROGRAM, program)
+            shutil.copy(pathlib.Path(PROGRAM).with_name("atedm-worker"), own)
+            d = Daemon()
+            d.command[0] = str(program)
+            with d:
+                expected = images_of(d.generate())
+                own.rename(kept)
+                hello = struct.pack("<IIQQ", 0x4d445441, 4, 0, 5)
+                own.write_text(f"#!{sys.executable}\nimport os, time\nos.write(3, {hello + b'other'!r})\n"
+                               "time.sleep(60)\n", "ascii")
+                own.chmod(0o755)
+                os.kill(worker(d), signal.SIGKILL)
+                waits = d.in_background(SMALL)
+                wait_until(lambda: "not of this build" in d.log(), "it is not taken")
+                self.assertEqual(d.get("/readyz").status, 503)
+                kept.rename(own)
+                self.assertEqual(images_of(waits.answer()), expected)
 
 
 class Model(unittest.TestCase):

@@ -97,6 +97,7 @@ Test(config, the_default_file_says_the_defaults)
     cr_assert_eq(file.config.max_images, none.max_images);
     cr_assert_eq(file.config.max_steps, none.max_steps);
     cr_assert_eq(file.config.max_body_bytes, none.max_body_bytes);
+    cr_assert_eq(file.config.max_unread_bytes, none.max_unread_bytes);
     cr_assert_eq(file.config.max_connections, none.max_connections);
     cr_assert_float_eq(file.config.drain_timeout_s, none.drain_timeout_s, 0);
     cr_assert_float_eq(file.config.connection_timeout_s, none.connection_timeout_s, 0);

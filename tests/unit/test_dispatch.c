@@ -14,6 +14,7 @@ struct atedm_worker {
     void (*receive)(void *user, atedm_worker_message *message);
     void *user;
     uint64_t job;    // the last that was submitted
+    size_t jobs;     // that were
     int wishes;      // that were heard
     bool watched;    // the last of them
     uint64_t wanted; // its job
@@ -38,6 +39,7 @@ atedm_status atedm_worker_submit(atedm_worker *worker, uint64_t job, const atedm
 {
     cr_expect_not_null(request->prompt);
     worker->job = job;
+    worker->jobs++;
     return ATEDM_OK;
 }
 
@@ -48,9 +50,10 @@ void atedm_worker_watch(atedm_worker *worker, uint64_t job, bool on)
     worker->wanted = job;
 }
 
-void atedm_worker_cancel(atedm_worker *worker, uint64_t job)
+bool atedm_worker_cancel(atedm_worker *worker, uint64_t job)
 {
     cr_expect_eq(worker->job, job);
+    return true;
 }
 
 double atedm_worker_last_heard(const atedm_worker *worker)
@@ -213,7 +216,7 @@ Test(dispatch, progress_is_told_at_the_start_and_at_each_step)
     say((atedm_worker_message){.type = ATEDM_WORKER_ERROR, .job = the_worker.job});
     cr_expect_eq(b.ends, 1);
     // Now the one that wants to hear nothing, watched all the same.
-    atedm_dispatch_watch(b.dispatch, silent, true);
+    atedm_dispatch_watch(silent, true);
     say((atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = 1});
     say_preview(the_worker.job);
     cr_expect_eq(b.progress, 3);
@@ -230,15 +233,15 @@ Test(dispatch, previews_come_while_the_job_is_watched)
     cr_assert_eq(atedm_dispatch_submit(b.dispatch, job), ATEDM_OK);
     cr_expect_eq(the_worker.wishes, 0);
     say_preview(the_worker.job); // nobody asked
-    atedm_dispatch_watch(b.dispatch, job, true);
-    atedm_dispatch_watch(b.dispatch, job, true);
+    atedm_dispatch_watch(job, true);
+    atedm_dispatch_watch(job, true);
     cr_expect_eq(the_worker.wishes, 1);
     cr_expect(the_worker.watched);
     cr_expect_eq(the_worker.wanted, the_worker.job);
     say_preview(the_worker.job);
     say_preview(the_worker.job + 1); // of nobody
     cr_expect_eq(b.previews, 1);
-    atedm_dispatch_watch(b.dispatch, job, false);
+    atedm_dispatch_watch(job, false);
     cr_expect_eq(the_worker.wishes, 2);
     cr_expect(!the_worker.watched);
     say_preview(the_worker.job); // was on its way
@@ -251,7 +254,7 @@ Test(dispatch, a_wish_goes_with_the_job)
     bench b;
     open_bench(&b);
     atedm_job *job = make_job(&b);
-    atedm_dispatch_watch(b.dispatch, job, true); // before it is even taken
+    atedm_dispatch_watch(job, true); // before it is even taken
     cr_assert_eq(atedm_dispatch_submit(b.dispatch, job), ATEDM_OK);
     cr_expect_eq(the_worker.wishes, 0);
     say((atedm_worker_message){.type = ATEDM_WORKER_READY});
@@ -269,6 +272,66 @@ Test(dispatch, a_wish_goes_with_the_job)
     cr_expect_eq(b.previews, 1);
     close_bench(&b);
     cr_expect_eq(b.ends, 1);
+}
+
+// What it is sent lies in memory until it listens.
+Test(dispatch, a_worker_that_does_not_listen_gets_no_more_wishes)
+{
+    bench b;
+    open_bench(&b);
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    atedm_job *job = make_job(&b);
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, job), ATEDM_OK);
+    for (int i = 0; i < 1000; i++)
+        atedm_dispatch_watch(job, i % 2 == 0);
+    cr_expect_eq(the_worker.wishes, ATEDM_MAX_WISHES);
+    cr_expect(!the_worker.watched);
+    atedm_dispatch_watch(job, true);
+    cr_expect(!the_worker.watched);
+    say((atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = 1});
+    cr_expect(the_worker.watched, "it has heard, and is told");
+    cr_expect_eq(the_worker.wishes, ATEDM_MAX_WISHES + 1);
+    say((atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = 2});
+    cr_expect_eq(the_worker.wishes, ATEDM_MAX_WISHES + 1);
+    close_bench(&b);
+}
+
+static void submit_and_give_up(bench *b)
+{
+    atedm_job *job = make_job(b);
+    cr_assert_eq(atedm_dispatch_submit(b->dispatch, job), ATEDM_OK);
+    atedm_dispatch_give_up(b->dispatch, job);
+}
+
+Test(dispatch, a_worker_that_does_not_listen_gets_no_more_requests)
+{
+    bench b;
+    open_bench(&b);
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY});
+    for (int i = 0; i < 1000; i++)
+        submit_and_give_up(&b);
+    cr_expect_eq(the_worker.jobs, 1 + ATEDM_MAX_UNHEARD);
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).depth, 0);
+    atedm_job *job = make_job(&b);
+    cr_assert_eq(atedm_dispatch_submit(b.dispatch, job), ATEDM_OK);
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).depth, 1, "it waits");
+    // With nothing at work it is silent all the same.
+    the_worker.heard = atedm_clock_monotonic() - 500;
+    cr_expect_gt(atedm_dispatch_get_state(b.dispatch).silence_s, 0);
+    say((atedm_worker_message){.type = ATEDM_WORKER_CANCELED, .job = 1});
+    cr_expect_eq(atedm_dispatch_get_state(b.dispatch).active, 1, "it listens again");
+    cr_expect_eq(the_worker.jobs, 2 + ATEDM_MAX_UNHEARD);
+    submit_and_give_up(&b); // waits, and leaves at once
+    cr_expect_eq(the_worker.jobs, 2 + ATEDM_MAX_UNHEARD);
+    say((atedm_worker_message){.type = ATEDM_WORKER_LOST});
+    say((atedm_worker_message){.type = ATEDM_WORKER_READY}); // of another one that is not true
+    for (int i = 0; i < 2; i++)
+        say((atedm_worker_message){.type = ATEDM_WORKER_ERROR, .job = the_worker.job});
+    the_worker.jobs = 0;
+    for (int i = 0; i < 1000; i++)
+        submit_and_give_up(&b);
+    cr_expect_eq(the_worker.jobs, 1 + ATEDM_MAX_UNHEARD);
+    close_bench(&b);
 }
 
 // Whoever may have taken a daemon down is alone on all workers; nobody overtakes it.

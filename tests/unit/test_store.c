@@ -3,10 +3,13 @@
 #include "server/store.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 // Texts of several ids.
@@ -23,6 +26,31 @@ static size_t n_jobs, n_images, image_size;
 static bool more;
 static atedm_store_job first;
 static char order[IDS_MAX];
+
+// ---- a clock that was set: calls come here
+
+static time_t set_by; // seconds
+
+time_t time(time_t *ret_now)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    now.tv_sec += set_by;
+    if (ret_now)
+        *ret_now = now.tv_sec;
+    return now.tv_sec;
+}
+
+// ---- a disk that hangs while this is held: SQLite's calls come here
+
+static pthread_mutex_t disk = PTHREAD_MUTEX_INITIALIZER;
+
+int fdatasync(int fd)
+{
+    pthread_mutex_lock(&disk);
+    pthread_mutex_unlock(&disk);
+    return fsync(fd);
+}
 
 static void append(char text[IDS_MAX], const char *id)
 {
@@ -195,6 +223,40 @@ Test(store, remembers_runs_whose_end_it_did_not_see)
 }
 
 // A store of the first version, which knew of no tries.
+// A process that is killed behind it.
+static void end_behind_settling(void)
+{
+    const atedm_store_job begun = {.id = "a", .owner = "", .request = "{}", .tries = 1};
+    uv_loop_init(&loop);
+    bool good = !open_store(1000, 1000000, NULL) && !atedm_store_add(store, &begun, keep, NULL);
+    if (good)
+        run_until(calls + 1);
+    for (int i = 0; i < 200 && good; i++)
+        good = !atedm_store_get(store, "a", ATEDM_STORE_NO_IMAGES, keep, NULL);
+    atedm_store_set_tries(store, "a", 0);
+    atedm_store_settle(store, 30);
+    _exit(good ? 0 : 1);
+}
+
+Test(store, what_has_settled_outlives_its_process)
+{
+    close_store();
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0)
+        end_behind_settling();
+    int how = -1;
+    cr_assert_eq(waitpid(child, &how, 0), child);
+    cr_assert_eq(how, 0);
+    char pending[IDS_MAX] = "";
+    atedm_error err = {""};
+    cr_assert_eq(atedm_store_open(&(atedm_store_options){path, 1000, 1000000}, &loop, keep_tries,
+                                  pending, &store, &err),
+                 ATEDM_OK, "%s", err.message);
+    cr_assert_str_eq(pending, "a:0 ");
+    atedm_store_settle(store, 30); // there is nothing to wait for
+}
+
 Test(store, takes_over_what_an_older_daemon_left)
 {
     add("a", "me", "key", "body");
@@ -352,6 +414,69 @@ Test(store, forgets_the_old_and_not_the_pending)
     cr_assert_eq(n_jobs, 1);
 }
 
+static void expire(void)
+{
+    cr_assert_eq(atedm_store_expire(store, keep, NULL), ATEDM_OK);
+    run_until(calls + 1);
+    cr_assert_eq(status, ATEDM_OK);
+}
+
+static size_t count_ended(void)
+{
+    cr_assert_eq(atedm_store_list(store, NULL, ATEDM_STORE_CANCELED, INT64_MAX, 1000, keep, NULL),
+                 ATEDM_OK);
+    run_until(calls + 1);
+    return n_jobs;
+}
+
+Test(store, a_clock_that_is_set_forward_makes_no_job_old)
+{
+    add("a", "", NULL, NULL);
+    end("a", ATEDM_STORE_CANCELED, 0);
+    set_by = 7200;
+    expire();
+    cr_expect_eq(count_ended(), 1);
+    add("b", "", NULL, NULL);
+    end("b", ATEDM_STORE_CANCELED, 0);
+    set_by = 0; // and back
+    expire();
+    cr_expect_eq(count_ended(), 2);
+    set_by = -7200; // both are from the future
+    expire();
+    cr_expect_eq(count_ended(), 2);
+    close_store();
+    set_by = 20000; // this one has to believe it
+    cr_assert_eq(open_store(1000, 1000000, NULL), ATEDM_OK);
+    expire();
+    cr_expect_eq(count_ended(), 0);
+}
+
+Test(store, forgets_so_many_at_once)
+{
+    enum { MANY = 600 };
+    for (int i = 0; i < MANY; i++) {
+        atedm_store_job job = {.owner = "", .request = "{}"};
+        snprintf(job.id, sizeof job.id, "%d", i);
+        cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
+        cr_assert_eq(
+            atedm_store_end(store, job.id, ATEDM_STORE_CANCELED, "{}", NULL, 0, keep, NULL),
+            ATEDM_OK);
+    }
+    run_until(2 * MANY);
+    cr_assert_eq(count_ended(), MANY);
+    atedm_store_set_retention(store, 1000, 0);
+    size_t left = MANY;
+    for (bool goes_on = true; goes_on;) {
+        expire();
+        goes_on = more;
+        size_t now = count_ended();
+        cr_assert_lt(now, left);
+        cr_assert_geq(now + 256, left);
+        left = now;
+    }
+    cr_expect_eq(left, 0);
+}
+
 Test(store, removes)
 {
     add("a", "", NULL, NULL);
@@ -381,6 +506,46 @@ Test(store, one_failure_is_no_other_ones)
     cr_assert_eq(atedm_store_add(store, &job, keep, NULL), ATEDM_OK);
     run_until(calls + 1);
     cr_assert_eq(status, ATEDM_ERR_IO);
+}
+
+static void count(void *user, atedm_store_result *result)
+{
+    cr_assert_eq(result->status, ATEDM_OK);
+    ++*(int *)user;
+}
+
+// What clients ask for is refused then, and what jobs come to is not.
+Test(store, keeps_so_much_for_a_disk_that_hangs)
+{
+    enum { SIZE = 1 << 20 };
+    char *text = malloc(SIZE);
+    memset(text, 'a', SIZE - 1);
+    text[SIZE - 1] = '\0';
+    add("a", "", NULL, NULL);
+    int done = 0, taken = 0;
+    pthread_mutex_lock(&disk);
+    atedm_status result = ATEDM_OK;
+    while (!result && taken < 1000) {
+        atedm_store_job job = {.owner = "", .request = text};
+        snprintf(job.id, sizeof job.id, "%d", taken);
+        result = atedm_store_add(store, &job, count, &done);
+        taken += !result;
+    }
+    cr_expect_eq(result, ATEDM_ERR_LIMIT);
+    cr_expect_lt(taken, 2 * (int)(ATEDM_STORE_WAITING_MAX >> 20)); // a batch is at the disk
+    for (int i = 0; i < 100000 && atedm_store_get(store, "a", ATEDM_STORE_NO_IMAGES, count,
+                                                  &done) != ATEDM_ERR_LIMIT;
+         i++)
+        taken++;
+    cr_expect_eq(atedm_store_find_key(store, "", "k", count, &done), ATEDM_ERR_LIMIT);
+    cr_expect_eq(atedm_store_end(store, "a", ATEDM_STORE_DONE, text, NULL, 0, count, &done),
+                 ATEDM_OK);
+    pthread_mutex_unlock(&disk);
+    while (done < taken + 1)
+        uv_run(&loop, UV_RUN_ONCE);
+    get("a", ATEDM_STORE_NO_IMAGES);
+    cr_expect_eq(first.state, ATEDM_STORE_DONE);
+    free(text);
 }
 
 Test(store, does_all_before_it_closes)
