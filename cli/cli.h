@@ -6,6 +6,7 @@
 #ifndef ATEDM_CLI_H
 #define ATEDM_CLI_H
 
+#include "core/base/exit_status.h"
 #include "core/base/status.h"
 #include "core/base/tensor.h"
 #include "core/model.h"
@@ -17,9 +18,6 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-#define ATEDM_EXIT_FAILED 1
-#define ATEDM_EXIT_USAGE 2
 
 int atedm_cli_generate(int argc, char **argv);
 int atedm_cli_mkmodel(int argc, char **argv);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 static const char help[] =
     "usage: atedm generate --model DIR --prompt TEXT -o FILE.png [OPTION...]\n"
@@ -122,13 +121,11 @@ static char *copy_text(const char *text, const char *pointer, atedm_field_errors
     return copy;
 }
 
-static uint64_t draw_seed(void)
+static void draw_seed(uint64_t *ret_seed, atedm_field_errors *errors)
 {
-    uint64_t seed = 0;
-    // If the kernel has no randomness yet, the seed is 0. The report shows it like any other seed.
-    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed)
-        seed = 0;
-    return seed & (uint64_t)ATEDM_SEED_MAX;
+    atedm_error err;
+    if (atedm_draw_seed(ret_seed, &err))
+        atedm_field_errors_add(errors, "/seed", "%s", err.message);
 }
 
 void atedm_generate_options_request(const atedm_generate_options *options,
@@ -148,21 +145,23 @@ void atedm_generate_options_request(const atedm_generate_options *options,
     if (values[ATEDM_GENERATE_NEGATIVE_PROMPT])
         r.negative_prompt =
             copy_text(values[ATEDM_GENERATE_NEGATIVE_PROMPT], "/negative_prompt", errors);
-    int64_t steps = r.steps, images = r.num_images, seed = (int64_t)draw_seed();
+    int64_t steps = r.steps, images = r.num_images, seed = 0;
     read_int(options, ATEDM_GENERATE_WIDTH, "/width", 1, ATEDM_SIZE_MAX, &r.width, errors);
     read_int(options, ATEDM_GENERATE_HEIGHT, "/height", 1, ATEDM_SIZE_MAX, &r.height, errors);
     read_int(options, ATEDM_GENERATE_STEPS, "/steps", 1, ATEDM_MAX_STEPS, &steps, errors);
     read_int(options, ATEDM_GENERATE_NUM_IMAGES, "/num_images", 1, ATEDM_CLI_MAX_IMAGES, &images,
              errors);
     read_int(options, ATEDM_GENERATE_SEED, "/seed", 0, ATEDM_SEED_MAX, &seed, errors);
+    r.seed = (uint64_t)seed;
+    if (!values[ATEDM_GENERATE_SEED])
+        draw_seed(&r.seed, errors);
     read_real(options, ATEDM_GENERATE_GUIDANCE_SCALE, "/guidance_scale", &r.guidance_scale, errors);
     read_real(options, ATEDM_GENERATE_DEADLINE_S, "/deadline_s", &r.deadline_s, errors);
     r.steps = (int)steps;
     r.num_images = (int)images;
-    r.seed = (uint64_t)seed;
     const char *sampler = values[ATEDM_GENERATE_SAMPLER];
     if (sampler && strlen(sampler) >= sizeof r.sampler)
-        atedm_field_errors_add(errors, "/sampler", "\"%.40s...\" is not known", sampler);
+        atedm_field_errors_add_sampler(errors, sampler);
     else if (sampler)
         snprintf(r.sampler, sizeof r.sampler, "%s", sampler);
     if (r.prompt) // values that could not be parsed have been reported; here they have the defaults

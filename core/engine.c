@@ -100,10 +100,10 @@ void atedm_engine_destroy(atedm_engine *e)
 
 uint64_t atedm_engine_flops(const atedm_engine *e)
 {
-    atedm_op_counts counts[3];
+    atedm_op_counts counts[ATEDM_N_STAGES];
     atedm_pipeline_counts(e->pipeline, counts);
     uint64_t flops = 0;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < ATEDM_N_STAGES; i++)
         flops += atedm_op_counts_flops(&counts[i]);
     return flops;
 }

@@ -28,12 +28,12 @@ typedef struct atedm_engine_options {
 
 // What a finished request took. Times are in seconds.
 typedef struct atedm_engine_report {
-    atedm_timing timing;       // steps_s[k]: sum over the evaluations with step k of its images
-    atedm_op_counts counts[3]; // text encoders, UNet, VAE, as atedm_generation_counts
-    size_t encoded[2];         // bytes of prompt and negative prompt that were encoded
-    uint64_t evaluations;      // evaluations with any of its images
-    uint64_t batch_images;     // images in these evaluations, other requests' included, summed
-    size_t max_batch;          // images in the largest of these evaluations
+    atedm_timing timing; // steps_s[k]: sum over the evaluations with step k of its images
+    atedm_op_counts counts[ATEDM_N_STAGES]; // as atedm_generation_counts
+    size_t encoded[2];                      // bytes of prompt and negative prompt that were encoded
+    uint64_t evaluations;                   // evaluations with any of its images
+    uint64_t batch_images; // images in these evaluations, other requests' included, summed
+    size_t max_batch;      // images in the largest of these evaluations
 } atedm_engine_report;
 
 // Called from atedm_engine_turn. A hook may ask the engine for figures; it must not do anything

@@ -120,7 +120,7 @@ atedm_status atedm_pipeline_prepare(atedm_pipeline *p, atedm_scratch_need need, 
     return status;
 }
 
-void atedm_generation_count(atedm_generation *g, int stage, atedm_stream *s)
+void atedm_generation_count(atedm_generation *g, atedm_stage stage, atedm_stream *s)
 {
     atedm_op_counts counts = atedm_stream_counts(s);
     atedm_op_counts_add(&g->counts[stage], &counts);
@@ -334,7 +334,7 @@ void atedm_generation_destroy(atedm_generation *g)
 
 // ---- figures, and running a whole request
 
-void atedm_pipeline_counts(const atedm_pipeline *p, atedm_op_counts ret_counts[3])
+void atedm_pipeline_counts(const atedm_pipeline *p, atedm_op_counts ret_counts[ATEDM_N_STAGES])
 {
     memcpy(ret_counts, p->counts, sizeof p->counts);
 }
@@ -369,7 +369,7 @@ atedm_scratch_need atedm_generation_scratch(const atedm_generation *g)
     return g->need;
 }
 
-void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[3])
+void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[ATEDM_N_STAGES])
 {
     memcpy(ret_counts, g->counts, sizeof g->counts);
 }

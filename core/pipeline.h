@@ -11,6 +11,14 @@
 #include "core/plan.h"
 #include "core/request.h"
 
+// The stages by which operations are counted.
+typedef enum atedm_stage {
+    ATEDM_STAGE_TEXT, // both encoders
+    ATEDM_STAGE_UNET,
+    ATEDM_STAGE_VAE,
+    ATEDM_N_STAGES,
+} atedm_stage;
+
 // A model together with what running requests on it takes: streams and scratch memory. Only one
 // thread at a time may use a pipeline and its generations.
 typedef struct atedm_pipeline atedm_pipeline;
@@ -143,9 +151,9 @@ const float *atedm_generation_clean(atedm_generation *g);
 // Height and width of the request's latents, in latent pixels.
 void atedm_generation_latent_size(const atedm_generation *g, int64_t *ret_h, int64_t *ret_w);
 
-// Multiply-accumulates that the operations counted, of all requests so far: [0] text encoders, [1]
-// UNet, [2] VAE.
-void atedm_pipeline_counts(const atedm_pipeline *pipeline, atedm_op_counts ret_counts[3]);
+// Multiply-accumulates that the operations counted, of all requests so far.
+void atedm_pipeline_counts(const atedm_pipeline *pipeline,
+                           atedm_op_counts ret_counts[ATEDM_N_STAGES]);
 
 // How often evaluations that repeat an earlier one replayed its recording. Borrowed.
 const atedm_repeat_figures *atedm_pipeline_repeats(const atedm_pipeline *p);
@@ -154,10 +162,9 @@ const atedm_plan *atedm_generation_plan(const atedm_generation *g); // NULL: pru
 const atedm_request_cost *atedm_generation_cost(const atedm_generation *g);
 // Device bytes that the request itself holds from create to destroy; scratch memory not included.
 size_t atedm_generation_memory(const atedm_generation *g);
-// Multiply-accumulates of this request so far, by stage: [0] text encoders, [1] UNet, [2] VAE. The
-// operations count them, except in denoising steps: requests share evaluations, so a step counts
-// what the cost model (flops.h) says for it.
-void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[3]);
+// Multiply-accumulates of this request so far. The operations count them, except in denoising
+// steps: requests share evaluations, so a step counts what the cost model (flops.h) says for it.
+void atedm_generation_counts(const atedm_generation *g, atedm_op_counts ret_counts[ATEDM_N_STAGES]);
 // How many bytes of `prompt` (which = 0) or `negative_prompt` (which = 1) were encoded. Fewer than
 // its length if the tokenizer cut it.
 size_t atedm_generation_encoded(const atedm_generation *g, int which);

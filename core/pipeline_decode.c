@@ -83,7 +83,7 @@ atedm_status atedm_pipeline_decode_advance(atedm_pipeline *p, uint8_t *rgb, bool
         return status;
     }
     if (done) {
-        atedm_generation_count(d->generation, 2, s);
+        atedm_generation_count(d->generation, ATEDM_STAGE_VAE, s);
         finish(p);
     }
     *ret_done = done;

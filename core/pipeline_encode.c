@@ -102,10 +102,10 @@ static void enqueue(atedm_generation *g, int64_t *const ids[2], int64_t *const p
     } else {
         encode_prompts(g, ids, g->samples, context, pooled);
     }
-    atedm_generation_count(g, 0, s);
+    atedm_generation_count(g, ATEDM_STAGE_TEXT, s);
     embed_condition(g, pooled);
     atedm_pipeline_noise_begin(g);
-    atedm_generation_count(g, 1, s);
+    atedm_generation_count(g, ATEDM_STAGE_UNET, s);
 }
 
 atedm_status atedm_pipeline_encode_begin(atedm_pipeline *p, atedm_generation *g, atedm_error *err)

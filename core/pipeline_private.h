@@ -31,9 +31,9 @@ struct atedm_pipeline {
     bool overlaps; // the device can do that
     bool stepping; // between atedm_pipeline_step_begin and _end
     atedm_arena scratch, text_scratch, vae_scratch;
-    atedm_arena_spares spares; // allocations of finished requests, for new ones
-    atedm_stream *dry_stream;  // on the device of the model's dry twin
-    atedm_op_counts counts[3]; // counted by the operations: text encoders, UNet, VAE
+    atedm_arena_spares spares;              // allocations of finished requests, for new ones
+    atedm_stream *dry_stream;               // on the device of the model's dry twin
+    atedm_op_counts counts[ATEDM_N_STAGES]; // counted by the operations
     atedm_pipeline_encoding encoding;
     atedm_pipeline_decoding decoding;
 };
@@ -71,7 +71,7 @@ struct atedm_generation {
     atedm_op_counts *step_counts; // [steps] cost of one image's step, by the cost model
     atedm_scratch_need need;
     size_t encoded[2];
-    atedm_op_counts counts[3];
+    atedm_op_counts counts[ATEDM_N_STAGES];
     atedm_pipeline_dump dump;
     atedm_pipeline_watch watch;
 
@@ -123,7 +123,7 @@ void atedm_pipeline_watch_finish(atedm_pipeline_watch *watch);
 
 // Moves the stream's operation counts to `stage` of the request and of the pipeline, and resets
 // them.
-void atedm_generation_count(atedm_generation *g, int stage, atedm_stream *s);
+void atedm_generation_count(atedm_generation *g, atedm_stage stage, atedm_stream *s);
 
 // The dump functions do nothing without a dump callback.
 void atedm_pipeline_dump_encoded(atedm_generation *g, int64_t *const ids[2], const void *pooled);

@@ -232,11 +232,11 @@ atedm_status atedm_pipeline_step_end(atedm_pipeline *p, const atedm_lane *lanes,
     atedm_status status = atedm_stream_sync(p->stream, err);
     if (status)
         return status;
-    atedm_op_counts_add(&p->counts[1], &counted);
+    atedm_op_counts_add(&p->counts[ATEDM_STAGE_UNET], &counted);
     for (size_t i = 0; i < n; i++) {
         atedm_generation *g = lanes[i].generation;
         int *done = &g->steps_done[lanes[i].image];
-        atedm_op_counts_add(&g->counts[1], &g->step_counts[*done]);
+        atedm_op_counts_add(&g->counts[ATEDM_STAGE_UNET], &g->step_counts[*done]);
         ++*done;
     }
     return ATEDM_OK;

@@ -136,6 +136,7 @@ typedef struct atedm_prune_spec {
 // Fills *ret_spec with a preset: "off", or one of the paper's, "at-edm" (= "at-edm-c"), "at-edm-a"
 // .. "at-edm-d", "at-edm-dagger". ATEDM_ERR_NOT_FOUND for other names.
 ATEDM_MUST_CHECK atedm_status atedm_prune_preset(const char *name, atedm_prune_spec *ret_spec);
+#define ATEDM_PRUNE_PRESETS_MAX 8 // the most presets there are, "off" included
 // The presets' names, static; *ret_count gets their number.
 const char *const *atedm_prune_preset_names(size_t *ret_count);
 

@@ -60,6 +60,7 @@ static const struct {
     {0.63, ATEDM_PRUNE_UNIFORM, LEVEL_1},
 };
 _Static_assert(sizeof presets / sizeof presets[0] == N_PRESETS, "a preset has a name");
+_Static_assert(N_PRESETS <= ATEDM_PRUNE_PRESETS_MAX, "whoever lists them has room for all");
 
 atedm_status atedm_prune_preset(const char *name, atedm_prune_spec *ret_spec)
 {

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define DEFAULT_STEPS 30 // or max_steps, if the operator allows fewer
 
@@ -38,21 +39,16 @@ void atedm_request_init(atedm_request *request, const atedm_request_limits *limi
     snprintf(request->sampler, sizeof request->sampler, "%s", atedm_samplers(&(size_t){0})->name);
 }
 
-// Makes a text that may quote arbitrary bytes valid UTF-8. Removes a character that `cut` left
-// incomplete at the end; any other byte that belongs to no character becomes '?'.
-static void clean(char *text, bool cut)
+atedm_status atedm_draw_seed(uint64_t *ret_seed, atedm_error *err)
 {
-    size_t size = strlen(text);
-    size_t valid = atedm_utf8_valid_prefix(text, size);
-    while (valid < size) {
-        if (cut && size - valid < 4) {
-            text[valid] = '\0';
-            return;
-        }
-        text[valid++] = '?';
-        valid += atedm_utf8_valid_prefix(text + valid, size - valid);
-    }
+    uint32_t seed;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+        return atedm_error_set(err, ATEDM_ERR_IO, "no random numbers for a seed");
+    *ret_seed = seed;
+    return ATEDM_OK;
 }
+
+// ---- what is wrong
 
 void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, const char *format,
                             ...)
@@ -63,12 +59,12 @@ void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, con
     }
     atedm_field_error *error = &errors->items[errors->count++];
     int wanted = snprintf(error->pointer, sizeof error->pointer, "%s", pointer);
-    clean(error->pointer, wanted >= (int)sizeof error->pointer);
+    atedm_utf8_clean(error->pointer, wanted >= (int)sizeof error->pointer);
     va_list args;
     va_start(args, format);
     wanted = vsnprintf(error->detail, sizeof error->detail, format, args);
     va_end(args);
-    clean(error->detail, wanted >= (int)sizeof error->detail);
+    atedm_utf8_clean(error->detail, wanted >= (int)sizeof error->detail);
 }
 
 void atedm_field_errors_add_unknown(atedm_field_errors *errors, const char *pointer,
@@ -86,6 +82,27 @@ void atedm_field_errors_add_unknown(atedm_field_errors *errors, const char *poin
     }
     whole[used] = '\0';
     atedm_field_errors_add(errors, whole, "is not a known field");
+}
+
+void atedm_field_errors_add_sampler(atedm_field_errors *errors, const char *name)
+{
+    char names[160] = "";
+    size_t count, used = 0;
+    const atedm_sampler *samplers = atedm_samplers(&count);
+    for (size_t i = 0; i < count && used < sizeof names; i++)
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s\"%s\"", i ? ", " : "",
+                                 samplers[i].name);
+    atedm_field_errors_add(errors, "/sampler", "\"%.40s%s\" is not one of %s", name,
+                           strlen(name) > 40 ? "..." : "", names);
+}
+
+bool atedm_field_errors_has(const atedm_field_errors *errors, const char *pointer)
+{
+    for (size_t i = 0; i < errors->count; i++) {
+        if (strcmp(errors->items[i].pointer, pointer) == 0)
+            return true;
+    }
+    return false;
 }
 
 // ---- validation
@@ -185,7 +202,7 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
     check_seed(request, errors);
     check_int(request->num_images, "/num_images", 1, limits->max_images, errors);
     if (!atedm_sampler_find(request->sampler))
-        atedm_field_errors_add(errors, "/sampler", "\"%s\" is not known", request->sampler);
+        atedm_field_errors_add_sampler(errors, request->sampler);
     check_prune(&request->prune, errors);
     if (request->response_format == ATEDM_RESPONSE_PNG && request->num_images > 1)
         atedm_field_errors_add(errors, "/response_format", "\"png\" answers one image, not %d",

@@ -62,6 +62,12 @@ void atedm_field_errors_add(atedm_field_errors *errors, const char *pointer, con
 // (RFC 6901, section 3).
 void atedm_field_errors_add_unknown(atedm_field_errors *errors, const char *pointer,
                                     const char *key);
+// That no sampler is called so, and which there are.
+void atedm_field_errors_add_sampler(atedm_field_errors *errors, const char *name);
+bool atedm_field_errors_has(const atedm_field_errors *errors, const char *pointer);
+
+// A seed for a request that has none: 32 bits, which is what PyTorch's generator looks at.
+ATEDM_MUST_CHECK atedm_status atedm_draw_seed(uint64_t *ret_seed, atedm_error *err);
 
 // What the model and the operator allow. Sizes are in pixels.
 typedef struct atedm_request_limits {

@@ -3,6 +3,24 @@
 
 #include <stdio.h>
 
+static const char *const rejections[ATEDM_N_REJECTIONS] = {
+    [ATEDM_REJECTED_FULL] = "full",         [ATEDM_REJECTED_DRAINING] = "draining",
+    [ATEDM_REJECTED_DEADLINE] = "deadline", [ATEDM_REJECTED_CLIENT_GONE] = "client_gone",
+    [ATEDM_REJECTED_CANCELED] = "canceled", [ATEDM_REJECTED_STORAGE] = "storage",
+    [ATEDM_REJECTED_RATE] = "rate",         [ATEDM_REJECTED_QUOTA] = "quota",
+};
+
+void atedm_account_start_rejections(atedm_metrics *metrics)
+{
+    for (size_t i = 0; i < ATEDM_N_REJECTIONS; i++)
+        atedm_metrics_count(metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(rejections[i]));
+}
+
+void atedm_account_rejected(atedm_metrics *metrics, atedm_rejection why)
+{
+    atedm_metrics_count(metrics, ATEDM_METRIC_QUEUE_REJECTED, 1, ATEDM_LABELS(rejections[why]));
+}
+
 void atedm_account_start(atedm_metrics *metrics, double queue_s)
 {
     atedm_metrics_observe(metrics, ATEDM_METRIC_STAGE_DURATION, queue_s, ATEDM_LABELS("queue"));
@@ -18,10 +36,10 @@ void atedm_account_evaluation(atedm_metrics *metrics, const char *device, size_t
 atedm_request_cost atedm_account_cost(const atedm_job *job, const atedm_worker_result *result)
 {
     atedm_request_cost cost = job->cost;
-    cost.text_encoder = atedm_op_counts_flops(&result->report.counts[0]);
-    cost.unet = atedm_op_counts_flops(&result->report.counts[1]);
-    cost.vae = atedm_op_counts_flops(&result->report.counts[2]);
-    cost.overhead = 2 * result->report.counts[1].overhead;
+    cost.text_encoder = atedm_op_counts_flops(&result->report.counts[ATEDM_STAGE_TEXT]);
+    cost.unet = atedm_op_counts_flops(&result->report.counts[ATEDM_STAGE_UNET]);
+    cost.vae = atedm_op_counts_flops(&result->report.counts[ATEDM_STAGE_VAE]);
+    cost.overhead = 2 * result->report.counts[ATEDM_STAGE_UNET].overhead;
     cost.executed = cost.text_encoder + cost.unet + cost.vae;
     cost.saved_ratio = 1 - (double)cost.executed / (double)cost.baseline;
     return cost;

@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/pipeline.h"
+#include "server/accounts.h"
 #include "server/authorize.h"
 #include "server/generate_json.h"
 #include "server/json_body.h"
@@ -13,17 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-
-// PyTorch's generator looks at 32 bits of a seed: more would only be harder to type.
-static bool draw_seed(uint64_t *ret_seed)
-{
-    uint32_t seed;
-    if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
-        return false;
-    *ret_seed = seed;
-    return true;
-}
 
 // A plan that the model cannot have: which field is to blame? What fails with any budget is not the
 // budget's fault.
@@ -40,6 +30,32 @@ static void blame_plan(const atedm_daemon *d, const atedm_request *request, cons
     bool budget = !isnan(request->prune.flops_budget) && !status;
     atedm_field_errors_add(errors, budget ? "/pruning/flops_budget" : "/pruning/phases", "%s",
                            why->message);
+}
+
+// Of a request that is wrong already: whether its plan is, too, so that all that is wrong is named
+// at once. What is wrong has its default for it.
+static void try_plan(const atedm_daemon *d, const atedm_request *request,
+                     atedm_field_errors *errors)
+{
+    static const char pruning[] = "/pruning";
+    for (size_t i = 0; i < errors->count; i++) {
+        if (strncmp(errors->items[i].pointer, pruning, sizeof pruning - 1) == 0)
+            return;
+    }
+    atedm_request trial;
+    atedm_request_init(&trial, &d->limits, &request->prune);
+    if (!atedm_field_errors_has(errors, "/steps"))
+        trial.steps = request->steps;
+    if (!atedm_field_errors_has(errors, "/width") && !atedm_field_errors_has(errors, "/height")) {
+        trial.width = request->width;
+        trial.height = request->height;
+    }
+    atedm_plan *plan = NULL;
+    atedm_request_cost cost;
+    atedm_error err = {""};
+    if (atedm_estimate(&d->model, &trial, &plan, &cost, &err) == ATEDM_ERR_INVALID)
+        blame_plan(d, &trial, &err, errors);
+    atedm_plan_destroy(plan);
 }
 
 // ---- "pruning": "auto"
@@ -68,7 +84,7 @@ static atedm_status pick(const atedm_daemon *d, atedm_job *job, atedm_error *err
     const char *const *names = atedm_prune_preset_names(&n);
     atedm_rung rungs[ATEDM_VALVE_MAX];
     size_t count = 0;
-    for (size_t i = 0; i < n && count < ATEDM_VALVE_MAX; i++) {
+    for (size_t i = 0; i < n; i++) {
         atedm_status status = try_preset(d, names[i], job, err);
         if (status)
             return status;
@@ -88,16 +104,17 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
                          atedm_field_errors *errors, atedm_error *err)
 {
     uint64_t seed = 0;
-    if (!draw_seed(&seed))
-        return atedm_error_set(err, ATEDM_ERR_IO, "no random numbers");
+    atedm_status status = atedm_draw_seed(&seed, err);
+    if (status)
+        return status;
     bool automatic = wants_pick(d, body);
     json_t *rest = automatic ? json_copy((json_t *)(uintptr_t)body) : NULL; // shallow
     if (automatic && !rest)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
     json_object_del(rest, "pruning");
     job->model = &d->model;
-    atedm_status status = atedm_generate_json_read(
-        automatic ? rest : body, &d->limits, &d->default_prune, png, seed, &job->request, errors);
+    status = atedm_generate_json_read(automatic ? rest : body, &d->limits, &d->default_prune, png,
+                                      seed, &job->request, errors);
     json_decref(rest);
     if (status)
         return atedm_error_set(err, status, "no memory for the request");
@@ -105,6 +122,8 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
         atedm_field_errors_add(errors, "/pruning",
                                "\"auto\" needs an objective, and this server has "
                                "none (option latency_objective_s)");
+    if (errors->count && !automatic)
+        try_plan(d, &job->request, errors);
     if (errors->count)
         return ATEDM_ERR_INVALID;
     if (automatic)
@@ -148,7 +167,7 @@ bool atedm_admit_wants_png(const atedm_exchange *x)
     return png;
 }
 
-atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_body,
+atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, bool png, json_t **ret_body,
                        atedm_response *ret_refusal)
 {
     const char *id = atedm_exchange_id(x);
@@ -164,7 +183,6 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, json_t **ret_bo
                            : atedm_problem_response(ATEDM_PROBLEM_NOT_JSON, id, "%s", err.message);
         return NULL;
     }
-    bool png = atedm_admit_wants_png(x);
     atedm_job *job = make_job(d, *ret_body, png, &errors, &status, &err);
     if (!job) {
         *ret_refusal =
@@ -203,8 +221,7 @@ atedm_status atedm_admit_stored(atedm_daemon *d, const char *text, atedm_job **r
 static atedm_response over_quota(atedm_daemon *d, const char *id, atedm_quota quota, double wait_s)
 {
     bool rate = quota == ATEDM_QUOTA_RATE;
-    atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 1,
-                        ATEDM_LABELS(rate ? "rate" : "quota"));
+    atedm_account_rejected(d->metrics, rate ? ATEDM_REJECTED_RATE : ATEDM_REJECTED_QUOTA);
     atedm_response response =
         atedm_problem_response(rate ? ATEDM_PROBLEM_RATE : ATEDM_PROBLEM_QUOTA, id,
                                rate ? "the key's requests per minute are used up"
@@ -215,7 +232,7 @@ static atedm_response over_quota(atedm_daemon *d, const char *id, atedm_quota qu
     return response;
 }
 
-bool atedm_admit_count(atedm_daemon *d, atedm_exchange *x, atedm_job *job)
+bool atedm_admit_charge(atedm_daemon *d, atedm_exchange *x, atedm_job *job)
 {
     const char *client = atedm_exchange_client(x);
     double wait_s = 0;

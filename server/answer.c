@@ -10,11 +10,15 @@
 #include "server/text.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes of the cut text that a warning quotes.
+// Bytes of the cut text that a warning quotes, and of what stands around it.
 #define WARNING_QUOTE_MAX 200
+#define WARNING_REST_MAX 100
+_Static_assert(3 * WARNING_QUOTE_MAX + WARNING_REST_MAX < ATEDM_RESPONSE_VALUE_MAX,
+               "a header holds a warning, each byte of the quotation encoded");
 
 static json_t *warnings_json(const atedm_job *job, const atedm_worker_result *result)
 {
@@ -142,17 +146,35 @@ static atedm_response b64_response(const char *id, json_t *answer, const atedm_w
     return response;
 }
 
+// A header's value has no room for what a text may hold: other bytes than visible ASCII and spaces
+// are percent-encoded (RFC 3986, section 2.1).
+static void add_warning(atedm_response *response, const char *warning)
+{
+    char text[ATEDM_RESPONSE_VALUE_MAX];
+    size_t used = 0;
+    for (const char *c = warning; *c && used + 3 < sizeof text; c++) {
+        bool plain = *c >= ' ' && *c <= '~' && *c != '%';
+        used += (size_t)snprintf(text + used, sizeof text - used, plain ? "%c" : "%%%02X",
+                                 (unsigned char)*c);
+    }
+    text[used] = '\0';
+    atedm_response_header(response, "X-Atedm-Warning", "%s", text);
+}
+
 static atedm_response png_response(const char *id, json_t *answer, const atedm_worker_image *image)
 {
     const json_t *facts = json_array_get(json_object_get(answer, "images"), 0);
-    const char *warning = json_string_value(json_array_get(json_object_get(answer, "warnings"), 0));
+    size_t i;
+    const json_t *warning;
     atedm_response response = atedm_png_response(id, image);
     if (response.status == 200)
         atedm_response_header(&response, "X-Atedm-Seed", "%" JSON_INTEGER_FORMAT,
                               integer(facts, "seed"));
-    if (response.status == 200 && warning) // without the quotation, which may hold anything
-        atedm_response_header(&response, "X-Atedm-Warning", "%.*s", (int)strcspn(warning, ":"),
-                              warning);
+    json_array_foreach(json_object_get(answer, "warnings"), i, warning)
+    {
+        if (response.status == 200)
+            add_warning(&response, json_string_value(warning));
+    }
     json_decref(answer);
     return response;
 }

@@ -2,6 +2,8 @@
 #include "server/daemon.h"
 
 #include "core/base/clock.h"
+#include "core/base/exit_status.h"
+#include "core/base/utf8.h"
 #include "server/admit.h"
 #include "server/authorize.h"
 #include "server/certificate.h"
@@ -14,7 +16,6 @@
 #include "server/reload.h"
 #include "server/routes.h"
 #include "server/store_path.h"
-#include "server/text.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -23,9 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define EXIT_FAILED 1
-#define EXIT_USAGE 2
 
 // While the last answers are sent after a signal: how long a client may take to read them.
 #define GRACE_S 10
@@ -99,7 +97,7 @@ static void on_signal(uv_signal_t *handle, int number)
     if (d->draining) {
         ATEDM_LOG(&d->log, ATEDM_LOG_WARNING, "second signal: ends at once",
                   atedm_log_integer("signal", number));
-        _exit(EXIT_FAILED);
+        _exit(ATEDM_EXIT_FAILED);
     }
     ATEDM_LOG(&d->log, ATEDM_LOG_INFO, "signal: finishes what it has, then ends",
               atedm_log_integer("signal", number),
@@ -179,11 +177,12 @@ static void on_worker_failed(void *user, const atedm_error *error)
     atedm_daemon *d = user;
     ATEDM_LOG(&d->log, ATEDM_LOG_ERROR, "the model cannot be used",
               atedm_log_text("model", d->config->model), atedm_log_text("error", error->message));
-    d->exit_status = EXIT_FAILED;
+    d->exit_status = ATEDM_EXIT_FAILED;
     drain(d);
     if (d->jobs)
         atedm_jobs_leave(d->jobs); // to a daemon with a model
     atedm_dispatch_end_all(d->dispatch, ATEDM_JOB_FAILED, error);
+    check_drained(d); // what was ended may have had no exchange whose end would tell
 }
 
 static void on_answered(void *app, const atedm_exchange *x, unsigned status, double seconds)
@@ -227,7 +226,7 @@ void atedm_daemon_take_settings(atedm_daemon *d, const atedm_settings *settings)
 
 // ---- starting
 
-static int fail(const char *what, const atedm_error *err, int exit_status)
+static int complain(const char *what, const atedm_error *err, int exit_status)
 {
     fprintf(stderr, "atedmd: %s%s%s\n", what, *what ? ": " : "", err->message);
     return exit_status;
@@ -240,20 +239,21 @@ static int prepare(atedm_daemon *d)
     const atedm_config *config = d->config;
     d->model_stamp = atedm_model_stamp(config->model);
     if (atedm_model_config_read(config->model, &d->model, &err))
-        return fail("model", &err, EXIT_FAILED);
-    atedm_text_clean(d->model.name);
+        return complain("model", &err, ATEDM_EXIT_FAILED);
+    atedm_utf8_clean(d->model.name, false);
     atedm_settings settings;
     atedm_status status = atedm_devices_read(config, &d->devices, &err);
     if (status)
-        return fail("", &err, status == ATEDM_ERR_UNSUPPORTED ? EXIT_FAILED : EXIT_USAGE);
+        return complain("", &err,
+                        status == ATEDM_ERR_UNSUPPORTED ? ATEDM_EXIT_FAILED : ATEDM_EXIT_USAGE);
     if (strcmp(config->backend, "auto") == 0 && atedm_cuda_is_missed(&err))
         ATEDM_LOG(&d->log, ATEDM_LOG_WARNING, "no GPU is used",
                   atedm_log_text("reason", err.message));
     if (atedm_settings_read(config, &d->model, &settings, &err))
-        return fail("", &err, EXIT_USAGE);
+        return complain("", &err, ATEDM_EXIT_USAGE);
     if (atedm_clients_create(&d->clients)) {
         atedm_settings_finish(&settings);
-        return fail("", &(atedm_error){"no memory for the clients"}, EXIT_FAILED);
+        return complain("", &(atedm_error){"no memory for the clients"}, ATEDM_EXIT_FAILED);
     }
     atedm_daemon_take_settings(d, &settings);
     return 0;
@@ -361,7 +361,7 @@ static void start_handles(atedm_daemon *d)
 static void end_at_once(int number)
 {
     (void)number;
-    _exit(EXIT_FAILED);
+    _exit(ATEDM_EXIT_FAILED);
 }
 
 // Signals that come when the loop takes them no more mean what they meant before.
@@ -377,6 +377,15 @@ static void close_signals(atedm_daemon *d)
     signal(SIGINT, end_at_once);
     signal(SIGHUP, SIG_IGN);
     sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+// Frees what is there without a loop.
+static void release(atedm_daemon *d)
+{
+    atedm_metrics_destroy(d->metrics);
+    atedm_clients_destroy(d->clients);
+    atedm_tls_unref(d->tls);
+    free(d->openapi);
 }
 
 // Closes what was started and lets the loop see to it.
@@ -398,10 +407,7 @@ static void finish(atedm_daemon *d)
     atedm_http_destroy(d->http);
     atedm_jobs_destroy(d->jobs);
     atedm_dispatch_destroy(d->dispatch);
-    atedm_metrics_destroy(d->metrics);
-    atedm_clients_destroy(d->clients);
-    atedm_tls_unref(d->tls);
-    free(d->openapi);
+    release(d);
 }
 
 static atedm_status open_listeners(const atedm_config *config, atedm_listeners *ret_listeners,
@@ -431,18 +437,17 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
     if (exit_status)
         return exit_status;
     atedm_error err = {""};
-    atedm_listeners listeners;
+    atedm_listeners listeners = {.count = 0};
     atedm_status status = open_listeners(config, &listeners, &err);
     if (status) {
-        atedm_clients_destroy(d.clients);
-        atedm_tls_unref(d.tls);
-        return fail("listen", &err, status == ATEDM_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
+        exit_status = complain("listen", &err,
+                               status == ATEDM_ERR_INVALID ? ATEDM_EXIT_USAGE : ATEDM_EXIT_FAILED);
+        goto fail;
     }
-    if (uv_loop_init(&d.loop) || atedm_metrics_create(&d.metrics)) {
-        atedm_listeners_close(&listeners);
-        atedm_clients_destroy(d.clients);
-        atedm_tls_unref(d.tls);
-        return fail("", &(atedm_error){"no memory or file descriptors to start"}, EXIT_FAILED);
+    if (atedm_metrics_create(&d.metrics) || uv_loop_init(&d.loop)) {
+        exit_status = complain("", &(atedm_error){"no memory or file descriptors to start"},
+                               ATEDM_EXIT_FAILED);
+        goto fail;
     }
     start_handles(&d);
     status = start_http(&d, &listeners, &err);
@@ -451,7 +456,7 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
     if (!status)
         status = start_jobs(&d, &err);
     if (status) {
-        d.exit_status = fail("", &err, EXIT_FAILED);
+        d.exit_status = complain("", &err, ATEDM_EXIT_FAILED);
     } else {
         atedm_gauges_start(&d);
         for (size_t i = 0; i < listeners.count; i++)
@@ -462,4 +467,8 @@ int atedm_daemon_run(const atedm_config_source *source, atedm_config *config)
     }
     finish(&d);
     return d.exit_status;
+fail:
+    atedm_listeners_close(&listeners);
+    release(&d);
+    return exit_status;
 }

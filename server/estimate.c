@@ -52,7 +52,7 @@ void atedm_handle_estimate(void *app, atedm_exchange *x)
     atedm_daemon *d = app;
     json_t *body;
     atedm_response refusal;
-    atedm_job *job = atedm_admit(d, x, &body, &refusal);
+    atedm_job *job = atedm_admit(d, x, false, &body, &refusal);
     json_decref(body);
     if (!job) {
         atedm_exchange_respond(x, refusal);

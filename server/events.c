@@ -156,14 +156,14 @@ static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_
     atedm_exchange_stream(x, response, (atedm_stream){read_stream, close_stream, s});
 }
 
-static void answer_ended(atedm_daemon *d, atedm_exchange *x, const void *context,
+static void answer_ended(atedm_daemon *d, atedm_exchange *x, int context,
                          atedm_store_result *result)
 {
     const atedm_store_job *record = &result->jobs[0];
     if (record->state != ATEDM_STORE_PENDING)
         start_stream(x, NULL, record);
     else // left to the next daemon, or there was no memory for it
-        atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), false));
+        atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), ATEDM_BUSY_JOB_LEFT));
 }
 
 void atedm_handle_job_events(void *app, atedm_exchange *x)
@@ -174,5 +174,5 @@ void atedm_handle_job_events(void *app, atedm_exchange *x)
         start_stream(x, live, NULL);
     else
         atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
-                             answer_ended, NULL);
+                             answer_ended, 0);
 }

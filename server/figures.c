@@ -1,4 +1,8 @@
 // Figures of a device, from time to time: see figures.h.
+//
+// The thread, "atedm-figures", owns the figures that it is just asking for and nothing else: the
+// device is borrowed, and asked by calls that any thread may make; what came last lies behind the
+// mutex.
 #include "server/figures.h"
 
 #include <pthread.h>
@@ -81,7 +85,7 @@ atedm_status atedm_figures_start(atedm_device *device, void (*wake)(void *user),
         free(f);
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no thread for a device's figures");
     }
-    pthread_setname_np(f->thread, "figures");
+    pthread_setname_np(f->thread, "atedm-figures");
     *ret_figures = f;
     return ATEDM_OK;
 }

@@ -1,6 +1,7 @@
 // Metrics of the daemon as a whole: see gauges.h.
 #include "server/gauges.h"
 
+#include "server/accounts.h"
 #include "server/process.h"
 
 void atedm_gauges_start(atedm_daemon *d)
@@ -14,10 +15,7 @@ void atedm_gauges_start(atedm_daemon *d)
     atedm_metrics_set(d->metrics, ATEDM_METRIC_BUILD_INFO, 1, ATEDM_LABELS(ATEDM_VERSION));
     atedm_metrics_set(d->metrics, ATEDM_METRIC_PROCESS_START_TIME, atedm_process_read().start_time,
                       ATEDM_NO_LABELS);
-    const char *const reasons[] = {"full",     "draining", "deadline", "client_gone",
-                                   "canceled", "storage",  "rate",     "quota"};
-    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-        atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 0, ATEDM_LABELS(reasons[i]));
+    atedm_account_start_rejections(d->metrics);
     atedm_jobs_start_metrics(d->metrics);
     // A rate sees no first failure where its series begins with it.
     const char *const routes[] = {"/generate", "/v1/generate"};

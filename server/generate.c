@@ -1,5 +1,6 @@
 // POST /generate: admits a request, waits for its end, answers. What is to outlive the connection
 // becomes a job (submit.c).
+#include "server/accounts.h"
 #include "server/admit.h"
 #include "server/answer.h"
 #include "server/handlers.h"
@@ -30,7 +31,7 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
     waiter *w = user;
     atedm_response response;
     if (end == ATEDM_JOB_DEADLINE)
-        atedm_count_rejected(w->daemon, "deadline");
+        atedm_account_rejected(w->daemon->metrics, ATEDM_REJECTED_DEADLINE);
     if (!w->exchange) {
         free(w);
         return;
@@ -44,8 +45,9 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
                                           "not done within %g s", job->request.deadline_s);
         break;
     case ATEDM_JOB_CUT_OFF:
-        atedm_count_rejected(w->daemon, "draining");
-        response = atedm_refuse_busy(w->daemon, atedm_exchange_id(w->exchange), false);
+        atedm_account_rejected(w->daemon->metrics, ATEDM_REJECTED_DRAINING);
+        response =
+            atedm_refuse_busy(w->daemon, atedm_exchange_id(w->exchange), ATEDM_BUSY_DRAINING);
         break;
     case ATEDM_JOB_FAILED:
     default:
@@ -62,7 +64,7 @@ static void on_gone(void *user)
     w->exchange = NULL;
     if (!w->daemon->config->cancel_on_disconnect)
         return;
-    atedm_count_rejected(w->daemon, "client_gone");
+    atedm_account_rejected(w->daemon->metrics, ATEDM_REJECTED_CLIENT_GONE);
     atedm_dispatch_give_up(w->daemon->dispatch, w->job);
     free(w);
 }
@@ -92,16 +94,16 @@ void atedm_handle_generate(void *app, atedm_exchange *x)
     atedm_daemon *d = app;
     json_t *body;
     atedm_response refusal = {.status = 0};
-    atedm_job *job = atedm_admit(d, x, &body, &refusal);
+    atedm_job *job = atedm_admit(d, x, atedm_admit_wants_png(x), &body, &refusal);
     if (job && d->draining) {
-        atedm_count_rejected(d, "draining");
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_DRAINING);
         atedm_job_destroy(job);
-        atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), false));
+        atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), ATEDM_BUSY_DRAINING));
     } else if (body && !d->draining && atedm_has_idempotency_key(x)) {
         atedm_submit_keyed(d, x, job, refusal, body);
     } else if (!job) {
         atedm_exchange_respond(x, refusal);
-    } else if (!atedm_admit_count(d, x, job)) { // and answered
+    } else if (!atedm_admit_charge(d, x, job)) { // and answered
         atedm_job_destroy(job);
     } else if (atedm_is_for_store(x, &job->request)) {
         atedm_submit_stored(d, x, job, body);

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +14,22 @@
 // A field being read: where it comes from and what is known about the body so far.
 typedef struct reader {
     const json_t *body;
+    const atedm_request_limits *limits;
     atedm_request *request;
     atedm_field_errors *errors;
     atedm_status status; // ATEDM_ERR_NOMEM
 } reader;
 
+typedef struct integer_range {
+    int64_t min, max;
+} integer_range;
+
 typedef struct field {
     const char *name;
-    void (*read)(reader *r, const char *pointer, const json_t *value);
+    void (*read)(reader *r, const struct field *f, const char *pointer, const json_t *value);
+    // Of read_integer: where its value goes, an int or an int64_t of atedm_request; what it may be.
+    size_t offset, size;
+    integer_range (*range)(const atedm_request_limits *limits);
 } field;
 
 static char *copy_string(reader *r, const json_t *value)
@@ -31,7 +40,7 @@ static char *copy_string(reader *r, const json_t *value)
     return copy;
 }
 
-static void read_prompt(reader *r, const char *pointer, const json_t *value)
+static void read_prompt(reader *r, const field *f, const char *pointer, const json_t *value)
 {
     if (json_is_string(value))
         r->request->prompt = copy_string(r, value);
@@ -39,7 +48,8 @@ static void read_prompt(reader *r, const char *pointer, const json_t *value)
         atedm_field_errors_add(r->errors, pointer, "is not a string");
 }
 
-static void read_negative_prompt(reader *r, const char *pointer, const json_t *value)
+static void read_negative_prompt(reader *r, const field *f, const char *pointer,
+                                 const json_t *value)
 {
     if (json_is_string(value))
         r->request->negative_prompt = copy_string(r, value);
@@ -56,62 +66,48 @@ static void add_real(reader *r, const char *pointer, double real, const char *wa
                            real, wanted);
 }
 
-// An integer that an int holds; what else is wrong with it is for the validation to say.
-static bool get_int(reader *r, const char *pointer, const json_t *value, int *ret_value)
+static integer_range size_range(const atedm_request_limits *limits)
 {
-    if (!json_is_integer(value)) {
-        if (json_is_real(value))
-            add_real(r, pointer, json_real_value(value), "an integer that is allowed");
-        else
-            atedm_field_errors_add(r->errors, pointer, "is not an integer");
-        return false;
-    }
+    return (integer_range){limits->size_multiple, ATEDM_SIZE_MAX};
+}
+
+static integer_range steps_range(const atedm_request_limits *limits)
+{
+    return (integer_range){1, limits->max_steps};
+}
+
+static integer_range images_range(const atedm_request_limits *limits)
+{
+    return (integer_range){1, limits->max_images};
+}
+
+static integer_range priority_range(const atedm_request_limits *limits)
+{
+    return (integer_range){-ATEDM_PRIORITY_MAX, ATEDM_PRIORITY_MAX};
+}
+
+// What an int holds; whether it is within its range is for the validation to say.
+static void read_integer(reader *r, const field *f, const char *pointer, const json_t *value)
+{
+    integer_range allowed = f->range(r->limits);
     json_int_t number = json_integer_value(value);
-    if (number < INT_MIN || number > INT_MAX) {
-        atedm_field_errors_add(r->errors, pointer, "is %" JSON_INTEGER_FORMAT ", out of range",
-                               number);
-        return false;
-    }
-    *ret_value = (int)number;
-    return true;
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "an integer within %" PRId64 "..%" PRId64, allowed.min,
+             allowed.max);
+    if (json_is_real(value))
+        add_real(r, pointer, json_real_value(value), wanted);
+    else if (!json_is_integer(value))
+        atedm_field_errors_add(r->errors, pointer, "is not an integer");
+    else if (number < INT_MIN || number > INT_MAX)
+        atedm_field_errors_add(r->errors, pointer, "is %" JSON_INTEGER_FORMAT ", not %s", number,
+                               wanted);
+    else if (f->size == sizeof(int64_t))
+        *(int64_t *)(void *)((char *)r->request + f->offset) = number;
+    else
+        *(int *)(void *)((char *)r->request + f->offset) = (int)number;
 }
 
-static void read_width(reader *r, const char *pointer, const json_t *value)
-{
-    int number;
-    if (get_int(r, pointer, value, &number))
-        r->request->width = number;
-}
-
-static void read_height(reader *r, const char *pointer, const json_t *value)
-{
-    int number;
-    if (get_int(r, pointer, value, &number))
-        r->request->height = number;
-}
-
-static void read_steps(reader *r, const char *pointer, const json_t *value)
-{
-    int number;
-    if (get_int(r, pointer, value, &number))
-        r->request->steps = number;
-}
-
-static void read_num_images(reader *r, const char *pointer, const json_t *value)
-{
-    int number;
-    if (get_int(r, pointer, value, &number))
-        r->request->num_images = number;
-}
-
-static void read_priority(reader *r, const char *pointer, const json_t *value)
-{
-    int number;
-    if (get_int(r, pointer, value, &number))
-        r->request->priority = number;
-}
-
-static void read_guidance_scale(reader *r, const char *pointer, const json_t *value)
+static void read_guidance_scale(reader *r, const field *f, const char *pointer, const json_t *value)
 {
     if (json_is_number(value))
         r->request->guidance_scale = json_number_value(value);
@@ -119,7 +115,7 @@ static void read_guidance_scale(reader *r, const char *pointer, const json_t *va
         atedm_field_errors_add(r->errors, pointer, "is not a number");
 }
 
-static void read_deadline_s(reader *r, const char *pointer, const json_t *value)
+static void read_deadline_s(reader *r, const field *f, const char *pointer, const json_t *value)
 {
     if (json_is_number(value))
         r->request->deadline_s = json_number_value(value);
@@ -127,7 +123,7 @@ static void read_deadline_s(reader *r, const char *pointer, const json_t *value)
         atedm_field_errors_add(r->errors, pointer, "is neither a number nor null");
 }
 
-static void read_seed(reader *r, const char *pointer, const json_t *value)
+static void read_seed(reader *r, const field *f, const char *pointer, const json_t *value)
 {
     if (json_is_null(value))
         return;
@@ -146,17 +142,17 @@ static void read_seed(reader *r, const char *pointer, const json_t *value)
         r->request->seed = (uint64_t)number;
 }
 
-static void read_sampler(reader *r, const char *pointer, const json_t *value)
+static void read_sampler(reader *r, const field *f, const char *pointer, const json_t *value)
 {
     if (!json_is_string(value))
         atedm_field_errors_add(r->errors, pointer, "is not a string");
     else if (json_string_length(value) >= sizeof r->request->sampler)
-        atedm_field_errors_add(r->errors, pointer, "is not known");
+        atedm_field_errors_add_sampler(r->errors, json_string_value(value));
     else
         snprintf(r->request->sampler, sizeof r->request->sampler, "%s", json_string_value(value));
 }
 
-static void read_pruning(reader *r, const char *pointer, const json_t *value)
+static void read_pruning(reader *r, const field *f, const char *pointer, const json_t *value)
 {
     atedm_prune_spec_from_json(value, pointer, &r->request->prune, r->errors);
 }
@@ -176,26 +172,31 @@ static bool find_format(const json_t *value, atedm_response_format *ret_format)
     return false;
 }
 
-static void read_response_format(reader *r, const char *pointer, const json_t *value)
+static void read_response_format(reader *r, const field *f, const char *pointer,
+                                 const json_t *value)
 {
     if (!find_format(value, &r->request->response_format))
         atedm_field_errors_add(r->errors, pointer, "is not one of \"b64_json\", \"png\", \"url\"");
 }
 
+#define INTEGER(member, ranged)                                                                    \
+    .read = read_integer, .offset = offsetof(atedm_request, member),                               \
+    .size = sizeof(((atedm_request *)NULL)->member), .range = ranged
+
 static const field fields[] = {
-    {"prompt", read_prompt},
-    {"negative_prompt", read_negative_prompt},
-    {"width", read_width},
-    {"height", read_height},
-    {"steps", read_steps},
-    {"guidance_scale", read_guidance_scale},
-    {"seed", read_seed},
-    {"num_images", read_num_images},
-    {"sampler", read_sampler},
-    {"pruning", read_pruning},
-    {"response_format", read_response_format},
-    {"deadline_s", read_deadline_s},
-    {"priority", read_priority},
+    {.name = "prompt", .read = read_prompt},
+    {.name = "negative_prompt", .read = read_negative_prompt},
+    {.name = "width", INTEGER(width, size_range)},
+    {.name = "height", INTEGER(height, size_range)},
+    {.name = "steps", INTEGER(steps, steps_range)},
+    {.name = "guidance_scale", .read = read_guidance_scale},
+    {.name = "seed", .read = read_seed},
+    {.name = "num_images", INTEGER(num_images, images_range)},
+    {.name = "sampler", .read = read_sampler},
+    {.name = "pruning", .read = read_pruning},
+    {.name = "response_format", .read = read_response_format},
+    {.name = "deadline_s", .read = read_deadline_s},
+    {.name = "priority", INTEGER(priority, priority_range)},
 };
 #define N_FIELDS (sizeof fields / sizeof *fields)
 
@@ -214,22 +215,13 @@ static void refuse_unknown(reader *r)
     }
 }
 
-static bool has_error(const atedm_field_errors *errors, const char *pointer)
-{
-    for (size_t i = 0; i < errors->count; i++) {
-        if (strcmp(errors->items[i].pointer, pointer) == 0)
-            return true;
-    }
-    return false;
-}
-
 // Range errors of fields that have no error yet: a field of the wrong type still has its default.
-static void validate(const reader *r, const atedm_request_limits *limits)
+static void validate(const reader *r)
 {
     atedm_field_errors found = {.count = 0};
-    atedm_request_validate(r->request, limits, &found);
+    atedm_request_validate(r->request, r->limits, &found);
     for (size_t i = 0; i < found.count; i++) {
-        if (!has_error(r->errors, found.items[i].pointer))
+        if (!atedm_field_errors_has(r->errors, found.items[i].pointer))
             atedm_field_errors_add(r->errors, found.items[i].pointer, "%s", found.items[i].detail);
     }
     r->errors->more += found.more;
@@ -240,7 +232,7 @@ atedm_status atedm_generate_json_read(const json_t *body, const atedm_request_li
                                       uint64_t seed, atedm_request *ret_request,
                                       atedm_field_errors *errors)
 {
-    reader r = {.body = body, .request = ret_request, .errors = errors};
+    reader r = {.body = body, .limits = limits, .request = ret_request, .errors = errors};
     atedm_request_init(ret_request, limits, default_prune);
     ret_request->seed = seed;
     if (png_wanted)
@@ -254,14 +246,14 @@ atedm_status atedm_generate_json_read(const json_t *body, const atedm_request_li
         char pointer[64];
         snprintf(pointer, sizeof pointer, "/%s", fields[i].name);
         if (value)
-            fields[i].read(&r, pointer, value);
+            fields[i].read(&r, &fields[i], pointer, value);
     }
     if (r.status)
         return r.status;
     if (!json_object_get(body, "prompt"))
         atedm_field_errors_add(errors, "/prompt", "is missing");
     refuse_unknown(&r);
-    validate(&r, limits);
+    validate(&r);
     return ATEDM_OK;
 }
 

@@ -21,6 +21,7 @@
 #define ATEDM_HTTP_ID_SIZE 17    // 16 hexadecimal digits and the terminator
 #define ATEDM_HTTP_CLIENT_MAX 64 // bytes of a client's name
 #define ATEDM_RESPONSE_MAX_HEADERS 6
+#define ATEDM_RESPONSE_VALUE_MAX 768 // bytes of a header's value, with the terminator
 
 typedef struct atedm_http atedm_http;
 typedef struct atedm_exchange atedm_exchange;
@@ -33,7 +34,7 @@ typedef struct atedm_response {
     size_t size;
     struct {
         const char *name; // static storage
-        char value[128];
+        char value[ATEDM_RESPONSE_VALUE_MAX];
     } headers[ATEDM_RESPONSE_MAX_HEADERS];
     size_t n_headers;
 } atedm_response;
@@ -65,8 +66,8 @@ typedef enum atedm_route_access {
 typedef void (*atedm_handler)(void *app, atedm_exchange *exchange);
 
 // A path and who answers its methods; NULL: not allowed. A segment in braces stands for any
-// segment, "/jobs/{id}". GET serves HEAD as well, POST takes application/json. An array of them
-// ends with a path of NULL.
+// segment, "/jobs/{id}". GET serves HEAD as well, POST takes application/json. What a route does
+// not say is refused, and it is for clients with a key. An array of them ends with a path of NULL.
 typedef struct atedm_route {
     const char *path;
     atedm_handler get, post, remove;
@@ -119,7 +120,8 @@ const char *atedm_exchange_route(const atedm_exchange *exchange);
 // The client's name as `authorize` told it; "": anonymous.
 const char *atedm_exchange_client(const atedm_exchange *exchange);
 // Methods that the route allows, "GET, HEAD, POST".
-const char *atedm_exchange_allowed(const atedm_exchange *exchange);
+#define ATEDM_ALLOWED_SIZE 32
+void atedm_exchange_allowed(const atedm_exchange *exchange, char ret_text[ATEDM_ALLOWED_SIZE]);
 // What stands in the path for the i-th {name} of the route.
 const char *atedm_exchange_parameter(const atedm_exchange *exchange, size_t i);
 // The value of ?name=, decoded; "" or NULL where there is none.

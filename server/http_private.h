@@ -11,7 +11,7 @@
 
 #include <microhttpd.h>
 
-#define ATEDM_ROUTE_PARAMETERS 2
+#define ATEDM_ROUTE_PARAMETERS 2     // {segments} of a route
 #define ATEDM_ROUTE_PARAMETER_MAX 64 // bytes, the terminator included
 
 typedef struct atedm_peer atedm_peer;
@@ -79,9 +79,12 @@ bool atedm_framing_is_clear(struct MHD_Connection *connection, const char *versi
 // The path of a request's target, also of one in absolute form, "http://host/path" (RFC 9112,
 // section 3.2.2).
 const char *atedm_route_path(const char *target);
-// The route of a path, and what stands in it for each {name}; NULL where there is none.
+// The route of a path, and what stands in it for each {name}; NULL where there is none. A route
+// with more than ATEDM_ROUTE_PARAMETERS of them is that of no path.
 const atedm_route *atedm_route_find(const atedm_route *routes, const char *path,
                                     char ret_parameters[][ATEDM_ROUTE_PARAMETER_MAX]);
+// The methods that it allows.
+void atedm_route_allowed(const atedm_route *route, char ret_text[ATEDM_ALLOWED_SIZE]);
 // NULL where the route does not allow the method.
 atedm_handler atedm_route_handler(const atedm_route *route, const char *method);
 // Whether a Content-Type (NULL: absent) says JSON in UTF-8.

@@ -2,6 +2,7 @@
 // stand for any one segment: "/jobs/{id}".
 #include "server/http_private.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -34,7 +35,8 @@ static bool matches(const char *pattern, const char *path,
         const char *wanted = ++pattern, *given = ++path;
         size_t wanted_size = take_segment(&pattern), size = take_segment(&path);
         if (*wanted == '{') {
-            if (size == 0 || size >= ATEDM_ROUTE_PARAMETER_MAX)
+            if (size == 0 || size >= ATEDM_ROUTE_PARAMETER_MAX ||
+                parameters == ATEDM_ROUTE_PARAMETERS)
                 return false;
             memcpy(ret_parameters[parameters], given, size);
             ret_parameters[parameters++][size] = '\0';
@@ -64,12 +66,22 @@ atedm_handler atedm_route_handler(const atedm_route *route, const char *method)
     return strcmp(method, MHD_HTTP_METHOD_DELETE) == 0 ? route->remove : NULL;
 }
 
-const char *atedm_exchange_allowed(const atedm_exchange *x)
+void atedm_route_allowed(const atedm_route *route, char ret_text[ATEDM_ALLOWED_SIZE])
 {
-    const atedm_route *route = x->route;
-    if (route->get)
-        return route->post ? "GET, HEAD, POST" : route->remove ? "GET, HEAD, DELETE" : "GET, HEAD";
-    return "POST";
+    const char *const methods[] = {route->get ? "GET, HEAD" : NULL, route->post ? "POST" : NULL,
+                                   route->remove ? "DELETE" : NULL};
+    size_t used = 0;
+    ret_text[0] = '\0';
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        if (methods[i])
+            used += (size_t)snprintf(ret_text + used, ATEDM_ALLOWED_SIZE - used, "%s%s",
+                                     used ? ", " : "", methods[i]);
+    }
+}
+
+void atedm_exchange_allowed(const atedm_exchange *x, char ret_text[ATEDM_ALLOWED_SIZE])
+{
+    atedm_route_allowed(x->route, ret_text);
 }
 
 // The value of a parameter, in quotes or not.

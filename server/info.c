@@ -88,5 +88,5 @@ void atedm_handle_ready(void *app, atedm_exchange *x)
         respond(x, json_pack("{s:s}", "status", "ready"));
         return;
     }
-    atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), false));
+    atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), ATEDM_BUSY_NO_WORKER));
 }

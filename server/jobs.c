@@ -225,7 +225,7 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
         end(live, ATEDM_STORE_DONE, done_json(live, job, result));
         return;
     case ATEDM_JOB_DEADLINE:
-        atedm_metrics_count(metrics, ATEDM_METRIC_QUEUE_REJECTED, 1, ATEDM_LABELS("deadline"));
+        atedm_account_rejected(metrics, ATEDM_REJECTED_DEADLINE);
         end(live, ATEDM_STORE_FAILED,
             atedm_problem_json(ATEDM_PROBLEM_DEADLINE, id, "not done within %g s",
                                job->request.deadline_s));
@@ -330,13 +330,12 @@ atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const
     return atedm_lives_find_key(&jobs->lives, owner, key);
 }
 
-void atedm_live_cancel(atedm_live *live, const char *reason)
+void atedm_live_cancel(atedm_live *live, atedm_rejection why)
 {
     if (!live->job)
         return;
     give_up(live);
-    atedm_metrics_count(live->jobs->options.metrics, ATEDM_METRIC_QUEUE_REJECTED, 1,
-                        ATEDM_LABELS(reason));
+    atedm_account_rejected(live->jobs->options.metrics, why);
     end(live, ATEDM_STORE_CANCELED,
         atedm_problem_json(ATEDM_PROBLEM_CANCELED, live->record.id, "it was canceled"));
 }

@@ -10,6 +10,7 @@
 #ifndef ATEDM_JOBS_H
 #define ATEDM_JOBS_H
 
+#include "server/accounts.h"
 #include "server/dispatch.h"
 #include "server/index.h"
 #include "server/log.h"
@@ -109,7 +110,7 @@ atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id);
 atedm_live *atedm_jobs_find_key(const atedm_jobs *jobs, const char *owner, const char *key);
 void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher);
 void atedm_live_unwatch(atedm_job_watcher *watcher); // one that does not watch is allowed
-// Ends it as canceled, unless it is at its end already. `reason`: as it is counted.
-void atedm_live_cancel(atedm_live *live, const char *reason);
+// Ends it as canceled, unless it is at its end already. `why`: as it is counted.
+void atedm_live_cancel(atedm_live *live, atedm_rejection why);
 
 #endif

@@ -29,8 +29,7 @@ atedm_live *atedm_job_of_path(const atedm_daemon *d, const atedm_exchange *x)
 
 // ---- one job
 
-static void answer_job(atedm_daemon *d, atedm_exchange *x, const void *context,
-                       atedm_store_result *result)
+static void answer_job(atedm_daemon *d, atedm_exchange *x, int context, atedm_store_result *result)
 {
     respond_job(x, &result->jobs[0], atedm_job_of_path(d, x));
 }
@@ -44,10 +43,10 @@ void atedm_handle_job(void *app, atedm_exchange *x)
         respond_job(x, &live->record, live);
     else
         atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
-                             answer_job, NULL);
+                             answer_job, 0);
 }
 
-static void answer_image(atedm_daemon *d, atedm_exchange *x, const void *context,
+static void answer_image(atedm_daemon *d, atedm_exchange *x, int context,
                          atedm_store_result *result)
 {
     const char *id = atedm_exchange_id(x);
@@ -73,8 +72,7 @@ void atedm_handle_job_image(void *app, atedm_exchange *x)
 {
     int64_t number;
     if (read_number(atedm_exchange_parameter(x, 1), INT32_MAX, &number))
-        atedm_store_call_get(app, x, atedm_exchange_parameter(x, 0), (int)number, answer_image,
-                             NULL);
+        atedm_store_call_get(app, x, atedm_exchange_parameter(x, 0), (int)number, answer_image, 0);
     else
         atedm_exchange_respond(x,
                                atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, atedm_exchange_id(x),
@@ -83,13 +81,13 @@ void atedm_handle_job_image(void *app, atedm_exchange *x)
 
 // ---- DELETE: cancels what runs or waits, removes what has ended
 
-static void answer_removed(atedm_daemon *d, atedm_exchange *x, const void *context,
+static void answer_removed(atedm_daemon *d, atedm_exchange *x, int context,
                            atedm_store_result *result)
 {
     atedm_exchange_respond(x, (atedm_response){.status = 204});
 }
 
-static void answer_canceled(atedm_daemon *d, atedm_exchange *x, const void *context,
+static void answer_canceled(atedm_daemon *d, atedm_exchange *x, int context,
                             atedm_store_result *result)
 {
     // The end is told to be on disk before this, unless that could not be.
@@ -99,10 +97,10 @@ static void answer_canceled(atedm_daemon *d, atedm_exchange *x, const void *cont
         answer_job(d, x, context, result);
 }
 
-static void remove_found(atedm_daemon *d, atedm_exchange *x, const void *context,
+static void remove_found(atedm_daemon *d, atedm_exchange *x, int context,
                          atedm_store_result *result)
 {
-    atedm_store_call *call = atedm_store_call_create(d, x, answer_removed, NULL);
+    atedm_store_call *call = atedm_store_call_create(d, x, answer_removed, 0);
     if (call && atedm_store_remove(atedm_jobs_store(d->jobs), result->jobs[0].id,
                                    atedm_store_call_back, call))
         atedm_store_call_fail(call);
@@ -114,16 +112,16 @@ void atedm_handle_job_remove(void *app, atedm_exchange *x)
     atedm_live *live = atedm_job_of_path(d, x);
     bool at_work = live && live->job;
     if (at_work)
-        atedm_live_cancel(live, "canceled");
+        atedm_live_cancel(live, ATEDM_REJECTED_CANCELED);
     // Operations of the store go in order: it answers with the end that was just handed over.
     atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
-                         at_work ? answer_canceled : remove_found, NULL);
+                         at_work ? answer_canceled : remove_found, 0);
 }
 
 // ---- lists
 
 // What a client may ask for, and what the store has it as.
-static const struct list_state {
+static const struct {
     const char *name;
     int stored;
 } states[] = {{"queued", ATEDM_STORE_PENDING},
@@ -132,24 +130,24 @@ static const struct list_state {
               {"failed", ATEDM_STORE_FAILED},
               {"canceled", ATEDM_STORE_CANCELED}};
 
-static const struct list_state *find_state(const char *name)
+#define N_STATES ((int)(sizeof states / sizeof *states)) // in a state's place: any
+
+static int find_state(const char *name)
 {
-    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
-        if (strcmp(states[i].name, name) == 0)
-            return &states[i];
-    }
-    return NULL;
+    int i = 0;
+    while (i < N_STATES && strcmp(states[i].name, name) != 0)
+        i++;
+    return i;
 }
 
-static void answer_list(atedm_daemon *d, atedm_exchange *x, const void *context,
-                        atedm_store_result *result)
+static void answer_list(atedm_daemon *d, atedm_exchange *x, int state, atedm_store_result *result)
 {
-    const struct list_state *state = context;
     json_t *list = json_array();
     for (size_t i = 0; i < result->n_jobs; i++) {
         const atedm_store_job *record = &result->jobs[i];
         const atedm_live *live = atedm_jobs_find(d->jobs, record->id);
-        if (!state || strcmp(state->name, atedm_job_state_name(record, live)) == 0)
+        if (state == N_STATES ||
+            strcmp(states[state].name, atedm_job_state_name(record, live)) == 0)
             json_array_append_new(list, atedm_job_json(record, live));
     }
     json_t *next =
@@ -164,10 +162,10 @@ void atedm_handle_jobs(void *app, atedm_exchange *x)
     atedm_daemon *d = app;
     const char *name = atedm_exchange_query(x, "state"), *limit = atedm_exchange_query(x, "limit"),
                *before = atedm_exchange_query(x, "before");
-    const struct list_state *state = name ? find_state(name) : NULL;
+    int state = name ? find_state(name) : N_STATES;
     int64_t n = LIST_DEFAULT, sequence = INT64_MAX;
     const char *wrong = NULL;
-    if (name && !state)
+    if (name && state == N_STATES)
         wrong = "state is one of queued, running, done, failed, canceled";
     else if (limit && (!read_number(limit, ATEDM_STORE_LIST_MAX, &n) || n == 0))
         wrong = "limit is within 1..1000";
@@ -180,7 +178,7 @@ void atedm_handle_jobs(void *app, atedm_exchange *x)
     }
     atedm_store_call *call = atedm_store_call_create(d, x, answer_list, state);
     if (call && atedm_store_list(atedm_jobs_store(d->jobs), atedm_authorize_owner(d, x),
-                                 state ? state->stored : -1, sequence, (size_t)n,
+                                 state < N_STATES ? states[state].stored : -1, sequence, (size_t)n,
                                  atedm_store_call_back, call))
         atedm_store_call_fail(call);
 }

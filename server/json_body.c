@@ -97,9 +97,13 @@ atedm_status atedm_json_body_parse(const char *text, size_t size, json_t **ret_v
         json_decref(value);
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the body");
     }
-    if (!value)
-        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s (line %d, column %d)", parse.text,
-                               parse.line, parse.column);
+    if (!value) {
+        // Jansson names a flag that its caller could set.
+        bool nul = json_error_code(&parse) == json_error_null_character;
+        return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s (line %d, column %d)",
+                               nul ? "\\u0000 is not allowed" : parse.text, parse.line,
+                               parse.column);
+    }
     *ret_value = value;
     return ATEDM_OK;
 }

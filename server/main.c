@@ -1,13 +1,11 @@
 // `atedmd`: reads the configuration and runs the daemon.
 #include "config/config.h"
+#include "core/base/exit_status.h"
 #include "core/base/file.h"
 #include "server/daemon.h"
 
 #include <signal.h>
 #include <stdio.h>
-
-#define EXIT_FAILED 1
-#define EXIT_USAGE 2
 
 extern char **environ;
 
@@ -15,7 +13,7 @@ static int print_help(void)
 {
     atedm_buffer text;
     atedm_buffer_init(&text, 1u << 20);
-    int result = atedm_config_help(&text) ? EXIT_FAILED : 0;
+    int result = atedm_config_help(&text) ? ATEDM_EXIT_FAILED : 0;
     if (!result)
         fputs(text.data, stdout);
     atedm_buffer_finish(&text);
@@ -25,7 +23,7 @@ static int print_help(void)
 // What was printed may only now be found not to have arrived.
 static int end_output(int result)
 {
-    return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : result;
+    return fflush(stdout) || ferror(stdout) ? ATEDM_EXIT_FAILED : result;
 }
 
 // Until the daemon takes it for what it means here: it would end the start.
@@ -45,10 +43,10 @@ int main(int argc, char **argv)
     atedm_config_source source = {.argc = argc, .argv = argv, .environment = environ};
     hold_reloads();
     if (atedm_standard_files_open())
-        return EXIT_FAILED;
+        return ATEDM_EXIT_FAILED;
     if (atedm_config_load(argc, argv, environ, &config, &action, &err)) {
         fprintf(stderr, "atedmd: %s\nTry 'atedmd --help'.\n", err.message);
-        return EXIT_USAGE;
+        return ATEDM_EXIT_USAGE;
     }
     if (action == ATEDM_CONFIG_HELP)
         return end_output(print_help());

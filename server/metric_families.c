@@ -3,7 +3,7 @@
 
 #define SECONDS_OF_REQUESTS                                                                        \
     {                                                                                              \
-        0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600                       \
+        0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600        \
     }
 #define SECONDS_OF_STEPS                                                                           \
     {                                                                                              \
@@ -72,8 +72,7 @@ const atedm_metric_family atedm_metric_families[ATEDM_METRIC_COUNT] = {
     [ATEDM_METRIC_ACTIVE_REQUESTS] =
         {"atedm_active_requests", "Requests that a worker has.", ATEDM_GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_QUEUE_REJECTED] = {"atedm_queue_rejected_total",
-                                     "Generations refused or given up: full, draining, deadline, "
-                                     "client_gone, canceled, storage, rate, quota.",
+                                     "Generations refused or given up, by reason.",
                                      ATEDM_COUNTER,
                                      {"reason"},
                                      {0}},
@@ -142,9 +141,11 @@ const atedm_metric_family atedm_metric_families[ATEDM_METRIC_COUNT] = {
                                  {0}},
     [ATEDM_METRIC_BUILD_INFO] =
         {"atedm_build_info", "1; the label tells the version.", ATEDM_GAUGE, {"version"}, {0}},
-    // A double, so a gauge in this registry; it never falls, which is what its type promises.
-    [ATEDM_METRIC_PROCESS_CPU_SECONDS] =
-        {"process_cpu_seconds_total", "Processor time, user and system.", ATEDM_GAUGE, {NULL}, {0}},
+    [ATEDM_METRIC_PROCESS_CPU_SECONDS] = {"process_cpu_seconds_total",
+                                          "Processor time, user and system.",
+                                          ATEDM_REAL_COUNTER,
+                                          {NULL},
+                                          {0}},
     [ATEDM_METRIC_PROCESS_OPEN_FDS] =
         {"process_open_fds", "Open file descriptors.", ATEDM_GAUGE, {NULL}, {0}},
     [ATEDM_METRIC_PROCESS_MAX_FDS] =

@@ -40,6 +40,15 @@ void atedm_metrics_destroy(atedm_metrics *metrics)
     free(metrics);
 }
 
+// Whether they are as many as the family has.
+static bool fit(atedm_metric metric, const char *const *labels)
+{
+    size_t given = 0;
+    while (labels[given])
+        given++;
+    return given == atedm_metric_n_labels(&atedm_metric_families[metric]);
+}
+
 static bool has_labels(const atedm_series *series, const char *const *labels, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -78,6 +87,8 @@ static atedm_series *add_series(atedm_metrics *metrics, atedm_metric metric,
 static atedm_series *find_existing(atedm_metrics *metrics, atedm_metric metric,
                                    const char *const *labels)
 {
+    if (!fit(metric, labels))
+        return NULL;
     size_t n = atedm_metric_n_labels(&atedm_metric_families[metric]);
     for (size_t i = 0; i < metrics->series[metric].count; i++) {
         if (has_labels(&metrics->series[metric].items[i], labels, n))
@@ -86,14 +97,14 @@ static atedm_series *find_existing(atedm_metrics *metrics, atedm_metric metric,
     return NULL;
 }
 
-// NULL past the limit of series, or where there is no memory.
+// NULL past the limit of series, where there is no memory, or with the wrong number of labels.
 static atedm_series *find(atedm_metrics *metrics, atedm_metric metric, const char *const *labels)
 {
     size_t n = atedm_metric_n_labels(&atedm_metric_families[metric]);
     atedm_series *existing = find_existing(metrics, metric, labels);
     if (existing)
         return existing;
-    if (metrics->series[metric].count >= ATEDM_METRIC_MAX_SERIES)
+    if (metrics->series[metric].count >= ATEDM_METRIC_MAX_SERIES || !fit(metric, labels))
         return NULL;
     return add_series(metrics, metric, labels, n);
 }

@@ -37,9 +37,9 @@ typedef enum atedm_metric {
     ATEDM_METRIC_DEVICE_TEMPERATURE,
     ATEDM_METRIC_DEVICE_SM_CLOCK,
     ATEDM_METRIC_DEVICE_MEMORY_CLOCK,
-    ATEDM_METRIC_MODEL_INFO, // gauge; model, dtype, backend
-    ATEDM_METRIC_BUILD_INFO, // gauge; version
-    ATEDM_METRIC_PROCESS_CPU_SECONDS,
+    ATEDM_METRIC_MODEL_INFO,          // gauge; model, dtype, backend
+    ATEDM_METRIC_BUILD_INFO,          // gauge; version
+    ATEDM_METRIC_PROCESS_CPU_SECONDS, // real counter
     ATEDM_METRIC_PROCESS_OPEN_FDS,
     ATEDM_METRIC_PROCESS_MAX_FDS,
     ATEDM_METRIC_PROCESS_VIRTUAL_MEMORY,
@@ -49,7 +49,7 @@ typedef enum atedm_metric {
 } atedm_metric;
 
 #define ATEDM_METRIC_MAX_LABELS 3
-#define ATEDM_METRIC_MAX_BUCKETS 16
+#define ATEDM_METRIC_MAX_BUCKETS 17
 #define ATEDM_METRIC_MAX_SERIES 256        // of one family; what would be one more is not counted
 #define ATEDM_METRICS_TEXT_MAX (16u << 20) // bytes of the rendered text
 
@@ -59,7 +59,7 @@ typedef struct atedm_metrics atedm_metrics;
 typedef struct atedm_series {
     char *labels[ATEDM_METRIC_MAX_LABELS];
     uint64_t count;                                 // counters; histograms: observations
-    double value;                                   // gauges; histograms: sum
+    double value;                                   // gauges, real counters; histograms: sum
     uint64_t buckets[ATEDM_METRIC_MAX_BUCKETS + 1]; // not cumulated; the last is above all bounds
 } atedm_series;
 
@@ -67,12 +67,14 @@ ATEDM_MUST_CHECK atedm_status atedm_metrics_create(atedm_metrics **ret_metrics);
 void atedm_metrics_destroy(atedm_metrics *metrics); // NULL allowed
 
 // Label values, in the order in which the family has its labels: ATEDM_LABELS("/generate", "200").
-#define ATEDM_LABELS(...) ((const char *const[]){__VA_ARGS__})
-#define ATEDM_NO_LABELS ((const char *const *)NULL)
+// With more or fewer than it has, nothing is counted: tests/deploy/monitoring.py misses it then.
+#define ATEDM_LABELS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define ATEDM_NO_LABELS ((const char *const[]){NULL})
 
 // Memory that is not to be had loses the observation, never the caller.
 void atedm_metrics_count(atedm_metrics *metrics, atedm_metric metric, uint64_t by,
                          const char *const *labels);
+// Gauges; real counters, to what they have come to.
 void atedm_metrics_set(atedm_metrics *metrics, atedm_metric metric, double value,
                        const char *const *labels);
 // The series is there no longer, until it is set again.

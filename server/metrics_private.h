@@ -5,7 +5,12 @@
 
 #include "server/metrics.h"
 
-typedef enum atedm_family_type { ATEDM_COUNTER, ATEDM_GAUGE, ATEDM_HISTOGRAM } atedm_family_type;
+typedef enum atedm_family_type {
+    ATEDM_COUNTER,
+    ATEDM_REAL_COUNTER, // of what is counted elsewhere, and in fractions
+    ATEDM_GAUGE,
+    ATEDM_HISTOGRAM,
+} atedm_family_type;
 
 typedef struct atedm_metric_family {
     const char *name, *help;

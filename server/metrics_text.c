@@ -2,7 +2,6 @@
 #include "server/metrics_private.h"
 
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdio.h>
 
 // {a="x",b="y"}; `bound` (NULL: none) is the label "le" of a bucket.
@@ -71,20 +70,21 @@ static atedm_status render_histogram(const atedm_metric_family *f, const atedm_s
 static atedm_status render_family(const atedm_metrics *metrics, atedm_metric metric,
                                   atedm_buffer *text)
 {
-    static const char *const types[] = {"counter", "gauge", "histogram"};
+    static const char *const types[] = {[ATEDM_COUNTER] = "counter",
+                                        [ATEDM_REAL_COUNTER] = "counter",
+                                        [ATEDM_GAUGE] = "gauge",
+                                        [ATEDM_HISTOGRAM] = "histogram"};
     const atedm_metric_family *f = &atedm_metric_families[metric];
-    bool cpu = metric == ATEDM_METRIC_PROCESS_CPU_SECONDS;
-    atedm_status status =
-        atedm_buffer_printf(text, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name,
-                            types[cpu ? ATEDM_COUNTER : f->type]);
+    atedm_status status = atedm_buffer_printf(text, "# HELP %s %s\n# TYPE %s %s\n", f->name,
+                                              f->help, f->name, types[f->type]);
     const atedm_series *series;
     for (size_t i = 0; !status && (series = atedm_metrics_series(metrics, metric, i)); i++) {
         if (f->type == ATEDM_COUNTER)
             status = render_integer(f, series, "", NULL, series->count, text);
-        else if (f->type == ATEDM_GAUGE)
-            status = render_real(f, series, "", text);
-        else
+        else if (f->type == ATEDM_HISTOGRAM)
             status = render_histogram(f, series, text);
+        else
+            status = render_real(f, series, "", text);
     }
     return status;
 }

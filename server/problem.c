@@ -1,7 +1,7 @@
 // Error answers and plain JSON answers: see problem.h.
 #include "server/problem.h"
 
-#include "server/text.h"
+#include "core/base/utf8.h"
 
 #include <jansson.h>
 #include <stdarg.h>
@@ -70,7 +70,7 @@ static json_t *format_json(atedm_problem problem, const char *id, const char *fo
 {
     char detail[ATEDM_ERROR_MAX];
     vsnprintf(detail, sizeof detail, format, args);
-    atedm_text_clean(detail); // it may quote anything, and be cut anywhere
+    atedm_utf8_clean(detail, false); // it may quote anything, and be cut anywhere
     return make_json(problem, id, detail);
 }
 

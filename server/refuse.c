@@ -1,6 +1,7 @@
 // Answers to what is not taken: see refuse.h.
 #include "server/refuse.h"
 
+#include "server/accounts.h"
 #include "server/authorize.h"
 #include "server/problem.h"
 
@@ -13,6 +14,7 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_r
 {
     const atedm_daemon *d = app;
     const char *id = atedm_exchange_id(x);
+    char allowed[ATEDM_ALLOWED_SIZE];
     atedm_response response;
     switch (refusal) {
     case ATEDM_REFUSE_FRAMING:
@@ -23,9 +25,9 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_r
     case ATEDM_REFUSE_NOT_FOUND:
         return atedm_problem_response(ATEDM_PROBLEM_NOT_FOUND, id, "no such path");
     case ATEDM_REFUSE_METHOD:
-        response = atedm_problem_response(ATEDM_PROBLEM_METHOD, id, "allowed: %s",
-                                          atedm_exchange_allowed(x));
-        atedm_response_header(&response, "Allow", "%s", atedm_exchange_allowed(x));
+        atedm_exchange_allowed(x, allowed);
+        response = atedm_problem_response(ATEDM_PROBLEM_METHOD, id, "allowed: %s", allowed);
+        atedm_response_header(&response, "Allow", "%s", allowed);
         return response;
     case ATEDM_REFUSE_TOO_LARGE:
         return atedm_problem_response(ATEDM_PROBLEM_TOO_LARGE, id, "more than %" PRId64 " bytes",
@@ -44,18 +46,29 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_r
     return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");
 }
 
-atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, bool queue_full)
+atedm_response atedm_refuse_busy(atedm_daemon *d, const char *id, atedm_busy why)
 {
     atedm_response response;
-    if (d->draining)
-        response = atedm_problem_response(ATEDM_PROBLEM_DRAINING, id, "no more requests are taken");
-    else if (queue_full)
+    switch (d->draining ? ATEDM_BUSY_DRAINING : why) {
+    case ATEDM_BUSY_FULL:
         response =
             atedm_problem_response(ATEDM_PROBLEM_QUEUE_FULL, id,
                                    "%" PRId64 " requests wait already", d->config->queue_limit);
-    else
-        response =
-            atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id, "the model is being loaded");
+        break;
+    case ATEDM_BUSY_NO_WORKER:
+        response = atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id,
+                                          d->loaded ? "no worker is up; one is being started again"
+                                                    : "the model is being loaded");
+        break;
+    case ATEDM_BUSY_JOB_LEFT:
+        response = atedm_problem_response(ATEDM_PROBLEM_UNAVAILABLE, id,
+                                          "the job is stored, but there was no memory for it");
+        break;
+    case ATEDM_BUSY_DRAINING:
+    default:
+        response = atedm_problem_response(ATEDM_PROBLEM_DRAINING, id, "no more requests are taken");
+        break;
+    }
     atedm_response_header(&response, "Retry-After", "%d", atedm_dispatch_retry_after(d->dispatch));
     return response;
 }
@@ -94,26 +107,21 @@ atedm_response atedm_refuse_storage(atedm_daemon *d, const char *id, const atedm
     return response;
 }
 
-void atedm_count_rejected(const atedm_daemon *d, const char *reason)
-{
-    atedm_metrics_count(d->metrics, ATEDM_METRIC_QUEUE_REJECTED, 1, ATEDM_LABELS(reason));
-}
-
 atedm_response atedm_refuse_submission(atedm_daemon *d, const atedm_exchange *x,
                                        const atedm_job *job, atedm_status status)
 {
     const char *id = atedm_exchange_id(x);
     if (status == ATEDM_ERR_LIMIT) {
-        atedm_count_rejected(d, "full");
-        return atedm_refuse_busy(d, id, true);
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_FULL);
+        return atedm_refuse_busy(d, id, ATEDM_BUSY_FULL);
     }
     if (status == ATEDM_ERR_CANCELED) {
-        atedm_count_rejected(d, "deadline");
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_DEADLINE);
         return atedm_problem_response(ATEDM_PROBLEM_DEADLINE, id, "cannot be done within %g s",
                                       job->request.deadline_s);
     }
     if (status == ATEDM_ERR_IO) {
-        atedm_count_rejected(d, "storage");
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_STORAGE);
         return atedm_refuse_storage(d, id, NULL);
     }
     return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "no memory for the request");

@@ -240,7 +240,7 @@ static bool is_large(const operation *o)
 static void *store_main(void *user)
 {
     atedm_store *store = user;
-    prctl(PR_SET_NAME, "store");
+    prctl(PR_SET_NAME, "atedm-store");
     pthread_mutex_lock(&store->mutex);
     while (store->todo.first || !store->closing) {
         if (!store->todo.first) {

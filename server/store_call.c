@@ -11,7 +11,7 @@ struct atedm_store_call {
     atedm_daemon *daemon;
     atedm_exchange *exchange; // NULL: the client is gone
     atedm_store_answer answer;
-    const void *context;
+    int context;
     bool one_job; // that has to be there, and the client's
 };
 
@@ -22,7 +22,7 @@ static void on_gone(void *user)
 }
 
 atedm_store_call *atedm_store_call_create(atedm_daemon *d, atedm_exchange *x,
-                                          atedm_store_answer answer, const void *context)
+                                          atedm_store_answer answer, int context)
 {
     atedm_store_call *call = malloc(sizeof *call);
     if (!call) {
@@ -66,7 +66,7 @@ void atedm_store_call_back(void *user, atedm_store_result *result)
 }
 
 void atedm_store_call_get(atedm_daemon *d, atedm_exchange *x, const char *id, int image,
-                          atedm_store_answer answer, const void *context)
+                          atedm_store_answer answer, int context)
 {
     atedm_store_call *call = atedm_store_call_create(d, x, answer, context);
     if (!call)

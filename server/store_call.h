@@ -5,15 +5,16 @@
 
 #include "server/daemon.h"
 
-// Answers the exchange, or waits on with it.
-typedef void (*atedm_store_answer)(atedm_daemon *daemon, atedm_exchange *exchange,
-                                   const void *context, atedm_store_result *result);
+// Answers the exchange, or waits on with it. `context`: what the answer has to know, its own
+// affair.
+typedef void (*atedm_store_answer)(atedm_daemon *daemon, atedm_exchange *exchange, int context,
+                                   atedm_store_result *result);
 
-// Makes the exchange wait. The result goes to atedm_store_call_back(call, result), once. `context`
-// is lent until then. NULL, and the exchange is answered, where there is no memory.
+// Makes the exchange wait. The result goes to atedm_store_call_back(call, result), once. NULL,
+// and the exchange is answered, where there is no memory.
 typedef struct atedm_store_call atedm_store_call;
 atedm_store_call *atedm_store_call_create(atedm_daemon *daemon, atedm_exchange *exchange,
-                                          atedm_store_answer answer, const void *context);
+                                          atedm_store_answer answer, int context);
 void atedm_store_call_back(void *call, atedm_store_result *result);
 // The store did not take it: answers the exchange.
 void atedm_store_call_fail(atedm_store_call *call);
@@ -21,6 +22,6 @@ void atedm_store_call_fail(atedm_store_call *call);
 // Asks for a job of the exchange's client, with images as atedm_store_get; answers where there is
 // none. Else result->jobs[0] is it.
 void atedm_store_call_get(atedm_daemon *daemon, atedm_exchange *exchange, const char *id, int image,
-                          atedm_store_answer answer, const void *context);
+                          atedm_store_answer answer, int context);
 
 #endif

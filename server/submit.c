@@ -1,6 +1,7 @@
 // Requests that become jobs: see submit.h.
 #include "server/submit.h"
 
+#include "server/accounts.h"
 #include "server/admit.h"
 #include "server/answer.h"
 #include "server/generate_json.h"
@@ -122,19 +123,11 @@ static void on_gone(void *user)
     atedm_live *live = w->watcher.live;
     atedm_live_unwatch(&w->watcher);
     if (live && !w->async && !w->keyed && w->daemon->config->cancel_on_disconnect)
-        atedm_live_cancel(live, "client_gone");
+        atedm_live_cancel(live, ATEDM_REJECTED_CLIENT_GONE);
     free(w);
 }
 
-// What a call of the store is lent: formats outlive it.
-static const atedm_response_format formats[] = {
-    [ATEDM_RESPONSE_B64_JSON] = ATEDM_RESPONSE_B64_JSON,
-    [ATEDM_RESPONSE_PNG] = ATEDM_RESPONSE_PNG,
-    [ATEDM_RESPONSE_URL] = ATEDM_RESPONSE_URL,
-};
-
-static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
-                         atedm_store_result *result)
+static void answer_known(atedm_daemon *d, atedm_exchange *x, int format, atedm_store_result *result)
 {
     const atedm_store_job *record = &result->jobs[0];
     const char *id = atedm_exchange_id(x);
@@ -142,8 +135,8 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, const void *format,
         return;
     atedm_exchange_respond(
         x, record->state == ATEDM_STORE_PENDING
-               ? atedm_refuse_busy(d, id, false)
-               : ended_answer(id, record, result->images, *(const atedm_response_format *)format));
+               ? atedm_refuse_busy(d, id, ATEDM_BUSY_JOB_LEFT)
+               : ended_answer(id, record, result->images, (atedm_response_format)format));
 }
 
 // However many wait with one key: the others are answered as if they came now, one by one.
@@ -155,7 +148,7 @@ static void answer_end(waiter *w, atedm_live *live)
         return;
     }
     atedm_store_call_get(w->daemon, x, live->record.id, ATEDM_STORE_ALL_IMAGES, answer_known,
-                         &formats[w->format]);
+                         w->format);
     free_waiter(w);
 }
 
@@ -174,12 +167,12 @@ static void on_event(void *user, atedm_live *live, atedm_job_event event)
         answer_end(w, live);
         return;
     case ATEDM_JOB_REFUSED:
-        atedm_count_rejected(w->daemon, "storage");
+        atedm_account_rejected(w->daemon->metrics, ATEDM_REJECTED_STORAGE);
         respond(w, atedm_refuse_storage(w->daemon, id, NULL));
         return;
     case ATEDM_JOB_LEFT:
     default:
-        respond(w, atedm_refuse_busy(w->daemon, id, false));
+        respond(w, atedm_refuse_busy(w->daemon, id, ATEDM_BUSY_JOB_LEFT));
         return;
     }
 }
@@ -314,7 +307,8 @@ static void on_lookup_gone(void *user)
     drop_request(l);
 }
 
-static bool is_other(lookup *l, const atedm_store_job *known)
+// Answers, and returns true, where the key was used for another body.
+static bool refuse_other(lookup *l, const atedm_store_job *known)
 {
     if (known->sent && strcmp(l->sent, known->sent) == 0)
         return false;
@@ -330,7 +324,7 @@ static bool is_other(lookup *l, const atedm_store_job *known)
 
 static void follow_live(lookup *l, atedm_live *live)
 {
-    if (is_other(l, &live->record))
+    if (refuse_other(l, &live->record))
         return;
     waiter *w = new_waiter(l->daemon, l->exchange, l->format);
     if (w && w->async && live->stored)
@@ -342,13 +336,13 @@ static void follow_live(lookup *l, atedm_live *live)
 static void follow_stored(lookup *l, const atedm_store_job *known)
 {
     atedm_exchange *x = l->exchange;
-    if (is_other(l, known))
+    if (refuse_other(l, known))
         return;
     if (prefers_async(x))
         atedm_exchange_respond(x, accepted_answer(x, known, NULL));
     else
         atedm_store_call_get(l->daemon, x, known->id, ATEDM_STORE_ALL_IMAGES, answer_known,
-                             &formats[l->format]);
+                             l->format);
 }
 
 static void submit_unknown(lookup *l)
@@ -357,10 +351,10 @@ static void submit_unknown(lookup *l)
     if (!l->job) {
         respond_refusal(l);
     } else if (d->draining) {
-        atedm_count_rejected(d, "draining");
-        atedm_exchange_respond(l->exchange,
-                               atedm_refuse_busy(d, atedm_exchange_id(l->exchange), false));
-    } else if (atedm_admit_count(d, l->exchange, l->job)) {
+        atedm_account_rejected(d->metrics, ATEDM_REJECTED_DRAINING);
+        atedm_exchange_respond(
+            l->exchange, atedm_refuse_busy(d, atedm_exchange_id(l->exchange), ATEDM_BUSY_DRAINING));
+    } else if (atedm_admit_charge(d, l->exchange, l->job)) {
         submit_new(d, l->exchange, l->job, l->body, l->sent);
         l->job = NULL;
     }
@@ -368,7 +362,7 @@ static void submit_unknown(lookup *l)
 
 static void refuse_storage(atedm_daemon *d, atedm_exchange *x, const atedm_error *why)
 {
-    atedm_count_rejected(d, "storage");
+    atedm_account_rejected(d->metrics, ATEDM_REJECTED_STORAGE);
     atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), why));
 }
 

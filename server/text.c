@@ -1,20 +1,7 @@
 // Small help with text: see text.h.
 #include "server/text.h"
 
-#include "core/base/utf8.h"
-
 #include <stdint.h>
-#include <string.h>
-
-void atedm_text_clean(char *text)
-{
-    size_t size = strlen(text);
-    size_t i = atedm_utf8_valid_prefix(text, size);
-    while (i < size) {
-        text[i++] = '?';
-        i += atedm_utf8_valid_prefix(text + i, size - i);
-    }
-}
 
 atedm_status atedm_base64_append(const void *data, size_t size, atedm_buffer *ret_text)
 {

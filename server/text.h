@@ -7,9 +7,6 @@
 
 #include <stddef.h>
 
-// Makes valid UTF-8 of any bytes: each that is not part of a character becomes '?'.
-void atedm_text_clean(char *text);
-
 // Appends `size` bytes in base64 (RFC 4648, section 4).
 ATEDM_MUST_CHECK atedm_status atedm_base64_append(const void *data, size_t size,
                                                   atedm_buffer *ret_text);

@@ -22,7 +22,7 @@
 // have got. So a pick counts the work ahead this many times, as if as much came again meanwhile.
 // This keeps the queue so short that the floor can carry a burst.
 #define ATEDM_VALVE_RESERVE 2.0
-#define ATEDM_VALVE_MAX 8 // rungs: plans to pick from
+#define ATEDM_VALVE_MAX ATEDM_PRUNE_PRESETS_MAX // rungs: plans to pick from
 
 // A plan that the valve may pick. Rungs are ordered by cost: the first is the most expensive, and
 // so the mildest.

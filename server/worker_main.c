@@ -2,6 +2,7 @@
 // with the daemon. Four threads: the reader takes frames in, the main thread computes and writes,
 // the encoder (encoder.h) makes files of pictures, and one asks the device how it is doing
 // (figures.h).
+#include "core/base/exit_status.h"
 #include "core/base/file.h"
 #include "core/base/memory.h"
 #include "server/frames.h"
@@ -13,12 +14,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define EXIT_FAILED 1
-#define EXIT_USAGE 2
 #define EXIT_LOST 3 // the device is lost to the process
 #define READ_BYTES 65536
 
@@ -43,7 +41,7 @@ typedef struct mailbox {
 static void die(const char *why)
 {
     fprintf(stderr, "atedm-worker: %s\n", why);
-    _exit(EXIT_FAILED);
+    _exit(ATEDM_EXIT_FAILED);
 }
 
 // ---- the reader
@@ -198,7 +196,7 @@ static int work(mailbox *box, const atedm_worker_options *options)
     if (message.status) {
         message.type = ATEDM_WORKER_FAILED;
         post(box, &message);
-        return EXIT_FAILED;
+        return ATEDM_EXIT_FAILED;
     }
     message.device_memory = atedm_runner_device_memory(runner);
     post(box, &message);
@@ -222,9 +220,47 @@ static bool read_size(const char *text, size_t *ret_size)
     return !errno && end != text && !*end;
 }
 
+static const char help[] =
+    "usage: atedm-worker --fd N --model DIR [OPTION...]\n"
+    "\n"
+    "Computes for atedmd, which starts it with one end of a socketpair: nobody else has a use for "
+    "it.\n"
+    "\n"
+    "  --fd N              the socket's descriptor\n"
+    "  --model DIR         model: a folder in diffusers layout, or FILE.safetensors in one\n"
+    "  --backend NAME      auto, cpu, cuda, cuda:N or ref; default auto\n"
+    "  --dtype NAME        auto, f32, bf16 or f16; default auto\n"
+    "  --max-batch N       images in one UNet evaluation; default 1\n"
+    "  --max-active N      requests at a time; default 1\n"
+    "  --memory-limit N    bytes on the device; default 0: most of what it has left\n"
+    "  --sharers N         workers on the device; default 1\n"
+    "  --help              this text\n"
+    "  --version           the version\n"
+    "\n"
+    "Exit status: 0 when the daemon is gone, 1 when it failed, 2 for wrong options, 3 when the "
+    "device is lost.\n";
+
+// Prints and ends.
+static void answer(const char *text)
+{
+    fputs(text, stdout);
+    exit(fflush(stdout) || ferror(stdout) ? ATEDM_EXIT_FAILED : 0);
+}
+
 static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *options)
 {
-    enum { FD = 256, MODEL, BACKEND, DTYPE, MAX_BATCH, MAX_ACTIVE, MEMORY_LIMIT, SHARERS };
+    enum {
+        FD = 256,
+        MODEL,
+        BACKEND,
+        DTYPE,
+        MAX_BATCH,
+        MAX_ACTIVE,
+        MEMORY_LIMIT,
+        SHARERS,
+        HELP,
+        VERSION
+    };
     static const struct option names[] = {{"fd", required_argument, NULL, FD},
                                           {"model", required_argument, NULL, MODEL},
                                           {"backend", required_argument, NULL, BACKEND},
@@ -233,6 +269,8 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
                                           {"max-active", required_argument, NULL, MAX_ACTIVE},
                                           {"memory-limit", required_argument, NULL, MEMORY_LIMIT},
                                           {"sharers", required_argument, NULL, SHARERS},
+                                          {"help", no_argument, NULL, HELP},
+                                          {"version", no_argument, NULL, VERSION},
                                           {NULL, 0, NULL, 0}};
     size_t fd = 0;
     bool good = true;
@@ -253,6 +291,10 @@ static bool parse(int argc, char **argv, mailbox *box, atedm_worker_options *opt
             good &= read_size(optarg, &options->memory_limit);
         else if (name == SHARERS)
             good &= read_size(optarg, &options->sharers);
+        else if (name == HELP)
+            answer(help);
+        else if (name == VERSION)
+            answer("atedm-worker " ATEDM_VERSION "\n");
         else
             good = false;
     }
@@ -266,14 +308,11 @@ int main(int argc, char **argv)
     atedm_worker_options options = {
         .backend = "auto", .dtype = "auto", .max_batch = 1, .max_requests = 1};
     box.orders_end = &box.orders;
-    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
-        puts("atedm-worker " ATEDM_VERSION);
-        return 0;
-    }
     if (!parse(argc, argv, &box, &options)) {
-        fputs("atedm-worker is started by atedmd, which hands it a socket: see atedmd --help\n",
-              stderr);
-        return EXIT_USAGE;
+        fputs(
+            "atedm-worker is started by atedmd, which hands it a socket: see atedm-worker --help\n",
+            stderr);
+        return ATEDM_EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); // a terminal sends these to both; when to end is the daemon's to say
@@ -285,5 +324,6 @@ int main(int argc, char **argv)
     greet(&box);
     if (pthread_create(&reader, NULL, reader_main, &box))
         die("no thread to read with");
+    pthread_setname_np(reader, "atedm-reader");
     return work(&box, &options);
 }

@@ -1,6 +1,8 @@
 // UTF-8: see utf8.h.
 #include "core/base/utf8.h"
 
+#include <string.h>
+
 // Length of the character at `s` with `left` > 0 bytes to go, 0 where it is not valid.
 static size_t character(const unsigned char *s, size_t left)
 {
@@ -45,4 +47,18 @@ size_t atedm_utf8_cut(const char *text, size_t size, size_t limit)
     while (limit > 0 && ((unsigned char)text[limit] & 0xc0) == 0x80)
         limit--;
     return limit;
+}
+
+void atedm_utf8_clean(char *text, bool cut)
+{
+    size_t size = strlen(text);
+    size_t valid = atedm_utf8_valid_prefix(text, size);
+    while (valid < size) {
+        if (cut && size - valid < 4) {
+            text[valid] = '\0';
+            return;
+        }
+        text[valid++] = '?';
+        valid += atedm_utf8_valid_prefix(text + valid, size - valid);
+    }
 }

@@ -13,4 +13,8 @@ bool atedm_utf8_is_valid(const char *text, size_t size);
 // Largest cut <= limit that does not fall inside a character of the valid UTF-8 `text`.
 size_t atedm_utf8_cut(const char *text, size_t size, size_t limit);
 
+// Makes a text that may quote arbitrary bytes valid UTF-8: each byte that belongs to no character
+// becomes '?'. `cut`: the text was cut at its end, so an incomplete character there is removed.
+void atedm_utf8_clean(char *text, bool cut);
+
 #endif

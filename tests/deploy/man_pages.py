@@ -72,6 +72,19 @@ class Pages(unittest.TestCase):
             self.assertEqual("reload." in facts, name in live, name)
             self.assertTrue(about.strip(), name)
 
+    def test_options(self):
+        """One set of them, in one order: in --help, in the file of defaults and in api.md's table."""
+        defaults = json.loads((ROOT / "config/atedmd.json").read_text(encoding="utf-8"))
+        told = dict(re.findall(r"; \"(\w+)\"; default (.*)\]$", help_of("ATEDMD"), re.MULTILINE))
+        self.assertEqual(list(told), list(defaults))
+        for name, value in defaults.items():
+            self.assertEqual(told[name], (value if isinstance(value, str) else json.dumps(value)) or "none", name)
+        api = (ROOT / "api.md").read_text(encoding="utf-8")
+        table = api[api.index("| option | default | allowed | |\n"):].split("\n\n", 1)[0]
+        rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+        self.assertEqual(len(rows), table.count("\n") - 1)
+        self.assertEqual(rows, list(defaults))
+
     def test_atedm(self):
         page = read("atedm.1")
         sections = dict(re.findall(r"^\.Ss atedm (.*)\n((?:.*\n)+?)(?=\.S[sh])", page, re.MULTILINE))

@@ -105,6 +105,13 @@ class Monitoring(unittest.TestCase):
         gpus = {name for name in known if name.startswith("atedm_device_")} - {"atedm_device_memory_bytes"}
         self.assertEqual(found, known if HAS_GPUS else known - gpus)
 
+    def test_every_family_is_there(self):
+        """Also those that have no series yet."""
+        page = self.d.get("/metrics").body.decode()
+        for kind in ("HELP", "TYPE"):
+            found = re.findall(rf"^# {kind} (\w+) ", page, re.MULTILINE)
+            self.assertEqual(sorted(found), sorted(documented((ROOT / "api.md").read_text())))
+
     def test_page(self):
         page = self.d.get("/metrics").body
         for daemon in ([self.d, self.gpu] if HAS_GPUS else [self.d]):

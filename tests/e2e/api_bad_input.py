@@ -227,10 +227,32 @@ class BadInput(unittest.TestCase):
                                     "num_images", "sampler", "pruning", "response_format",
                                     "deadline_s", "priority", "x")))
 
+    def test_a_plan_that_cannot_be_beside_other_wrong_fields(self):
+        for fields in ({"steps": 0}, {"steps": "4"}, {"width": 1}, {"height": 1, "seed": -1}, {}):
+            for pruning in ({"flops_budget": 0.01}, {"phases": [{"until": 1, "ratio": 0.5, "skip": ["up.9.9"]}]}):
+                answer = self.daemon.generate({**fields, "pruning": pruning})
+                self.check_problem(answer, 422)
+                field, = pruning
+                self.assertEqual(answer.pointers(), sorted([f"/pruning/{field}", *("/" + name for name in fields)]))
+        self.check_field({"steps": 0, "pruning": {"flops_budget": 0.99}}, "/steps")
+
+    def test_no_character_0(self):
+        answer = self.daemon.post("/generate", b'{"prompt": "a\\u0000"}')
+        self.assertRegex(answer.json()["detail"], r"^\\u0000 is not allowed \(line 1, column \d+\)$")
+
+    def test_which_samplers_there_are(self):
+        names = ", ".join(f'"{s["name"]}"' for s in self.daemon.get("/v1/samplers").json()["samplers"])
+        for sampler, quoted in (("heun", '"heun"'), ("e" * 100, f'"{"e" * 40}..."')):
+            error, = self.daemon.generate({"sampler": sampler}).json()["errors"]
+            self.assertEqual(error["detail"], f"{quoted} is not one of {names}")
+
     def test_numbers_are_told_as_they_came(self):
         for field, value, detail in (
-                ("steps", 4.0, "is 4.0, not an integer that is allowed"),
-                ("steps", 4.5, "is 4.5, not an integer that is allowed"),
+                ("steps", 4.0, "is 4.0, not an integer within 1..150"),
+                ("steps", 4.5, "is 4.5, not an integer within 1..150"),
+                ("num_images", 2 ** 40, "is 1099511627776, not an integer within 1..4"),
+                ("priority", -0.5, "is -0.5, not an integer within -10..10"),
+                ("width", 32.0, "is 32.0, not an integer within 8..16384"),
                 ("seed", 1.0, "is 1.0, not an integer within 0..9223372036854775807"),
                 ("deadline_s", 86400.0001, "is 86400.0001, not over 0 and up to 86400"),
                 ("guidance_scale", 30.0000001, "is 30.0000001, not within 0..30"),

@@ -2,6 +2,7 @@
 """The golden paths: what /generate answers, in every form; estimates; what there is."""
 import json
 import unittest
+import urllib.parse
 
 from daemon import MODEL, SMALL, Daemon, enter_class, images_of, read_png
 
@@ -107,9 +108,14 @@ class Generate(unittest.TestCase):
             self.assertTrue(warning.startswith(name + " is longer"), warning)
             cut = int(warning.split("after byte ")[1].split(":")[0])
             self.assertIn(prompt[cut:cut + 150], warning)
-        answer = self.daemon.generate({"prompt": prompt}, headers={"Accept": "image/png"})
-        self.assertEqual(answer.headers["X-Atedm-Warning"],
-                         f"prompt is longer than the text encoders take; cut after byte {cut}")
+        for text in (prompt, "\r\n100 % of \N{CAT FACE}s, \"ü\", \x7f" * 60):
+            both = {"prompt": prompt, "negative_prompt": text}
+            warnings = self.daemon.generate(both).json()["warnings"]
+            self.assertEqual(len(warnings), 2)
+            answer = self.daemon.generate(both, headers={"Accept": "image/png"})
+            told = answer.headers.get_all("X-Atedm-Warning")
+            self.assertEqual([urllib.parse.unquote(value, errors="strict") for value in told], warnings)
+            self.assertTrue("".join(told).isascii())
 
     def test_long_and_odd_prompts(self):
         for prompt in ("a", "\N{CAT FACE}" * 2048, "é\u0301ﬁ\u200d\ufffd\U0010ffff", " ", "\n\t"):
@@ -132,6 +138,13 @@ class Estimate(unittest.TestCase):
             body = self.daemon.generate(fields).json()
             self.assertEqual(estimate["flops"], body["flops"], fields)
             self.assertEqual(estimate["pruning"], body["pruning"], fields)
+
+    def test_of_a_request_for_the_picture_itself(self):
+        """The Accept header is the estimate's, which is JSON; so the field that was not sent is not wrong."""
+        answer = self.daemon.post("/v1/estimate", {**SMALL, "num_images": 2}, headers={"Accept": "image/png"})
+        self.assertEqual(answer.status, 200, answer.body)
+        answer = self.daemon.post("/v1/estimate", {**SMALL, "num_images": 2, "response_format": "png"})
+        self.assertEqual(answer.pointers(), ["/response_format"])
 
     def test_plan_of_a_budget(self):
         fields = {**SMALL, "steps": 10, "pruning": {"flops_budget": 0.99}}

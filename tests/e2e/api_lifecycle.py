@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,20 @@ def run(*flags, **environment):
         result = subprocess.run([PROGRAM, *flags], capture_output=True, text=True, timeout=PATIENCE, check=False,
                                 env={"PATH": os.environ["PATH"], "HOME": home, **environment})
     return result.returncode, result.stdout, result.stderr
+
+
+def is_listened_on(path):
+    """The file of a Unix socket is there before anybody listens on it."""
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(path) == 0
+
+
+def copy_truncated(folder, part):
+    """The model, copied there, its weights of this part cut off: their path."""
+    subprocess.run(["cp", "-r", MODEL + "/.", folder], check=True)
+    weights, = pathlib.Path(folder, part).glob("*.safetensors")
+    os.truncate(weights, 1000)
+    return weights
 
 
 class Start(unittest.TestCase):
@@ -52,6 +67,31 @@ class Start(unittest.TestCase):
         self.assertIn("--queue-limit N", text)
         status, text, _ = run("--version")
         self.assertEqual((status, text.split()[0]), (0, "atedmd"))
+
+    def test_help_and_version_of_the_worker(self):
+        worker = pathlib.Path(PROGRAM).with_name("atedm-worker")
+        for arguments, begin in ((["--help"], "usage: atedm-worker "), (["--version"], "atedm-worker "),
+                                 (["--fd", "3", "--model", MODEL, "--help"], "usage: atedm-worker ")):
+            result = subprocess.run([worker, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertTrue(result.stdout.startswith(begin), result.stdout)
+        described = set(re.findall(r"^  (--[a-z-]+)", subprocess.run([worker, "--help"], capture_output=True, text=True,
+                                                                      timeout=PATIENCE, check=True).stdout, re.MULTILINE))
+        with Daemon() as d:
+            pid, = d.workers()
+            given = set(re.findall(r"--[a-z-]+", pathlib.Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")))
+        self.assertEqual(given, described - {"--help", "--version"})
+        result = subprocess.run([worker, "--nonsense"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+
+    def test_names_of_threads(self):
+        """So that top and a debugger say whose they are."""
+        with Daemon() as d:
+            self.assertEqual(d.generate().status, 200)
+            names = {path.read_text(encoding="utf-8").strip() for pid in (d.process.pid, *d.workers())
+                     for path in pathlib.Path(f"/proc/{pid}/task").glob("*/comm")}
+        self.assertLessEqual({"atedmd", "atedm-store", "atedm-worker", "atedm-reader", "atedm-encoder"}, names)
+        self.assertEqual([name for name in names if not name.startswith("atedm")], [])
 
     def test_port_in_use(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -89,14 +129,8 @@ class Start(unittest.TestCase):
     def test_models_that_do_not_load(self):
         self.check_refused(1, "/nonexistent", "--model", "/nonexistent")
         with tempfile.TemporaryDirectory() as copy:
-            subprocess.run(["cp", "-r", MODEL + "/.", copy], check=True)
-            weights = os.path.join(copy, "unet", "diffusion_pytorch_model.safetensors")
-            for name in os.listdir(os.path.join(copy, "unet")):
-                if name.endswith(".safetensors"):
-                    weights = os.path.join(copy, "unet", name)
-            with open(weights, "r+b") as file:
-                file.truncate(1000)
-            self.check_refused(1, os.path.basename(weights), "--model", copy)
+            weights = copy_truncated(copy, "unet")
+            self.check_refused(1, weights.name, "--model", copy)
 
     def test_ipv6_and_names(self):
         for listen in ("[::1]:0", "localhost:0", ":0"):
@@ -140,7 +174,7 @@ class Start(unittest.TestCase):
                 process = subprocess.Popen(["sh", "-c", f'exec "$@" {closed}', "sh"] + command, stdin=subprocess.DEVNULL,
                                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 self.addCleanup(process.kill)
-                wait_until(lambda path=path: os.path.exists(path), "listens")
+                wait_until(lambda path=path: is_listened_on(path), "listens")
                 for _ in range(3):  # behind the start of the worker, too
                     with socket.socket(socket.AF_UNIX) as s:
                         s.settimeout(PATIENCE)
@@ -261,6 +295,27 @@ class Stop(unittest.TestCase):
 
 
 class Failure(unittest.TestCase):
+    def test_a_model_that_fails_with_a_request_that_nobody_waits_for(self):
+        with tempfile.TemporaryDirectory(prefix="atedmd-") as folder:
+            model, program = pathlib.Path(folder, "model"), pathlib.Path(folder, "atedmd")
+            model.mkdir()
+            copy_truncated(model, "vae")
+            shutil.copy(PROGRAM, program)
+            worker, go = program.with_name("atedm-worker"), program.with_name("go")
+            worker.write_text(f'#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.05; done\n'
+                              f'exec {pathlib.Path(PROGRAM).with_name("atedm-worker")} "$@"\n', "ascii")
+            worker.chmod(0o755)
+            d = Daemon(wait=False, model=model, cancel_on_disconnect="false")
+            d.command[0] = program
+            with d:
+                with d.start():
+                    wait_until(lambda: d.gauge("atedm_queue_depth") == 1, "it waits")
+                wait_until(lambda: "status=499" in d.log(), "the daemon knows that the client is gone")
+                self.assertEqual(d.gauge("atedm_queue_depth"), 1)
+                go.touch()
+                self.assertEqual(d.process.wait(PATIENCE), 1)
+                self.assertIn("the model cannot be used", d.log())
+
     @unittest.skipIf(re.search(b"__[at]san_init", pathlib.Path(PROGRAM).read_bytes()),
                      "sanitizers' allocators end the program where there is no memory")
     def test_no_memory(self):

@@ -85,7 +85,8 @@ class Loss(unittest.TestCase):
     def test_readiness_follows(self):
         with Daemon() as d:
             os.kill(worker(d), signal.SIGKILL)
-            wait_until(lambda: d.get("/readyz").status == 503, "not ready")
+            answer, = wait_until(lambda: [a for a in [d.get("/readyz")] if a.status == 503], "not ready")
+            self.assertIn("started again", answer.json()["detail"])
             self.assertEqual(d.get("/healthz").status, 200)
             waiting = d.in_background(SMALL)  # accepted meanwhile
             wait_until(lambda: d.get("/readyz").status == 200, "ready again")

@@ -184,7 +184,7 @@ Test(config, wrong_variables_and_flags)
     expect_error(load(FLAGS("--queue-limit"), NULL), "--queue-limit needs a value");
     expect_error(load(FLAGS("--queue_limit", "3"), NULL), "no option \"--queue_limit\"");
     expect_error(load(FLAGS("--nonsense", "3"), NULL), "no option \"--nonsense\"");
-    expect_error(load(FLAGS("model"), NULL), "no option \"model\"");
+    expect_error(load(FLAGS("model"), NULL), "\"model\": it takes no operands");
     expect_error(load(FLAGS("--log-level", "loud"), NULL), "--log-level: \"loud\" is not one of");
 }
 

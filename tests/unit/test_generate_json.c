@@ -1,5 +1,6 @@
 // Bodies of /generate: what is refused before and after parsing, every wrong field at once, what a
 // good body becomes; base64; the log's lines, whatever their values hold.
+#include "core/base/utf8.h"
 #include "core/plan_json.h"
 #include "server/generate_json.h"
 #include "server/json_body.h"
@@ -225,7 +226,8 @@ Test(generate_json, out_of_range)
     expect_error("{\"prompt\":\"a\",\"width\":-8}", "/width", "");
     expect_error("{\"prompt\":\"a\",\"width\":63}", "/width", "multiple of 8");
     expect_error("{\"prompt\":\"a\",\"width\":16392}", "/width", "");
-    expect_error("{\"prompt\":\"a\",\"width\":9223372036854775807}", "/width", "out of range");
+    expect_error("{\"prompt\":\"a\",\"width\":9223372036854775807}", "/width",
+                 "is 9223372036854775807, not an integer within 8..16384");
     expect_error("{\"prompt\":\"a\",\"width\":99999999999999999999}", "/width", "1e+20");
     expect_error("{\"prompt\":\"a\",\"width\":512,\"height\":512}", "/width", "limit of 65536");
     expect_error("{\"prompt\":\"a\",\"steps\":0}", "/steps", "1..150");
@@ -238,9 +240,9 @@ Test(generate_json, out_of_range)
     expect_error("{\"prompt\":\"a\",\"seed\":9223372036854775807,\"num_images\":2}", "/seed", "");
     expect_error("{\"prompt\":\"a\",\"num_images\":0}", "/num_images", "1..4");
     expect_error("{\"prompt\":\"a\",\"num_images\":5}", "/num_images", "1..4");
-    expect_error("{\"prompt\":\"a\",\"sampler\":\"ddim\"}", "/sampler", "not known");
+    expect_error("{\"prompt\":\"a\",\"sampler\":\"ddim\"}", "/sampler", "not one of \"euler\", ");
     expect_error("{\"prompt\":\"a\",\"sampler\":\"a name that is longer than any sampler has\"}",
-                 "/sampler", "not known");
+                 "/sampler", "not one of \"euler\", ");
     expect_error("{\"prompt\":\"a\",\"response_format\":\"gif\"}", "/response_format", "b64_json");
     expect_error("{\"prompt\":\"a\",\"deadline_s\":0}", "/deadline_s", "");
     expect_error("{\"prompt\":\"a\",\"deadline_s\":86401}", "/deadline_s", "");
@@ -386,7 +388,7 @@ Test(text, base64_of_many_chunks)
 Test(text, clean)
 {
     char text[] = "a\xff\xc3 b\xc3\xa9\xe2\x82";
-    atedm_text_clean(text);
+    atedm_utf8_clean(text, false);
     cr_assert_str_eq(text, "a?? b\xc3\xa9??");
 }
 

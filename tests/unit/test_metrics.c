@@ -132,3 +132,36 @@ Test(metrics, quantiles)
     const atedm_series empty = {.count = 0};
     cr_assert(isnan(atedm_metrics_quantile(ATEDM_METRIC_BATCH_SIZE, &empty, 0.5)));
 }
+
+Test(metrics, labels_that_are_too_few_or_too_many)
+{
+    const char *const *const wrong[] = {ATEDM_NO_LABELS, ATEDM_LABELS("/generate"),
+                                        ATEDM_LABELS("/generate", "200", "x")};
+    atedm_metrics_count(metrics, ATEDM_METRIC_REQUESTS, 1, ATEDM_LABELS("/generate", "200"));
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        atedm_metrics_count(metrics, ATEDM_METRIC_REQUESTS, 1, wrong[i]);
+        atedm_metrics_remove(metrics, ATEDM_METRIC_REQUESTS, wrong[i]);
+    }
+    atedm_metrics_set(metrics, ATEDM_METRIC_QUEUE_DEPTH, 1, ATEDM_LABELS("x"));
+    atedm_metrics_observe(metrics, ATEDM_METRIC_BATCH_SIZE, 1, ATEDM_NO_LABELS);
+    cr_assert_eq(atedm_metrics_series(metrics, ATEDM_METRIC_REQUESTS, 0)->count, 1);
+    cr_assert_null(atedm_metrics_series(metrics, ATEDM_METRIC_REQUESTS, 1));
+    cr_assert_null(atedm_metrics_series(metrics, ATEDM_METRIC_QUEUE_DEPTH, 0));
+    cr_assert_null(atedm_metrics_series(metrics, ATEDM_METRIC_BATCH_SIZE, 0));
+}
+
+Test(metrics, counters_in_fractions)
+{
+    atedm_metrics_set(metrics, ATEDM_METRIC_PROCESS_CPU_SECONDS, 1.25, ATEDM_NO_LABELS);
+    expect_line("process_cpu_seconds_total 1.25");
+    expect_line("# TYPE process_cpu_seconds_total counter");
+}
+
+// What is answered from memory takes microseconds.
+Test(metrics, quantiles_of_fast_requests)
+{
+    atedm_metrics_observe(metrics, ATEDM_METRIC_REQUEST_DURATION, 2e-5, ATEDM_LABELS("/healthz"));
+    const atedm_series *series = atedm_metrics_series(metrics, ATEDM_METRIC_REQUEST_DURATION, 0);
+    cr_assert_leq(atedm_metrics_quantile(ATEDM_METRIC_REQUEST_DURATION, series, 0.5), 1e-4);
+    expect_line("atedm_request_duration_seconds_bucket{route=\"/healthz\",le=\"600\"} 1");
+}

@@ -224,7 +224,7 @@ Test(request, sampler)
     snprintf(r.sampler, sizeof r.sampler, "eulerr");
     check_bad(&r, "/sampler", "eulerr");
     r.sampler[0] = '\0';
-    check_bad(&r, "/sampler", "not known");
+    check_bad(&r, "/sampler", "not one of \"euler\", ");
     atedm_request_finish(&r);
 }
 
@@ -311,4 +311,15 @@ Test(request, error_texts_are_cut_and_stay_utf8)
     cr_assert_str_eq(errors.items[4].detail, "\"a?b?\" is odd");
     atedm_field_errors_add(&errors, "/x", "\xff");
     cr_assert_str_eq(errors.items[5].detail, "?");
+}
+
+Test(request, seeds_are_drawn)
+{
+    uint64_t seeds[64], all = 0;
+    for (size_t i = 0; i < 64; i++) {
+        cr_assert_eq(atedm_draw_seed(&seeds[i], NULL), ATEDM_OK);
+        all |= seeds[i];
+    }
+    cr_assert_neq(seeds[0], seeds[1]);
+    cr_assert_eq(all, UINT32_MAX); // each bit, but once in 2^59
 }
