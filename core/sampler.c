@@ -46,13 +46,26 @@ static void keep_clean(const atedm_schedule *schedule, int k, atedm_step *step)
     }
 }
 
+static bool ends_in_first_order(const atedm_schedule *schedule)
+{
+    switch (schedule->last_step) {
+    case ATEDM_LAST_BY_STEPS:
+        return schedule->n < 15;
+    case ATEDM_LAST_FIRST_ORDER:
+        return true;
+    case ATEDM_LAST_SECOND_ORDER:
+        break;
+    }
+    return false;
+}
+
 // How much of the difference to the x0 of the step before is added, h / (2 h_before) with h = log(s
-// / t): 0 in the first step, and in the last one where it ends at no noise or there are few.
+// / t): 0 in a step of first order.
 static double second_order(const atedm_schedule *schedule, int k)
 {
     const double *sigmas = schedule->sigmas;
     bool last = k == schedule->n - 1;
-    if (k == 0 || (last && (sigmas[k + 1] == 0 || schedule->n < 15)))
+    if (k == 0 || (last && (sigmas[k + 1] == 0 || ends_in_first_order(schedule))))
         return 0;
     return log(sigmas[k] / sigmas[k + 1]) / (2 * log(sigmas[k - 1] / sigmas[k]));
 }

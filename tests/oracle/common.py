@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+)
 from safetensors.torch import save_file
 from transformers import CLIPTokenizerFast
 
@@ -43,6 +48,17 @@ def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> StableDiffus
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def scheduler_for(sampler: str, config: Any) -> Any:
+    """diffusers' scheduler for one of our samplers, with what its class takes over of a scheduler's configuration."""
+    if not sampler.startswith("dpmpp_2m"):
+        kind = EulerAncestralDiscreteScheduler if sampler == "euler_ancestral" else EulerDiscreteScheduler
+        return kind.from_config(config)
+    named = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+    if sampler.endswith("karras"):
+        named["use_karras_sigmas"] = True
+    return DPMSolverMultistepScheduler.from_config(config, **named)
 
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:

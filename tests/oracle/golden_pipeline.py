@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionXLPipeline
 
-from common import DATA_DIR, load_pipeline, write_json, write_tensors
+from common import DATA_DIR, load_pipeline, scheduler_for, write_json, write_tensors
 from topologies import MODELS
 
 PROMPT = "a photo of a red fox in the snow, it's 2024!"
@@ -94,14 +94,6 @@ def text_stage(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors
     return tensors
 
 
-def choose_sampler(pipeline: StableDiffusionXLPipeline, name: str) -> None:
-    if name.startswith("dpmpp_2m"):
-        config = {**pipeline.scheduler.config, "use_karras_sigmas": name.endswith("karras")}
-        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config)
-    elif name == "euler_ancestral":
-        pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
-
-
 def in_sigma_scale(pipeline: StableDiffusionXLPipeline, latents: torch.Tensor, step: int) -> torch.Tensor:
     """As Euler's scheduler has latents before `step`: x0 + sigma e. The other one has them of unit variance."""
     if isinstance(pipeline.scheduler, DPMSolverMultistepScheduler):
@@ -179,7 +171,7 @@ def trim(case: Case, tensors: Tensors) -> Tensors:
 def write_all(folder: Path = DATA_DIR / "pipeline") -> None:
     for case in cases():
         pipeline = load_pipeline(case.model)
-        choose_sampler(pipeline, case.request.sampler)
+        pipeline.scheduler = scheduler_for(case.request.sampler, pipeline.scheduler.config)
         tensors = run(pipeline, case.request)
         saturated = (tensors["image"].abs() >= 1.0).float().mean().item()
         if saturated > 0.05:
