@@ -32,13 +32,16 @@ def model_named(name: str) -> Model:
     return next(model for model in MODELS if model.name == name)
 
 
-def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
-    """The whole pipeline from disk, in f32 or f64, with the fast tokenizers (see README, "Tokenizer")."""
-    folder = MODELS_DIR / name
+def load_pipeline(name: str) -> StableDiffusionXLPipeline:
+    return open_pipeline(MODELS_DIR / name, model_named(name).variant)
+
+
+def open_pipeline(folder: Path, variant: str | None) -> StableDiffusionXLPipeline:
+    """The whole pipeline from disk, in f32, with the fast tokenizers (see README, "Tokenizer")."""
     pipeline = StableDiffusionXLPipeline.from_pretrained(
         folder,
-        torch_dtype=dtype,
-        variant=model_named(name).variant,
+        torch_dtype=torch.float32,
+        variant=variant,
         add_watermarker=False,
         low_cpu_mem_usage=False,
     )

@@ -102,8 +102,9 @@ def in_sigma_scale(pipeline: StableDiffusionXLPipeline, latents: torch.Tensor, s
 
 
 def initial_latents(pipeline: StableDiffusionXLPipeline, request: Request) -> torch.Tensor:
-    """[num_images, 4, height / 8, width / 8]; image i is drawn from seed + i, then scaled by init_noise_sigma."""
-    shape = (1, 4, request.height // 8, request.width // 8)
+    """[num_images, 4, height / 8, width / 8], or what the VAE scales by; image i is drawn from seed + i, then scaled by
+    init_noise_sigma."""
+    shape = (1, 4, request.height // pipeline.vae_scale_factor, request.width // pipeline.vae_scale_factor)
     noise = [
         torch.randn(shape, generator=torch.Generator("cpu").manual_seed(request.seed + i))
         for i in range(request.num_images)
@@ -112,9 +113,24 @@ def initial_latents(pipeline: StableDiffusionXLPipeline, request: Request) -> to
     return in_sigma_scale(pipeline, torch.cat(noise) * pipeline.scheduler.init_noise_sigma, 0)
 
 
-def run(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
-    """Runs the pipeline and returns its intermediates under the names of `--dump`."""
+def given_embeds(pipeline: StableDiffusionXLPipeline, text: Tensors, dtype: torch.dtype) -> Tensors:
+    """What text_stage made as arguments of the pipeline, which then needs no text encoders and loses them (f64 is
+    more than they can do)."""
+    pipeline.register_modules(text_encoder=None, text_encoder_2=None)
+    embeds, pooled = text["prompt_embeds"].to(dtype), text["pooled_prompt_embeds"].to(dtype)
+    given = {"prompt_embeds": embeds[-1:], "pooled_prompt_embeds": pooled[-1:]}
+    if len(embeds) == 2:
+        given |= {"negative_prompt_embeds": embeds[:1], "negative_pooled_prompt_embeds": pooled[:1]}
+    return given
+
+
+def run(pipeline: StableDiffusionXLPipeline, request: Request, dtype: torch.dtype = torch.float32) -> Tensors:
+    """Runs the pipeline and returns its intermediates under the names of `--dump`. The text stage and the scheduler
+    stay in f32."""
     tensors = text_stage(pipeline, request) | {"latents_init": initial_latents(pipeline, request)}
+    given = given_embeds(pipeline, tensors, dtype)
+    pipeline.unet.to(dtype)
+    pipeline.vae.to(dtype)
     calls: list[tuple[dict[str, Any], torch.Tensor]] = []
     latents: list[torch.Tensor] = []
 
@@ -127,8 +143,7 @@ def run(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
 
     hook = pipeline.unet.register_forward_hook(on_unet, with_kwargs=True)
     image = pipeline(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
+        **given,
         width=request.width,
         height=request.height,
         num_inference_steps=request.steps,
