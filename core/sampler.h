@@ -64,7 +64,8 @@ typedef enum atedm_schedule_kind {
 } atedm_schedule_kind;
 
 // What a sampler needs for n steps. Latents are x0 + sigma e: those of diffusers'
-// EulerDiscreteScheduler, and sqrt(sigma^2 + 1) times those of DPMSolverMultistepScheduler.
+// EulerDiscreteScheduler, and sqrt(sigma^2 + 1) times those of DPMSolverMultistepScheduler, but
+// that what its last step leaves is what it has.
 typedef struct atedm_schedule {
     int n;
     const atedm_sampler *sampler;

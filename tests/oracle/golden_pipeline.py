@@ -95,9 +95,11 @@ def text_stage(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors
 
 
 def in_sigma_scale(pipeline: StableDiffusionXLPipeline, latents: torch.Tensor, step: int) -> torch.Tensor:
-    """As Euler's scheduler has latents before `step`: x0 + sigma e. The other one has them of unit variance."""
-    if isinstance(pipeline.scheduler, DPMSolverMultistepScheduler):
-        return latents * (pipeline.scheduler.sigmas[step] ** 2 + 1) ** 0.5
+    """As Euler's scheduler has latents before `step`: x0 + sigma e. The other one has them of unit variance, in which
+    we have only the last ones too."""
+    scheduler = pipeline.scheduler
+    if isinstance(scheduler, DPMSolverMultistepScheduler) and step < len(scheduler.timesteps):
+        return latents * (scheduler.sigmas[step] ** 2 + 1) ** 0.5
     return latents
 
 

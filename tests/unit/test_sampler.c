@@ -155,7 +155,8 @@ Test(sampler, agrees_with_diffusers)
 static double golden_scale(const atedm_schedule *schedule, int k)
 {
     double sigma = schedule->sigmas[k];
-    return schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP ? sqrt(sigma * sigma + 1) : 1;
+    bool scaled = schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP && k < schedule->n;
+    return scaled ? sqrt(sigma * sigma + 1) : 1;
 }
 
 // How far from the golden's numbers, which are floats, a step may end.
@@ -491,9 +492,18 @@ Test(sampler, what_a_step_takes_for_clean_is_what_the_model_said)
         cr_expect_eq(p, 1);
         cr_expect_eq(q, 0);
     }
-    atedm_schedule flat = {.n = 1, .sigmas = {2, 2}};
+    atedm_schedule flat = {.n = 1, .sampler = euler(), .sigmas = {2, 2}};
     double p, q;
     atedm_schedule_clean(&flat, 0, &p, &q);
     cr_expect(near(p, 1 / sqrt(5), 1e-12));
     cr_expect_eq(q, 0);
+
+    // A last step that ends at some noise, in another scale.
+    atedm_scheduler_config config = sdxl;
+    config.final_sigma_min = true;
+    atedm_schedule last = make_for("dpmpp_2m", &config, 1);
+    atedm_step step = step_of(&last, 0);
+    const double x = 3.25, m = -0.75;
+    atedm_schedule_clean(&last, 0, &p, &q);
+    cr_expect(near(p * (step.x * x + step.output * m) + q * x, x - last.sigmas[0] * m, 1e-9));
 }
