@@ -391,6 +391,12 @@ def is_rounding(name: str, got: torch.Tensor, precisions: Callable[[], tuple[Ten
     return distance(got, exact[name]) <= FACTOR * distance(rounded[name], exact[name])
 
 
+def are_last_bits(got: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Of sigmas: a sigma is the root of 1 / alpha_bar - 1, and schedules have alpha_bar in f32."""
+    one, other = (1 / (1 + sigmas.double().square()) for sigmas in (got, wanted))
+    return bool((one - other).abs().max() <= 2**-22)
+
+
 def compare(got: Tensors, wanted: Tensors, precisions: Callable[[], tuple[Tensors, Tensors]]) -> Outcome:
     """With the first difference, or the largest."""
     missing = sorted(set(wanted) - set(got), key=stage)
@@ -399,6 +405,8 @@ def compare(got: Tensors, wanted: Tensors, precisions: Callable[[], tuple[Tensor
     worst, remark = 0.0, ""
     for name in sorted(wanted, key=stage):
         fault = differs(name, got[name], wanted[name])
+        if fault and name == "sigmas" and are_last_bits(got[name], wanted[name]):
+            return SKIPPED, f"sigmas of last bits, {fault}"
         if fault and not is_rounding(name, got[name], precisions):
             return DIFFERS, f"{name}: {fault}"
         if fault:
