@@ -14,9 +14,16 @@ atedm_status atedm_json_load(const char *path, json_t **ret_object, atedm_error 
     atedm_status status = atedm_file_read(path, ATEDM_JSON_FILE_MAX, &text, &size, err);
     if (status)
         return status;
+    status = atedm_json_parse(path, text, size, ret_object, err);
+    free(text);
+    return status;
+}
+
+atedm_status atedm_json_parse(const char *path, const char *text, size_t size, json_t **ret_object,
+                              atedm_error *err)
+{
     json_error_t parse_error;
     json_t *object = json_loadb(text, size, JSON_REJECT_DUPLICATES, &parse_error);
-    free(text);
     if (!object)
         return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s:%d:%d: %s", path, parse_error.line,
                                parse_error.column, parse_error.text);

@@ -16,6 +16,9 @@
 // Parses the object in `path` (duplicate keys refused). json_decref the result.
 ATEDM_MUST_CHECK atedm_status atedm_json_load(const char *path, json_t **ret_object,
                                               atedm_error *err);
+// The same of text that was read from `path`, which is only for messages.
+ATEDM_MUST_CHECK atedm_status atedm_json_parse(const char *path, const char *text, size_t size,
+                                               json_t **ret_object, atedm_error *err);
 
 // Each reads `key` of `object` into *ret_value: `path` is only for messages. A missing or null key
 // leaves `*ret_value` as it is where `optional`, else it is an error. Bounds are inclusive.

@@ -46,24 +46,47 @@ static void keep_clean(const atedm_schedule *schedule, int k, atedm_step *step)
     }
 }
 
+static bool ends_in_first_order(const atedm_schedule *schedule)
+{
+    switch (schedule->last_step) {
+    case ATEDM_LAST_BY_STEPS:
+        return schedule->n < 15;
+    case ATEDM_LAST_FIRST_ORDER:
+        return true;
+    case ATEDM_LAST_SECOND_ORDER:
+        break;
+    }
+    return false;
+}
+
 // How much of the difference to the x0 of the step before is added, h / (2 h_before) with h = log(s
-// / t): 0 in the first step, and in the last one where it ends at no noise or there are few.
+// / t): 0 in a step of first order.
 static double second_order(const atedm_schedule *schedule, int k)
 {
     const double *sigmas = schedule->sigmas;
     bool last = k == schedule->n - 1;
-    if (k == 0 || (last && (sigmas[k + 1] == 0 || schedule->n < 15)))
+    if (k == 0 || (last && (sigmas[k + 1] == 0 || ends_in_first_order(schedule))))
         return 0;
     return log(sigmas[k] / sigmas[k + 1]) / (2 * log(sigmas[k - 1] / sigmas[k]));
+}
+
+// Factor of what the last step of several leaves: it is decoded as diffusers has it, of unit
+// variance, even where it ends at some noise.
+static double end_scale(const atedm_schedule *schedule, int k)
+{
+    double t = schedule->sigmas[k + 1];
+    bool ends = k == schedule->n - 1 && schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP;
+    return ends ? 1 / sqrt(t * t + 1) : 1;
 }
 
 static void step_dpmpp_2m(const atedm_schedule *schedule, int k, atedm_step *ret_step)
 {
     double ratio = schedule->sigmas[k + 1] / schedule->sigmas[k], w = second_order(schedule, k);
-    *ret_step = (atedm_step){.earlier = -(1 - ratio) * w};
+    double scale = end_scale(schedule, k), to_clean = scale * (1 - ratio);
+    *ret_step = (atedm_step){.earlier = -to_clean * w};
     keep_clean(schedule, k, ret_step);
-    ret_step->x = ratio + (1 - ratio) * (1 + w) * ret_step->keep_x;
-    ret_step->output = (1 - ratio) * (1 + w) * ret_step->keep_output;
+    ret_step->x = scale * ratio + to_clean * (1 + w) * ret_step->keep_x;
+    ret_step->output = to_clean * (1 + w) * ret_step->keep_output;
 }
 
 // With d = (x - x0) / s down to t^2 / s, and noise of sqrt(t^2 - t^4 / s^2): together of sigma t.
@@ -80,12 +103,13 @@ void atedm_schedule_clean(const atedm_schedule *schedule, int k, double *ret_aft
                           double *ret_before)
 {
     double sigma = schedule->sigmas[k], next = schedule->sigmas[k + 1];
+    double scale = end_scale(schedule, k);
     if (!(next < sigma)) {
-        *ret_after = 1 / sqrt(next * next + 1);
+        *ret_after = 1 / sqrt(next * next + 1) / scale;
         *ret_before = 0;
         return;
     }
-    *ret_after = sigma / (sigma - next);
+    *ret_after = sigma / (sigma - next) / scale;
     *ret_before = -next / (sigma - next);
 }
 

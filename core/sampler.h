@@ -27,6 +27,13 @@ typedef enum atedm_betas {
     ATEDM_BETAS_SQUARED_COSINE
 } atedm_betas;
 
+// Of what order a last step of several is that does not end at no noise.
+typedef enum atedm_last_step {
+    ATEDM_LAST_BY_STEPS,     // the first of fewer than 15 steps
+    ATEDM_LAST_FIRST_ORDER,  // euler_at_final
+    ATEDM_LAST_SECOND_ORDER, // lower_order_final false
+} atedm_last_step;
+
 typedef struct atedm_scheduler_config {
     int train_timesteps;
     double beta_start, beta_end;
@@ -38,10 +45,12 @@ typedef struct atedm_scheduler_config {
     bool rescale_zero_snr;
     bool interpolation_log_linear; // else linear
     bool final_sigma_min;          // final_sigmas_type "sigma_min", else "zero"
+    atedm_last_step last_step;     // of dpmpp_2m
 } atedm_scheduler_config;
 
-// Reads DIR/scheduler_config.json. Unknown kinds are refused with their name; options that change
-// the numbers and are not implemented are refused too.
+// Reads DIR/scheduler_config.json, of any class that api.md names: what from_config of the class
+// that a sampler is like takes over of it. Other classes are refused with their name; options that
+// change the numbers and are not implemented are refused too.
 ATEDM_MUST_CHECK atedm_status atedm_scheduler_config_read(const char *path,
                                                           atedm_scheduler_config *ret_config,
                                                           atedm_error *err);
@@ -56,7 +65,8 @@ typedef enum atedm_schedule_kind {
 } atedm_schedule_kind;
 
 // What a sampler needs for n steps. Latents are x0 + sigma e: those of diffusers'
-// EulerDiscreteScheduler, and sqrt(sigma^2 + 1) times those of DPMSolverMultistepScheduler.
+// EulerDiscreteScheduler, and sqrt(sigma^2 + 1) times those of DPMSolverMultistepScheduler, but
+// that what its last step leaves is what it has.
 typedef struct atedm_schedule {
     int n;
     const atedm_sampler *sampler;
@@ -64,6 +74,7 @@ typedef struct atedm_schedule {
     double sigmas[ATEDM_MAX_STEPS + 1]; // sigmas[n]: where the last step ends
     double init_noise_sigma;            // factor of the initial unit noise
     atedm_prediction prediction;
+    atedm_last_step last_step;
 } atedm_schedule;
 
 // ATEDM_ERR_LIMIT: steps out of range. ATEDM_ERR_INVALID: more than the sampler makes of the
@@ -87,7 +98,7 @@ struct atedm_sampler {
     const char *title; // as a picture's settings do
     // euler: Karras et al. 2022, algorithm 1 without churn. dpmpp_2m: DPM-Solver++(2M), Lu et al.
     // 2022 (arXiv 2211.01095), algorithm 2, in diffusers' form: the first step is of first order,
-    // and the last one where it ends at sigma 0 or there are fewer than 15. euler_ancestral:
+    // and the last one where it ends at sigma 0 or `last_step` says so. euler_ancestral:
     // k-diffusion's, of as much noise as makes up for what a step goes beyond the next sigma.
     void (*step)(const atedm_schedule *schedule, int k, atedm_step *ret_step);
     atedm_schedule_kind kind;

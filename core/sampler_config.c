@@ -1,11 +1,35 @@
-// Reading a diffusers scheduler_config.json: see sampler.h. Strict: a kind that is not implemented
-// is refused by its name, and so is every option that would change the numbers. Keys that
-// EulerDiscreteScheduler does not know (SDXL's own file has some) change nothing there or here.
+// Reading a diffusers scheduler_config.json: see sampler.h. Strict: a kind that is not one of
+// `classes` is refused by its name, and so is every option that would change the numbers of one of
+// our samplers and is not implemented. Which class a file is of changes nothing else: from_config
+// of the sampler's own class takes over the keys that it knows and has defaults of its own for the
+// others, whatever those of the file's class are.
 #include "core/sampler.h"
 
+#include "core/base/file.h"
 #include "core/json_read.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+// Those that diffusers takes for interchangeable (KarrasDiffusionSchedulers) but EDMEulerScheduler,
+// whose models are scaled otherwise. LCMScheduler and TCDScheduler are not among them: what is
+// distilled for them needs their steps.
+static const char *const classes[] = {
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+};
 
 // The values that a string option may have; the place in the list is the enumerator.
 typedef struct name_list {
@@ -39,19 +63,32 @@ static atedm_status read_name(const json_t *object, const char *path, const name
                            list->key, name);
 }
 
-// Refuses what changes the numbers and is not implemented.
-static atedm_status refuse_unsupported(const json_t *object, const char *path, atedm_error *err)
+static atedm_status check_class(const json_t *object, const char *path, atedm_error *err)
 {
-    static const char *const unset[] = {"trained_betas", "sigma_min", "sigma_max"};
-    static const char *const off[] = {"use_exponential_sigmas", "use_beta_sigmas"};
-
     const char *name = NULL;
     atedm_status status = atedm_json_string(object, path, "_class_name", false, &name, err);
     if (status)
         return status;
-    if (strcmp(name, "EulerDiscreteScheduler") != 0)
-        return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED,
-                               "%s: _class_name \"%.64s\" is not supported", path, name);
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+        if (strcmp(name, classes[i]) == 0)
+            return ATEDM_OK;
+    }
+    return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: _class_name \"%.64s\" is not supported",
+                           path, name);
+}
+
+// Refuses what changes the numbers and is not implemented. algorithm_type, solver_order and
+// solver_type are no such options: a sampler's name says what they say.
+static atedm_status refuse_unsupported(const json_t *object, const char *path, atedm_error *err)
+{
+    static const char *const unset[] = {"trained_betas", "sigma_min", "sigma_max",
+                                        "lambda_min_clipped"};
+    static const char *const off[] = {"use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
+                                      "use_flow_sigmas", "thresholding"};
+
+    atedm_status status = check_class(object, path, err);
+    if (status)
+        return status;
     for (size_t i = 0; i < sizeof unset / sizeof unset[0]; i++) {
         const json_t *item = json_object_get(object, unset[i]);
         if (item && !json_is_null(item))
@@ -67,7 +104,7 @@ static atedm_status refuse_unsupported(const json_t *object, const char *path, a
             return atedm_error_set(err, ATEDM_ERR_UNSUPPORTED, "%s: \"%s\" is not supported", path,
                                    off[i]);
     }
-    name = "discrete";
+    const char *name = "discrete";
     status = atedm_json_string(object, path, "timestep_type", true, &name, err);
     if (status)
         return status;
@@ -104,6 +141,22 @@ static atedm_status read_names(const json_t *object, const char *path,
     return ATEDM_OK;
 }
 
+static atedm_status read_last_step(const json_t *object, const char *path,
+                                   atedm_last_step *ret_last_step, atedm_error *err)
+{
+    bool lower_order_final = true, euler_at_final = false;
+    atedm_status status =
+        atedm_json_bool(object, path, "lower_order_final", true, &lower_order_final, err);
+    if (!status)
+        status = atedm_json_bool(object, path, "euler_at_final", true, &euler_at_final, err);
+    if (status)
+        return status;
+    *ret_last_step = euler_at_final      ? ATEDM_LAST_FIRST_ORDER
+                     : lower_order_final ? ATEDM_LAST_BY_STEPS
+                                         : ATEDM_LAST_SECOND_ORDER;
+    return ATEDM_OK;
+}
+
 static atedm_status read_object(const json_t *object, const char *path,
                                 atedm_scheduler_config *config, atedm_error *err)
 {
@@ -129,6 +182,8 @@ static atedm_status read_object(const json_t *object, const char *path,
     if (!status)
         status = atedm_json_bool(object, path, "rescale_betas_zero_snr", true,
                                  &config->rescale_zero_snr, err);
+    if (!status)
+        status = read_last_step(object, path, &config->last_step, err);
     if (status)
         return status;
     config->train_timesteps = (int)train_timesteps;
@@ -136,14 +191,39 @@ static atedm_status read_object(const json_t *object, const char *path,
     return ATEDM_OK;
 }
 
+// Python writes a limit that is none as -Infinity, which is no JSON; DPMSolverMultistepScheduler
+// and its like have one. It becomes null in place, so that lines and columns stay.
+static void forgive_infinity(char *text)
+{
+    static const char key[] = "\"lambda_min_clipped\"", infinity[] = "-Infinity";
+    char *at = strstr(text, key);
+    if (!at)
+        return;
+    at += strlen(key);
+    at += strspn(at, " \t\r\n");
+    if (*at != ':')
+        return;
+    at++;
+    at += strspn(at, " \t\r\n");
+    if (strncmp(at, infinity, strlen(infinity)) == 0)
+        memcpy(at, "null     ", strlen(infinity));
+}
+
 atedm_status atedm_scheduler_config_read(const char *path, atedm_scheduler_config *ret_config,
                                          atedm_error *err)
 {
+    char *text = NULL;
+    size_t size = 0;
     json_t *object = NULL;
-    atedm_status status = atedm_json_load(path, &object, err);
+    atedm_status status = atedm_file_read(path, ATEDM_JSON_FILE_MAX, &text, &size, err);
     if (status)
         return status;
-    // The defaults of diffusers' EulerDiscreteScheduler.
+    forgive_infinity(text);
+    status = atedm_json_parse(path, text, size, &object, err);
+    free(text);
+    if (status)
+        return status;
+    // The defaults that the schedulers of all our samplers have.
     atedm_scheduler_config config = {
         .train_timesteps = 1000,
         .beta_start = 0.0001,

@@ -250,7 +250,10 @@ atedm_status atedm_schedule_make(const atedm_scheduler_config *config, const ate
     if (!sigmas)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for %d sigmas", count);
     train_sigmas(config, sigmas);
-    atedm_schedule schedule = {.n = steps, .sampler = sampler, .prediction = config->prediction};
+    atedm_schedule schedule = {.n = steps,
+                               .sampler = sampler,
+                               .prediction = config->prediction,
+                               .last_step = config->last_step};
     fill_steps(config, sigmas, &schedule);
     free(sigmas);
     for (int k = 0; k < steps; k++) {

@@ -265,13 +265,14 @@ static void upsample(atedm_vae_decoding *r, const atedm_weight *weight)
     conv(r, weight);
 }
 
-// Elements of the largest feature map: after each upsampling, before the channels shrink.
+// Elements of the largest feature map: the latents, or what a level begins or ends with.
 static size_t largest_map(const atedm_vae_config *c, int64_t h, int64_t w)
 {
-    size_t largest = (size_t)(h * w * c->channels[c->levels - 1]);
+    size_t largest = (size_t)(h * w * c->latent_channels);
     for (int i = 0; i < c->levels; i++) {
-        int64_t in = c->channels[i == 0 ? c->levels - 1 : c->levels - i];
-        size_t size = (size_t)((h << i) * (w << i) * in);
+        int64_t out = c->channels[c->levels - 1 - i];
+        int64_t in = i == 0 ? out : c->channels[c->levels - i];
+        size_t size = (size_t)((h << i) * (w << i) * (in > out ? in : out));
         largest = size > largest ? size : largest;
     }
     return largest;

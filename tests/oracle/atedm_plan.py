@@ -28,6 +28,8 @@ def attention_blocks(config: Any) -> list[Block]:
     """The attention blocks of a UNet in execution order, from its diffusers configuration."""
     levels = len(config.block_out_channels)
     layers = config.transformer_layers_per_block
+    if isinstance(layers, int):
+        layers = [layers] * levels
     blocks: list[Block] = []
     for stage, kind in enumerate(config.down_block_types):
         if kind.startswith("CrossAttn"):

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+)
 from safetensors.torch import save_file
 from transformers import CLIPTokenizerFast
 
@@ -27,13 +32,16 @@ def model_named(name: str) -> Model:
     return next(model for model in MODELS if model.name == name)
 
 
-def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
-    """The whole pipeline from disk, in f32 or f64, with the fast tokenizers (see README, "Tokenizer")."""
-    folder = MODELS_DIR / name
+def load_pipeline(name: str) -> StableDiffusionXLPipeline:
+    return open_pipeline(MODELS_DIR / name, model_named(name).variant)
+
+
+def open_pipeline(folder: Path, variant: str | None) -> StableDiffusionXLPipeline:
+    """The whole pipeline from disk, in f32, with the fast tokenizers (see README, "Tokenizer")."""
     pipeline = StableDiffusionXLPipeline.from_pretrained(
         folder,
-        torch_dtype=dtype,
-        variant=model_named(name).variant,
+        torch_dtype=torch.float32,
+        variant=variant,
         add_watermarker=False,
         low_cpu_mem_usage=False,
     )
@@ -43,6 +51,17 @@ def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> StableDiffus
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def scheduler_for(sampler: str, config: Any) -> Any:
+    """diffusers' scheduler for one of our samplers, with what its class takes over of a scheduler's configuration."""
+    if not sampler.startswith("dpmpp_2m"):
+        kind = EulerAncestralDiscreteScheduler if sampler == "euler_ancestral" else EulerDiscreteScheduler
+        return kind.from_config(config)
+    named = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+    if sampler.endswith("karras"):
+        named["use_karras_sigmas"] = True
+    return DPMSolverMultistepScheduler.from_config(config, **named)
 
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:

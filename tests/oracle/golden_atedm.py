@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
 from atedm_oracle import Margins, Method, Pruner, split_mix
 from atedm_plan import resolve
@@ -114,9 +114,10 @@ def derivative(scheduler: EulerDiscreteScheduler, x: torch.Tensor, output: torch
     return (x - denoised) / sigma
 
 
-def run(model: str, request: Request, pruning: Pruning, dtype: torch.dtype) -> tuple[Tensors, Margins]:
-    """Text stage in f32, all that follows in `dtype`."""
-    pipeline = load_pipeline(model)
+def run(
+    pipeline: StableDiffusionXLPipeline, request: Request, pruning: Pruning, dtype: torch.dtype
+) -> tuple[Tensors, Margins]:
+    """Text stage in f32, all that follows in `dtype`. Takes the pipeline: its UNet stays pruned."""
     text = text_stage(pipeline, request)
     x = initial_latents(pipeline, request).to(dtype)
     unet, vae, scheduler = pipeline.unet.to(dtype), pipeline.vae.to(dtype), pipeline.scheduler
@@ -159,14 +160,18 @@ def f32_error(exact: Tensors, rounded: Tensors) -> float:
     return worst
 
 
+def is_clear(margins: Margins) -> bool:
+    return min(margins.selection, margins.source) >= LEAST_MARGIN and margins.stop >= LEAST_STOP_MARGIN
+
+
 def find_seed(name: str, spec: dict) -> tuple[Request, Tensors, Margins, float]:
     """The first seed whose every decision is clear: wide margins, and an f32 run that decides alike."""
     for seed in range(spec["request"].seed, spec["request"].seed + SEED_TRIES):
         request = replace(spec["request"], seed=seed)
-        tensors, margins = run(spec["model"], request, spec["pruning"], torch.float64)
-        if min(margins.selection, margins.source) < LEAST_MARGIN or margins.stop < LEAST_STOP_MARGIN:
+        tensors, margins = run(load_pipeline(spec["model"]), request, spec["pruning"], torch.float64)
+        if not is_clear(margins):
             continue
-        error = f32_error(tensors, run(spec["model"], request, spec["pruning"], torch.float32)[0])
+        error = f32_error(tensors, run(load_pipeline(spec["model"]), request, spec["pruning"], torch.float32)[0])
         if error > MAX_F32_ERROR:
             raise ValueError(f"{name}: f32 differs from f64 by {error:.2e}")
         return request, tensors, margins, error
@@ -183,8 +188,8 @@ def stored(tensors: Tensors, with_image: bool) -> Tensors:
 def check_nothing_lost() -> None:
     """A ratio too small to remove a token takes the pruned path and must give diffusers' own result."""
     request = cases()["ratio-0"]["request"]
-    plain, _ = run("b", request, uniform(0.0), torch.float64)
-    kept_all, _ = run("b", request, uniform(1e-3, prune_after=[0, 2]), torch.float64)
+    plain, _ = run(load_pipeline("b"), request, uniform(0.0), torch.float64)
+    kept_all, _ = run(load_pipeline("b"), request, uniform(1e-3, prune_after=[0, 2]), torch.float64)
     difference = max((plain[name] - kept_all[name]).abs().max().item() for name in plain)
     if difference > 1e-9:
         raise ValueError(f"the pruned path differs by {difference:.2e} from diffusers where it removes nothing")

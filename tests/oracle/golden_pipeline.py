@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionXLPipeline
 
-from common import DATA_DIR, load_pipeline, write_json, write_tensors
+from common import DATA_DIR, load_pipeline, scheduler_for, write_json, write_tensors
 from topologies import MODELS
 
 PROMPT = "a photo of a red fox in the snow, it's 2024!"
@@ -94,24 +94,19 @@ def text_stage(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors
     return tensors
 
 
-def choose_sampler(pipeline: StableDiffusionXLPipeline, name: str) -> None:
-    if name.startswith("dpmpp_2m"):
-        config = {**pipeline.scheduler.config, "use_karras_sigmas": name.endswith("karras")}
-        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config)
-    elif name == "euler_ancestral":
-        pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
-
-
 def in_sigma_scale(pipeline: StableDiffusionXLPipeline, latents: torch.Tensor, step: int) -> torch.Tensor:
-    """As Euler's scheduler has latents before `step`: x0 + sigma e. The other one has them of unit variance."""
-    if isinstance(pipeline.scheduler, DPMSolverMultistepScheduler):
-        return latents * (pipeline.scheduler.sigmas[step] ** 2 + 1) ** 0.5
+    """As Euler's scheduler has latents before `step`: x0 + sigma e. The other one has them of unit variance, in which
+    we have only the last ones too."""
+    scheduler = pipeline.scheduler
+    if isinstance(scheduler, DPMSolverMultistepScheduler) and step < len(scheduler.timesteps):
+        return latents * (scheduler.sigmas[step] ** 2 + 1) ** 0.5
     return latents
 
 
 def initial_latents(pipeline: StableDiffusionXLPipeline, request: Request) -> torch.Tensor:
-    """[num_images, 4, height / 8, width / 8]; image i is drawn from seed + i, then scaled by init_noise_sigma."""
-    shape = (1, 4, request.height // 8, request.width // 8)
+    """[num_images, 4, height / 8, width / 8], or what the VAE scales by; image i is drawn from seed + i, then scaled by
+    init_noise_sigma."""
+    shape = (1, 4, request.height // pipeline.vae_scale_factor, request.width // pipeline.vae_scale_factor)
     noise = [
         torch.randn(shape, generator=torch.Generator("cpu").manual_seed(request.seed + i))
         for i in range(request.num_images)
@@ -120,9 +115,24 @@ def initial_latents(pipeline: StableDiffusionXLPipeline, request: Request) -> to
     return in_sigma_scale(pipeline, torch.cat(noise) * pipeline.scheduler.init_noise_sigma, 0)
 
 
-def run(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
-    """Runs the pipeline and returns its intermediates under the names of `--dump`."""
+def given_embeds(pipeline: StableDiffusionXLPipeline, text: Tensors, dtype: torch.dtype) -> Tensors:
+    """What text_stage made as arguments of the pipeline, which then needs no text encoders and loses them (f64 is
+    more than they can do)."""
+    pipeline.register_modules(text_encoder=None, text_encoder_2=None)
+    embeds, pooled = text["prompt_embeds"].to(dtype), text["pooled_prompt_embeds"].to(dtype)
+    given = {"prompt_embeds": embeds[-1:], "pooled_prompt_embeds": pooled[-1:]}
+    if len(embeds) == 2:
+        given |= {"negative_prompt_embeds": embeds[:1], "negative_pooled_prompt_embeds": pooled[:1]}
+    return given
+
+
+def run(pipeline: StableDiffusionXLPipeline, request: Request, dtype: torch.dtype = torch.float32) -> Tensors:
+    """Runs the pipeline and returns its intermediates under the names of `--dump`. The text stage and the scheduler
+    stay in f32."""
     tensors = text_stage(pipeline, request) | {"latents_init": initial_latents(pipeline, request)}
+    given = given_embeds(pipeline, tensors, dtype)
+    pipeline.unet.to(dtype)
+    pipeline.vae.to(dtype)
     calls: list[tuple[dict[str, Any], torch.Tensor]] = []
     latents: list[torch.Tensor] = []
 
@@ -135,8 +145,7 @@ def run(pipeline: StableDiffusionXLPipeline, request: Request) -> Tensors:
 
     hook = pipeline.unet.register_forward_hook(on_unet, with_kwargs=True)
     image = pipeline(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
+        **given,
         width=request.width,
         height=request.height,
         num_inference_steps=request.steps,
@@ -179,7 +188,7 @@ def trim(case: Case, tensors: Tensors) -> Tensors:
 def write_all(folder: Path = DATA_DIR / "pipeline") -> None:
     for case in cases():
         pipeline = load_pipeline(case.model)
-        choose_sampler(pipeline, case.request.sampler)
+        pipeline.scheduler = scheduler_for(case.request.sampler, pipeline.scheduler.config)
         tensors = run(pipeline, case.request)
         saturated = (tensors["image"].abs() >= 1.0).float().mean().item()
         if saturated > 0.05:

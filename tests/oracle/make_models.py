@@ -11,6 +11,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
@@ -86,30 +87,32 @@ def carry_latent_through(unet: UNet2DConditionModel) -> None:
                 conv_out[channel, row, 1, 1] += sign
 
 
+def save(module: Any, model: Model, folder: Path, component: str) -> None:
+    dtype = getattr(torch, model.dtypes.get(component, "float16"))
+    size = model.shard_sizes.get(component)
+    shard = {} if size is None else {"max_shard_size": size}
+    module.to(dtype).save_pretrained(folder / component, variant=model.variant, **shard)
+
+
 def save_text_encoder(model: Model, folder: Path, which: int, vocab_size: int) -> None:
     name = "text_encoder" if which == 1 else "text_encoder_2"
-    config = CLIPTextConfig(**text_config(model.text_1 if which == 1 else model.text_2, vocab_size))
-    encoder = CLIPTextModel(config) if which == 1 else CLIPTextModelWithProjection(config)
+    config = text_config(model.text_1 if which == 1 else model.text_2, vocab_size) | model.changes.get(name, {})
+    encoder = (CLIPTextModel if which == 1 else CLIPTextModelWithProjection)(CLIPTextConfig(**config))
     randomize(encoder, "text", model.seed * 10 + which)
-    encoder.to(dtype_of(model, name)).save_pretrained(folder / name, variant=model.variant)
-
-
-def dtype_of(model: Model, component: str) -> torch.dtype:
-    return getattr(torch, model.dtypes.get(component, "float16"))
+    save(encoder, model, folder, name)
 
 
 def save_unet(model: Model, folder: Path) -> None:
     unet = UNet2DConditionModel(**unet_config(model))
     randomize(unet, "unet", model.seed * 10)
     carry_latent_through(unet)
-    shard = {} if model.unet_shard_size is None else {"max_shard_size": model.unet_shard_size}
-    unet.to(dtype_of(model, "unet")).save_pretrained(folder / "unet", variant=model.variant, **shard)
+    save(unet, model, folder, "unet")
 
 
 def save_vae(model: Model, folder: Path) -> None:
     vae = AutoencoderKL(**vae_config(model))
     randomize(vae, "vae", model.seed * 10 + 3)
-    vae.to(dtype_of(model, "vae")).save_pretrained(folder / "vae", variant=model.variant)
+    save(vae, model, folder, "vae")
 
 
 def add_position_ids(file: Path) -> None:

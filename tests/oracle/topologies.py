@@ -61,16 +61,16 @@ class Model:
 
     name: str
     seed: int
-    widths: tuple[int, int, int]
-    transformer_layers: tuple[int, int, int]
-    heads: tuple[int, int, int]
+    widths: tuple[int, ...]
+    transformer_layers: tuple[int, ...] | int
+    heads: tuple[int, ...] | int
     layers_per_block: int
     norm_groups: int
     use_linear_projection: bool
     time_ids_width: int
     text_1: TextEncoder
     text_2: TextEncoder
-    vae_widths: tuple[int, int, int, int]
+    vae_widths: tuple[int, ...]
     vae_layers: int
     vae_norm_groups: int
     vae_quant_conv: bool
@@ -79,7 +79,8 @@ class Model:
     scheduler: Config = field(default_factory=dict)
     dtypes: Config = field(default_factory=dict)  # component -> dtype name, default float16
     variant: str | None = None
-    unet_shard_size: str | None = None
+    shard_sizes: Config = field(default_factory=dict)  # component -> size, default one file
+    changes: Config = field(default_factory=dict)  # component -> what else its configuration has
 
 
 MODELS: tuple[Model, ...] = (
@@ -143,7 +144,7 @@ MODELS: tuple[Model, ...] = (
         merges=64,
         scheduler={"prediction_type": "v_prediction", "timestep_spacing": "trailing", "steps_offset": 0},
         dtypes={"text_encoder_2": "float32"},
-        unet_shard_size="250KB",
+        shard_sizes={"unet": "250KB"},
     ),
 )
 
@@ -167,6 +168,7 @@ def unet_config(model: Model) -> Config:
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": model.time_ids_width,
         "projection_class_embeddings_input_dim": model.text_2.projection + 6 * model.time_ids_width,
+        **model.changes.get("unet", {}),
     }
 
 
@@ -175,8 +177,8 @@ def vae_config(model: Model) -> Config:
     return {
         "in_channels": 3,
         "out_channels": 3,
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "down_block_types": ("DownEncoderBlock2D",) * len(model.vae_widths),
+        "up_block_types": ("UpDecoderBlock2D",) * len(model.vae_widths),
         "block_out_channels": model.vae_widths,
         "layers_per_block": model.vae_layers,
         "norm_num_groups": model.vae_norm_groups,
@@ -185,6 +187,7 @@ def vae_config(model: Model) -> Config:
         "scaling_factor": 0.13025,
         "use_quant_conv": model.vae_quant_conv,
         "use_post_quant_conv": model.vae_quant_conv,
+        **model.changes.get("vae", {}),
     }
 
 

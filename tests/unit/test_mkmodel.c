@@ -320,6 +320,47 @@ static size_t count_differences(const char *a, const char *b)
     return differences;
 }
 
+// A level that begins narrower than it ends makes its largest feature map itself, and two channels
+// are less than a latent has. An operation whose output lies over its input fails.
+Test(mkmodel, decoders_of_any_widths)
+{
+    static const char *const widths[] = {"8,16,32", "32,16,8", "32,8,8",
+                                         "8,64,8",  "64,8,64", "4,4,2"};
+    const size_t pixels = (size_t)20 * 28;
+    atedm_device *device = NULL;
+    cr_assert_eq(atedm_device_create("ref", &device, &err), ATEDM_OK);
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        char text[1024];
+        snprintf(text, sizeof text,
+                 "{\"vocab_size\":600," CLIPS "," UNET
+                 ",\"vae\":{\"block_out_channels\":[%s],\"layers_per_block\":1,"
+                 "\"norm_num_groups\":2}}",
+                 widths[i]);
+        write_arch(text);
+        char arch[512];
+        snprintf(arch, sizeof arch, "%s", dir_path("arch.json"));
+        cr_assert_eq(atedm_mkmodel(arch, 1, ATEDM_F32, dir_path("m"), NULL, NULL, &err), ATEDM_OK,
+                     "%s", err.message);
+        atedm_model *model = NULL;
+        cr_assert_eq(atedm_model_open(dir_path("m"), device, ATEDM_F32, &model, &err), ATEDM_OK,
+                     "%s", err.message);
+        atedm_stream *s = NULL;
+        atedm_arena arena;
+        cr_assert_eq(atedm_stream_create(device, ATEDM_F32, &s, &err), ATEDM_OK);
+        cr_assert_eq(atedm_arena_init(&arena, device, (size_t)16 << 20, &err), ATEDM_OK);
+        const float zeros[4 * 5 * 7] = {0};
+        float *latents = atedm_arena_take(&arena, s, sizeof zeros);
+        float *image = atedm_arena_take(&arena, s, 3 * pixels * sizeof *image);
+        atedm_upload(s, zeros, latents, sizeof zeros);
+        atedm_vae_decode(model->vae, s, &arena, latents, 5, 7, image);
+        cr_expect_eq(atedm_stream_sync(s, &err), ATEDM_OK, "%s: %s", widths[i], err.message);
+        atedm_arena_finish(&arena);
+        atedm_stream_destroy(s);
+        atedm_model_close(model);
+    }
+    atedm_device_destroy(device);
+}
+
 Test(mkmodel, same_seed_same_bytes)
 {
     char a[128], b[128];

@@ -357,6 +357,12 @@ Test(model_configs, scheduler)
         {"trained_betas", UNSET, false},
         {"sigma_min", UNSET, false},
         {"sigma_max", UNSET, false},
+        {"lambda_min_clipped", UNSET, false},
+        {"use_lu_lambdas", BOOL, false},
+        {"use_flow_sigmas", BOOL, false},
+        {"thresholding", BOOL, false},
+        {"lower_order_final", BOOL, false},
+        {"euler_at_final", BOOL, false},
     };
     check_keys("scheduler/scheduler_config.json", keys, sizeof keys / sizeof *keys);
 }

@@ -1,8 +1,9 @@
-// The scheduler: configurations read strictly, sigmas and timesteps against diffusers' (goldens of
-// tests/oracle), Euler steps against the formulas written out.
+// The scheduler: sigmas, timesteps and steps against diffusers' (goldens of tests/oracle), Euler
+// steps against the formulas written out.
 #include "core/request.h"
 #include "core/rng.h"
 #include "core/sampler.h"
+#include "scheduler_text.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -48,20 +49,6 @@ static atedm_step step_of(const atedm_schedule *schedule, int k)
     return step;
 }
 
-// Reads `text` as a scheduler_config.json.
-static atedm_status read_text(const char *text, atedm_scheduler_config *ret_config,
-                              atedm_error *err)
-{
-    char path[] = "/tmp/atedm-scheduler-XXXXXX";
-    int fd = mkstemp(path);
-    cr_assert_geq(fd, 0);
-    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-    close(fd);
-    atedm_status status = atedm_scheduler_config_read(path, ret_config, err);
-    unlink(path);
-    return status;
-}
-
 static bool near(double got, double wanted, double relative)
 {
     return fabs(got - wanted) <= relative * fmax(fabs(wanted), 1e-6);
@@ -101,7 +88,7 @@ static atedm_scheduler_config golden_config(const json_t *golden)
     char *text = json_dumps(object, 0);
     atedm_scheduler_config config;
     atedm_error err = {{0}};
-    cr_assert_eq(read_text(text, &config, &err), ATEDM_OK, "%s", err.message);
+    cr_assert_eq(scheduler_text_read(text, &config, &err), ATEDM_OK, "%s", err.message);
     free(text);
     json_decref(object);
     return config;
@@ -122,62 +109,103 @@ static void check_first_step(const char *name, const json_t *golden, const atedm
     }
 }
 
+// Sigmas, timesteps, and the factor of the noise where the golden has it. torch's square root may
+// be off by one in the last place (2^-23). Logarithms and powers add to that; rescaling takes the
+// root before 1 - alpha_bar cancels.
+static void check_schedule(const char *name, const json_t *golden,
+                           const atedm_scheduler_config *config, const atedm_schedule *schedule)
+{
+    bool logarithms =
+        config->karras_sigmas || config->interpolation_log_linear || schedule->sampler->karras;
+    double bound = config->rescale_zero_snr ? 1e-5 : logarithms ? 1e-6 : 0x1p-23;
+    for (size_t k = 0; k <= (size_t)schedule->n; k++) {
+        double wanted = element(golden, "sigmas", k);
+        cr_assert(near(schedule->sigmas[k], wanted, bound), "%s/%s/%d sigma %zu: %.9g, %.9g", name,
+                  schedule->sampler->name, schedule->n, k, schedule->sigmas[k], wanted);
+    }
+    bool whole = !logarithms || schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP;
+    for (size_t k = 0; k < (size_t)schedule->n; k++) {
+        double wanted = element(golden, "timesteps", k);
+        cr_assert(near(schedule->timesteps[k], wanted, whole ? 0 : 1e-5),
+                  "%s/%s/%d timestep %zu: %.9g, %.9g", name, schedule->sampler->name, schedule->n,
+                  k, schedule->timesteps[k], wanted);
+    }
+    double init = sqrt(schedule->sigmas[0] * schedule->sigmas[0] + 1);
+    if (schedule->sampler->kind != ATEDM_SCHEDULE_MULTISTEP) // that has 1, in its own scale
+        init = number(golden, "init_noise_sigma");
+    cr_assert(near(schedule->init_noise_sigma, init, 1e-6), "%s/%s", name, schedule->sampler->name);
+}
+
 Test(sampler, agrees_with_diffusers)
 {
     json_t *cases = golden_cases("schedulers.json");
     cr_assert_geq(json_array_size(cases), 30);
     for (size_t c = 0; c < json_array_size(cases); c++) {
-        json_t *golden = json_array_get(cases, c);
+        const json_t *golden = json_array_get(cases, c);
         const char *name = json_string_value(json_object_get(golden, "name"));
-        int steps = (int)number(golden, "steps");
-
         atedm_scheduler_config config = golden_config(golden);
-
-        // torch's square root may be off by one in the last place (2^-23). Logarithms and powers
-        // add to that; rescaling takes the root before 1 - alpha_bar cancels.
-        bool logarithms = config.karras_sigmas || config.interpolation_log_linear;
-        double bound = config.rescale_zero_snr ? 1e-5 : logarithms ? 1e-6 : 0x1p-23;
-        atedm_schedule schedule = make(&config, steps);
-        for (size_t k = 0; k <= (size_t)steps; k++) {
-            double wanted = element(golden, "sigmas", k);
-            cr_assert(near(schedule.sigmas[k], wanted, bound), "%s/%d sigma %zu: %.9g, %.9g", name,
-                      steps, k, schedule.sigmas[k], wanted);
-        }
-        for (size_t k = 0; k < (size_t)steps; k++) {
-            double wanted = element(golden, "timesteps", k);
-            cr_assert(near(schedule.timesteps[k], wanted, logarithms ? 1e-5 : 0),
-                      "%s/%d timestep %zu: %.9g, %.9g", name, steps, k, schedule.timesteps[k],
-                      wanted);
-        }
-        cr_assert(near(schedule.init_noise_sigma, number(golden, "init_noise_sigma"), 1e-6));
+        atedm_schedule schedule = make(&config, (int)number(golden, "steps"));
+        check_schedule(name, golden, &config, &schedule);
         check_first_step(name, golden, &schedule);
     }
     json_decref(cases);
 }
 
-// Number i of `sample` through all steps, with the golden's predictions. Its latents are those of
-// unit variance, and in float.
-static void check_way(const char *name, const json_t *golden, const atedm_schedule *schedule,
-                      size_t i)
+// Of our latents before step k, in units of the golden's.
+static double golden_scale(const atedm_schedule *schedule, int k)
 {
-    const double *sigmas = schedule->sigmas;
-    double x = element(golden, "sample", i) * sqrt(sigmas[0] * sigmas[0] + 1), kept = NAN;
+    double sigma = schedule->sigmas[k];
+    bool scaled = schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP && k < schedule->n;
+    return scaled ? sqrt(sigma * sigma + 1) : 1;
+}
+
+// How far from the golden's numbers, which are floats, a step may end.
+static double way_bound(const atedm_schedule *schedule, int k, double wanted)
+{
+    if (schedule->sampler->kind == ATEDM_SCHEDULE_MULTISTEP) // latents of unit variance
+        return 1e-6 * (k + 2) * (1 + fabs(wanted));
+    return 4e-6 * (1 + schedule->sigmas[k]) * (k + 1);
+}
+
+// The golden's sample through all steps, with its predictions. Noise is what PyTorch's generator
+// draws for 16 numbers, of which the golden has the first three.
+static void check_way(const char *name, const json_t *golden, const atedm_schedule *schedule)
+{
+    const json_t *predictions = json_object_get(golden, "predictions"),
+                 *results = json_object_get(golden, "results");
+    const atedm_sampler *sampler = schedule->sampler;
+    double x[3], kept[3] = {NAN, NAN, NAN};
+    for (size_t i = 0; i < 3; i++)
+        x[i] = element(golden, "sample", i) * golden_scale(schedule, 0);
+    atedm_rng rng;
+    atedm_rng_seed(&rng, sampler->noise ? (uint64_t)number(golden, "seed") : 0);
     for (int k = 0; k < schedule->n; k++) {
-        const json_t *predictions =
-            json_array_get(json_object_get(golden, "predictions"), (size_t)k);
-        const json_t *results = json_array_get(json_object_get(golden, "results"), (size_t)k);
-        double m = json_number_value(json_array_get(predictions, i));
-        double wanted = json_number_value(json_array_get(results, i));
+        float noise[16];
+        atedm_rng_draw(&rng, noise, 16);
         atedm_step step = step_of(schedule, k);
-        double next = step.x * x + step.output * m;
-        if (step.earlier != 0)
-            next += step.earlier * kept;
-        kept = step.keep_x * x + step.keep_output * m;
-        x = next;
-        double scaled = x / sqrt(sigmas[k + 1] * sigmas[k + 1] + 1);
-        cr_assert(fabs(scaled - wanted) <= 1e-6 * (k + 2) * (1 + fabs(wanted)),
-                  "%s: step %d of %d: %.9g, %.9g", name, k, schedule->n, scaled, wanted);
+        for (size_t i = 0; i < 3; i++) {
+            double m = element(json_array_get(predictions, (size_t)k), "", i);
+            double wanted = element(json_array_get(results, (size_t)k), "", i);
+            double earlier = sampler->noise ? (double)noise[i] : kept[i];
+            double next = step.x * x[i] + step.output * m;
+            if (step.earlier != 0)
+                next += step.earlier * earlier;
+            kept[i] = step.keep_x * x[i] + step.keep_output * m;
+            x[i] = next;
+            double got = next / golden_scale(schedule, k + 1);
+            cr_assert(fabs(got - wanted) <= way_bound(schedule, k, wanted),
+                      "%s/%s: step %d of %d: %.9g, %.9g", name, sampler->name, k, schedule->n, got,
+                      wanted);
+        }
     }
+}
+
+static void check_all(const char *name, const json_t *golden, const char *sampler,
+                      const atedm_scheduler_config *config)
+{
+    atedm_schedule schedule = make_for(sampler, config, (int)number(golden, "steps"));
+    check_schedule(name, golden, config, &schedule);
+    check_way(name, golden, &schedule);
 }
 
 Test(sampler, multistep_agrees_with_diffusers)
@@ -186,24 +214,44 @@ Test(sampler, multistep_agrees_with_diffusers)
     cr_assert_geq(json_array_size(cases), 48);
     for (size_t c = 0; c < json_array_size(cases); c++) {
         const json_t *golden = json_array_get(cases, c);
-        const char *name = json_string_value(json_object_get(golden, "name"));
-        const char *sampler = json_string_value(json_object_get(golden, "sampler"));
-        int steps = (int)number(golden, "steps");
         atedm_scheduler_config config = golden_config(golden);
-        atedm_schedule schedule = make_for(sampler, &config, steps);
-        double bound = config.rescale_zero_snr ? 1e-5 : schedule.sampler->karras ? 1e-6 : 0x1p-23;
-        for (size_t k = 0; k <= (size_t)steps; k++)
-            cr_assert(near(schedule.sigmas[k], element(golden, "sigmas", k), bound),
-                      "%s/%s/%d sigma %zu: %.9g, %.9g", name, sampler, steps, k, schedule.sigmas[k],
-                      element(golden, "sigmas", k));
-        for (size_t k = 0; k < (size_t)steps; k++)
-            cr_assert_eq(schedule.timesteps[k], element(golden, "timesteps", k),
-                         "%s/%s/%d timestep %zu: %g", name, sampler, steps, k,
-                         schedule.timesteps[k]);
-        cr_assert(near(schedule.init_noise_sigma, sqrt(schedule.sigmas[0] * schedule.sigmas[0] + 1),
-                       1e-6));
-        for (size_t i = 0; i < 3; i++)
-            check_way(name, golden, &schedule, i);
+        check_all(json_string_value(json_object_get(golden, "name")), golden,
+                  json_string_value(json_object_get(golden, "sampler")), &config);
+    }
+    json_decref(cases);
+}
+
+Test(sampler, ancestral_agrees_with_diffusers)
+{
+    json_t *cases = golden_cases("ancestral.json");
+    cr_assert_geq(json_array_size(cases), 20);
+    for (size_t c = 0; c < json_array_size(cases); c++) {
+        const json_t *golden = json_array_get(cases, c);
+        atedm_scheduler_config config = golden_config(golden);
+        check_all(json_string_value(json_object_get(golden, "name")), golden, "euler_ancestral",
+                  &config);
+    }
+    json_decref(cases);
+}
+
+// Files of every class that is taken, those that say all and those that say nearly nothing: what
+// from_config of each sampler's own class makes of them.
+Test(sampler, files_of_other_classes_agree_with_diffusers)
+{
+    json_t *cases = golden_cases("scheduler_files.json");
+    cr_assert_geq(json_array_size(cases), 33);
+    for (size_t c = 0; c < json_array_size(cases); c++) {
+        const json_t *golden = json_array_get(cases, c), *ways = json_object_get(golden, "ways");
+        const char *name = json_string_value(json_object_get(golden, "name"));
+        atedm_scheduler_config config;
+        atedm_error err = {{0}};
+        const char *text = json_string_value(json_object_get(golden, "file"));
+        cr_assert_eq(scheduler_text_read(text, &config, &err), ATEDM_OK, "%s: %s", name,
+                     err.message);
+        for (size_t w = 0; w < json_array_size(ways); w++) {
+            const json_t *way = json_array_get(ways, w);
+            check_all(name, way, json_string_value(json_object_get(way, "sampler")), &config);
+        }
     }
     json_decref(cases);
 }
@@ -233,48 +281,6 @@ Test(sampler, every_sampler_is_exact_for_a_perfect_model)
                       samplers[i].name, k);
         }
     }
-}
-
-// Noise as PyTorch's generator draws it for 16 numbers, of which the golden has the first three.
-static void check_ancestral(const char *name, const json_t *golden)
-{
-    const json_t *predictions = json_object_get(golden, "predictions"),
-                 *results = json_object_get(golden, "results");
-    atedm_scheduler_config config = golden_config(golden);
-    atedm_schedule schedule = make_for("euler_ancestral", &config, (int)number(golden, "steps"));
-    const double *sigmas = schedule.sigmas, bound = config.rescale_zero_snr ? 1e-5 : 0x1p-23;
-    cr_assert(near(schedule.init_noise_sigma, number(golden, "init_noise_sigma"), 1e-6));
-    cr_assert_eq(sigmas[schedule.n], 0);
-    double x[3];
-    for (size_t i = 0; i < 3; i++)
-        x[i] = element(golden, "sample", i);
-    atedm_rng rng;
-    atedm_rng_seed(&rng, (uint64_t)number(golden, "seed"));
-    for (size_t k = 0; k < (size_t)schedule.n; k++) {
-        cr_assert(near(sigmas[k], element(golden, "sigmas", k), bound), "%s %zu", name, k);
-        cr_assert_eq(schedule.timesteps[k], element(golden, "timesteps", k));
-        float noise[16];
-        atedm_rng_draw(&rng, noise, 16);
-        atedm_step step = step_of(&schedule, (int)k);
-        for (size_t i = 0; i < 3; i++) {
-            double m = element(json_array_get(predictions, k), "", i);
-            double wanted = element(json_array_get(results, k), "", i);
-            x[i] = step.x * x[i] + step.output * m + step.earlier * (double)noise[i];
-            cr_assert(fabs(x[i] - wanted) <= 4e-6 * (1 + sigmas[k]) * (double)(k + 1),
-                      "%s: step %zu of %d: %.9g, %.9g", name, k, schedule.n, x[i], wanted);
-        }
-    }
-}
-
-Test(sampler, ancestral_agrees_with_diffusers)
-{
-    json_t *cases = golden_cases("ancestral.json");
-    cr_assert_geq(json_array_size(cases), 20);
-    for (size_t c = 0; c < json_array_size(cases); c++) {
-        const json_t *golden = json_array_get(cases, c);
-        check_ancestral(json_string_value(json_object_get(golden, "name")), golden);
-    }
-    json_decref(cases);
 }
 
 // What is left of the model's direction, and the noise, are together of the next sigma.
@@ -450,98 +456,6 @@ Test(sampler, betas_without_a_usable_sigma_are_refused)
     cr_assert_eq(atedm_schedule_make(&config, euler(), 4, &schedule, &err), ATEDM_ERR_FORMAT);
 }
 
-Test(sampler, reads_the_config_of_sdxl_base)
-{
-    atedm_scheduler_config config;
-    atedm_error err = {{0}};
-    const char *text = "{\"_class_name\": \"EulerDiscreteScheduler\", \"beta_end\": 0.012,"
-                       " \"_diffusers_version\": \"0.19.0.dev0\", \"beta_schedule\":"
-                       " \"scaled_linear\", \"beta_start\": 0.00085, \"clip_sample\": false,"
-                       " \"interpolation_type\": \"linear\", \"num_train_timesteps\": 1000,"
-                       " \"prediction_type\": \"epsilon\", \"sample_max_value\": 1.0,"
-                       " \"set_alpha_to_one\": false, \"skip_prk_steps\": true,"
-                       " \"steps_offset\": 1, \"timestep_spacing\": \"leading\","
-                       " \"trained_betas\": null, \"use_karras_sigmas\": false}";
-    cr_assert_eq(read_text(text, &config, &err), ATEDM_OK, "%s", err.message);
-    cr_assert_eq(config.train_timesteps, 1000);
-    cr_assert_eq(config.beta_start, 0.00085);
-    cr_assert_eq(config.beta_end, 0.012);
-    cr_assert_eq(config.betas, ATEDM_BETAS_SCALED_LINEAR);
-    cr_assert_eq(config.prediction, ATEDM_PREDICT_EPSILON);
-    cr_assert_eq(config.spacing, ATEDM_SPACING_LEADING);
-    cr_assert_eq(config.steps_offset, 1);
-    cr_assert_not(config.karras_sigmas);
-    cr_assert_not(config.rescale_zero_snr);
-    cr_assert_not(config.interpolation_log_linear);
-    cr_assert_not(config.final_sigma_min);
-}
-
-Test(sampler, absent_keys_have_the_defaults_of_diffusers)
-{
-    atedm_scheduler_config config;
-    atedm_error err = {{0}};
-    cr_assert_eq(read_text("{\"_class_name\": \"EulerDiscreteScheduler\"}", &config, &err),
-                 ATEDM_OK, "%s", err.message);
-    cr_assert_eq(config.beta_start, 0.0001);
-    cr_assert_eq(config.beta_end, 0.02);
-    cr_assert_eq(config.betas, ATEDM_BETAS_LINEAR);
-    cr_assert_eq(config.spacing, ATEDM_SPACING_LINSPACE);
-    cr_assert_eq(config.steps_offset, 0);
-}
-
-// One wrong member each: the status, and what the message has to name.
-Test(sampler, wrong_configs_are_refused_by_name)
-{
-    static const struct {
-        const char *member;
-        atedm_status status;
-        const char *named;
-    } wrong[] = {
-        {"\"_class_name\": \"DDIMScheduler\"", ATEDM_ERR_UNSUPPORTED, "DDIMScheduler"},
-        {"\"_class_name\": null", ATEDM_ERR_FORMAT, "_class_name"},
-        {"\"beta_schedule\": \"exp\"", ATEDM_ERR_UNSUPPORTED, "\"exp\""},
-        {"\"prediction_type\": \"flow\"", ATEDM_ERR_UNSUPPORTED, "\"flow\""},
-        {"\"timestep_spacing\": \"odd\"", ATEDM_ERR_UNSUPPORTED, "\"odd\""},
-        {"\"interpolation_type\": \"cubic\"", ATEDM_ERR_UNSUPPORTED, "\"cubic\""},
-        {"\"final_sigmas_type\": \"one\"", ATEDM_ERR_UNSUPPORTED, "\"one\""},
-        {"\"timestep_type\": \"continuous\"", ATEDM_ERR_UNSUPPORTED, "\"continuous\""},
-        {"\"trained_betas\": [0.1]", ATEDM_ERR_UNSUPPORTED, "trained_betas"},
-        {"\"sigma_min\": 0.1", ATEDM_ERR_UNSUPPORTED, "sigma_min"},
-        {"\"sigma_max\": 80", ATEDM_ERR_UNSUPPORTED, "sigma_max"},
-        {"\"use_exponential_sigmas\": true", ATEDM_ERR_UNSUPPORTED, "use_exponential_sigmas"},
-        {"\"use_beta_sigmas\": true", ATEDM_ERR_UNSUPPORTED, "use_beta_sigmas"},
-        {"\"use_beta_sigmas\": 1", ATEDM_ERR_FORMAT, "use_beta_sigmas"},
-        {"\"use_karras_sigmas\": \"yes\"", ATEDM_ERR_FORMAT, "use_karras_sigmas"},
-        {"\"rescale_betas_zero_snr\": 0", ATEDM_ERR_FORMAT, "rescale_betas_zero_snr"},
-        {"\"num_train_timesteps\": 1", ATEDM_ERR_FORMAT, "num_train_timesteps"},
-        {"\"num_train_timesteps\": 100001", ATEDM_ERR_FORMAT, "num_train_timesteps"},
-        {"\"num_train_timesteps\": 10.5", ATEDM_ERR_FORMAT, "num_train_timesteps"},
-        {"\"steps_offset\": -1", ATEDM_ERR_FORMAT, "steps_offset"},
-        {"\"steps_offset\": 1000", ATEDM_ERR_FORMAT, "steps_offset"},
-        {"\"beta_start\": -0.1", ATEDM_ERR_FORMAT, "beta_start"},
-        {"\"beta_end\": 1.1", ATEDM_ERR_FORMAT, "beta_end"},
-        {"\"beta_end\": \"0.1\"", ATEDM_ERR_FORMAT, "beta_end"},
-        {"\"beta_schedule\": 3", ATEDM_ERR_FORMAT, "beta_schedule"},
-    };
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        bool names_class = strncmp(wrong[i].member, "\"_class_name", 12) == 0;
-        char text[256];
-        snprintf(text, sizeof text, "{%s%s}",
-                 names_class ? "" : "\"_class_name\": \"EulerDiscreteScheduler\", ",
-                 wrong[i].member);
-        atedm_scheduler_config config = {.train_timesteps = 5};
-        atedm_error err = {{0}};
-        cr_assert_eq(read_text(text, &config, &err), wrong[i].status, "%s: %s", text, err.message);
-        cr_assert_not_null(strstr(err.message, wrong[i].named), "%s: %s", text, err.message);
-        cr_assert_eq(config.train_timesteps, 5, "untouched on failure");
-    }
-    atedm_scheduler_config config;
-    atedm_error err;
-    cr_assert_eq(read_text("[]", &config, &err), ATEDM_ERR_FORMAT);
-    cr_assert_eq(read_text("{", &config, &err), ATEDM_ERR_FORMAT);
-    cr_assert_neq(atedm_scheduler_config_read("/nonexistent/x.json", &config, &err), ATEDM_OK);
-}
-
 Test(sampler, names)
 {
     size_t count = 0;
@@ -580,9 +494,18 @@ Test(sampler, what_a_step_takes_for_clean_is_what_the_model_said)
         cr_expect_eq(p, 1);
         cr_expect_eq(q, 0);
     }
-    atedm_schedule flat = {.n = 1, .sigmas = {2, 2}};
+    atedm_schedule flat = {.n = 1, .sampler = euler(), .sigmas = {2, 2}};
     double p, q;
     atedm_schedule_clean(&flat, 0, &p, &q);
     cr_expect(near(p, 1 / sqrt(5), 1e-12));
     cr_expect_eq(q, 0);
+
+    // A last step that ends at some noise, in another scale.
+    atedm_scheduler_config config = sdxl;
+    config.final_sigma_min = true;
+    atedm_schedule last = make_for("dpmpp_2m", &config, 1);
+    atedm_step step = step_of(&last, 0);
+    const double x = 3.25, m = -0.75;
+    atedm_schedule_clean(&last, 0, &p, &q);
+    cr_expect(near(p * (step.x * x + step.output * m) + q * x, x - last.sigmas[0] * m, 1e-9));
 }
