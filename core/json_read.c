@@ -1,4 +1,4 @@
-// Reading the model's JSON files: see json_read.h.
+// Reads the model's JSON files: see json_read.h.
 #include "core/json_read.h"
 
 #include "core/base/file.h"
@@ -35,7 +35,8 @@ atedm_status atedm_json_parse(const char *path, const char *text, size_t size, j
     return ATEDM_OK;
 }
 
-// Sets *ret_item to the member, NULL where it is absent (or null) and may be.
+// Sets *ret_item to the member; NULL: the member is absent or null, which is an error unless it is
+// optional.
 static atedm_status find(const json_t *object, const char *path, const char *key, bool optional,
                          const json_t **ret_item, atedm_error *err)
 {

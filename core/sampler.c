@@ -1,5 +1,5 @@
-// Steps from one noise level to the next, and the table of samplers: see sampler.h. s is the sigma
-// of a step, t the next one's.
+// Computes the steps from one noise level to the next; holds the table of samplers: see sampler.h.
+// In formulas s is the sigma of a step and t the sigma of the next one.
 #include "core/sampler.h"
 
 #include <math.h>
@@ -26,7 +26,7 @@ static void step_euler(const atedm_schedule *schedule, int k, atedm_step *ret_st
     }
 }
 
-// x0 = keep_x x + keep_output m: what the model's output m says of the clean latent.
+// Computes the clean latent that the model's output m implies: x0 = keep_x x + keep_output m.
 static void keep_clean(const atedm_schedule *schedule, int k, atedm_step *step)
 {
     double sigma = schedule->sigmas[k], variance = sigma * sigma + 1;
@@ -59,8 +59,8 @@ static bool ends_in_first_order(const atedm_schedule *schedule)
     return false;
 }
 
-// How much of the difference to the x0 of the step before is added, h / (2 h_before) with h = log(s
-// / t): 0 in a step of first order.
+// The share of the difference from the previous step's x0 that is added: h / (2 h_before) with h =
+// log(s / t). 0 in a step of first order.
 static double second_order(const atedm_schedule *schedule, int k)
 {
     const double *sigmas = schedule->sigmas;
@@ -70,8 +70,9 @@ static double second_order(const atedm_schedule *schedule, int k)
     return log(sigmas[k] / sigmas[k + 1]) / (2 * log(sigmas[k - 1] / sigmas[k]));
 }
 
-// Factor of what the last step of several leaves: it is decoded as diffusers has it, of unit
-// variance, even where it ends at some noise.
+// The factor of the latents after a step. The latents after the last step of a multistep sampler
+// are decoded in diffusers' scale, that of unit variance, even if the step ends at a sigma above 0.
+// 1 otherwise.
 static double end_scale(const atedm_schedule *schedule, int k)
 {
     double t = schedule->sigmas[k + 1];
@@ -89,7 +90,8 @@ static void step_dpmpp_2m(const atedm_schedule *schedule, int k, atedm_step *ret
     ret_step->output = to_clean * (1 + w) * ret_step->keep_output;
 }
 
-// With d = (x - x0) / s down to t^2 / s, and noise of sqrt(t^2 - t^4 / s^2): together of sigma t.
+// Moves along d = (x - x0) / s down to sigma t^2 / s, then adds noise of sqrt(t^2 - t^4 / s^2).
+// Together they have sigma t.
 static void step_euler_ancestral(const atedm_schedule *schedule, int k, atedm_step *ret_step)
 {
     double s = schedule->sigmas[k], t = schedule->sigmas[k + 1], ratio = t * t / (s * s);

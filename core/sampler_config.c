@@ -1,8 +1,8 @@
-// Reading a diffusers scheduler_config.json: see sampler.h. Strict: a kind that is not one of
-// `classes` is refused by its name, and so is every option that would change the numbers of one of
-// our samplers and is not implemented. Which class a file is of changes nothing else: from_config
-// of the sampler's own class takes over the keys that it knows and has defaults of its own for the
-// others, whatever those of the file's class are.
+// Reads a diffusers scheduler_config.json: see sampler.h. Reading is strict. A class that is not in
+// `classes` is refused by name, and so is every option that would change the numbers of one of our
+// samplers but is not implemented. The file's class has no other influence: from_config of the
+// sampler's own class takes the keys that it knows from the file, and uses its own defaults for the
+// others, not those of the file's class.
 #include "core/sampler.h"
 
 #include "core/base/file.h"
@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Those that diffusers takes for interchangeable (KarrasDiffusionSchedulers) but EDMEulerScheduler,
-// whose models are scaled otherwise. LCMScheduler and TCDScheduler are not among them: what is
-// distilled for them needs their steps.
+// The classes that diffusers treats as interchangeable (KarrasDiffusionSchedulers), except
+// EDMEulerScheduler, whose models are scaled differently. LCMScheduler and TCDScheduler are not
+// among them: models that were distilled for these need their steps.
 static const char *const classes[] = {
     "DDIMScheduler",
     "DDPMScheduler",
@@ -31,7 +31,7 @@ static const char *const classes[] = {
     "UniPCMultistepScheduler",
 };
 
-// The values that a string option may have; the place in the list is the enumerator.
+// The values that a string option may have; a value's index is its enumerator.
 typedef struct name_list {
     const char *key;
     const char *names[4]; // NULL-terminated
@@ -45,7 +45,7 @@ static const name_list spacing_names = {"timestep_spacing", {"leading", "trailin
 static const name_list interpolation_names = {"interpolation_type", {"linear", "log_linear"}};
 static const name_list final_sigma_names = {"final_sigmas_type", {"zero", "sigma_min"}};
 
-// *ret_place keeps its value (the default) where the key is absent.
+// Reads a string option. If the key is absent, *ret_place keeps its value, the default.
 static atedm_status read_name(const json_t *object, const char *path, const name_list *list,
                               int *ret_place, atedm_error *err)
 {
@@ -77,8 +77,9 @@ static atedm_status check_class(const json_t *object, const char *path, atedm_er
                            path, name);
 }
 
-// Refuses what changes the numbers and is not implemented. algorithm_type, solver_order and
-// solver_type are no such options: a sampler's name says what they say.
+// Refuses options that change the numbers but are not implemented. algorithm_type, solver_order and
+// solver_type are not among these options, because the sampler's name already says what they would
+// say.
 static atedm_status refuse_unsupported(const json_t *object, const char *path, atedm_error *err)
 {
     static const char *const unset[] = {"trained_betas", "sigma_min", "sigma_max",
@@ -191,8 +192,9 @@ static atedm_status read_object(const json_t *object, const char *path,
     return ATEDM_OK;
 }
 
-// Python writes a limit that is none as -Infinity, which is no JSON; DPMSolverMultistepScheduler
-// and its like have one. It becomes null in place, so that lines and columns stay.
+// For "no limit" Python writes -Infinity, which is not JSON; DPMSolverMultistepScheduler and
+// similar classes have such a limit. Replaces it in place by null and spaces, so that lines and
+// columns in error messages stay correct.
 static void forgive_infinity(char *text)
 {
     static const char key[] = "\"lambda_min_clipped\"", infinity[] = "-Infinity";
@@ -223,7 +225,7 @@ atedm_status atedm_scheduler_config_read(const char *path, atedm_scheduler_confi
     free(text);
     if (status)
         return status;
-    // The defaults that the schedulers of all our samplers have.
+    // The defaults that are the same in the schedulers of all our samplers.
     atedm_scheduler_config config = {
         .train_timesteps = 1000,
         .beta_start = 0.0001,

@@ -1,16 +1,16 @@
-// Sigmas and timesteps: see sampler.h.
+// Computes sigmas and timesteps: see sampler.h.
 //
-// The figures are those of diffusers' EulerDiscreteScheduler, EulerAncestralDiscreteScheduler and
-// DPMSolverMultistepScheduler. The noise schedule is held in float
-// with the same operations in the same order as there, because 1 - alpha_bar cancels at the low
-// end: in double throughout a sigma would be another one in the fifth digit. What remains is the
-// last bit of torch's square roots, which depends on the library that it was built with.
+// The numbers are those of diffusers' EulerDiscreteScheduler, EulerAncestralDiscreteScheduler and
+// DPMSolverMultistepScheduler. The noise schedule is computed in float, with diffusers' operations
+// in diffusers' order, because 1 - alpha_bar cancels at the low end: in double, a sigma would
+// differ in its fifth digit. The remaining difference is the last bit of torch's square roots,
+// which depends on the library that torch was built with.
 #include "core/sampler.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-// torch.linspace in float: counted from the nearer end, with fused multiply-add.
+// torch.linspace in float: counts from the nearer end, with fused multiply-add.
 static float linspace_float(float start, float end, int count, int i)
 {
     float step = (end - start) / (float)(count - 1);
@@ -45,7 +45,7 @@ static float train_beta(const atedm_scheduler_config *config, int t)
     return (float)fmin(1 - to / from, 0.999);
 }
 
-// alpha_bar[t] = prod_{i <= t} alpha[i], in place; torch.cumprod accumulates in double.
+// alpha_bar[t] = prod_{i <= t} alpha[i], in place. Accumulates in double, like torch.cumprod.
 static void cumulate(float *alpha, int count)
 {
     double product = 1;
@@ -55,9 +55,9 @@ static void cumulate(float *alpha, int count)
     }
 }
 
-// Shifts and scales sqrt(alpha_bar) so that it ends at 0 and begins where it was (Lin et al. 2024,
-// "Common diffusion noise schedules and sample steps are flawed", algorithm 1), then goes back to
-// alphas as diffusers does, rounding and all.
+// Shifts and scales sqrt(alpha_bar) so that it ends at 0 and begins where it began before (Lin et
+// al. 2024, "Common diffusion noise schedules and sample steps are flawed", algorithm 1). Then
+// computes alphas from it and cumulates them again, to round as diffusers does.
 static void rescale_zero_snr(float *alpha_bar, int count)
 {
     float first = sqrtf(alpha_bar[0]);
@@ -72,7 +72,7 @@ static void rescale_zero_snr(float *alpha_bar, int count)
         previous = current;
     }
     cumulate(alpha_bar, count);
-    // Not 0, so that the first sigma stays finite: the smallest fp16 subnormal.
+    // The smallest fp16 subnormal in place of 0, so that the first sigma is finite.
     alpha_bar[count - 1] = 0x1p-24f;
 }
 
@@ -89,9 +89,9 @@ static void train_sigmas(const atedm_scheduler_config *config, float *sigmas)
         sigmas[t] = sqrtf((1 - sigmas[t]) / sigmas[t]);
 }
 
-// Timestep of step k of n (Lin et al. 2024, table 2). A sampler of several steps has whole ones;
-// for it n + 1 are spaced, but where they trail, and the last one, which is nearly clean, is left
-// out.
+// The timestep of step k of n (Lin et al. 2024, table 2). A multistep sampler has whole timesteps.
+// For it, unless the spacing is trailing, n + 1 timesteps are spaced, and the last one, which is
+// nearly clean, is left out.
 static float spaced_timestep(const atedm_scheduler_config *config, bool multistep, int k, int n)
 {
     int count = config->train_timesteps, spaced = n + multistep;
@@ -101,8 +101,9 @@ static float spaced_timestep(const atedm_scheduler_config *config, bool multiste
         return (float)((spaced - 1 - k) * ratio + config->steps_offset);
     }
     case ATEDM_SPACING_TRAILING: {
-        // numpy.arange(count, 0, -count / n), whose increment is the difference of its first two.
-        // Of 1000 timesteps it makes one too many for 61, 103, 121 and 122 steps; we make n.
+        // Like numpy.arange(count, 0, -count / n), whose increment is the difference of its first
+        // two values. For 61, 103, 121 and 122 steps of 1000 timesteps arange makes one value too
+        // many; this makes n.
         double increment = (count - (double)count / n) - count;
         return (float)(rint(count + k * increment) - 1);
     }
@@ -117,7 +118,8 @@ static float spaced_timestep(const atedm_scheduler_config *config, bool multiste
     return (float)(multistep ? rint(timestep) : timestep);
 }
 
-// sigmas at a timestep between two trained ones, linear; past the end the last one.
+// Interpolates sigmas linearly between two trained timesteps. Beyond the last one, returns the last
+// sigma.
 static double interpolate(const float *sigmas, int count, double timestep)
 {
     if (timestep >= count - 1)
@@ -127,7 +129,7 @@ static double interpolate(const float *sigmas, int count, double timestep)
     return slope * (timestep - low) + (double)sigmas[low];
 }
 
-// The inverse: the timestep whose sigma, interpolated in the logarithm, is `sigma`.
+// The inverse: returns the timestep at which the sigma, interpolated in its logarithm, is `sigma`.
 static double timestep_of_sigma(const float *sigmas, int count, double sigma)
 {
     double wanted = log(fmax(sigma, 1e-10));
@@ -169,16 +171,16 @@ static void fill_spaced(const atedm_scheduler_config *config, const float *sigma
     }
     if (!is_log_linear(config, schedule->sampler))
         return;
-    // diffusers makes n + 1 sigmas and puts the final one behind them, where no step gets: the
-    // last step ends at the smallest trained sigma.
+    // diffusers makes n + 1 sigmas and appends the final one, which no step reaches: the last step
+    // ends at the smallest trained sigma.
     float from = logf(sigmas[count - 1]);
     float to = logf(sigmas[0]);
     for (int k = 0; k <= n; k++)
         schedule->sigmas[k] = (double)expf(linspace_float(from, to, n + 1, k));
 }
 
-// Between the ends of what was spaced; for a sampler of several steps, of all that was trained,
-// with whole timesteps.
+// Fills in Karras' sigmas between the first and the last spaced sigma. A multistep sampler has them
+// between the ends of all trained sigmas, and has whole timesteps.
 static void fill_karras(const atedm_scheduler_config *config, const float *sigmas,
                         atedm_schedule *schedule)
 {
@@ -218,8 +220,9 @@ static void fill_steps(const atedm_scheduler_config *config, const float *sigmas
         schedule->sigmas[k] = (double)(float)schedule->sigmas[k];
 }
 
-// Factor of unit noise: the standard deviation of a unit-variance image with that noise; for Euler
-// just sigma where the spacing starts at the noisiest timestep.
+// The factor of the initial unit noise: sqrt(sigma^2 + 1), the standard deviation of a
+// unit-variance image with noise of the largest sigma. For samplers that are not multistep it is
+// just sigma if the spacing starts at the noisiest timestep.
 static double init_noise_sigma(const atedm_scheduler_config *config, const atedm_schedule *schedule)
 {
     float largest = 0;

@@ -1,4 +1,4 @@
-// Decoder of SDXL's autoencoder: see vae.h.
+// The decoder of SDXL's autoencoder: see vae.h.
 #include "core/vae.h"
 
 #include "core/json_read.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NORM_EPSILON 1e-6f // AutoencoderKL's own
+#define NORM_EPSILON 1e-6f // the constant of diffusers' AutoencoderKL
 #define MAX_RESNETS (ATEDM_VAE_MAX_RESNETS + 1)
 
 typedef struct vae_attention {
@@ -265,7 +265,7 @@ static void upsample(atedm_vae_decoding *r, const atedm_weight *weight)
     conv(r, weight);
 }
 
-// Elements of the largest feature map: the latents, or what a level begins or ends with.
+// Elements of the largest feature map: the latents, or the map at the start or end of a level.
 static size_t largest_map(const atedm_vae_config *c, int64_t h, int64_t w)
 {
     size_t largest = (size_t)(h * w * c->latent_channels);
@@ -318,7 +318,7 @@ static void leave(atedm_vae_decoding *r, void *y)
                    .weight = r->vae->conv_out, .x = r->x, .y = y, .n = 1, .h = r->h, .w = r->w});
 }
 
-// Pieces of a level on the way up: its residual blocks, then its upsampling where it has one.
+// Runs one piece of a level: one of its residual blocks, or its upsampling if it has one.
 static void run_up(atedm_vae_decoding *r, int level, int piece)
 {
     const vae_stage *up = &r->vae->up[level];
