@@ -1,6 +1,6 @@
-// GET /jobs/{id}/events: a job's life as server-sent events (WHATWG HTML, section 9.2). A stream
-// holds no queue: when its client has read what there was, it gets what is the case now, so a slow
-// client misses steps and nothing grows.
+// GET /jobs/{id}/events: reports a job's progress as server-sent events (WHATWG HTML, section 9.2).
+// A stream keeps no queue of events. When its client has read everything, the stream writes the
+// job's present state. So a slow client misses steps, and the stream's memory does not grow.
 #include "core/base/memory.h"
 #include "core/preview.h"
 #include "server/handlers.h"
@@ -14,23 +14,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes of events that are not read yet: what is the case, a preview with it, and the end.
+// Most bytes of unread events: a state, a preview and the final event.
 #define TEXT_MAX (2u << 20)
 _Static_assert(ATEDM_PREVIEW_MAX_BYTES * 4 / 3 < TEXT_MAX - (512 << 10),
                "every preview has room, in base64, and what goes with it");
 
 typedef struct stream {
     atedm_exchange *exchange;
-    atedm_job_watcher watcher; // watches until no more will happen
+    atedm_job_watcher watcher; // watches until the job's last event
     atedm_buffer text;
-    size_t at;        // of the text that was read
-    bool moved;       // something may have happened since the text was written
+    size_t at;        // bytes of the text that the client has read
+    bool moved;       // the job may have changed since the text was written
     bool waiting;     // the last event was "queued"
-    int step;         // of the last "progress"; -1: none since it last waited
-    int preview_step; // of the last "preview"
+    int step;         // step of the last "progress"; -1: none since the job last waited
+    int preview_step; // step of the last "preview"
 } stream;
 
-// As it goes to the client; for free(). NULL: no memory.
+// Returns the event as the client gets it; free() it. NULL: out of memory.
 static char *event_text(const char *name, json_t *take_data)
 {
     char *data = atedm_json_text(take_data), *text = NULL;
@@ -40,7 +40,7 @@ static char *event_text(const char *name, json_t *take_data)
     return text;
 }
 
-// Without memory for an event the client misses it.
+// Appends an event. If there is no memory for it, the client misses that event.
 static void append_text(stream *s, const char *text)
 {
     if (!text || atedm_buffer_append(&s->text, text, strlen(text)))
@@ -82,7 +82,7 @@ static void append_state(stream *s)
     }
     if (s->watcher.previews && s->preview_step != s->watcher.live->preview_step)
         append_preview(s);
-    // A comment keeps the connection alive, and shows whether it is.
+    // If there is no event, a comment keeps the connection alive and shows whether it still is.
     if (s->text.size == size && atedm_buffer_append(&s->text, ":\n\n", 3))
         return;
 }
@@ -99,7 +99,7 @@ static void on_event(void *user, atedm_live *live, atedm_job_event event)
     stream *s = user;
     s->moved = true;
     if (event == ATEDM_JOB_ENDED && !live->told_end)
-        live->told_end = end_text(&live->record); // once, however many are told
+        live->told_end = end_text(&live->record); // made once for all watchers
     if (event == ATEDM_JOB_ENDED)
         append_text(s, live->told_end);
     atedm_exchange_wake(s->exchange);
@@ -130,7 +130,7 @@ static void close_stream(void *user)
     free(s);
 }
 
-// Answers with a stream, of the job or of its end.
+// Answers with a stream: the events of the live job, or only the final event of the job `ended`.
 static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_job *ended)
 {
     stream *s = calloc(1, sizeof *s);
@@ -152,7 +152,7 @@ static void start_stream(atedm_exchange *x, atedm_live *live, const atedm_store_
     }
     atedm_response response = {.status = 200, .content_type = "text/event-stream"};
     atedm_response_header(&response, "Cache-Control", "no-store");
-    atedm_response_header(&response, "X-Accel-Buffering", "no"); // nginx is not to collect them
+    atedm_response_header(&response, "X-Accel-Buffering", "no"); // no buffering in nginx
     atedm_exchange_stream(x, response, (atedm_stream){read_stream, close_stream, s});
 }
 
@@ -162,7 +162,7 @@ static void answer_ended(atedm_daemon *d, atedm_exchange *x, int context,
     const atedm_store_job *record = &result->jobs[0];
     if (record->state != ATEDM_STORE_PENDING)
         start_stream(x, NULL, record);
-    else // left to the next daemon, or there was no memory for it
+    else // the job is left to the next daemon, or reviving it failed for want of memory
         atedm_exchange_respond(x, atedm_refuse_busy(d, atedm_exchange_id(x), ATEDM_BUSY_JOB_LEFT));
 }
 

@@ -14,7 +14,7 @@ void atedm_index_init(atedm_index *index)
         index->seed = (uint64_t)(uintptr_t)index;
 }
 
-// Eight bytes at a time, the end of the text included.
+// Mixes the text into the hash, eight bytes at a time, including the text's end.
 static uint64_t mix(uint64_t hash, const char *text)
 {
     for (size_t left = strlen(text) + 1; left;) {

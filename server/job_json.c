@@ -1,4 +1,4 @@
-// What is told of a job: see job_json.h.
+// Describes a job as JSON: see job_json.h.
 #include "server/job_json.h"
 
 #include "core/base/clock.h"
@@ -17,7 +17,7 @@ const char *atedm_job_state_name(const atedm_store_job *record, const atedm_live
     case ATEDM_STORE_PENDING:
         break;
     }
-    return "queued"; // nobody has it: the next daemon will
+    return "queued"; // no worker will run it in this daemon: the next daemon will
 }
 
 json_t *atedm_job_progress_json(const atedm_job *job)

@@ -1,4 +1,4 @@
-// What is told of a job: GET /jobs/{id}, lists, events.
+// Describes a job as JSON, for GET /jobs/{id}, lists and events.
 #ifndef ATEDM_JOB_JSON_H
 #define ATEDM_JOB_JSON_H
 
@@ -6,14 +6,16 @@
 
 #include <jansson.h>
 
-// Both take the job as the store has it, and the live one of the same id; NULL: there is none. What
-// is live waits or runs: an end that is not on disk is not told.
+// Both functions take the job as it is in the store, and the live job of the same id; NULL: the job
+// is not live. A live job counts as waiting or running, because clients learn of an end only when
+// it is on disk.
 //
-// The name of a state: "queued", "running", "done", "failed", "canceled".
+// atedm_job_state_name returns the name of a state: "queued", "running", "done", "failed" or
+// "canceled".
 const char *atedm_job_state_name(const atedm_store_job *record, const atedm_live *live);
-// The job with its progress, or its result or error. NULL where there is no memory.
+// The job with its progress, or with its result or error. NULL: out of memory.
 json_t *atedm_job_json(const atedm_store_job *record, const atedm_live *live);
-// Step, steps, images a second; null where it has not begun.
+// Step, number of steps, and images a second, which is null before the first step's end.
 json_t *atedm_job_progress_json(const atedm_job *job);
 
 #endif

@@ -10,17 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Seconds until the store is asked again to take the ends that it could not take, and for the jobs
-// that there was no memory for.
+// Seconds until the next attempt to store ends that the store did not take, and to take over jobs
+// for which there was no memory.
 #define RETRY_S 1
-// Seconds that a daemon which is told to end waits for the store to have written that what runs is
-// not to blame.
+// Most seconds that a draining daemon waits until the store has recorded that its end is not the
+// fault of the running jobs.
 #define SETTLE_S 1
-// Seconds between two looks for what is older than the retention allows.
+// Seconds between two removals of jobs that exceed the retention.
 #define EXPIRE_S 60
-// Milliseconds to the next one where there was more than may be removed at once.
+// Milliseconds until the next removal, if one removal could not take everything.
 #define EXPIRE_MORE_MS 50
-// Seconds between two times that watchers are told that nothing moved.
+// Seconds between two MOVED events that watchers get even if nothing happens.
 #define TICK_S 15
 
 struct atedm_jobs {
@@ -30,9 +30,9 @@ struct atedm_jobs {
     uv_timer_t retry;
     uv_timer_t expire;
     uv_timer_t tick;
-    size_t unwritten; // bytes of ends that the store could not take
-    bool missed;      // the store has jobs that were not taken over from the daemon before
-    bool draining;    // runs that do not come to their end are no fault of theirs
+    size_t unwritten; // bytes of images whose jobs' ends the store could not take
+    bool missed;      // the store has pending jobs that are not live here
+    bool draining;    // running jobs are no longer counted as tries
     bool closed;
 };
 
@@ -46,7 +46,7 @@ static atedm_live *add_live(atedm_jobs *jobs, const atedm_store_job *record)
     return live;
 }
 
-// The last that is heard of it.
+// Sends the job's last event and frees the live job.
 static void leave(atedm_live *live, atedm_job_event event)
 {
     live->jobs->unwritten -= live->unwritten;
@@ -54,7 +54,8 @@ static void leave(atedm_live *live, atedm_job_event event)
     atedm_lives_remove(&live->jobs->lives, live);
 }
 
-// To the next daemon. The store may still be asked to take the job, and calls back.
+// Leaves the job to the next daemon. If the store has yet to answer atedm_store_add, this happens
+// when it does.
 static void leave_behind(atedm_live *live)
 {
     live->left = live->added && !live->stored;
@@ -126,7 +127,7 @@ static void retry_later(atedm_jobs *jobs)
         uv_timer_start(timer, on_retry, RETRY_S * 1000, 0);
 }
 
-// Asks the store to take the end, once it has the job.
+// Asks the store to take the job's end, if the store has the job and the end is set.
 static void store_end(atedm_live *live)
 {
     const atedm_store_job *record = &live->record;
@@ -165,14 +166,15 @@ static void on_end_stored(void *user, atedm_store_result *result)
     }
 }
 
-// Also at the start, for what cannot be done any more.
+// Asks the store to take all ends. At the start these are the ends of jobs that are no longer
+// possible.
 static void store_ends(atedm_jobs *jobs)
 {
     for (atedm_live *live = jobs->lives.first; live; live = live->after)
         store_end(live);
 }
 
-// Sets the end; takes `answer`. False where there is no memory for it.
+// Sets the job's end. Takes `answer`. False: out of memory.
 static bool set_end(atedm_live *live, atedm_store_state state, json_t *take_answer)
 {
     live->record.answer = atedm_json_text(take_answer);
@@ -182,7 +184,8 @@ static bool set_end(atedm_live *live, atedm_store_state state, json_t *take_answ
     return live->record.answer;
 }
 
-// Without memory the job stays pending, and is run again.
+// Ends the job. If there is no memory for the end, the job stays pending in the store and runs
+// again.
 static void end(atedm_live *live, atedm_store_state state, json_t *take_answer)
 {
     if (set_end(live, state, take_answer)) {
@@ -196,7 +199,7 @@ static void end(atedm_live *live, atedm_store_state state, json_t *take_answer)
     }
 }
 
-// ---- what the dispatch tells
+// ---- callbacks of the dispatch
 
 static json_t *done_json(const atedm_live *live, const atedm_job *job,
                          const atedm_worker_result *result)
@@ -255,7 +258,7 @@ static void on_preview(void *user, const atedm_job *job, int step, const atedm_w
     atedm_live *live = user;
     char *png = malloc(image->size);
     if (!png)
-        return; // one less
+        return; // no memory: this preview is skipped
     memcpy(png, image->png, image->size);
     free(live->preview.png);
     live->preview = (atedm_worker_image){.png = png, .size = image->size};
@@ -288,7 +291,7 @@ static void on_added(void *user, atedm_store_result *result)
         if (live->left)
             leave(live, ATEDM_JOB_LEFT);
         else
-            store_end(live); // where it is that fast
+            store_end(live); // the job may have ended already
     }
 }
 
@@ -304,20 +307,20 @@ atedm_status atedm_jobs_submit(atedm_jobs *jobs, atedm_job *take_job, const ated
     connect_job(live, take_job);
     atedm_status status = atedm_dispatch_submit(jobs->options.dispatch, take_job);
     if (status) {
-        leave(live, ATEDM_JOB_REFUSED); // nobody watches yet
+        leave(live, ATEDM_JOB_REFUSED); // no watcher is attached yet
         return status;
     }
     atedm_live_watch(live, watcher);
     live->added = !atedm_store_add(jobs->store, &live->record, on_added, live);
     if (live->added)
         return ATEDM_OK;
-    // The dispatch has taken the job: it goes, and the caller must not see it again.
+    // The dispatch owns the job, so the caller must not get it back: ends it here.
     give_up(live);
     leave(live, ATEDM_JOB_REFUSED);
     return ATEDM_OK;
 }
 
-// ---- asking
+// ---- finding and canceling
 
 atedm_live *atedm_jobs_find(const atedm_jobs *jobs, const char *id)
 {
@@ -340,7 +343,7 @@ void atedm_live_cancel(atedm_live *live, atedm_rejection why)
         atedm_problem_json(ATEDM_PROBLEM_CANCELED, live->record.id, "it was canceled"));
 }
 
-// ---- life
+// ---- start and end
 
 static bool cannot_be_done(atedm_live *live, const char *what, const atedm_error *error,
                            json_t *take_problem)
@@ -349,8 +352,8 @@ static bool cannot_be_done(atedm_live *live, const char *what, const atedm_error
     return set_end(live, ATEDM_STORE_FAILED, take_problem);
 }
 
-// *ret_job NULL: not any more, and that is its end; the store is yet to be told. False: it cannot
-// be known for now.
+// Makes a job from the stored request. *ret_job NULL with true: the job is no longer possible; its
+// end is set and has yet to be stored. False: this cannot be decided now.
 static bool revive(atedm_live *live, atedm_job **ret_job)
 {
     const atedm_jobs_options *options = &live->jobs->options;
@@ -376,8 +379,8 @@ static bool revive(atedm_live *live, atedm_job **ret_job)
     return !status;
 }
 
-// A job that another daemon left. Its time counts from when it was accepted. False: for now it
-// stays where it is.
+// Takes over a job that an earlier daemon left. Its waiting time counts from its acceptance. False:
+// the job stays in the store for now.
 static bool take_over(atedm_jobs *jobs, const atedm_store_job *record)
 {
     if (atedm_lives_find(&jobs->lives, record->id))
@@ -397,7 +400,7 @@ static bool take_over(atedm_jobs *jobs, const atedm_store_job *record)
         ATEDM_LOG(jobs->options.log, ATEDM_LOG_WARNING,
                   "a daemon ended while it ran a job, which is tried again, alone",
                   atedm_log_text("id", record->id), atedm_log_integer("tries", job->tries));
-    // None comes from the future, whatever was done to the clock meanwhile.
+    // The clock may have been set back: a job cannot have been accepted in the future.
     job->arrived =
         atedm_clock_monotonic() - fmax(0, (double)(atedm_clock_unix() - record->created));
     connect_job(live, job);
@@ -432,7 +435,7 @@ static void on_retry(uv_timer_t *timer)
         retry_later(jobs);
 }
 
-// Whoever watches has something to do now and then: to see whether its client is still there.
+// Gives watchers something to send now and then, which shows whether their clients are still there.
 static void on_tick(uv_timer_t *timer)
 {
     const atedm_jobs *jobs = timer->data;
@@ -474,7 +477,7 @@ atedm_status atedm_jobs_create(const atedm_jobs_options *options, atedm_jobs **r
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for jobs");
     jobs->options = *options;
     atedm_lives_init(&jobs->lives);
-    uv_timer_init(options->loop, &jobs->retry); // these cannot fail
+    uv_timer_init(options->loop, &jobs->retry); // uv_timer_init cannot fail
     uv_timer_init(options->loop, &jobs->expire);
     uv_timer_init(options->loop, &jobs->tick);
     jobs->retry.data = jobs;
@@ -506,7 +509,7 @@ void atedm_jobs_drain(atedm_jobs *jobs)
         give_up(live);
         leave(live, ATEDM_JOB_LEFT);
     }
-    // From here on it may be killed as well.
+    // Once this is written, a kill of this daemon is not blamed on its jobs either.
     atedm_store_settle(jobs->store, SETTLE_S);
 }
 
@@ -532,7 +535,7 @@ void atedm_jobs_close(atedm_jobs *jobs)
             note_run(live, live->job, false);
         give_up(live);
     }
-    atedm_store_close(jobs->store); // calls back for all that it was handed
+    atedm_store_close(jobs->store); // calls back for all operations that it was given
     jobs->store = NULL;
     atedm_live *next;
     for (atedm_live *live = jobs->lives.first; live; live = next) {

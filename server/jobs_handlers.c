@@ -1,5 +1,5 @@
-// What is asked about jobs: GET and DELETE /jobs/{id}, its images, lists of jobs. What has ended is
-// asked of the store, and answered when it says.
+// Answers requests about jobs: GET and DELETE /jobs/{id}, a job's images, lists of jobs. Only the
+// store knows jobs that have ended, so such an answer waits for the store.
 #include "server/answer.h"
 #include "server/authorize.h"
 #include "server/handlers.h"
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Jobs of a list where the query does not say.
+// Length of a list if the query does not set it.
 #define LIST_DEFAULT 100
 
 static void respond_job(atedm_exchange *x, const atedm_store_job *record, const atedm_live *live)
@@ -38,7 +38,7 @@ void atedm_handle_job(void *app, atedm_exchange *x)
 {
     atedm_daemon *d = app;
     const atedm_live *live = atedm_job_of_path(d, x);
-    // One whose end is on its way to the store is told behind it.
+    // If the store is just taking the job's end, the answer comes from the store after that.
     if (live && live->job)
         respond_job(x, &live->record, live);
     else
@@ -60,7 +60,7 @@ static void answer_image(atedm_daemon *d, atedm_exchange *x, int context,
                                                                    : "the job has no such image"));
 }
 
-// A number without sign or spaces; false where it is none or more than `max`.
+// Reads a number without sign or spaces. False: it is not such a number, or exceeds `max`.
 static bool read_number(const char *text, int64_t max, int64_t *ret_value)
 {
     errno = 0;
@@ -90,7 +90,7 @@ static void answer_removed(atedm_daemon *d, atedm_exchange *x, int context,
 static void answer_canceled(atedm_daemon *d, atedm_exchange *x, int context,
                             atedm_store_result *result)
 {
-    // The end is told to be on disk before this, unless that could not be.
+    // A canceled job stops being live before this call, unless its end could not be stored.
     if (atedm_job_of_path(d, x))
         atedm_exchange_respond(x, atedm_refuse_storage(d, atedm_exchange_id(x), NULL));
     else
@@ -113,14 +113,15 @@ void atedm_handle_job_remove(void *app, atedm_exchange *x)
     bool at_work = live && live->job;
     if (at_work)
         atedm_live_cancel(live, ATEDM_REJECTED_CANCELED);
-    // Operations of the store go in order: it answers with the end that was just handed over.
+    // The store performs operations in order, so its answer includes the end that was just handed
+    // over.
     atedm_store_call_get(d, x, atedm_exchange_parameter(x, 0), ATEDM_STORE_NO_IMAGES,
                          at_work ? answer_canceled : remove_found, 0);
 }
 
 // ---- lists
 
-// What a client may ask for, and what the store has it as.
+// The states that a client may ask for, and their values in the store.
 static const struct {
     const char *name;
     int stored;
@@ -130,7 +131,7 @@ static const struct {
               {"failed", ATEDM_STORE_FAILED},
               {"canceled", ATEDM_STORE_CANCELED}};
 
-#define N_STATES ((int)(sizeof states / sizeof *states)) // in a state's place: any
+#define N_STATES ((int)(sizeof states / sizeof *states)) // this index means any state
 
 static int find_state(const char *name)
 {

@@ -1,4 +1,4 @@
-// Live jobs: see live.h.
+// Keeps the live jobs: see live.h.
 #include "server/live.h"
 
 #include <stdlib.h>
@@ -94,12 +94,12 @@ void atedm_live_tell(atedm_live *live, atedm_job_event event)
     for (atedm_job_watcher *w = live->watchers; w; w = next) {
         next = w->after;
         if (event >= ATEDM_JOB_ENDED)
-            w->live = NULL; // the call may free it
+            w->live = NULL; // before the call, which may free the watcher
         w->call(w->user, live, event);
     }
 }
 
-// Previews are made as long as somebody wants them.
+// Has previews made only while a watcher wants them.
 static void update_previews(const atedm_live *live)
 {
     if (live->job)

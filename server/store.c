@@ -1,5 +1,5 @@
-// The store's thread and the way there and back: see store.h. What it does to the file is in
-// store_sql.c.
+// The store's thread, and the lists of operations to and from it: see store.h. store_sql.c works on
+// the file.
 #include "server/store.h"
 
 #include "core/base/clock.h"
@@ -13,9 +13,10 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-// Operations of one transaction at most.
+// Most operations of one transaction.
 #define BATCH_MAX 64
-// Seconds between two looks at the clock that it has not gone, but was set.
+// If wall clock and time since boot diverge by more than this many seconds between two looks, the
+// wall clock was set.
 #define CLOCK_JUMP_S 10
 
 typedef enum operation_type {
@@ -30,14 +31,14 @@ typedef enum operation_type {
     EXPIRE
 } operation_type;
 
-// On its way there, or back with its result.
+// An operation on its way to the thread, or back with its result.
 typedef struct operation {
     operation_type type;
     atedm_store_job job; // SET_TRIES: id, tries; END: id, state, ended, answer, n_images; GET,
                          // REMOVE: id; FIND_KEY: owner, key; LIST: owner
     const atedm_worker_image *images; // END
     int image;                        // GET
-    int state;                        // LIST, with the following
+    int state;                        // LIST, like the two members below
     int64_t before;
     size_t limit;
     atedm_store_result result;
@@ -51,16 +52,16 @@ typedef struct list {
 } list;
 
 struct atedm_store {
-    uv_async_t wake; // the loop, for what is done
+    uv_async_t wake; // wakes the loop when operations are done
     pthread_t thread;
-    atedm_store_file *file;          // the thread's, with the following
-    int64_t offset;                  // of the clock, to the time since the system was started
-    int64_t ahead;                   // seconds that it was set forward by
-    pthread_mutex_t mutex;           // guards the following
-    pthread_cond_t changed, settled; // by the monotonic clock
+    atedm_store_file *file;          // used only by the thread, like the two members below
+    int64_t offset;                  // Unix time minus seconds since boot, at the last look
+    int64_t ahead;                   // seconds by which the clock was set forward
+    pthread_mutex_t mutex;           // guards the members below
+    pthread_cond_t changed, settled; // both use the monotonic clock
     list todo, done;
-    size_t waiting; // bytes of `todo`
-    bool working;   // on what is in neither list
+    size_t waiting; // bytes of the operations in `todo`
+    bool working;   // the thread has operations that are in neither list
     int64_t retention_s, retention_bytes;
     bool closing;
 };
@@ -140,8 +141,8 @@ static int64_t clock_offset(void)
     return atedm_clock_unix() - since_start.tv_sec;
 }
 
-// The time by which jobs get older: a clock that is set forward, rightly or not, makes none as old
-// as that at once. Where it is set back again, that is over.
+// The time by which jobs age. If the clock is set forward, rightly or not, jobs must not suddenly
+// be that much older, so the jump is subtracted. Setting the clock back undoes this.
 static int64_t steady_time(atedm_store *store)
 {
     int64_t offset = clock_offset(), jump = offset - store->offset;
@@ -187,8 +188,8 @@ static atedm_status perform(atedm_store *store, operation *o)
     return status;
 }
 
-// A transaction over operations, `count` from `first` on; false where nothing of it happened, and
-// the error is with the one that it hit, or the first.
+// Performs `count` operations from `first` on in one transaction. False: none of them had an
+// effect. The error is in the result of the operation that failed, or of the first one.
 static bool transact(atedm_store *store, operation *first, int count)
 {
     operation *hit = first;
@@ -210,14 +211,15 @@ static bool transact(atedm_store *store, operation *first, int count)
     return false;
 }
 
-// All together; where that fails each alone, so that one does not fail for another.
+// Performs operations together. If that fails, performs each one alone, so that none fails because
+// of another.
 static void perform_batch(atedm_store *store, operation *first, int count)
 {
     if (transact(store, first, count) || count == 1)
         return;
     for (operation *o = first; count--; o = o->next) {
         if (!transact(store, o, 1))
-            continue; // the result says so
+            continue; // the operation's result has the error
     }
 }
 
@@ -231,7 +233,8 @@ static size_t bytes_of(const operation *o)
     return bytes;
 }
 
-// What it reads is megabytes, which wait for the end of the transaction in memory.
+// Whether the operation reads megabytes. They stay in memory until the end of the transaction, so
+// such an operation is the last of its transaction.
 static bool is_large(const operation *o)
 {
     return o->type == GET && o->image != ATEDM_STORE_NO_IMAGES;
@@ -272,7 +275,7 @@ static void *store_main(void *user)
     return NULL;
 }
 
-// ---- the loop's end
+// ---- the loop's side
 
 static void deliver(atedm_store *store)
 {
@@ -293,7 +296,8 @@ static void on_wake(uv_async_t *wake)
     deliver(wake->data);
 }
 
-// The others are as many as jobs, and none may be lost.
+// Whether the limit on waiting bytes applies. Ends and tries must not be lost, and there are only
+// as many as jobs.
 static bool is_a_client_s(const operation *o)
 {
     return o->type != END && o->type != SET_TRIES;
@@ -312,7 +316,7 @@ static atedm_status hand_over(atedm_store *store, const operation *what)
     atedm_status status = ATEDM_OK;
     size_t bytes = bytes_of(o);
     pthread_mutex_lock(&store->mutex);
-    if (store->closing) // the thread may have ended
+    if (store->closing) // the thread may have ended by now
         status = ATEDM_ERR_CANCELED;
     else if (is_a_client_s(o) && store->waiting + bytes > ATEDM_STORE_WAITING_MAX)
         status = ATEDM_ERR_LIMIT;
@@ -345,7 +349,7 @@ void atedm_store_set_tries(atedm_store *store, const char *id, int tries)
     operation o = about(SET_TRIES, id, NULL, NULL);
     o.job.tries = tries;
     if (hand_over(store, &o))
-        return; // as where it cannot be written
+        return; // the same as if it could not be written
 }
 
 atedm_status atedm_store_end(atedm_store *store, const char *id, atedm_store_state state,
@@ -429,7 +433,7 @@ void atedm_store_settle(atedm_store *store, double seconds)
     pthread_mutex_unlock(&store->mutex);
 }
 
-// ---- life
+// ---- start and end
 
 static void init_condition(pthread_cond_t *condition)
 {

@@ -1,8 +1,8 @@
-// Jobs on disk: what was accepted with 202 is here before the client hears of it, and its result is
-// here before anybody is told that it is done. One SQLite file, one thread that alone touches it;
-// the daemon's loop hands operations over and is called back, so it never waits for a disk.
-// Operations take effect in the order in which they were handed over; those that wait together
-// share a transaction.
+// Keeps jobs on disk. The store has a job before its client gets the answer 202, and it has a job's
+// result before anyone learns that the job is done. The store is one SQLite file, which only one
+// thread uses. The daemon's loop hands operations to that thread and gets their results by
+// callbacks, so the loop never waits for a disk. Operations take effect in the order in which they
+// were handed over. Operations that wait together share a transaction.
 #ifndef ATEDM_STORE_H
 #define ATEDM_STORE_H
 
@@ -15,50 +15,52 @@
 #include <uv.h>
 
 #define ATEDM_STORE_ID_SIZE 17    // as ATEDM_HTTP_ID_SIZE
-#define ATEDM_STORE_LIST_MAX 1000 // rows of one listing
-// Bytes of operations that wait for the disk, before what clients ask for is refused.
+#define ATEDM_STORE_LIST_MAX 1000 // most rows of one list
+// Most bytes of operations that wait for the disk. Beyond this the store refuses operations of
+// clients.
 #define ATEDM_STORE_WAITING_MAX ((size_t)64 << 20)
 
 typedef enum atedm_store_state {
-    ATEDM_STORE_PENDING, // accepted, not at its end
+    ATEDM_STORE_PENDING, // accepted, has not ended
     ATEDM_STORE_DONE,
     ATEDM_STORE_FAILED,
     ATEDM_STORE_CANCELED,
 } atedm_store_state;
 
-// Texts are lent to the calls that take a job, and owned by the jobs that are given.
+// Functions that take a job borrow its texts. A job that the store returns owns its texts.
 typedef struct atedm_store_job {
     char id[ATEDM_STORE_ID_SIZE];
-    int64_t sequence;    // order of acceptance; the store's to give
-    const char *owner;   // who sent it; "": anybody
-    const char *key;     // its Idempotency-Key; NULL: none. One job for each key of an owner.
-    const char *sent;    // what was sent with the key, to compare a second time with; NULL: no key
-    const char *request; // a body of POST /generate that makes the same pictures whenever it is run
+    int64_t sequence;    // order of acceptance; set by the store
+    const char *owner;   // the client that sent it; "": anonymous
+    const char *key;     // its Idempotency-Key, unique for each owner; NULL: none
+    const char *sent;    // the body that came with the key, to compare a second one; NULL: no key
+    const char *request; // a body of POST /generate that makes the same pictures at every run
     int64_t created, ended; // Unix time
     atedm_store_state state;
-    const char *answer; // JSON; NULL: not at its end
+    const char *answer; // JSON; NULL: the job has not ended
     size_t n_images;
-    int tries; // runs that were begun, and that no daemon has seen the end of
+    int tries; // runs that began and whose end no daemon has recorded
 } atedm_store_job;
 
-void atedm_store_job_finish(atedm_store_job *job); // frees its texts; NULL allowed
+void atedm_store_job_finish(atedm_store_job *job); // frees the job's texts; NULL allowed
 // ATEDM_ERR_NOMEM: *ret_copy owns nothing.
 ATEDM_MUST_CHECK atedm_status atedm_store_job_copy(const atedm_store_job *job,
                                                    atedm_store_job *ret_copy);
 
 typedef struct atedm_store_options {
     const char *path;
-    int64_t retention_s;     // jobs that ended longer ago are forgotten
-    int64_t retention_bytes; // of all answers and images that are kept; the oldest go first
+    int64_t retention_s;     // jobs that ended longer ago are removed
+    int64_t retention_bytes; // most bytes of answers and images; the oldest go first
 } atedm_store_options;
 
-// How an operation went. What it lends is gone when the callback returns, unless it is taken.
+// The result of an operation. Its jobs and images are freed when the callback returns, unless the
+// callback takes them.
 typedef struct atedm_store_result {
-    atedm_status status; // ATEDM_ERR_IO: nothing of the operation happened, `error` says why
+    atedm_status status; // ATEDM_ERR_IO: the operation had no effect; `error` says why
     atedm_error error;
     atedm_store_job *jobs;
     size_t n_jobs;
-    bool more; // of a list: there are jobs behind the last one
+    bool more; // of a list: there are further jobs after the last one
     atedm_worker_image *images;
     size_t n_images;
 } atedm_store_result;
@@ -67,61 +69,62 @@ typedef void (*atedm_store_done)(void *user, atedm_store_result *result);
 
 typedef struct atedm_store atedm_store;
 
-// Opens the file or makes one, and locks it for as long as it is open. Calls `pending` with each
-// job that is not at its end, in the order of acceptance; the job is lent.
+// Opens or creates the file, and locks it until it is closed. Calls `pending` with each job that
+// has not ended, in the order of acceptance; the job is lent.
 ATEDM_MUST_CHECK atedm_status atedm_store_open(const atedm_store_options *options, uv_loop_t *loop,
                                                void (*pending)(void *user,
                                                                const atedm_store_job *job),
                                                void *user, atedm_store **ret_store,
                                                atedm_error *err);
-// Does all that was handed over before, calls back, closes the file. The memory goes when the loop
-// has closed the handle. NULL allowed.
+// Performs all operations that were handed over, calls back, and closes the file. The memory is
+// freed when the loop has closed the handle. NULL allowed.
 void atedm_store_close(atedm_store *store);
 
-// Waits until all that was handed over before is in the file, but no longer than so many seconds.
-// That outlives this process.
+// Waits until all operations that were handed over are in the file, but at most `seconds`. What is
+// in the file survives this process.
 void atedm_store_settle(atedm_store *store, double seconds);
 
-// Each calls `done` once from the loop, never from inside. It does not on ATEDM_ERR_NOMEM, nor on
-// ATEDM_ERR_LIMIT: too much waits (ends of jobs are taken nevertheless), nor on ATEDM_ERR_CANCELED:
-// the store is being closed, and this is one of its last calls back.
+// Each function below calls `done` once from the loop, never from inside. It does not call `done`
+// if it fails. ATEDM_ERR_NOMEM: out of memory. ATEDM_ERR_LIMIT: too many operations wait (ends of
+// jobs are taken nevertheless). ATEDM_ERR_CANCELED: the store is closing, and the caller is one of
+// its last callbacks.
 //
-// A new job. ATEDM_ERR_IO where its owner has one of the same key: atedm_store_find_key comes
-// first.
+// Adds a new job. ATEDM_ERR_IO if its owner has a job with the same key, so call
+// atedm_store_find_key first.
 ATEDM_MUST_CHECK atedm_status atedm_store_add(atedm_store *store, const atedm_store_job *job,
                                               atedm_store_done done, void *user);
-// The end of a pending job; `images` are borrowed until `done`.
+// Stores the end of a pending job. `images` are borrowed until `done`.
 ATEDM_MUST_CHECK atedm_status atedm_store_end(atedm_store *store, const char *id,
                                               atedm_store_state state, const char *answer,
                                               const atedm_worker_image *images, size_t n_images,
                                               atedm_store_done done, void *user);
-// A run of a pending job begins, or is over. Where it cannot be written, nobody is told.
+// Records the tries of a pending job: its run begins or is over. Nobody learns of a failure.
 void atedm_store_set_tries(atedm_store *store, const char *id, int tries);
-// One job; n_jobs 0: there is none. `image`: the number of the image that comes with it, or one of
-// the following.
+// Gets one job; n_jobs 0: there is none. `image`: the number of the image to get with it, or one of
+// the values below.
 enum { ATEDM_STORE_NO_IMAGES = -1, ATEDM_STORE_ALL_IMAGES = -2 };
 ATEDM_MUST_CHECK atedm_status atedm_store_get(atedm_store *store, const char *id, int image,
                                               atedm_store_done done, void *user);
-// The job that an owner sent with a key, without images; n_jobs 0: there is none.
+// Gets the job that an owner sent with a key, without images; n_jobs 0: there is none.
 ATEDM_MUST_CHECK atedm_status atedm_store_find_key(atedm_store *store, const char *owner,
                                                    const char *key, atedm_store_done done,
                                                    void *user);
-// Jobs of an owner (NULL: of all), latest first. `state`: -1 for all. `before`: only those with a
-// smaller sequence. Without requests and answers.
+// Lists the jobs of an owner (NULL: of all owners), latest first. `state`: -1 for all. `before`:
+// only jobs with a smaller sequence. The jobs come without requests and answers.
 ATEDM_MUST_CHECK atedm_status atedm_store_list(atedm_store *store, const char *owner, int state,
                                                int64_t before, size_t limit, atedm_store_done done,
                                                void *user);
-// Jobs that are not at their end, as `pending` of atedm_store_open gets them.
+// Lists the jobs that have not ended, like `pending` of atedm_store_open.
 ATEDM_MUST_CHECK atedm_status atedm_store_pending(atedm_store *store, atedm_store_done done,
                                                   void *user);
-// Forgets a job and its images. n_jobs 1 where there was one.
+// Removes a job and its images. n_jobs 1: there was one.
 ATEDM_MUST_CHECK atedm_status atedm_store_remove(atedm_store *store, const char *id,
                                                  atedm_store_done done, void *user);
-// Forgets what is older or more than the options say; happens at each end as well. `more`: there is
-// more of it than may be at once.
+// Removes jobs beyond the retention; each atedm_store_end does this too. `more`: there are further
+// ones, since one call removes a limited number.
 ATEDM_MUST_CHECK atedm_status atedm_store_expire(atedm_store *store, atedm_store_done done,
                                                  void *user);
-// Takes effect with the next expiry.
+// Sets the retention, from the next removal on.
 void atedm_store_set_retention(atedm_store *store, int64_t retention_s, int64_t retention_bytes);
 
 #endif

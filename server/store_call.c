@@ -9,10 +9,10 @@
 
 struct atedm_store_call {
     atedm_daemon *daemon;
-    atedm_exchange *exchange; // NULL: the client is gone
+    atedm_exchange *exchange; // NULL: the client has hung up
     atedm_store_answer answer;
     int context;
-    bool one_job; // that has to be there, and the client's
+    bool one_job; // the result must be one job of the exchange's client
 };
 
 static void on_gone(void *user)

@@ -1,5 +1,5 @@
-// The store's file: see store_sql.h. Statements are prepared once. WAL with full synchronisation:
-// what was committed survives the process and the machine.
+// The store's file: see store_sql.h. Statements are prepared once. WAL with full synchronisation
+// makes committed operations survive the end of the process or the machine.
 #include "server/store_sql.h"
 
 #include "server/store_path.h"
@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 
 #define SCHEMA_VERSION 2
-// Pages that an expiry gives back to the file system at most.
+// Most pages that one removal gives back to the file system.
 #define VACUUM_PAGES "256"
-// Jobs that an expiry removes at most: others wait for it.
+// Most jobs that one removal takes, because other operations wait for it.
 #define EXPIRED_AT_ONCE 256
 
 static const char schema[] =
@@ -30,7 +30,8 @@ static const char schema[] =
     " number INTEGER NOT NULL, png BLOB NOT NULL, PRIMARY KEY(job, number));"
     "PRAGMA user_version = 2;";
 
-// In a file of any version: for lists of a state that few jobs among many are in.
+// Created in files of all versions. These indexes serve lists by state when few of many jobs are in
+// that state.
 static const char indexes[] =
     "CREATE INDEX IF NOT EXISTS jobs_state ON jobs(state, sequence);"
     "CREATE INDEX IF NOT EXISTS jobs_owner_state ON jobs(owner, state, sequence);";
@@ -61,7 +62,7 @@ enum {
     N_STATEMENTS
 };
 
-// ?1: the sequence before which; ?2: how many; ?3: the owner; ?4: the state.
+// ?1: only jobs with a smaller sequence; ?2: most rows; ?3: the owner; ?4: the state.
 #define LIST_WHERE                                                                                 \
     "SELECT sequence, id, owner, NULL, NULL, NULL, created, ended, state, NULL, images, tries"     \
     " FROM jobs WHERE "
@@ -99,10 +100,10 @@ struct atedm_store_file {
     sqlite3 *db;
     atedm_store_place place;
     sqlite3_stmt *statements[N_STATEMENTS];
-    int64_t total; // bytes of all answers and images; -1: to be counted
+    int64_t total; // bytes of all answers and images; -1: not counted yet
 };
 
-// ---- small help
+// ---- helpers
 
 static atedm_status fail(const atedm_store_file *file, atedm_error *err)
 {
@@ -113,10 +114,10 @@ static atedm_status fail(const atedm_store_file *file, atedm_error *err)
 
 static void bind_text(sqlite3_stmt *s, int at, const char *text)
 {
-    sqlite3_bind_text(s, at, text, -1, SQLITE_STATIC); // NULL binds NULL
+    sqlite3_bind_text(s, at, text, -1, SQLITE_STATIC); // a NULL text binds NULL
 }
 
-// Runs a statement whose rows, if any, do not matter, and makes it ready for the next time.
+// Runs a statement, ignores its rows, and resets it for the next use.
 static atedm_status run(atedm_store_file *file, int which, atedm_error *err)
 {
     sqlite3_stmt *s = file->statements[which];
@@ -130,7 +131,7 @@ static atedm_status run(atedm_store_file *file, int which, atedm_error *err)
     return status;
 }
 
-// The first column of a statement's first row, *ret_found false where it has none.
+// Gets the first column of a statement's first row; *ret_found false: there is no row.
 static atedm_status run_for_integer(atedm_store_file *file, int which, bool *ret_found,
                                     int64_t *ret_value, atedm_error *err)
 {
@@ -181,7 +182,7 @@ static atedm_status append_job(sqlite3_stmt *s, atedm_store_result *result)
     return lost || !id ? ATEDM_ERR_NOMEM : ATEDM_OK;
 }
 
-// Runs a query whose rows are jobs.
+// Runs a query that returns jobs, and appends them to the result.
 static atedm_status run_for_jobs(atedm_store_file *file, int which, atedm_store_result *result)
 {
     sqlite3_stmt *s = file->statements[which];
@@ -216,7 +217,7 @@ static int read_version(sqlite3 *db)
     return version;
 }
 
-// The first write of an exclusive connection locks the file until it is closed.
+// Prepares the file. The first write of an exclusive connection locks the file until it is closed.
 static atedm_status prepare_file(atedm_store_file *file, atedm_error *err)
 {
     sqlite3_extended_result_codes(file->db, 1);
@@ -258,7 +259,7 @@ atedm_status atedm_store_file_open(const char *path, atedm_store_file **ret_file
     if (!file)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the job store");
     file->total = -1;
-    mode_t mask = umask(S_IRWXG | S_IRWXO); // prompts are nobody else's to read
+    mode_t mask = umask(S_IRWXG | S_IRWXO); // only the daemon's user may read the prompts
     int code = sqlite3_open_v2(
         path, &file->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     atedm_status status = code ? fail(file, err) : prepare_file(file, err);
@@ -303,7 +304,7 @@ atedm_status atedm_store_file_commit(atedm_store_file *file, atedm_error *err)
 void atedm_store_file_rollback(atedm_store_file *file)
 {
     file->total = -1;
-    // Some errors have ended the transaction already.
+    // After some errors SQLite has already ended the transaction.
     if (!sqlite3_get_autocommit(file->db) && run(file, ROLLBACK, NULL))
         return;
 }
@@ -313,7 +314,7 @@ void atedm_store_file_rollback(atedm_store_file *file)
 atedm_status atedm_store_file_add(atedm_store_file *file, const atedm_store_job *job,
                                   atedm_error *err)
 {
-    // SQLite goes on with a file that was moved or removed.
+    // SQLite does not notice that its file was moved or removed.
     atedm_status status = atedm_store_place_check(&file->place, err);
     if (status)
         return status;
@@ -383,7 +384,7 @@ atedm_status atedm_store_file_end(atedm_store_file *file, const atedm_store_job 
     bind_text(s, 4, job->answer);
     sqlite3_bind_int64(s, 5, (int64_t)job->n_images);
     sqlite3_bind_int64(s, 6, (int64_t)bytes);
-    bool found = false; // not where it was removed, or is at its end already
+    bool found = false; // false: the job was removed, or has ended already
     int64_t sequence = 0;
     status = run_for_integer(file, END, &found, &sequence, err);
     if (!status && found)
@@ -446,7 +447,7 @@ atedm_status atedm_store_file_list(atedm_store_file *file, const char *owner, in
     int which = owner ? (any ? LIST_OWNER : LIST_OWNER_STATE) : (any ? LIST : LIST_STATE);
     sqlite3_stmt *s = file->statements[which];
     sqlite3_bind_int64(s, 1, before);
-    sqlite3_bind_int64(s, 2, (int64_t)limit + 1); // the last one only shows that there are more
+    sqlite3_bind_int64(s, 2, (int64_t)limit + 1); // one more, to see whether there are more
     if (owner)
         bind_text(s, 3, owner);
     if (!any)
@@ -477,7 +478,7 @@ atedm_status atedm_store_file_remove(atedm_store_file *file, const char *id,
     return status ? status : remove_job(file, id, &found, &result->error);
 }
 
-// The job that goes next; *ret_found false where none has to.
+// Finds the next job to remove; *ret_found false: none has to be removed.
 static atedm_status find_expired(atedm_store_file *file, int64_t before, int64_t retention_bytes,
                                  const char *spare, bool *ret_found,
                                  char ret_id[ATEDM_STORE_ID_SIZE], atedm_error *err)

@@ -1,4 +1,4 @@
-// Requests that become jobs: see submit.h.
+// Turns requests into jobs: see submit.h.
 #include "server/submit.h"
 
 #include "server/accounts.h"
@@ -16,11 +16,11 @@
 #include <string.h>
 #include <strings.h>
 
-// Clients that wait with one key and are answered when the job ends, before the loop does something
-// else.
+// Clients waiting with the same key that are answered at once when the job ends, before the loop
+// does something else.
 #define ANSWERS_AT_ONCE 8
 
-// A client that waits: to be told that its job is accepted, or for the job's end.
+// A client that waits for the acceptance or for the end of its job.
 typedef struct waiter {
     atedm_daemon *daemon;
     atedm_exchange *exchange;
@@ -59,7 +59,8 @@ static bool is_good_key(const char *key)
     return size && !key[size] && size <= ATEDM_IDEMPOTENCY_KEY_MAX;
 }
 
-// Two keys are none: who is on the way may have looked at the other one.
+// Whether the request has one valid key. Two keys are refused, because a proxy on the way may have
+// used the other one.
 static bool has_good_key(const atedm_exchange *x)
 {
     char *keys = atedm_exchange_header_list(x, "Idempotency-Key");
@@ -116,7 +117,7 @@ static void respond(waiter *w, atedm_response response)
     atedm_exchange_respond(x, response);
 }
 
-// A client that has a key comes back for its job.
+// The client has hung up. A client with a key can come back for its job, so such a job continues.
 static void on_gone(void *user)
 {
     waiter *w = user;
@@ -139,7 +140,8 @@ static void answer_known(atedm_daemon *d, atedm_exchange *x, int format, atedm_s
                : ended_answer(id, record, result->images, (atedm_response_format)format));
 }
 
-// However many wait with one key: the others are answered as if they came now, one by one.
+// Answers a client whose job has ended. Any number of clients may wait with one key: after the
+// first few, each gets its answer from the store, as if it had asked only now.
 static void answer_end(waiter *w, atedm_live *live)
 {
     atedm_exchange *x = w->exchange;
@@ -179,7 +181,8 @@ static void on_event(void *user, atedm_live *live, atedm_job_event event)
 
 // ---- submitting
 
-// Puts into the body what is chosen for it, so that it makes the same pictures whenever it is run.
+// Puts the values that the daemon chose into the body, so that the body makes the same pictures at
+// every run.
 static bool pin(json_t *body, const atedm_job *job, const char *default_pruning)
 {
     bool good = json_object_set_new(body, "seed", json_integer((json_int_t)job->request.seed)) == 0;
@@ -191,7 +194,8 @@ static bool pin(json_t *body, const atedm_job *job, const char *default_pruning)
     return good;
 }
 
-// What a second body with the same key is compared with; before anything is chosen for it.
+// The text with which a second body with the same key is compared. Made before the daemon's choices
+// go into the body.
 static char *sent_text(const json_t *body)
 {
     return json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS);
@@ -219,7 +223,7 @@ static atedm_response no_memory(const atedm_exchange *x)
                                   "no memory for the request");
 }
 
-// Makes the exchange wait. NULL, and the exchange is answered, where there is no memory.
+// Makes the exchange wait. NULL: out of memory, and the exchange is answered.
 static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, atedm_response_format format)
 {
     waiter *w = malloc(sizeof *w);
@@ -237,7 +241,7 @@ static waiter *new_waiter(atedm_daemon *d, atedm_exchange *x, atedm_response_for
     return w;
 }
 
-// `sent`: NULL without a key.
+// Submits a request that is a new job. `sent`: NULL without a key.
 static void submit_new(atedm_daemon *d, atedm_exchange *x, atedm_job *job, json_t *body,
                        const char *sent)
 {
@@ -255,20 +259,20 @@ void atedm_submit_stored(atedm_daemon *d, atedm_exchange *x, atedm_job *job, jso
     submit_new(d, x, job, body, NULL);
 }
 
-// ---- with a key, which may have been used: for the same request, it is as if it had been sent
-// once. What is live is found at once; what has ended only the store knows.
+// ---- with a key, which an earlier request may have used: sending a request twice has the effect
+// of sending it once. Live jobs are found at once; for ended ones the store must be asked.
 
 static atedm_live *find_live(const atedm_daemon *d, const atedm_exchange *x)
 {
     return atedm_jobs_find_key(d->jobs, atedm_exchange_client(x), idempotency_key(x));
 }
 
-// A request of which it is not known yet.
+// A request that waits until the store says whether a job has its key.
 typedef struct lookup {
     atedm_daemon *daemon;
-    atedm_exchange *exchange; // NULL: the client is gone
-    atedm_job *job;           // NULL: submitted, or refused
-    atedm_response refusal;   // where there never was a job; body NULL: answered with
+    atedm_exchange *exchange; // NULL: the client has hung up
+    atedm_job *job;           // NULL: submitted, or the request was refused
+    atedm_response refusal;   // set if there never was a job; body NULL: already sent
     atedm_response_format format;
     json_t *body;
     char *sent;
@@ -299,7 +303,7 @@ static void respond_refusal(lookup *l)
     atedm_exchange_respond(l->exchange, refusal);
 }
 
-// The store still calls back, with little that is kept until then.
+// The client has hung up. The store will still call back, so the lookup stays, without the request.
 static void on_lookup_gone(void *user)
 {
     lookup *l = user;
@@ -307,7 +311,7 @@ static void on_lookup_gone(void *user)
     drop_request(l);
 }
 
-// Answers, and returns true, where the key was used for another body.
+// If the key was used with another body, answers and returns true.
 static bool refuse_other(lookup *l, const atedm_store_job *known)
 {
     if (known->sent && strcmp(l->sent, known->sent) == 0)
@@ -371,7 +375,7 @@ static void on_found(void *user, atedm_store_result *result)
     lookup *l = user;
     atedm_daemon *d = l->daemon;
     atedm_exchange *x = l->exchange;
-    // Another one may have come meanwhile.
+    // Another request with this key may have arrived meanwhile.
     atedm_live *live = x ? find_live(d, x) : NULL;
     if (live) {
         follow_live(l, live);
@@ -416,7 +420,7 @@ void atedm_submit_keyed(atedm_daemon *d, atedm_exchange *x, atedm_job *job, ated
 {
     bool png = atedm_admit_wants_png(x);
     atedm_response_format format;
-    // What cannot be answered in any format was never taken: there is no job of it.
+    // No job can have this key: a body that cannot be answered in any format was never accepted.
     if (!has_good_key(x) || !atedm_generate_json_format(body, png, &format)) {
         atedm_exchange_respond(x, job ? bad_key(x) : refusal);
         atedm_job_destroy(job);

@@ -1,4 +1,5 @@
-// Requests that become jobs: `Prefer: respond-async`, an Idempotency-Key, or results by URL.
+// Turns requests into jobs: those with `Prefer: respond-async`, with an Idempotency-Key, or with
+// results by URL.
 #ifndef ATEDM_SUBMIT_H
 #define ATEDM_SUBMIT_H
 
@@ -8,18 +9,20 @@
 
 #define ATEDM_IDEMPOTENCY_KEY_MAX 255 // bytes
 
+// Whether the request has the header Idempotency-Key, with any value.
 bool atedm_has_idempotency_key(const atedm_exchange *exchange);
-// Answers with the job that has the exchange's Idempotency-Key, waiting, running or ended, or by
-// the conflict of the two bodies: no limit counts, neither the client's nor what requests may ask
-// for by now. So the request may be one that is not admitted any more, `take_job` NULL with
-// `take_refusal` in its place. Where there is no such job, answers with that, or counts the request
-// against the limits (admit.h) and goes on as atedm_submit_stored.
+// Answers a request that has an Idempotency-Key. If a job has that key, whether it waits, runs or
+// has ended, answers with that job, or with a conflict if the bodies differ. No limit applies then,
+// neither the client's nor the present limits on requests. So the request may be one that is no
+// longer admitted: `take_job` is then NULL and `take_refusal` is its refusal. If no job has the
+// key, answers with the refusal, or charges the request to the client (admit.h) and continues as
+// atedm_submit_stored.
 void atedm_submit_keyed(atedm_daemon *daemon, atedm_exchange *exchange, atedm_job *take_job,
                         atedm_response take_refusal, json_t *body);
-// Of those without a key.
+// Whether a request without a key becomes a job.
 bool atedm_is_for_store(const atedm_exchange *exchange, const atedm_request *request);
-// Makes the request a job and answers: at once where that is asked for, else at its end. Takes the
-// job; `body` is what came, and gets what was chosen for it.
+// Makes the request a job. Answers at once if the client asked for that, else when the job ends.
+// Takes the job. `body` is the request's body; it gets the values that the daemon chose.
 void atedm_submit_stored(atedm_daemon *daemon, atedm_exchange *exchange, atedm_job *take_job,
                          json_t *body);
 
