@@ -1,5 +1,6 @@
-// Jobs from admission to end: see dispatch.h. A job that is given up while a worker has it leaves
-// its place at once: the worker is told to cancel, and what it still says about the job is ignored.
+// Carries jobs from admission to end: see dispatch.h. If a job is canceled while a worker has it,
+// it leaves its place at once. The dispatch tells the worker to cancel, and ignores what the worker
+// still reports on the job.
 #include "server/dispatch.h"
 
 #include "core/base/clock.h"
@@ -12,13 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Seconds of the device's work over which the measured rate forgets.
+// The measured rate is an average over about this many seconds of the device's work.
 #define RATE_WINDOW_S 10
-// Milliseconds between two looks for workers that hang; and from when on the daemon itself stood
-// still between them.
+// Milliseconds between two looks for workers that hang. If more than STALL_MS pass between two
+// looks, the daemon itself stood still.
 #define WATCH_MS 250
 #define STALL_MS 1000
-// Jobs that are ended for their deadline before the loop does something else.
+// Most overdue jobs that are ended before the loop does something else.
 #define OVERDUE_AT_ONCE 256
 
 void atedm_job_destroy(atedm_job *job)
@@ -37,7 +38,7 @@ void atedm_job_destroy(atedm_job *job)
 static void watch_deadlines(atedm_dispatch *d);
 static void start_next(atedm_dispatch *d);
 
-// Tells who waits and frees the job, which is in no place any more.
+// Reports the end and frees the job, which has left the queue and its worker.
 static void end(atedm_job *job, atedm_job_end how, atedm_worker_result *result,
                 const atedm_error *error)
 {
@@ -45,7 +46,7 @@ static void end(atedm_job *job, atedm_job_end how, atedm_worker_result *result,
     atedm_job_destroy(job);
 }
 
-// Takes the job out of its place; a worker that has it gives it up.
+// Removes the job from the queue, or from its worker, which is told to cancel it.
 static void leave(atedm_dispatch *d, atedm_job *job)
 {
     atedm_seat *s = job->seat;
@@ -111,8 +112,8 @@ static double best_rate(const atedm_dispatch *d)
     return best;
 }
 
-// Whether the job cannot be done in time, even if it starts now and all of a worker's best rate is
-// its.
+// Whether the job would miss its deadline even if it started now, alone, at the best rate measured
+// of any worker.
 static bool is_hopeless(const atedm_dispatch *d, const atedm_job *job)
 {
     if (isinf(job->place.deadline))
@@ -121,7 +122,7 @@ static bool is_hopeless(const atedm_dispatch *d, const atedm_job *job)
     return left <= (isnan(rate) ? 0 : (double)job->cost.executed / rate);
 }
 
-// As many as may be at once.
+// Ends the queue's overdue jobs, up to the limit for one round of the loop.
 static void end_overdue(atedm_dispatch *d, const atedm_queue *queue, double now)
 {
     atedm_queue_item *place;
@@ -150,7 +151,8 @@ static double nearest_deadline(const atedm_queue *queue)
     return place ? place->deadline : INFINITY;
 }
 
-// Sets the timer to the nearest deadline, or to the next round of the loop.
+// Sets the timer to the nearest deadline, or to the next round of the loop if overdue jobs are
+// left.
 static void watch_deadlines(atedm_dispatch *d)
 {
     double nearest = d->behind ? 0 : nearest_deadline(&d->queue);
@@ -167,8 +169,8 @@ static void watch_deadlines(atedm_dispatch *d)
 
 // ---- starts
 
-// One that may have taken a worker down runs alone, so that it is known whose fault the next time
-// is.
+// Whether the worker takes the job. A job with a strike runs alone, so that a second end of a
+// worker can be blamed on it for certain.
 static bool takes(const atedm_seat *s, const atedm_job *job)
 {
     if (!s->ready || s->active.depth >= s->active.limit ||
@@ -178,7 +180,8 @@ static bool takes(const atedm_seat *s, const atedm_job *job)
     return !other || (!job->strikes && !atedm_job_of(other)->strikes);
 }
 
-// One that may have taken a daemon down is all that any worker has.
+// Whether the job must wait because of jobs that may have ended a daemon: while such a job runs, no
+// worker has another one.
 static bool is_barred(const atedm_dispatch *d, const atedm_job *job)
 {
     for (size_t i = 0; i < d->n_seats; i++) {
@@ -189,7 +192,7 @@ static bool is_barred(const atedm_dispatch *d, const atedm_job *job)
     return false;
 }
 
-// The worker for the job that has least to do; NULL: none has room.
+// Returns the worker with the least work that takes the job; NULL: none has room.
 static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
 {
     if (is_barred(d, job))
@@ -207,15 +210,15 @@ static atedm_seat *choose_seat(atedm_dispatch *d, const atedm_job *job)
     return chosen;
 }
 
-// What workers said while the daemon stood still (it was stopped, or all of the machine was) is yet
-// to be read: their silence goes on from what it was before.
+// The daemon stood still (it was stopped, or the whole machine was), and has yet to read what the
+// workers sent meanwhile. So that time does not count as their silence.
 static void forgive(atedm_dispatch *d, double now)
 {
     for (size_t i = 0; i < d->n_seats; i++)
         atedm_seat_forgive(&d->seats[i], now - d->watched);
 }
 
-// Nobody looks while no worker has anything.
+// The timer runs only while a worker has work.
 static void on_watch(uv_timer_t *timer)
 {
     atedm_dispatch *d = timer->data;
@@ -235,7 +238,8 @@ static void on_watch(uv_timer_t *timer)
         uv_timer_stop(timer);
 }
 
-// What whoever watches wants is told as often as the worker listens.
+// Tells the worker whether the job is watched, but no more often than the worker reads
+// (ATEDM_MAX_WISHES).
 static void tell_wish(atedm_job *job)
 {
     if (!job->seat || job->told_watched == job->watched || job->wishes == ATEDM_MAX_WISHES)
@@ -245,18 +249,19 @@ static void tell_wish(atedm_job *job)
     job->wishes++;
 }
 
-// The worker has said something of the job, or gets it.
+// The worker has reported on the job, or gets it now: tells it the current wish, if that has
+// changed.
 static void hear(atedm_job *job)
 {
     job->wishes = 0;
     tell_wish(job);
 }
 
-// The worker gets a copy of the request: the job's own stays, for the answer and for another
+// Sends the worker a copy of the request. The job keeps its own, for the answer and for another
 // worker.
 static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
 {
-    job->handed_over = atedm_clock_monotonic(); // from here on the worker may be at it
+    job->handed_over = atedm_clock_monotonic(); // the worker may start on it from here on
     atedm_status status = atedm_worker_submit(s->worker, job->place.arrival, &job->request);
     if (status)
         return status;
@@ -279,7 +284,7 @@ static atedm_status start(atedm_dispatch *d, atedm_seat *s, atedm_job *job)
     return ATEDM_OK;
 }
 
-// Starts the first jobs that wait, as far as workers have room.
+// Starts waiting jobs in the queue's order, as long as workers have room.
 static void start_next(atedm_dispatch *d)
 {
     atedm_queue_item *first;
@@ -346,9 +351,10 @@ void atedm_dispatch_watch(atedm_job *job, bool on)
     tell_wish(job);
 }
 
-// ---- what a worker says
+// ---- messages from a worker
 
-// What recent evaluations ran at, and the texts and pixels between them.
+// Updates the rate with which the worker ran recent evaluations, including the texts and pixels
+// between them.
 static void measure_rate(atedm_seat *s, const atedm_worker_message *message)
 {
     if (!(message->busy_s > 0))
@@ -359,7 +365,7 @@ static void measure_rate(atedm_seat *s, const atedm_worker_message *message)
     s->best_rate = fmax(s->best_rate, s->rate); // fmax ignores NAN
 }
 
-// NULL where it has been given up.
+// Finds a job of the worker by its id; NULL: the job was canceled.
 static atedm_job *find_active(const atedm_seat *s, uint64_t id)
 {
     const atedm_queue_item *place = s->active.items;
@@ -368,7 +374,7 @@ static atedm_job *find_active(const atedm_seat *s, uint64_t id)
     return place ? atedm_job_of(place) : NULL;
 }
 
-// The worker is done with the job, in whatever way.
+// The worker has finished the job, with whatever result.
 static void finish(atedm_dispatch *d, atedm_job *job, const atedm_worker_message *message)
 {
     bool done = message->type == ATEDM_WORKER_DONE;
@@ -382,8 +388,8 @@ static void finish(atedm_dispatch *d, atedm_job *job, const atedm_worker_message
     start_next(d);
 }
 
-// Back to the queue, which may now be longer than its limit: accepted is accepted. Pictures come
-// from the seed again.
+// Puts the job back into the queue, which may exceed its limit, since the job was accepted. The job
+// starts again from its seed.
 static void requeue(atedm_dispatch *d, atedm_job *job)
 {
     atedm_queue_remove(&job->seat->active, &job->place);
@@ -471,10 +477,10 @@ static void on_message(void *user, atedm_worker_message *message)
     }
 }
 
-// ---- life
+// ---- start and end
 
-// The `number`-th worker of a device. It is told the device by its UUID where there is one: should
-// a device go, the numbers of the others may change.
+// Adds the `number`-th worker of a device. The worker gets the device's UUID, if it has one: if a
+// device disappears, the numbers of the others may change.
 static atedm_status add_seat(atedm_dispatch *d, const atedm_device_facts *device, size_t number,
                              atedm_error *err)
 {
@@ -507,7 +513,7 @@ atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
     d->options = *options;
     d->valve_multiple = ATEDM_VALVE_FIRST;
     atedm_queue_init(&d->queue, options->max_queue);
-    uv_timer_init(options->loop, &d->deadline); // these cannot fail
+    uv_timer_init(options->loop, &d->deadline); // uv_timer_init cannot fail
     uv_timer_init(options->loop, &d->watch);
     d->deadline.data = d;
     d->watch.data = d;

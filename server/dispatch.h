@@ -1,6 +1,6 @@
-// Requests between their admission and their end: waits in the queue, goes to the worker, is
-// watched for its deadline. The worker has several at a time; whoever waits for the end gets called
-// once.
+// Carries a job from its admission to its end: the job waits in the queue, goes to a worker and is
+// ended if it misses its deadline. A worker has several jobs at a time. The dispatch reports the
+// end of each job once.
 #ifndef ATEDM_DISPATCH_H
 #define ATEDM_DISPATCH_H
 
@@ -24,53 +24,57 @@ typedef struct atedm_job atedm_job;
 
 typedef enum atedm_job_end {
     ATEDM_JOB_DONE,     // `result`
-    ATEDM_JOB_DEADLINE, // did not make it, or cannot
+    ATEDM_JOB_DEADLINE, // the deadline has passed, or cannot be met
     ATEDM_JOB_FAILED,   // `error`
-    ATEDM_JOB_CUT_OFF,  // the daemon ends before it
+    ATEDM_JOB_CUT_OFF,  // the daemon ends before the job does
 } atedm_job_end;
 
-// A request that was admitted. The first part is the submitter's to fill (and zero the rest).
+// An admitted request. The submitter fills in the first part and sets the rest to zero.
 struct atedm_job {
-    atedm_request request;           // its texts stay until the end, for warnings
+    atedm_request request;           // its texts stay allocated until the end, for warnings
     const atedm_model_config *model; // borrowed
-    atedm_plan *plan;                // NULL: off
+    atedm_plan *plan;                // NULL: no pruning
     atedm_request_cost cost;
-    atedm_pick pick; // where the daemon chose the plan
+    atedm_pick pick; // set if the daemon chose the plan
     double arrived;  // monotonic clock
-    int tries;       // earlier runs of it that ended with their daemon
-    // Whose it is, where it counts against a client: the end of the job, whatever it is, gives that
-    // back. clients NULL: counted nowhere.
+    int tries;       // earlier runs of this job during which the daemon ended
+    // The client against whose limits the job counts; the job's end, of whatever kind, gives its
+    // share back. clients NULL: the job counts against no client.
     atedm_clients *clients; // borrowed
     char client[ATEDM_CLIENT_NAME_MAX + 1];
-    // Called at the end, unless the job is given up before; the job is gone when it returns. The
-    // worker's result is lent; its images may be taken, leaving none.
+    // Called when the job ends, unless atedm_dispatch_give_up came first. The job is freed when the
+    // call returns. The worker's result is lent; the callee may take its images and must then leave
+    // none in it.
     void (*ended)(void *user, const atedm_job *job, atedm_job_end end, atedm_worker_result *result,
                   const atedm_error *error);
-    // Each may be NULL. The job is not to be given up from inside.
-    // It was started, also from inside atedm_dispatch_submit, did a step, or waits again.
+    // The two functions below may be NULL. They must not give the job up.
+    // progress: the job was started (also from inside atedm_dispatch_submit), finished a step, or
+    // waits again.
     void (*progress)(void *user, const atedm_job *job);
-    // How its first image looks behind `step` steps, while it is watched. The image is lent.
+    // A preview of the job's first image after `step` steps; only while the job is watched. The
+    // image is lent.
     void (*preview)(void *user, const atedm_job *job, int step, const atedm_worker_image *image);
     void *user;
 
-    // Dispatch's own.
-    atedm_queue_item place;  // in the queue, or among what its worker has; arrival is the job's id
-    struct atedm_seat *seat; // NULL: it waits
+    // The members below belong to the dispatch.
+    atedm_queue_item place;  // in the queue or in its worker's list; `arrival` is the job's id
+    struct atedm_seat *seat; // NULL: the job waits in the queue
     double started;          // monotonic clock, the first time
     double handed_over;      // monotonic clock, the last time
     bool watched;
-    bool told_watched; // so its worker has been told
-    int wishes;        // that it was told since it last said something of the job
+    bool told_watched; // the value of `watched` that its worker has
+    int wishes;        // watch frames sent since the worker last reported on the job
     int steps_done;
-    int strikes; // workers that ended while they had it
+    int strikes; // workers that ended while they had the job
 };
 
-// A request that this many workers did not survive is given up.
+// A job fails after this many strikes.
 #define ATEDM_MAX_STRIKES 2
-// Requests that were given up, and of which their worker has not said that it heard so: one that is
-// silent gets no further ones beside so many, since all that it is sent lies in memory until then.
+// Most canceled jobs of one worker whose cancellation it has not confirmed. A silent worker with
+// this many gets no further jobs, since every frame for it stays in memory until it reads it.
 #define ATEDM_MAX_UNHEARD 64
-// Wishes to watch a job, or not to, that its worker is told before it says something of the job.
+// Most frames about watching one job that the dispatch sends its worker before the worker reports
+// on that job.
 #define ATEDM_MAX_WISHES 16
 
 #define ATEDM_MAX_WORKERS 64
@@ -80,75 +84,84 @@ typedef struct atedm_dispatch_options {
     uv_loop_t *loop;
     atedm_metrics *metrics;
     size_t max_queue;
-    const atedm_device_facts *devices; // borrowed while it is created
+    const atedm_device_facts *devices; // borrowed until atedm_dispatch_create returns
     size_t n_devices;
-    size_t workers;              // of each device, 1 or more; at most ATEDM_MAX_WORKERS of all
-    double worker_timeout_s;     // a worker that has requests and says nothing for so long is ended
-    atedm_worker_options worker; // `backend` without a device
+    size_t workers; // worker processes for each device, 1 or more; at most ATEDM_MAX_WORKERS in all
+    double worker_timeout_s;     // a worker that has jobs and is silent for this long is killed
+    atedm_worker_options worker; // `backend` names no device
     void *user;
-    // `device`: the worker's label, its device's name; ":1", ":2" is added for further ones on it.
-    // ready: it takes requests, again where it was lost. lost: it ended, and is started again.
+    // `device` is the worker's label: the name of its device, with ":1", ":2" appended for further
+    // workers on that device. ready: the worker takes jobs, for the first time or after a restart.
+    // lost: the worker ended, and the dispatch restarts it.
     void (*ready)(void *user, const char *device, const atedm_worker_facts *facts);
     void (*lost)(void *user, const char *device, const atedm_error *error);
-    void (*failed)(void *user, const atedm_error *error); // a worker does not come up at all
-    // How a device is doing, by its own name; NULL: it is not known any more. May be NULL.
+    void (*failed)(void *user, const atedm_error *error); // a worker fails its first start for good
+    // New figures of a device, by the device's own name; NULL: its figures are no longer known. The
+    // function may be NULL.
     void (*figures)(void *user, const char *device, const atedm_device_figures *figures);
-    void (*idle)(void *user); // nothing waits and nothing runs
+    void (*idle)(void *user); // no job waits or runs any more
 } atedm_dispatch_options;
 
-// On failure *ret_dispatch has what was started, to be closed and destroyed too; or NULL.
+// On failure *ret_dispatch is NULL or holds the started part; the caller closes and destroys that
+// too.
 ATEDM_MUST_CHECK atedm_status atedm_dispatch_create(const atedm_dispatch_options *options,
                                                     atedm_dispatch **ret_dispatch,
                                                     atedm_error *err);
-// Nothing may wait or run. Ends the workers; the loop closes the handles afterwards, then destroy.
+// Ends the workers. No job may wait or run. Call atedm_dispatch_destroy after the loop has closed
+// the handles.
 void atedm_dispatch_close(atedm_dispatch *dispatch);
 void atedm_dispatch_destroy(atedm_dispatch *dispatch); // NULL allowed
 
-// ATEDM_ERR_LIMIT: the queue is full. ATEDM_ERR_CANCELED: the deadline cannot be met even at the
-// best rate that was measured. Takes the job unless it fails. `ended` is never called from inside.
+// Submits the job. ATEDM_ERR_LIMIT: the queue is full. ATEDM_ERR_CANCELED: the job cannot meet its
+// deadline even at the best measured rate. Takes the job unless it fails. Never calls `ended` from
+// inside.
 ATEDM_MUST_CHECK atedm_status atedm_dispatch_submit(atedm_dispatch *dispatch, atedm_job *take_job);
-// One that was accepted before: it is not refused. Nothing of it is called from inside as long as
-// no worker is ready.
+// Submits a job that an earlier daemon accepted; this cannot be refused. Calls none of the job's
+// functions from inside while no worker is ready.
 void atedm_dispatch_restore(atedm_dispatch *dispatch, atedm_job *take_job);
-// Whether there are to be previews of the job, which has not ended: from now on, whichever worker
-// has it then.
+// Turns previews of the job on or off. The setting follows the job to whichever worker has it. The
+// job must not have ended.
 void atedm_dispatch_watch(atedm_job *job, bool on);
-// Nobody waits for it any more; its place is free at once, the worker behind what it is computing.
+// Cancels the job because nobody waits for it. Its place is free at once; the worker is free when
+// it has finished what it is just computing.
 void atedm_dispatch_give_up(atedm_dispatch *dispatch, atedm_job *job);
-void atedm_job_destroy(atedm_job *job); // one that was never taken; NULL allowed
+void atedm_job_destroy(atedm_job *job); // a job that the dispatch never took; NULL allowed
 
-// Ends every job in this way (not ATEDM_JOB_DONE) and returns how many there were.
+// Ends every job with `how` (not ATEDM_JOB_DONE) and returns the number of jobs.
 size_t atedm_dispatch_end_all(atedm_dispatch *dispatch, atedm_job_end how,
                               const atedm_error *error);
 
-// What may change while it runs; what is over a smaller limit already stays.
+// Changes the options that may change at run time. If more jobs wait than the new limit allows,
+// they stay.
 void atedm_dispatch_configure(atedm_dispatch *dispatch, size_t max_queue, double worker_timeout_s);
 
 typedef struct atedm_dispatch_state {
-    size_t depth;          // requests that wait
-    uint64_t queue_flops;  // theirs
-    size_t active;         // requests that workers have
-    size_t ready;          // workers that take requests
-    double rate;           // FLOPs a second of all workers, measured lately; NAN: none yet
+    size_t depth;          // jobs that wait
+    uint64_t queue_flops;  // FLOPs of those jobs
+    size_t active;         // jobs that workers have
+    size_t ready;          // workers that take jobs
+    double rate;           // recent FLOPs a second of all workers together; NAN: not measured yet
     double valve_multiple; // see valve.h
-    double silence_s;      // of the worker that has said nothing for longest though it has to do
+    double silence_s;      // longest silence of a worker that has work, in seconds
 } atedm_dispatch_state;
 
+// Gets the present state.
 atedm_dispatch_state atedm_dispatch_get_state(const atedm_dispatch *dispatch);
-// Seconds since the arrival of the request that waits longest; 0: none waits.
+// Seconds since the arrival of the oldest waiting job; 0: none waits.
 double atedm_dispatch_oldest_wait(const atedm_dispatch *dispatch);
-// Worker i: its label, and the device memory that it holds. False past the last.
+// Gets worker i: its label, and the bytes of device memory that it holds. False: there are not that
+// many workers.
 typedef struct atedm_worker_state {
     const char *device;
     size_t device_memory;
 } atedm_worker_state;
 bool atedm_dispatch_get_worker(const atedm_dispatch *dispatch, size_t i,
                                atedm_worker_state *ret_state);
-// FLOPs that are to be done before or beside a newcomer of this priority.
+// FLOPs that come before or run beside a new job of this priority.
 double atedm_dispatch_flops_ahead(const atedm_dispatch *dispatch, int priority);
-// Seconds that a newcomer of this priority would wait; NAN where no rate was measured yet.
+// Expected seconds in the queue for a new job of this priority; NAN: no rate was measured yet.
 double atedm_dispatch_expected_wait(const atedm_dispatch *dispatch, int priority);
-// Whole seconds after which a place is likely to be free: for Retry-After.
+// Seconds, for Retry-After, until a worker or the queue probably has room.
 int atedm_dispatch_retry_after(const atedm_dispatch *dispatch);
 
 #endif

@@ -1,11 +1,11 @@
-// What the dispatch is asked about itself: depths, rates, expected waits. See dispatch.h.
+// Answers questions about the dispatch: depths, rates, expected waits. See dispatch.h.
 #include "server/dispatch_private.h"
 
 #include "core/base/clock.h"
 
 #include <math.h>
 
-// Retry-After: where nothing was measured yet, and at most.
+// Seconds of Retry-After if no rate was measured yet, and the most seconds.
 #define RETRY_AFTER_UNKNOWN_S 5
 #define RETRY_AFTER_MAX_S 3600
 
@@ -28,9 +28,9 @@ static double silent_since(const atedm_seat *s)
     return fmax(fmax(atedm_worker_last_heard(s->worker), s->busy), s->listened);
 }
 
-// It says something with every evaluation, and of every request that is given up. With nothing to
-// do it is silent, so what counts is the time in which it has something to say: whichever requests
-// they are, since clients of a worker that hangs lose patience one by one.
+// A worker reports every evaluation and every cancellation. A worker without work is silent. So
+// only the time counts in which it has work without a break, whichever jobs they are: clients of a
+// hanging worker lose patience one by one, and each replacement must not restart the count.
 double atedm_seat_silence(const atedm_seat *s, double now)
 {
     return atedm_seat_is_busy(s) ? fmax(0, now - silent_since(s)) : 0;
@@ -41,7 +41,7 @@ void atedm_seat_forgive(atedm_seat *s, double seconds)
     s->listened = silent_since(s) + seconds;
 }
 
-// Where requests wait and nobody takes them, workers that are being started have something to do.
+// Workers that are starting count as having work if jobs wait and no worker is ready.
 static double longest_silence(const atedm_dispatch *d, size_t ready)
 {
     double now = atedm_clock_monotonic(), longest = 0;
@@ -62,7 +62,8 @@ static size_t count_active(const atedm_dispatch *d)
     return active;
 }
 
-// Of the workers that are up, or of all, which will be, where none is; NAN where none was measured.
+// Rate of the workers that are up. If none is up, the rate of all, since all will be. NAN: not
+// measured yet.
 static double total_rate(const atedm_dispatch *d)
 {
     double up = 0, all = 0;
@@ -107,8 +108,8 @@ bool atedm_dispatch_get_worker(const atedm_dispatch *d, size_t i, atedm_worker_s
     return true;
 }
 
-// Seconds until the first of the worker's requests is done, if all go on at the same pace; 0 where
-// there is room.
+// Seconds until the first of the worker's jobs ends, if all proceed at the same pace; 0: the worker
+// has room.
 static double seconds_until_room(const atedm_seat *s)
 {
     if (s->active.depth < s->active.limit)
@@ -119,7 +120,7 @@ static double seconds_until_room(const atedm_seat *s)
     return least * (double)s->active.depth / s->rate;
 }
 
-// NAN where no worker is up.
+// Least seconds until a worker has room; NAN: no worker is up.
 static double least_until_room(const atedm_dispatch *d)
 {
     double least = NAN;

@@ -1,4 +1,4 @@
-// What dispatch.c (where jobs are) and dispatch_figures.c (how many, how long) share.
+// Shared by dispatch.c (which job is where) and dispatch_figures.c (how many jobs, how long).
 #ifndef ATEDM_DISPATCH_PRIVATE_H
 #define ATEDM_DISPATCH_PRIVATE_H
 
@@ -14,10 +14,11 @@ typedef struct atedm_seat {
     char home[ATEDM_DEVICE_LABEL_MAX];   // the device's name
     bool ready;
     atedm_queue active;
-    size_t unheard;         // jobs that were given up, and it has not said that it heard so
-    double rate, best_rate; // FLOPs a second; NAN: nothing was measured yet
-    // Its silence, by the monotonic clock: since when it has had something to do without a break;
-    // what counts at the earliest.
+    size_t unheard;         // canceled jobs whose cancellation the worker has not confirmed
+    double rate, best_rate; // FLOPs a second; NAN: not measured yet
+    // Both on the monotonic clock, for measuring the worker's silence. busy: since when the worker
+    // has had work without a break. listened: silence before this time does not count, because the
+    // daemon itself stood still.
     double busy, listened;
     size_t device_memory;
 } atedm_seat;
@@ -29,10 +30,10 @@ struct atedm_dispatch {
     atedm_queue queue;
     uint64_t last_id;
     double valve_multiple; // see valve.h
-    uv_timer_t deadline;   // the nearest one
-    bool behind;           // more have to be ended for their deadline than may be at once
-    uv_timer_t watch;      // for workers that hang
-    double watched;        // when it last looked
+    uv_timer_t deadline;   // goes off at the nearest deadline
+    bool behind;           // more jobs are overdue than one round of the loop may end
+    uv_timer_t watch;      // looks for workers that hang
+    double watched;        // time of the last look for workers that hang, on the monotonic clock
 };
 
 static inline atedm_job *atedm_job_of(const atedm_queue_item *place)
@@ -40,18 +41,18 @@ static inline atedm_job *atedm_job_of(const atedm_queue_item *place)
     return (atedm_job *)((char *)(uintptr_t)place - offsetof(atedm_job, place));
 }
 
-// Whether there is something that it will say.
+// Whether the worker has anything that it will report on.
 static inline bool atedm_seat_is_busy(const atedm_seat *seat)
 {
     return seat->active.depth || seat->unheard;
 }
 
-// Seconds until the worker is through with what it has; in FLOPs where it was not measured yet,
-// which then goes for all.
+// Seconds until the worker has finished the jobs that it has. `measured` false: their FLOPs
+// instead, because not all workers have a measured rate.
 double atedm_seat_seconds_left(const atedm_seat *seat, bool measured);
-// Seconds for which a worker that has something to do has said nothing; 0: it has nothing.
+// Seconds for which a worker with work has been silent; 0: it has no work.
 double atedm_seat_silence(const atedm_seat *seat, double now);
-// So many of them do not count: nobody listened.
+// Excludes this many seconds from the worker's silence, because the daemon itself stood still.
 void atedm_seat_forgive(atedm_seat *seat, double seconds);
 
 #endif

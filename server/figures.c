@@ -1,8 +1,8 @@
-// Figures of a device, from time to time: see figures.h.
+// Reads a device's figures from time to time: see figures.h.
 //
-// The thread, "atedm-figures", owns the figures that it is just asking for and nothing else: the
-// device is borrowed, and asked by calls that any thread may make; what came last lies behind the
-// mutex.
+// The thread, "atedm-figures", owns only the figures that it is just reading. The device is
+// borrowed, and the thread uses only calls that are allowed on any thread. The mutex guards the
+// latest figures.
 #include "server/figures.h"
 
 #include <pthread.h>
@@ -20,7 +20,7 @@ struct atedm_figures {
     atedm_device_figures latest;
 };
 
-// Whether to go on, a period later.
+// Waits for one period. Returns false if the thread is to stop.
 static bool wait_period(atedm_figures *f)
 {
     struct timespec end;

@@ -1,5 +1,5 @@
-// Asks a device every now and then how it is doing. On a thread of its own, since that may take
-// milliseconds, in which a step would have to wait. Only the worker has one.
+// Reads the figures of a device every 2 seconds. It does so on a thread of its own, because a query
+// may take milliseconds, and a step would have to wait for it. Only the worker uses this.
 #ifndef ATEDM_FIGURES_H
 #define ATEDM_FIGURES_H
 
@@ -12,15 +12,15 @@
 
 typedef struct atedm_figures atedm_figures;
 
-// `wake` is called on that thread where there are new ones. *ret_figures is NULL, which is fine for
-// the other calls, where the device says nothing.
+// Starts the thread, which calls `wake` whenever it has new figures. If the device has no figures,
+// *ret_figures is NULL, and the functions below accept NULL.
 ATEDM_MUST_CHECK atedm_status atedm_figures_start(atedm_device *device, void (*wake)(void *user),
                                                   void *user, atedm_figures **ret_figures,
                                                   atedm_error *err);
-// Before the device is destroyed. NULL allowed.
+// Stops the thread. Call it before the device is destroyed. NULL allowed.
 void atedm_figures_stop(atedm_figures *figures);
 
-// The latest; false where they were taken already.
+// Gets the latest figures. False: the caller has already taken them.
 bool atedm_figures_take(atedm_figures *figures, atedm_device_figures *ret_figures);
 
 #endif

@@ -1,4 +1,4 @@
-// Frames between processes: see frames.h.
+// Encodes and decodes frames: see frames.h.
 #include "server/frames.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@ typedef struct head {
     uint64_t job, size;
 } head;
 
-// What both ends have to agree on.
+// What both ends must agree on.
 typedef struct hello {
     uint32_t protocol;
     uint32_t request_bytes, message_bytes, result_bytes;
@@ -32,7 +32,7 @@ static hello own_hello(void)
 
 // ---- writing
 
-// A frame is built in place: the head first, whose size is set at the end.
+// Begins a frame in the buffer: writes the head, whose length field is set when the frame ends.
 static atedm_status begin(atedm_buffer *buffer, atedm_frame_type type, uint64_t job)
 {
     const head h = {.magic = MAGIC, .type = type, .job = job};
@@ -50,7 +50,7 @@ static atedm_status end(atedm_buffer *buffer, size_t start, atedm_status status)
     return ATEDM_OK;
 }
 
-// A length, then so many bytes; NULL: no text.
+// Writes a text as its length and its bytes. NULL means that there is no text.
 static atedm_status put_text(atedm_buffer *buffer, const char *text)
 {
     uint64_t size = text ? strlen(text) : UINT64_MAX;
@@ -148,7 +148,7 @@ void atedm_frame_reader_finish(atedm_frame_reader *reader)
 atedm_status atedm_frame_reader_feed(atedm_frame_reader *reader, const char *data, size_t size)
 {
     atedm_buffer *b = &reader->data;
-    if (reader->at) { // what was read makes room
+    if (reader->at) { // drops the bytes of frames that were already read
         memmove(b->data, b->data + reader->at, b->size - reader->at);
         b->size -= reader->at;
         reader->at = 0;
@@ -178,7 +178,7 @@ atedm_status atedm_frame_reader_next(atedm_frame_reader *reader, atedm_frame *re
 
 // ---- reading bodies
 
-// What is left of a body.
+// The unread rest of a body.
 typedef struct cursor {
     const char *at;
     size_t left;
@@ -261,7 +261,7 @@ static atedm_worker_result *take_result(cursor *c)
     }
     size_t n = result->n_images;
     result->n_images = 0;
-    // Each image has at least its length.
+    // Every image takes at least the bytes of its length, which bounds n before the allocation.
     result->images =
         n <= c->left / sizeof(uint64_t) ? calloc(n ? n : 1, sizeof *result->images) : NULL;
     while (result->images && result->n_images < n) {

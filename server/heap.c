@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-// Two heaps, neither with siblings, NULL allowed: the top of both together.
+// Joins two heaps, neither of which has siblings; NULL allowed. Returns the top of the result.
 static atedm_heap_node *meld(const atedm_heap *heap, atedm_heap_node *a, atedm_heap_node *b)
 {
     if (!a || !b)
@@ -21,10 +21,10 @@ static atedm_heap_node *meld(const atedm_heap *heap, atedm_heap_node *a, atedm_h
     return a;
 }
 
-// The siblings from `first` on: by twos from the left, then all of those from the right.
+// Joins the siblings from `first` on: in pairs from the left, then the pairs from the right.
 static atedm_heap_node *meld_siblings(const atedm_heap *heap, atedm_heap_node *first)
 {
-    atedm_heap_node *pairs = NULL; // the last one first, by `after`
+    atedm_heap_node *pairs = NULL; // linked by `after`, the last pair first
     while (first) {
         atedm_heap_node *a = first, *b = a->after;
         first = b ? b->after : NULL;

@@ -1,4 +1,4 @@
-// The waiting requests: see queue.h.
+// A queue of jobs: see queue.h.
 #include "server/queue.h"
 
 #include <stdbool.h>

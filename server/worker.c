@@ -1,8 +1,8 @@
 // The daemon's end of a worker process: see worker.h.
 //
-// A process, its pipe and the restart timer live on the loop. A process has ended when both its
-// exit was told and its pipe is read to the end; then the handles are closed, LOST goes out, and
-// the timer starts the next one.
+// The process, its pipe and the restart timer are handles of the loop. A process counts as ended
+// when its exit was reported and its pipe was read to the end. Then the handles are closed, LOST is
+// sent, and the timer starts the next process.
 #include "server/worker.h"
 
 #include "core/base/clock.h"
@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-// Seconds before a worker that ended is started again: twice as long each time, unless it lived.
+// Seconds before the restart of a worker that ended. They double each time, unless the worker lived
+// for a while.
 #define RESTART_FIRST_S 0.1
 #define RESTART_MOST_S 30
 #define LIVED_S 60
@@ -27,7 +28,7 @@
 #define ARGUMENTS 18
 
 struct atedm_worker {
-    char *arguments[ARGUMENTS]; // of the program, NULL behind the last
+    char *arguments[ARGUMENTS]; // arguments of the program; NULL ends them
     char **environment;
     uv_loop_t *loop;
     void (*receive)(void *user, atedm_worker_message *message);
@@ -37,17 +38,17 @@ struct atedm_worker {
     uv_pipe_t pipe;
     uv_timer_t restart;
     atedm_frame_reader reader;
-    bool running; // a process and a pipe are open, or about to close
+    bool running; // a process and a pipe are open or closing
     bool greeted, ever_ready, failed, destroyed;
     bool exited, read_to_end;
-    int process_handles;   // that the loop has of the process
-    int handles;           // those, and the timer
+    int process_handles;   // handles of the process that are open in the loop
+    int handles;           // open handles, including the timer
     char end[128];         // how the process ended
-    atedm_error last_word; // of the process: why; "": it said nothing
+    atedm_error last_word; // the reason that the process gave for its end; "": none
     double started, heard, delay_s;
 };
 
-// A frame on its way to the process.
+// A frame that is being written to the process.
 typedef struct parcel {
     uv_write_t request;
     atedm_buffer buffer;
@@ -73,7 +74,7 @@ static void tell(atedm_worker *w, atedm_worker_message *message)
     atedm_worker_message_finish(message);
 }
 
-// All handles of the process are closed.
+// Called when all handles of the process are closed.
 static void gone(atedm_worker *w)
 {
     w->running = false;
@@ -136,8 +137,8 @@ static void fail(atedm_worker *w, const atedm_error *error)
     tell(w, &message);
 }
 
-// A device that went away may come back, and so may a program that was exchanged: only a first
-// start fails for good.
+// The worker's start failed. Only a first start fails for good: later, a lost device may come back,
+// and a replaced program may be replaced again.
 static void not_come_up(atedm_worker *w, const atedm_error *error)
 {
     if (w->ever_ready)
@@ -183,7 +184,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
     if (size < 0) {
         w->read_to_end = true;
         uv_read_stop(stream);
-        kill_process(w); // of no use without its pipe
+        kill_process(w); // the process is of no use without its pipe
         check_ended(w);
     } else if (!w->failed && !w->destroyed) {
         atedm_status status = atedm_frame_reader_feed(&w->reader, buffer->base, (size_t)size);
@@ -200,12 +201,12 @@ static void on_allocate(uv_handle_t *handle, size_t size, uv_buf_t *buffer)
 {
     (void)handle;
     buffer->base = malloc(size);
-    buffer->len = buffer->base ? size : 0; // of no bytes on_read is told, as of an error
+    buffer->len = buffer->base ? size : 0; // if len is 0, libuv reports an error to on_read
 }
 
 static void on_written(uv_write_t *request, int status)
 {
-    (void)status; // a pipe that is broken is read to its end too
+    (void)status; // a broken pipe is read to its end too
     parcel *p = (parcel *)request;
     atedm_buffer_finish(&p->buffer);
     free(p);
@@ -219,8 +220,8 @@ static parcel *new_parcel(void)
     return p;
 }
 
-// Takes the parcel. A pipe that is broken already is no error: LOST follows, and tells of all that
-// the process had or should have had.
+// Writes the parcel, which it takes. A broken pipe is no error here: LOST follows, and covers every
+// job that the process had or was about to get.
 static atedm_status send_parcel(atedm_worker *w, parcel *p, atedm_status status)
 {
     uv_buf_t buffer = uv_buf_init(p->buffer.data, (unsigned)p->buffer.size);
@@ -235,10 +236,11 @@ static atedm_status send_parcel(atedm_worker *w, parcel *p, atedm_status status)
 
 // ---- starting
 
-// Where the program stands from the daemon's folder: in a build folder, and installed.
+// Where atedm-worker is, relative to the daemon's folder: in a build folder, and in an
+// installation.
 static const char *const places[] = {"", "../lib/atedmd/"};
 
-// The first that is there; where none is, the last, for the message.
+// Returns the first path that exists; if none does, the last one, for the message.
 static char *find_program(void)
 {
     char path[PATH_MAX_BYTES];
@@ -283,7 +285,7 @@ static int spawn(atedm_worker *w)
     int result = uv_spawn(w->loop, &w->process, &options);
     if (!result)
         return uv_read_start((uv_stream_t *)&w->pipe, on_allocate, on_read);
-    // Nothing runs: as if it had ended at once.
+    // No process runs: continues as if it had ended at once.
     w->exited = w->read_to_end = true;
     snprintf(w->end, sizeof w->end, "%s: %s", w->arguments[0], uv_strerror(result));
     check_ended(w);
@@ -371,7 +373,7 @@ bool atedm_worker_cancel(atedm_worker *w, uint64_t job)
     if (!w->running || w->read_to_end)
         return false;
     parcel *p = new_parcel();
-    // Where there is no memory to tell, the worker works in vain.
+    // Without memory for the frame the worker continues in vain.
     return p && !send_parcel(w, p, atedm_frame_put_cancel(&p->buffer, job));
 }
 
@@ -380,7 +382,7 @@ void atedm_worker_watch(atedm_worker *w, uint64_t job, bool on)
     if (!w->running || w->read_to_end)
         return;
     parcel *p = new_parcel();
-    // Where there is no memory to tell, there are no previews.
+    // Without memory for the frame there are no previews.
     if (p && send_parcel(w, p, atedm_frame_put_watch(&p->buffer, job, on)))
         return;
 }
@@ -403,6 +405,6 @@ void atedm_worker_destroy(atedm_worker *w)
     if (!w)
         return;
     w->destroyed = true;
-    kill_process(w); // the handles of a process close behind its exit
+    kill_process(w); // the handles close after the process's exit
     uv_close((uv_handle_t *)&w->restart, on_closed);
 }

@@ -1,7 +1,7 @@
-// `atedm-worker`: one device's process. The daemon starts it with one end of a socketpair; it ends
-// with the daemon. Four threads: the reader takes frames in, the main thread computes and writes,
-// the encoder (encoder.h) makes files of pictures, and one asks the device how it is doing
-// (figures.h).
+// `atedm-worker`: the process that computes on one device. The daemon starts it with one end of a
+// socketpair, and it ends with the daemon. It has four threads: the reader receives frames, the
+// main thread computes and sends, the encoder (encoder.h) makes PNG files, and one thread reads the
+// device's figures (figures.h).
 #include "core/base/exit_status.h"
 #include "core/base/file.h"
 #include "core/base/memory.h"
@@ -17,10 +17,10 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define EXIT_LOST 3 // the device is lost to the process
+#define EXIT_LOST 3 // this process has lost the device
 #define READ_BYTES 65536
 
-// On its way in: a request, or what is to become of one.
+// An order from the daemon: a request, or what to do with one.
 typedef struct order {
     uint64_t job;
     atedm_frame_type type;
@@ -34,10 +34,10 @@ typedef struct mailbox {
     pthread_mutex_t mutex; // guards the orders and `woken`
     pthread_cond_t changed;
     order *orders, **orders_end;
-    bool woken; // the runner has something to do, orders or not
+    bool woken; // the runner has work even if there are no orders
 } mailbox;
 
-// There is nothing to go on with: the daemon sees the end, and starts another.
+// Ends the process, which cannot continue. The daemon notices and starts another one.
 static void die(const char *why)
 {
     fprintf(stderr, "atedm-worker: %s\n", why);
@@ -83,7 +83,7 @@ static void *reader_main(void *user)
         ssize_t size = read(box->fd, data, sizeof data);
         if (size < 0 && errno == EINTR)
             continue;
-        if (size <= 0) // the daemon is gone, or wants it so
+        if (size <= 0) // the daemon has ended, or ends this worker
             _exit(0);
         if (atedm_frame_reader_feed(&reader, data, (size_t)size))
             die("no memory for a request");
@@ -109,7 +109,7 @@ static void wake(void *user)
 
 // ---- the main thread
 
-// All that has come in; waits where there is nothing else to do.
+// Takes all orders that have arrived. `wait`: waits for one, because there is nothing else to do.
 static order *take_orders(mailbox *box, bool wait)
 {
     pthread_mutex_lock(&box->mutex);
@@ -123,11 +123,11 @@ static order *take_orders(mailbox *box, bool wait)
     return orders;
 }
 
-// Takes what is in the buffer.
+// Sends the buffer's frame and empties the buffer.
 static void send_frame(const mailbox *box, atedm_buffer *buffer)
 {
     if (atedm_write_all(box->fd, buffer->data, buffer->size))
-        _exit(0); // the daemon is gone
+        _exit(0); // the daemon has ended
     atedm_buffer_finish(buffer);
 }
 
@@ -140,8 +140,9 @@ static void send_message(const mailbox *box, const atedm_worker_message *message
     send_frame(box, &buffer);
 }
 
-// Whatever comes next would fail too. The request is not to blame and is not answered: the daemon
-// gets the reason as the last word, and makes the request anew elsewhere.
+// The device is lost, so all further requests would fail too. The request is not to blame and gets
+// no answer here. The daemon gets the reason as the worker's last word, and runs the request again
+// elsewhere.
 static void end_lost(const mailbox *box, const atedm_error *error)
 {
     send_message(box, &(atedm_worker_message){.type = ATEDM_WORKER_FAILED,
@@ -240,7 +241,7 @@ static const char help[] =
     "Exit status: 0 when the daemon is gone, 1 when it failed, 2 for wrong options, 3 when the "
     "device is lost.\n";
 
-// Prints and ends.
+// Prints the text and ends the process.
 static void answer(const char *text)
 {
     fputs(text, stdout);
@@ -315,10 +316,10 @@ int main(int argc, char **argv)
         return ATEDM_EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGINT, SIG_IGN); // a terminal sends these to both; when to end is the daemon's to say
+    signal(SIGINT, SIG_IGN); // a terminal sends it to both; the daemon decides when to end
     signal(SIGTERM, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGKILL); // where the reader would see the end of file too late
+    prctl(PR_SET_PDEATHSIG, SIGKILL); // in case the reader sees the end of the socket too late
     prctl(PR_SET_NAME, "atedm-worker");
     pthread_t reader;
     greet(&box);
