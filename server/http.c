@@ -1,9 +1,9 @@
-// Exchanges, from a request's headers to the end of its answer: see http.h; http_server.c runs
-// libmicrohttpd. Two facts rule the shape of this file. libmicrohttpd calls
-// one function again and again for a request: with the headers, with each part of the body, at its
-// end, and after each resume. And it may suspend a connection only inside that function (or where
-// it asks for more of a stream), does not watch suspended connections, and has to be run after a
-// resume.
+// Exchanges, from a request's headers to the end of its answer: see http.h. http_server.c runs
+// libmicrohttpd. Two properties of libmicrohttpd shape this file. First, it calls one function
+// several times for each request: with the headers, with each part of the body, at the body's end,
+// and after each resume. Second, a connection may be suspended only inside that function, or when
+// libmicrohttpd asks for more of a stream; libmicrohttpd does not watch suspended connections, and
+// has to be run after a resume.
 #include "server/http.h"
 
 #include "core/base/clock.h"
@@ -17,7 +17,7 @@
 #include <strings.h>
 #include <sys/random.h>
 
-// What is reported where the connection ended before there was an answer (nginx's code).
+// The reported status if the connection ended before there was an answer (nginx's code).
 #define STATUS_GONE 499
 
 void atedm_response_header(atedm_response *response, const char *name, const char *format, ...)
@@ -42,7 +42,7 @@ static void make_id(char ret_id[ATEDM_HTTP_ID_SIZE])
     snprintf(ret_id, ATEDM_HTTP_ID_SIZE, "%016llx", (unsigned long long)bits);
 }
 
-// Bytes of the body that the headers promise: UINT64_MAX where they do not say.
+// Bytes of the body according to the headers; UINT64_MAX: the headers do not say.
 static uint64_t promised_body(const atedm_exchange *x)
 {
     const char *length = atedm_exchange_header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
@@ -61,7 +61,7 @@ static bool authorize(atedm_exchange *x)
     return allowed;
 }
 
-// Finds out from the headers who answers, or why nobody does.
+// Finds the handler from the headers, or the reason to refuse the request.
 static void dispatch(atedm_exchange *x, const char *version)
 {
     const atedm_http_options *options = &x->http->options;
@@ -107,7 +107,7 @@ static atedm_exchange *exchange_create(atedm_http *http, struct MHD_Connection *
     return x;
 }
 
-// Nobody will get the answer: tells who works on it.
+// Nobody will read the answer: calls `gone` once.
 static void give_up(atedm_exchange *x)
 {
     void (*gone)(void *user) = x->gone;
@@ -142,7 +142,7 @@ static void exchange_destroy(atedm_exchange *x)
         http->options.idle(http->options.app);
 }
 
-// What follows on its connection may be anything.
+// Whether the end of the request is unclear, so that the bytes after it cannot be interpreted.
 static bool is_unclear(const atedm_exchange *x)
 {
     return !x->handler && x->refusal == ATEDM_REFUSE_FRAMING;
@@ -157,7 +157,7 @@ static enum MHD_Result answer(atedm_exchange *x)
                    : MHD_create_response_from_buffer(r->size, r->body, MHD_RESPMEM_MUST_FREE);
     if (!response)
         return MHD_NO; // the exchange still owns the body
-    r->body = NULL;    // now it is the answer's
+    r->body = NULL;    // the MHD_Response owns the body now
     enum MHD_Result result = MHD_YES;
     if (r->content_type)
         result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r->content_type);
@@ -205,10 +205,10 @@ void atedm_exchange_resume(atedm_exchange *x)
     atedm_http_run_soon(x->http);
 }
 
-// The headers are in. A refusal goes out at once where no body follows it, or where the client
-// waits to be asked for the body, promises more than anybody wants to throw away or does not say
-// clearly how much; else it waits for the body's end, because closing a connection with unread data
-// may destroy the answer on its way.
+// The headers have arrived. A refusal waits for the end of the body, because closing a connection
+// with unread data may destroy the answer on its way. A refusal goes out at once if the client
+// waits for permission to send the body, if it announces more than ATEDM_HTTP_DISCARD_MAX, or if
+// the end of the request is unclear.
 static enum MHD_Result begin(atedm_exchange *x)
 {
     if (x->handler)
@@ -227,7 +227,7 @@ static enum MHD_Result take_body(atedm_exchange *x, const char *data, size_t siz
 {
     const atedm_http_options *options = &x->http->options;
     if (atedm_clock_monotonic() - x->started > options->connection_timeout_s)
-        return MHD_NO; // fed too slowly
+        return MHD_NO; // the body arrives too slowly
     atedm_status status = x->handler ? atedm_buffer_append(&x->body, data, size) : ATEDM_OK;
     if (status) {
         x->handler = NULL;
@@ -239,7 +239,7 @@ static enum MHD_Result take_body(atedm_exchange *x, const char *data, size_t siz
     return x->discarded > ATEDM_HTTP_DISCARD_MAX ? MHD_NO : MHD_YES;
 }
 
-// The request is in, or its connection was resumed.
+// The whole request has arrived, or its connection was resumed.
 static enum MHD_Result proceed(atedm_exchange *x)
 {
     if (x->gone_away || (x->http->closing && !x->responded))
@@ -372,7 +372,7 @@ void atedm_exchange_respond(atedm_exchange *x, atedm_response take_response)
     x->unread = take_response.size;
     x->http->unread += x->unread;
     x->gone = NULL;
-    if (x->suspended) // else still inside the handler
+    if (x->suspended) // otherwise the handler is still running
         atedm_exchange_resume(x);
 }
 

@@ -1,6 +1,6 @@
-// What the files of HTTP share: http.c (exchanges and their life), http_server.c (libmicrohttpd on
-// the loop), http_route.c (who answers what), http_stream.c (answers that go on), http_peer.c
-// (clients that hang up).
+// Shared by the files of HTTP: http.c (exchanges from start to end), http_server.c (libmicrohttpd
+// on the loop), http_route.c (which handler answers what), http_stream.c (answers as streams),
+// http_peer.c (clients that hang up).
 #ifndef ATEDM_HTTP_PRIVATE_H
 #define ATEDM_HTTP_PRIVATE_H
 
@@ -11,17 +11,18 @@
 
 #include <microhttpd.h>
 
-#define ATEDM_ROUTE_PARAMETERS 2     // {segments} of a route
-#define ATEDM_ROUTE_PARAMETER_MAX 64 // bytes, the terminator included
+#define ATEDM_ROUTE_PARAMETERS 2     // most {segments} of a route
+#define ATEDM_ROUTE_PARAMETER_MAX 64 // bytes, including the terminator
 
 typedef struct atedm_peer atedm_peer;
 
-// Libmicrohttpd has its connections with TLS or without: one of these for each kind.
+// One libmicrohttpd daemon. A libmicrohttpd daemon has either only connections with TLS or only
+// connections without, so there is one of these for each kind.
 typedef struct atedm_http_side {
     atedm_http *http;
-    struct MHD_Daemon *mhd; // NULL: no listener wants it
-    uv_poll_t poll;         // its epoll descriptor
-    bool polled;            // `poll` is there
+    struct MHD_Daemon *mhd; // NULL: no listener has this kind
+    uv_poll_t poll;         // polls the epoll descriptor of `mhd`
+    bool polled;            // `poll` was initialized
 } atedm_http_side;
 
 enum { ATEDM_HTTP_PLAIN, ATEDM_HTTP_TLS, ATEDM_HTTP_SIDES };
@@ -30,100 +31,103 @@ struct atedm_http {
     atedm_http_options options;
     atedm_http_side sides[ATEDM_HTTP_SIDES];
     atedm_accept *accepts[ATEDM_ADDRESS_MAX];
-    size_t n_accepts; // 0: no more connections are taken
-    atedm_tls *tls;   // of connections to come; NULL: none
+    size_t n_accepts; // 0: no new connections are accepted
+    atedm_tls *tls;   // for new connections; NULL: none
     uv_timer_t waker;
-    uv_timer_t timer;                           // libmicrohttpd's next timeout, or 0: run it
-    size_t open;                                // exchanges
-    size_t unread;                              // bytes of the bodies that those have
-    atedm_exchange *first_waking, *last_waking; // that are to be resumed
-    uv_timer_t quiet;                     // the first connection that has no request for too long
-    atedm_peer *first_quiet, *last_quiet; // that have none, the longest one first
+    uv_timer_t timer;                           // libmicrohttpd's next timeout; 0 ms: run it soon
+    size_t open;                                // number of open exchanges
+    size_t unread;                              // bytes of the answers' bodies of open exchanges
+    atedm_exchange *first_waking, *last_waking; // exchanges that are to be resumed
+    uv_timer_t quiet; // goes off when first_quiet has had no request for too long
+    atedm_peer *first_quiet, *last_quiet; // connections without a request, the longest quiet first
     bool quiesced;
-    bool closing; // what has been answered goes out, and nothing else happens
+    bool closing; // finished answers are still sent, and nothing else happens
 };
 
 struct atedm_exchange {
     atedm_http *http;
     struct MHD_Connection *connection;
-    atedm_peer *peer; // NULL: not watched
+    atedm_peer *peer; // NULL: the connection is not watched
     char id[ATEDM_HTTP_ID_SIZE];
     char method[16], path[256];
     char client[ATEDM_HTTP_CLIENT_MAX + 1]; // "": anonymous
-    const atedm_route *route;               // NULL: none
+    const atedm_route *route;               // NULL: no route has this path
     char parameters[ATEDM_ROUTE_PARAMETERS][ATEDM_ROUTE_PARAMETER_MAX];
-    atedm_handler handler; // NULL: refused
-    atedm_refusal refusal; // why
+    atedm_handler handler; // NULL: the request is refused
+    atedm_refusal refusal; // why it is refused
     atedm_buffer body;
     size_t discarded;
     double started;
     bool handled;   // the handler has been called
-    bool answered;  // the answer is libmicrohttpd's
-    bool gone_away; // the client
+    bool answered;  // libmicrohttpd has the answer
+    bool gone_away; // the client has hung up
     bool suspended;
-    bool responded; // `response` is there
-    size_t unread;  // bytes of its body
+    bool responded; // `response` is set
+    size_t unread;  // bytes of the body of `response`
     atedm_response response;
-    bool streams; // `response` has no body: it is read from `stream`
+    bool streams; // `response` has no body: `stream` supplies the text
     atedm_stream stream;
-    bool waking; // among those of `http`, by the following
+    bool waking; // in the waking list of `http`, linked by the following two
     atedm_exchange *wake_before, *wake_after;
-    void (*gone)(void *user); // who waits for an answer, NULL: nobody
+    void (*gone)(void *user); // called if the client hangs up; NULL: nobody needs to know
     void *gone_user;
 };
 
-// Whether headers leave no doubt where the request ends, and have one Host. http_framing.c says
-// why.
+// Whether the headers leave no doubt where the request ends, and name exactly one Host.
+// http_framing.c says why.
 bool atedm_framing_is_clear(struct MHD_Connection *connection, const char *version);
 
-// The path of a request's target, also of one in absolute form, "http://host/path" (RFC 9112,
-// section 3.2.2).
+// The path of a request's target, which may also be absolute: "http://host/path" (RFC 9112, section
+// 3.2.2).
 const char *atedm_route_path(const char *target);
-// The route of a path, and what stands in it for each {name}; NULL where there is none. A route
-// with more than ATEDM_ROUTE_PARAMETERS of them is that of no path.
+// Finds the route of a path, and the path's segment for each {name}; NULL: no route has this path.
+// A route with more than ATEDM_ROUTE_PARAMETERS names never matches.
 const atedm_route *atedm_route_find(const atedm_route *routes, const char *path,
                                     char ret_parameters[][ATEDM_ROUTE_PARAMETER_MAX]);
-// The methods that it allows.
+// Writes the methods that the route allows.
 void atedm_route_allowed(const atedm_route *route, char ret_text[ATEDM_ALLOWED_SIZE]);
-// NULL where the route does not allow the method.
+// The route's handler of the method; NULL: the route does not allow the method.
 atedm_handler atedm_route_handler(const atedm_route *route, const char *method);
 // Whether a Content-Type (NULL: absent) says JSON in UTF-8.
 bool atedm_content_type_is_json(const char *content_type);
 
-// Libmicrohttpd's form of an answer that goes on; NULL where there is no memory.
+// Makes libmicrohttpd's response for a stream; NULL: out of memory.
 struct MHD_Response *atedm_stream_make_response(atedm_exchange *exchange);
 
-// It need not be resumed any more.
+// Takes the exchange off the waking list.
 void atedm_exchange_unwake(atedm_exchange *exchange);
 
-// Libmicrohttpd's callbacks, with the atedm_http: MHD_AccessHandlerCallback and
-// MHD_RequestCompletedCallback.
+// Libmicrohttpd's callbacks MHD_AccessHandlerCallback and MHD_RequestCompletedCallback; `user` is
+// the atedm_http.
 enum MHD_Result atedm_http_on_request(void *user, struct MHD_Connection *connection,
                                       const char *url, const char *method, const char *version,
                                       const char *upload, size_t *upload_size, void **context);
 void atedm_http_on_completed(void *user, struct MHD_Connection *connection, void **context,
                              enum MHD_RequestTerminationCode code);
 
-// Runs libmicrohttpd in the loop's next round: the caller may stand in one of its callbacks.
+// Runs libmicrohttpd in the loop's next round, because the caller may be inside one of its
+// callbacks.
 void atedm_http_run_soon(atedm_http *http);
-// Resumes those that are waking, some in each round.
+// Resumes the exchanges of the waking list, some in each round of the loop.
 void atedm_http_wake_soon(atedm_http *http);
-// Nobody will get the answer: tells who works on it, and ends the connection.
+// Nobody will read the answer: calls `gone`, and ends the connection.
 void atedm_exchange_abandon(atedm_exchange *exchange);
 
-// Libmicrohttpd's MHD_NotifyConnectionCallback, with the atedm_http.
+// Libmicrohttpd's MHD_NotifyConnectionCallback; `user` is the atedm_http.
 void atedm_peer_on_connection(void *user, struct MHD_Connection *connection, void **context,
                               enum MHD_ConnectionNotificationCode code);
-// NULL: not watched; the following allow that.
+// The connection's peer. NULL: the connection is not watched; the functions below accept NULL.
 atedm_peer *atedm_peer_of(struct MHD_Connection *connection);
-// A request has come in; it is over.
+// A request begins on the connection; it ends.
 void atedm_peer_begin(atedm_peer *peer);
 void atedm_peer_end(atedm_peer *peer);
-// The exchange is abandoned when the peer hangs up, or at once where it has.
+// Abandons the exchange when the client hangs up, or at once if it has. atedm_peer_go_on stops
+// this.
 void atedm_peer_wait(atedm_peer *peer, atedm_exchange *exchange);
 void atedm_peer_go_on(atedm_peer *peer);
 
-// Nobody reads the connection until it is resumed; a hang-up is noticed.
+// Suspends the connection: libmicrohttpd does not read it until it is resumed, but a hang-up is
+// noticed.
 void atedm_exchange_suspend(atedm_exchange *exchange);
 void atedm_exchange_resume(atedm_exchange *exchange);
 

@@ -1,5 +1,5 @@
-// Which handler answers a path and a method. A route's path may have segments in braces, which
-// stand for any one segment: "/jobs/{id}".
+// Finds the handler of a path and a method. A segment of a route's path in braces, as in
+// "/jobs/{id}", stands for any one segment.
 #include "server/http_private.h"
 
 #include <stdio.h>
@@ -19,7 +19,8 @@ const char *atedm_route_path(const char *target)
     return target;
 }
 
-// One segment of a path, from behind its slash; *path goes on to the next slash or the end.
+// Takes one segment of a path, which starts after a slash. Moves *path to the next slash or to the
+// end.
 static size_t take_segment(const char **path)
 {
     size_t size = strcspn(*path, "/");
@@ -84,7 +85,7 @@ void atedm_exchange_allowed(const atedm_exchange *x, char ret_text[ATEDM_ALLOWED
     atedm_route_allowed(x->route, ret_text);
 }
 
-// The value of a parameter, in quotes or not.
+// Whether a parameter's value, with or without quotes, is UTF-8.
 static bool is_utf8(const char *value)
 {
     static const char utf8[] = "utf-8";
@@ -108,7 +109,7 @@ bool atedm_content_type_is_json(const char *content_type)
     rest += strspn(rest, " \t");
     if (*rest != ';')
         return *rest == '\0';
-    // Parameters but for the charset mean nothing to JSON.
+    // JSON gives no meaning to parameters other than charset.
     for (; *rest == ';'; rest += strcspn(rest, ";")) {
         rest += 1 + strspn(rest + 1, " \t");
         if (strncasecmp(rest, "charset=", 8) == 0 && !is_utf8(rest + 8))

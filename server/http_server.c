@@ -1,6 +1,6 @@
-// Libmicrohttpd on the daemon's loop: its daemons, one for connections without TLS and one for
-// those with, their descriptors and timeouts, and the listeners whose connections they get. What is
-// done with requests is in http.c.
+// Runs libmicrohttpd on the daemon's loop: one libmicrohttpd daemon for connections with TLS and
+// one for those without, their descriptors and timeouts, and the listeners that supply connections.
+// http.c handles the requests.
 #include "server/http_private.h"
 
 #include <ctype.h>
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Streams that go on in one round of the loop.
+// Streams that are resumed in one round of the loop.
 #define WAKES_AT_ONCE 32
 
 static void on_timer(uv_timer_t *timer);
@@ -61,7 +61,8 @@ static void on_timer(uv_timer_t *timer)
     run(timer->data);
 }
 
-// A timer of 0 ms would go off in the same round again.
+// Resumes some streams. The timer for the others takes 1 ms, because one of 0 ms would go off in
+// the same round.
 static void on_waker(uv_timer_t *timer)
 {
     atedm_http *http = timer->data;
@@ -93,7 +94,7 @@ static void take_connection(void *user, int fd, const struct sockaddr *address, 
 {
     const atedm_http_side *side = user;
     if (MHD_add_connection(side->mhd, fd, address, size) == MHD_NO)
-        return; // it has closed it
+        return; // libmicrohttpd has closed the descriptor
 }
 
 static void on_taken(void *user)
@@ -107,7 +108,7 @@ static void on_starved(void *user, int why)
     http->options.starved(http->options.app, why);
 }
 
-// All listeners, or none: those that did not come to it are closed.
+// Starts all listeners. After a failure, closes the remaining ones.
 static atedm_status start_accepts(atedm_http *http, atedm_listeners *listeners, atedm_error *err)
 {
     atedm_status status = ATEDM_OK;
@@ -136,7 +137,7 @@ static void close_accepts(atedm_http *http)
         atedm_accept_close(http->accepts[--http->n_accepts]);
 }
 
-// ---- life
+// ---- start and end
 
 static void on_message(void *user, const char *format, va_list args) ATEDM_PRINTF(2, 0);
 
@@ -149,8 +150,8 @@ static void on_message(void *user, const char *format, va_list args)
     http->options.message(http->options.app, text);
 }
 
-// Libmicrohttpd wants to have been told of a certificate; each connection gets its own from
-// http_peer.c before its handshake. One that did not is refused.
+// Libmicrohttpd insists on a source of certificates. http_peer.c gives each connection its
+// certificate before the handshake; a connection that did not get one is refused here.
 static int no_certificate(gnutls_session_t session, const struct gnutls_cert_retr_st *info,
                           gnutls_pcert_st **certs, unsigned *count, gnutls_ocsp_data_st **ocsp,
                           unsigned *ocsp_count, gnutls_privkey_t *key, unsigned *flags)
@@ -158,7 +159,7 @@ static int no_certificate(gnutls_session_t session, const struct gnutls_cert_ret
     return -1;
 }
 
-// Decodes "%HH" in paths and queries, but not "%00", which would hide what stands behind it.
+// Decodes "%HH" in paths and queries. Leaves "%00", which would hide the text after it.
 static size_t unescape(void *user, struct MHD_Connection *connection, char *text)
 {
     char *to = text;
@@ -174,7 +175,8 @@ static size_t unescape(void *user, struct MHD_Connection *connection, char *text
     return (size_t)(to - text);
 }
 
-// What stands behind the first MHD_OPTION_END is not read.
+// Starts a libmicrohttpd daemon. Without TLS the first MHD_OPTION_END ends the list of options, and
+// libmicrohttpd ignores the TLS options after it.
 static struct MHD_Daemon *start_mhd(atedm_http *http, bool tls)
 {
     const atedm_http_options *o = &http->options;
@@ -240,7 +242,7 @@ atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **r
     http->timer.data = http;
     http->waker.data = http;
     http->quiet.data = http;
-    *ret_http = http; // from here on the loop has handles of it
+    *ret_http = http; // from here on the loop has handles of `http`
     atedm_status status = start_sides(http, &listeners, err);
     if (status) {
         atedm_listeners_close(&listeners);
@@ -277,8 +279,8 @@ void atedm_http_close(atedm_http *http)
     close_accepts(http);
     http->closing = true;
     resume_waking(http, SIZE_MAX);
-    run(http); // sends what was answered last,
-    run(http); // and the end of streams
+    run(http); // sends the last answers,
+    run(http); // and the ends of streams
     uv_close((uv_handle_t *)&http->timer, NULL);
     uv_close((uv_handle_t *)&http->waker, NULL);
     uv_close((uv_handle_t *)&http->quiet, NULL);

@@ -1,5 +1,6 @@
-// Answers that go on: their text is asked for as the client takes it, and the connection sleeps
-// while there is none. What a client does not read is never produced, so nothing piles up.
+// Answers that are streams. libmicrohttpd asks for their text as the client reads it, and the
+// connection sleeps while there is none. Text that a client does not read is never produced, so
+// nothing accumulates.
 #include "server/http_private.h"
 
 #include <string.h>
@@ -24,8 +25,9 @@ struct MHD_Response *atedm_stream_make_response(atedm_exchange *x)
 {
     struct MHD_Response *response = MHD_create_response_from_callback(
         MHD_SIZE_UNKNOWN, ATEDM_STREAM_READ_MAX, read_stream, x, NULL);
-    // In chunks libmicrohttpd sends the last one even where only the headers were asked for, and it
-    // would be taken for the beginning of the connection's next answer. This one is its last.
+    // In chunked encoding libmicrohttpd sends the last chunk even in the answer to HEAD, and the
+    // client would take that for the beginning of the next answer. So this answer is not chunked
+    // and is the last on its connection.
     if (response && strcmp(x->method, MHD_HTTP_METHOD_HEAD) == 0 &&
         MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END) !=
             MHD_YES) {
@@ -42,7 +44,8 @@ void atedm_exchange_stream(atedm_exchange *x, atedm_response take_response, ated
     atedm_exchange_respond(x, take_response);
 }
 
-// Thousands may watch one job: some go on in each round of the loop, in their order.
+// Puts the exchange on the waking list. Thousands of streams may follow one job, so each round of
+// the loop resumes only some, in the order of the list.
 void atedm_exchange_wake(atedm_exchange *x)
 {
     atedm_http *http = x->http;

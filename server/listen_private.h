@@ -1,11 +1,12 @@
-// What the files of listening share: listen.c (all of them, TCP), listen_unix.c (Unix sockets and
-// their files), listen_passed.c (what systemd has opened).
+// Shared by the files of listening: listen.c (the list, TCP sockets), listen_unix.c (Unix sockets
+// and their files), listen_passed.c (sockets that systemd has opened).
 #ifndef ATEDM_LISTEN_PRIVATE_H
 #define ATEDM_LISTEN_PRIVATE_H
 
 #include "server/listen.h"
 
-// A file that a dead daemon has left is removed; where a living one answers, it is an error.
+// Opens a Unix socket. Removes the file that a dead daemon has left; if a living one answers there,
+// that is an error.
 ATEDM_MUST_CHECK atedm_status atedm_listen_unix(const atedm_address *address, unsigned mode,
                                                 atedm_listener *ret_listener, atedm_error *err);
 

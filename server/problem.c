@@ -1,4 +1,4 @@
-// Error answers and plain JSON answers: see problem.h.
+// Makes error answers and plain JSON answers: see problem.h.
 #include "server/problem.h"
 
 #include "core/base/utf8.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// 15 digits: a decimal number that came in (0.7) goes out as it was.
+// 15 digits, so that a decimal number from a request (0.7) is written as the client wrote it.
 #define DUMP_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(15))
 
 static const struct {
@@ -45,7 +45,7 @@ char *atedm_json_text(json_t *take_value)
     return text;
 }
 
-// Takes `value`, which may be NULL.
+// Makes a response from `value`, which it takes; NULL allowed.
 static atedm_response serialise(unsigned status, const char *content_type, json_t *take_value)
 {
     char *text = atedm_json_text(take_value);
@@ -70,7 +70,7 @@ static json_t *format_json(atedm_problem problem, const char *id, const char *fo
 {
     char detail[ATEDM_ERROR_MAX];
     vsnprintf(detail, sizeof detail, format, args);
-    atedm_utf8_clean(detail, false); // it may quote anything, and be cut anywhere
+    atedm_utf8_clean(detail, false); // it may quote any bytes and be cut anywhere
     return make_json(problem, id, detail);
 }
 
@@ -118,7 +118,8 @@ atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *er
     json_t *problem = make_json(ATEDM_PROBLEM_INVALID, id, detail);
     json_t *list = json_array();
     for (size_t i = 0; i < errors->count; i++) {
-        // Both texts are valid UTF-8: request.h. A NULL item (no memory) is an error of append.
+        // request.h guarantees that both texts are valid UTF-8. If there is no memory for the item,
+        // json_array_append_new fails on NULL.
         json_t *item = json_pack("{s:s, s:s}", "pointer", errors->items[i].pointer, "detail",
                                  errors->items[i].detail);
         if (json_array_append_new(list, item)) {

@@ -1,4 +1,4 @@
-// Error answers: application/problem+json (RFC 9457).
+// Makes error answers, application/problem+json (RFC 9457), and plain JSON answers.
 #ifndef ATEDM_PROBLEM_H
 #define ATEDM_PROBLEM_H
 
@@ -27,22 +27,26 @@ typedef enum atedm_problem {
     ATEDM_PROBLEM_DEADLINE,     // 504
 } atedm_problem;
 
-// `id` is the exchange's. Where there is no memory the answer is a bare status 500.
+// Makes an error answer; the format gives its detail. `id` is the exchange's. Without memory the
+// answer is a bare status 500.
 atedm_response atedm_problem_response(atedm_problem problem, const char *id, const char *format,
                                       ...) ATEDM_PRINTF(3, 4);
-atedm_response atedm_problem_no_memory(const char *id); // for the answer: 500
-// The body alone, for where it is kept; NULL where there is no memory.
+atedm_response atedm_problem_no_memory(const char *id); // 500: there was no memory for the answer
+// Makes only the body, for callers that keep it. NULL: out of memory.
 struct json_t;
 struct json_t *atedm_problem_json(atedm_problem problem, const char *id, const char *format, ...)
     ATEDM_PRINTF(3, 4);
-// An error answer from a body that was kept; takes it. NULL: there was no memory for it.
+// Makes an error answer from a body that was kept. Takes the body; NULL: there was no memory for
+// it.
 atedm_response atedm_problem_stored(const char *id, struct json_t *take_body);
-// 422 with every wrong field.
+// Makes the answer 422, which names every wrong field.
 atedm_response atedm_problem_fields(const char *id, const atedm_field_errors *errors);
 
-// JSON as it is answered, to free; takes `value`. NULL where it is, or where there is no memory.
+// Writes JSON in the form of answers; free() the result. Takes `value`. NULL: `value` is NULL, or
+// out of memory.
 char *atedm_json_text(struct json_t *take_value);
-// A JSON answer; takes `value`. Where it is NULL, or there is no memory, a problem.
+// Makes a JSON answer. Takes `value`. If `value` is NULL or there is no memory, makes an error
+// answer.
 atedm_response atedm_json_response(unsigned status, const char *id, struct json_t *take_value);
 
 #endif

@@ -1,4 +1,4 @@
-// Answers to what is not taken: see refuse.h.
+// Makes the answers to requests that the daemon does not serve: see refuse.h.
 #include "server/refuse.h"
 
 #include "server/accounts.h"
@@ -7,7 +7,7 @@
 
 #include <inttypes.h>
 
-// Retry-After: until clients have read what they asked for.
+// Seconds of Retry-After while clients have yet to read what they asked for.
 #define UNREAD_RETRY_S 5
 
 atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *x, atedm_refusal refusal)

@@ -1,36 +1,37 @@
-// Answers to what is not taken: requests that are wrong before their body is read, those that
-// cannot be admitted now, and those that fail.
+// Makes the answers to requests that the daemon does not serve: those refused before their body is
+// read, those that cannot be admitted now, and those that fail.
 #ifndef ATEDM_REFUSE_H
 #define ATEDM_REFUSE_H
 
 #include "server/daemon.h"
 
-// As atedm_http_options wants it; `app` is the daemon.
+// The `refuse` of atedm_http_options; `app` is the daemon.
 atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *exchange,
                                      atedm_refusal refusal);
 
-// 500: it failed in the daemon. Logs why.
+// 500: the request failed in the daemon. Logs why.
 atedm_response atedm_refuse_failed(const atedm_daemon *daemon, const char *id,
                                    const atedm_error *why);
-// While requests cannot be admitted: 503 with Retry-After. `why` is logged; NULL: it is already.
+// 503 with Retry-After: the job store does not work at present. Logs `why`; NULL: the log has it
+// already.
 atedm_response atedm_refuse_storage(atedm_daemon *daemon, const char *id, const atedm_error *why);
 
-// Why a request cannot be taken now.
+// Why the daemon cannot take a request now.
 typedef enum atedm_busy {
-    ATEDM_BUSY_DRAINING,  // the answer to all requests while the daemon drains, whatever `why` says
-    ATEDM_BUSY_FULL,      // the queue
-    ATEDM_BUSY_NO_WORKER, // none is up
-    ATEDM_BUSY_JOB_LEFT,  // the job is stored, but nothing of it is at work
+    ATEDM_BUSY_DRAINING,  // the daemon drains; then this is the answer, whatever `why` says
+    ATEDM_BUSY_FULL,      // the queue is full
+    ATEDM_BUSY_NO_WORKER, // no worker is up
+    ATEDM_BUSY_JOB_LEFT,  // the job is in the store, but this daemon does not run it
 } atedm_busy;
-// 503 with Retry-After.
+// 503 with Retry-After. `why`: the reason.
 atedm_response atedm_refuse_busy(atedm_daemon *daemon, const char *id, atedm_busy why);
 
-// Where atedm_dispatch_submit failed; counts it.
+// The answer if atedm_dispatch_submit failed with `status`. Counts the rejection.
 atedm_response atedm_refuse_submission(atedm_daemon *daemon, const atedm_exchange *exchange,
                                        const atedm_job *job, atedm_status status);
 
-// Answers the exchange, which asks for what it can have later as well, where max_unread_bytes of
-// others' answers lie in memory; else false.
+// Call it before an answer that the client can also have later. If other answers hold
+// max_unread_bytes in memory, refuses the exchange and returns true.
 bool atedm_refuse_unread(const atedm_daemon *daemon, atedm_exchange *exchange);
 
 #endif

@@ -1,4 +1,4 @@
-// What is answered where.
+// The table of routes: which handler answers which path and method.
 #ifndef ATEDM_ROUTES_H
 #define ATEDM_ROUTES_H
 
