@@ -1,4 +1,4 @@
-// Which event counts in which metric: see accounts.h.
+// Decides which event counts in which metric: see accounts.h.
 #include "server/accounts.h"
 
 #include <stdio.h>
@@ -55,7 +55,7 @@ static void account_flops(atedm_metrics *metrics, const atedm_request_cost *cost
     count_flops(metrics, "executed", "text_encoder", cost->text_encoder);
     count_flops(metrics, "executed", "unet", cost->unet);
     count_flops(metrics, "executed", "vae", cost->vae);
-    // Only the UNet is pruned: the other stages cost what they cost without.
+    // Only the UNet is pruned. The baseline of every other stage is what the stage executed.
     count_flops(metrics, "baseline", "text_encoder", cost->text_encoder);
     count_flops(metrics, "baseline", "unet", cost->unet_baseline);
     count_flops(metrics, "baseline", "vae", cost->vae);
@@ -63,7 +63,7 @@ static void account_flops(atedm_metrics *metrics, const atedm_request_cost *cost
     atedm_metrics_observe(metrics, ATEDM_METRIC_FLOPS_SAVED, cost->saved_ratio, ATEDM_NO_LABELS);
 }
 
-// Tokens at the end of every attention block, step by step, of all samples.
+// Counts the tokens at the end of every attention block, in every step, of all samples.
 static void account_tokens(atedm_metrics *metrics, const atedm_job *job)
 {
     const atedm_request *request = &job->request;
@@ -87,7 +87,7 @@ static void account_tokens(atedm_metrics *metrics, const atedm_job *job)
         char name[16];
         snprintf(name, sizeof name, "%d", level);
         if (kept[level] == 0)
-            continue; // no attention there
+            continue; // this level has no attention blocks
         atedm_metrics_count(metrics, ATEDM_METRIC_TOKENS, kept[level] * samples,
                             ATEDM_LABELS("kept", name));
         atedm_metrics_count(metrics, ATEDM_METRIC_TOKENS, pruned[level] * samples,

@@ -1,4 +1,4 @@
-// From a body to a job: see admit.h.
+// Turns a request's body into a job: see admit.h.
 #include "server/admit.h"
 
 #include "core/base/clock.h"
@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// A plan that the model cannot have: which field is to blame? What fails with any budget is not the
-// budget's fault.
+// The model does not allow the plan: finds out which field is to blame. If the plan fails with any
+// budget, the budget is not the cause.
 static void blame_plan(const atedm_daemon *d, const atedm_request *request, const atedm_error *why,
                        atedm_field_errors *errors)
 {
@@ -32,8 +32,8 @@ static void blame_plan(const atedm_daemon *d, const atedm_request *request, cons
                            why->message);
 }
 
-// Of a request that is wrong already: whether its plan is, too, so that all that is wrong is named
-// at once. What is wrong has its default for it.
+// Checks the plan of a request that has other errors already, so that one answer names all errors.
+// Wrong fields have their default values here.
 static void try_plan(const atedm_daemon *d, const atedm_request *request,
                      atedm_field_errors *errors)
 {
@@ -67,7 +67,8 @@ static bool wants_pick(const atedm_daemon *d, const json_t *body)
     return text && strcmp(text, "auto") == 0;
 }
 
-// What the request would cost with a preset, and the plan; where it is picked both go into the job.
+// Sets the job's plan and cost for a preset. pick() calls it for every preset, to compare the
+// costs, and at last for the chosen one.
 static atedm_status try_preset(const atedm_daemon *d, const char *preset, atedm_job *job,
                                atedm_error *err)
 {
@@ -77,7 +78,7 @@ static atedm_status try_preset(const atedm_daemon *d, const char *preset, atedm_
     return status ? status : atedm_estimate(&d->model, &job->request, &job->plan, &job->cost, err);
 }
 
-// Picks the plan and fills it in.
+// Picks a preset for the present load and puts its plan and cost into the job.
 static atedm_status pick(const atedm_daemon *d, atedm_job *job, atedm_error *err)
 {
     size_t n;
@@ -98,8 +99,8 @@ static atedm_status pick(const atedm_daemon *d, atedm_job *job, atedm_error *err
     return try_preset(d, job->pick.preset, job, err);
 }
 
-// Fills the job but for its arrival; ATEDM_ERR_INVALID with the problem where the client is to
-// blame.
+// Fills in everything of the job except its arrival. If the client is to blame, returns
+// ATEDM_ERR_INVALID and puts the problems into `errors`.
 static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_job *job,
                          atedm_field_errors *errors, atedm_error *err)
 {
@@ -108,7 +109,7 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
     if (status)
         return status;
     bool automatic = wants_pick(d, body);
-    json_t *rest = automatic ? json_copy((json_t *)(uintptr_t)body) : NULL; // shallow
+    json_t *rest = automatic ? json_copy((json_t *)(uintptr_t)body) : NULL; // a shallow copy
     if (automatic && !rest)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the request");
     json_object_del(rest, "pruning");
@@ -134,7 +135,7 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
     return status;
 }
 
-// NULL: *ret_status says why.
+// Returns NULL on failure; *ret_status says why.
 static atedm_job *make_job(atedm_daemon *d, const json_t *body, bool png,
                            atedm_field_errors *errors, atedm_status *ret_status, atedm_error *err)
 {
@@ -197,7 +198,7 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, bool png, json_
     return job;
 }
 
-// Statuses that say nothing against the request.
+// Whether the status comes from the daemon's present state and not from the request.
 static bool is_for_now(atedm_status status)
 {
     return status == ATEDM_ERR_NOMEM || status == ATEDM_ERR_IO;
@@ -226,7 +227,8 @@ static atedm_response over_quota(atedm_daemon *d, const char *id, atedm_quota qu
         atedm_problem_response(rate ? ATEDM_PROBLEM_RATE : ATEDM_PROBLEM_QUOTA, id,
                                rate ? "the key's requests per minute are used up"
                                     : "the key's requests have to end first");
-    // For the rate it is exact, and rounded up; of the others nobody knows which ends first.
+    // The time until the rate allows the request is known and rounded up. When another limit allows
+    // it depends on which request ends first, which nobody knows.
     int seconds = rate ? (int)fmax(1, ceil(wait_s)) : atedm_dispatch_retry_after(d->dispatch);
     atedm_response_header(&response, "Retry-After", "%d", seconds);
     return response;

@@ -1,4 +1,4 @@
-// The answer to a request that is done: see answer.h.
+// Builds the answer to a finished request: see answer.h.
 #include "server/answer.h"
 
 #include "core/base/clock.h"
@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes of the cut text that a warning quotes, and of what stands around it.
+// Most bytes that a warning quotes of the text that was cut off, and most bytes of the rest of the
+// warning.
 #define WARNING_QUOTE_MAX 200
 #define WARNING_REST_MAX 100
 _Static_assert(3 * WARNING_QUOTE_MAX + WARNING_REST_MAX < ATEDM_RESPONSE_VALUE_MAX,
@@ -119,8 +120,8 @@ static atedm_status append_images(const json_t *list, const atedm_worker_image *
     return status ? status : atedm_buffer_printf(text, "]}");
 }
 
-// Images are megabytes of text that needs no escaping and no checking: they are put behind the rest
-// by hand.
+// Images in base64 are megabytes of text that needs no escaping and no checking. So this function
+// appends them to the serialized rest instead of passing them through jansson.
 static atedm_response b64_response(const char *id, json_t *answer, const atedm_worker_image *images,
                                    size_t n_images)
 {
@@ -131,7 +132,7 @@ static atedm_response b64_response(const char *id, json_t *answer, const atedm_w
     atedm_buffer_init(&text, SIZE_MAX / 4);
     if (response.status == 200) {
         atedm_status status =
-            atedm_buffer_append(&text, response.body, response.size - 1); // no "}"
+            atedm_buffer_append(&text, response.body, response.size - 1); // without the final "}"
         if (!status)
             status = append_images(list, images, n_images, &text);
         free(response.body);
@@ -146,8 +147,8 @@ static atedm_response b64_response(const char *id, json_t *answer, const atedm_w
     return response;
 }
 
-// A header's value has no room for what a text may hold: other bytes than visible ASCII and spaces
-// are percent-encoded (RFC 3986, section 2.1).
+// A header's value cannot hold every text. So this function percent-encodes all bytes other than
+// visible ASCII and spaces (RFC 3986, section 2.1).
 static void add_warning(atedm_response *response, const char *warning)
 {
     char text[ATEDM_RESPONSE_VALUE_MAX];

@@ -1,4 +1,4 @@
-// The daemon's life: starts the parts on one loop, drains on a signal, ends. See daemon.h.
+// Starts the daemon's parts on one loop, drains them on a signal, and ends them. See daemon.h.
 #include "server/daemon.h"
 
 #include "core/base/clock.h"
@@ -25,16 +25,16 @@
 #include <string.h>
 #include <unistd.h>
 
-// While the last answers are sent after a signal: how long a client may take to read them.
+// Seconds for which clients may read their last answers after the daemon has finished its work.
 #define GRACE_S 10
-// Descriptors beside those of connections: the store's, the loop's, workers' pipes.
+// Descriptors that are not connections: those of the store, the loop and the workers' pipes.
 #define OWN_DESCRIPTORS 128
-// Seconds between two times that free memory is given back.
+// Seconds between two calls that return free memory to the system.
 #define TRIM_S 5
 
 // ---- ending
 
-// Everything is answered: the loop ends, and with it atedm_daemon_run goes on.
+// Everything is answered: stops the loop, so that atedm_daemon_run continues.
 static void stop(atedm_daemon *d)
 {
     d->closing = true;
@@ -46,7 +46,7 @@ static void on_grace(uv_timer_t *timer)
     stop(timer->data);
 }
 
-// Called when the queue or the exchanges have run empty.
+// Called when the last job or the last exchange has ended.
 static void check_drained(void *user)
 {
     atedm_daemon *d = user;
@@ -122,14 +122,15 @@ static void on_trim(uv_timer_t *timer)
     atedm_process_trim();
 }
 
-// ---- what the parts tell
+// ---- callbacks of the parts
 
 static void set_up(atedm_daemon *d, const char *device, bool up)
 {
     atedm_metrics_set(d->metrics, ATEDM_METRIC_WORKER_UP, up, ATEDM_LABELS(device));
 }
 
-// A worker loads the model when it is started, also in place of one that was lost.
+// Warns if the model's files have changed: a worker reads them whenever it starts, also when it
+// replaces one that ended.
 static void check_model(const atedm_daemon *d)
 {
     if (atedm_model_stamp(d->config->model) == d->model_stamp)
@@ -180,9 +181,9 @@ static void on_worker_failed(void *user, const atedm_error *error)
     d->exit_status = ATEDM_EXIT_FAILED;
     drain(d);
     if (d->jobs)
-        atedm_jobs_leave(d->jobs); // to a daemon with a model
+        atedm_jobs_leave(d->jobs); // the next daemon, with a model that loads, runs them
     atedm_dispatch_end_all(d->dispatch, ATEDM_JOB_FAILED, error);
-    check_drained(d); // what was ended may have had no exchange whose end would tell
+    check_drained(d); // an ended job without an exchange did not trigger this check
 }
 
 static void on_answered(void *app, const atedm_exchange *x, unsigned status, double seconds)
@@ -199,7 +200,7 @@ static void on_answered(void *app, const atedm_exchange *x, unsigned status, dou
               atedm_log_text("method", atedm_exchange_method(x)),
               atedm_log_text("path", atedm_exchange_path(x)), atedm_log_integer("status", status),
               atedm_log_real("seconds", seconds),
-              atedm_log_text(*client ? "client" : NULL, client)); // no key: the list ends here
+              atedm_log_text(*client ? "client" : NULL, client)); // no key: ends the list
 }
 
 static void on_http_message(void *app, const char *text)
@@ -232,7 +233,7 @@ static int complain(const char *what, const atedm_error *err, int exit_status)
     return exit_status;
 }
 
-// What can be checked before anything is started. Returns the exit status, 0: go on.
+// Checks what can be checked before any part starts. Returns the exit status; 0: continue.
 static int prepare(atedm_daemon *d)
 {
     atedm_error err = {""};
@@ -336,7 +337,7 @@ static atedm_status start_http(atedm_daemon *d, const atedm_listeners *take_list
 
 static void start_handles(atedm_daemon *d)
 {
-    uv_timer_init(&d->loop, &d->grace); // these cannot fail
+    uv_timer_init(&d->loop, &d->grace); // uv_timer_init cannot fail
     uv_timer_init(&d->loop, &d->drain_limit);
     uv_timer_init(&d->loop, &d->trim);
     uv_timer_start(&d->trim, on_trim, TRIM_S * 1000, TRIM_S * 1000);
@@ -352,7 +353,7 @@ static void start_handles(atedm_daemon *d)
     uv_signal_start(&d->sigterm, on_signal, SIGTERM);
     uv_signal_start(&d->sigint, on_signal, SIGINT);
     uv_signal_start(&d->sighup, on_hangup_signal, SIGHUP);
-    sigset_t held; // by main
+    sigset_t held; // the signals that main() blocked
     sigemptyset(&held);
     sigaddset(&held, SIGHUP);
     sigprocmask(SIG_UNBLOCK, &held, NULL);
@@ -364,7 +365,8 @@ static void end_at_once(int number)
     _exit(ATEDM_EXIT_FAILED);
 }
 
-// Signals that come when the loop takes them no more mean what they meant before.
+// Ends the loop's handling of signals. From here on SIGTERM and SIGINT end the process at once, and
+// SIGHUP is ignored. Signals are blocked while the handlers change.
 static void close_signals(atedm_daemon *d)
 {
     sigset_t all, before;
@@ -379,7 +381,7 @@ static void close_signals(atedm_daemon *d)
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
-// Frees what is there without a loop.
+// Frees the parts that do not need the loop.
 static void release(atedm_daemon *d)
 {
     atedm_metrics_destroy(d->metrics);
@@ -388,11 +390,11 @@ static void release(atedm_daemon *d)
     free(d->openapi);
 }
 
-// Closes what was started and lets the loop see to it.
+// Closes the parts that were started, and runs the loop until their handles are closed.
 static void finish(atedm_daemon *d)
 {
     d->closing = true;
-    atedm_jobs_close(d->jobs); // before HTTP: no exchange may be left that waits for it
+    atedm_jobs_close(d->jobs); // before HTTP, so that no exchange still waits for a job
     if (d->http)
         atedm_http_close(d->http);
     if (d->dispatch)

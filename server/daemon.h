@@ -1,4 +1,4 @@
-// The daemon: its state, which the handlers of requests share, and its life.
+// The daemon: its state, which the handlers of requests share, and its start and end.
 #ifndef ATEDM_DAEMON_H
 #define ATEDM_DAEMON_H
 
@@ -19,7 +19,7 @@
 #include <stdbool.h>
 #include <uv.h>
 
-// Where the configuration comes from: what main() got.
+// Where the configuration comes from: the arguments and the environment of main().
 typedef struct atedm_config_source {
     int argc;
     char *const *argv;
@@ -30,9 +30,9 @@ typedef struct atedm_daemon {
     atedm_config *config; // borrowed; a reload changes it
     atedm_config_source source;
     atedm_log log;
-    int64_t log_lost;         // the log's
+    int64_t log_lost;         // lines that the log has lost
     atedm_model_config model; // its name is valid UTF-8
-    uint64_t model_stamp;     // of its files, when the daemon was started
+    uint64_t model_stamp;     // of the model's files when the daemon started
     atedm_request_limits limits;
     atedm_prune_spec default_prune;
     atedm_clients *clients;
@@ -42,29 +42,29 @@ typedef struct atedm_daemon {
     uv_loop_t loop;
     uv_signal_t sigterm, sigint, sighup;
     uv_timer_t drain_limit;
-    uv_timer_t trim;      // memory goes back to the system
+    uv_timer_t trim;      // returns free memory to the system
     double drain_started; // monotonic clock
-    uv_timer_t grace;     // runs while the last answers are sent
+    uv_timer_t grace;     // runs while clients read the last answers
     atedm_service service;
     atedm_http *http;
     atedm_dispatch *dispatch;
     atedm_jobs *jobs;
-    bool loaded; // `facts` are there
+    bool loaded; // `facts` is set
     atedm_worker_facts facts;
-    char *openapi; // the answer of /openapi.json; NULL: not made since the last reload
+    char *openapi; // answer to /openapi.json; NULL: not built since the last reload
     bool draining, closing;
     int exit_status;
 } atedm_daemon;
 
-// Runs until a signal ends it, and returns the exit status. Messages for people go to standard
-// error; the line with the address goes to standard output. `config` is what `source` gave.
+// Runs the daemon until a signal ends it, and returns the exit status. Messages for people go to
+// standard error; the line with the address goes to standard output. `config` is the configuration
+// that was read from `source`.
 int atedm_daemon_run(const atedm_config_source *source, atedm_config *config);
 
-// While it drains: sets the end to what drain_timeout_s says now.
+// While the daemon drains: sets the time at which it ends from the present drain_timeout_s.
 void atedm_daemon_limit_drain(atedm_daemon *daemon);
 
-// Puts what was made of a configuration into force; its keys and certificate are
-// taken.
+// Puts settings into force. Takes the settings' keys and certificate.
 void atedm_daemon_take_settings(atedm_daemon *daemon, const atedm_settings *settings);
 
 #endif

@@ -1,4 +1,5 @@
-// POST /v1/estimate: what a request would cost and how long it would wait, nothing run.
+// POST /v1/estimate: computes what a request would cost and how long it would wait, without running
+// it.
 #include "core/plan_json.h"
 #include "server/admit.h"
 #include "server/daemon.h"
@@ -14,20 +15,20 @@ static json_t *seconds_json(double seconds)
     return isfinite(seconds) ? json_real(seconds) : json_null();
 }
 
-// One run of steps that prune alike: their ratio by attention block.
+// Describes consecutive steps that prune alike: their ratio in each attention block.
 static json_t *run_json(const atedm_plan *plan, const atedm_block_info *blocks, int first, int last)
 {
     const float *rho = atedm_plan_step(plan, first);
     json_t *by_block = json_object();
     for (int b = 0; b < plan->n_blocks; b++) {
-        // A float's digits beyond the sixth are noise of its type.
+        // A float is exact to about six digits; the later ones are noise.
         double ratio = round((double)rho[b] * 1e6) / 1e6;
         json_object_set_new(by_block, blocks[b].name, json_real(ratio));
     }
     return json_pack("{s:i, s:i, s:o}", "first_step", first, "last_step", last, "ratios", by_block);
 }
 
-// The matrix steps x blocks, equal rows that follow each other as one.
+// Writes the plan's matrix, steps x blocks. Consecutive equal rows become one entry.
 static json_t *plan_json(const atedm_plan *plan, const atedm_unet_config *unet)
 {
     json_t *list = json_array();

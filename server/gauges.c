@@ -1,4 +1,4 @@
-// Metrics of the daemon as a whole: see gauges.h.
+// Sets the metrics that describe the daemon as a whole: see gauges.h.
 #include "server/gauges.h"
 
 #include "server/accounts.h"
@@ -17,7 +17,8 @@ void atedm_gauges_start(atedm_daemon *d)
                       ATEDM_NO_LABELS);
     atedm_account_start_rejections(d->metrics);
     atedm_jobs_start_metrics(d->metrics);
-    // A rate sees no first failure where its series begins with it.
+    // rate() does not see a counter's first event if the series begins with it. So these series
+    // start at 0.
     const char *const routes[] = {"/generate", "/v1/generate"};
     const char *const codes[] = {"200", "202", "500", "503", "504"};
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)

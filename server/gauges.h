@@ -1,12 +1,12 @@
-// Metrics of the daemon as a whole.
+// Sets the metrics that describe the daemon as a whole.
 #ifndef ATEDM_GAUGES_H
 #define ATEDM_GAUGES_H
 
 #include "server/daemon.h"
 
-// Those that are there from the start, so that a first look finds them.
+// Creates the series that must exist from the start.
 void atedm_gauges_start(atedm_daemon *daemon);
-// Brings gauges up to date.
+// Brings the gauges up to date; called before the metrics are read.
 void atedm_gauges_measure(atedm_daemon *daemon);
 
 #endif

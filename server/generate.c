@@ -1,5 +1,5 @@
-// POST /generate: admits a request, waits for its end, answers. What is to outlive the connection
-// becomes a job (submit.c).
+// POST /generate: admits a request, waits for its end and answers. Requests that must outlive their
+// connection become stored jobs (submit.c).
 #include "server/accounts.h"
 #include "server/admit.h"
 #include "server/answer.h"
@@ -11,10 +11,10 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-// A client that waits.
+// A client that waits for its answer.
 typedef struct waiter {
     atedm_daemon *daemon;
-    atedm_exchange *exchange; // NULL: gone, and the request goes on
+    atedm_exchange *exchange; // NULL: the client is gone, but the request continues
     atedm_job *job;
 } waiter;
 
@@ -69,7 +69,7 @@ static void on_gone(void *user)
     free(w);
 }
 
-// Waits with the client. Takes the job.
+// Submits the job and makes the exchange wait for its end. Takes the job.
 static void wait_for_end(atedm_daemon *d, atedm_exchange *x, atedm_job *job)
 {
     waiter *w = malloc(sizeof *w);
@@ -103,7 +103,7 @@ void atedm_handle_generate(void *app, atedm_exchange *x)
         atedm_submit_keyed(d, x, job, refusal, body);
     } else if (!job) {
         atedm_exchange_respond(x, refusal);
-    } else if (!atedm_admit_charge(d, x, job)) { // and answered
+    } else if (!atedm_admit_charge(d, x, job)) { // which has answered
         atedm_job_destroy(job);
     } else if (atedm_is_for_store(x, &job->request)) {
         atedm_submit_stored(d, x, job, body);

@@ -1,5 +1,5 @@
-// Reads /generate bodies: see generate_json.h. Ranges are checked by core/request.h, which the
-// command line uses as well; here are types and what only JSON has.
+// Reads /generate bodies: see generate_json.h. core/request.h checks ranges, because the command
+// line needs the same checks. This file checks types and what exists only in JSON.
 #include "server/generate_json.h"
 
 #include <inttypes.h>
@@ -11,13 +11,13 @@
 #include <string.h>
 #include <strings.h>
 
-// A field being read: where it comes from and what is known about the body so far.
+// The state while a body is read: the body, and what is known about it so far.
 typedef struct reader {
     const json_t *body;
     const atedm_request_limits *limits;
     atedm_request *request;
     atedm_field_errors *errors;
-    atedm_status status; // ATEDM_ERR_NOMEM
+    atedm_status status; // ATEDM_OK or ATEDM_ERR_NOMEM
 } reader;
 
 typedef struct integer_range {
@@ -27,7 +27,7 @@ typedef struct integer_range {
 typedef struct field {
     const char *name;
     void (*read)(reader *r, const struct field *f, const char *pointer, const json_t *value);
-    // Of read_integer: where its value goes, an int or an int64_t of atedm_request; what it may be.
+    // For read_integer: the field's place in atedm_request (an int or an int64_t) and its range.
     size_t offset, size;
     integer_range (*range)(const atedm_request_limits *limits);
 } field;
@@ -57,7 +57,8 @@ static void read_negative_prompt(reader *r, const field *f, const char *pointer,
         atedm_field_errors_add(r->errors, pointer, "is neither a string nor null");
 }
 
-// Whole numbers with a point, too: 4.0 is none.
+// Adds the error of a real number. Prints whole numbers with a point too (4.0), because they are
+// not integers.
 static void add_real(reader *r, const char *pointer, double real, const char *wanted)
 {
     atedm_field_errors_add(r->errors, pointer,
@@ -86,7 +87,7 @@ static integer_range priority_range(const atedm_request_limits *limits)
     return (integer_range){-ATEDM_PRIORITY_MAX, ATEDM_PRIORITY_MAX};
 }
 
-// What an int holds; whether it is within its range is for the validation to say.
+// Reads an integer. Refuses only what its type cannot hold; the validation checks the range.
 static void read_integer(reader *r, const field *f, const char *pointer, const json_t *value)
 {
     integer_range allowed = f->range(r->limits);
@@ -215,7 +216,8 @@ static void refuse_unknown(reader *r)
     }
 }
 
-// Range errors of fields that have no error yet: a field of the wrong type still has its default.
+// Adds the range errors of fields that have no error yet. A field of the wrong type still has its
+// default.
 static void validate(const reader *r)
 {
     atedm_field_errors found = {.count = 0};
@@ -273,7 +275,8 @@ bool atedm_generate_json_format(const json_t *body, bool png_wanted,
 
 // ---- Accept
 
-// Quality of `type/subtype` in the header: that of the most specific range that matches it.
+// Returns the quality of `type/subtype` in the header: that of the most specific range that
+// matches.
 static double quality(const char *accept, const char *type, const char *subtype)
 {
     double best = 0;

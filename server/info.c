@@ -1,4 +1,5 @@
-// What there is: models, samplers, pruning schedules; and whether the daemon is alive and ready.
+// Answers what the daemon offers (models, samplers, pruning schedules), and whether it is alive and
+// ready.
 #include "core/plan_json.h"
 #include "core/sampler.h"
 #include "server/daemon.h"

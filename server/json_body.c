@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-// Whether jansson was refused memory in this thread. Its hooks get nothing that they could keep it
-// in.
+// Whether an allocation of jansson failed in this thread. Jansson's hooks get no argument that
+// could hold this.
 static _Thread_local bool refused;
 
 static void *allocate(size_t size)
@@ -22,8 +22,8 @@ void atedm_json_body_prepare(void)
     json_set_alloc_funcs(allocate, free);
 }
 
-// Checks the nesting without recursion, before a parser that recurses sees the text. Brackets in
-// strings do not count; what else may be wrong is the parser's to say.
+// Checks the nesting without recursion, before jansson, which recurses, sees the text. Ignores
+// brackets in strings. The parser reports everything else that is wrong.
 static atedm_status check_depth(const char *text, size_t size, atedm_error *err)
 {
     int depth = 0;
@@ -49,7 +49,7 @@ static atedm_status check_depth(const char *text, size_t size, atedm_error *err)
     return ATEDM_OK;
 }
 
-// Reals that are whole numbers of 64 bits become integers again.
+// Turns reals that are whole 64-bit numbers back into integers.
 static void restore_integers(json_t *value)
 {
     size_t i;
@@ -93,12 +93,12 @@ atedm_status atedm_json_body_parse(const char *text, size_t size, json_t **ret_v
         value = json_loadb(text, size, flags | JSON_DECODE_INT_AS_REAL, &parse);
         restore_integers(value);
     }
-    if (refused) { // what there is may lack something
+    if (refused) { // the parsed value may lack parts
         json_decref(value);
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for the body");
     }
     if (!value) {
-        // Jansson names a flag that its caller could set.
+        // Jansson's own message would name a flag that only its caller could set.
         bool nul = json_error_code(&parse) == json_error_null_character;
         return atedm_error_set(err, ATEDM_ERR_FORMAT, "%s (line %d, column %d)",
                                nul ? "\\u0000 is not allowed" : parse.text, parse.line,

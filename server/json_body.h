@@ -1,4 +1,4 @@
-// Turns a request's body into JSON, with every reason to refuse it.
+// Parses a request's body as JSON, and refuses whatever the rest of the daemon could misread.
 #ifndef ATEDM_JSON_BODY_H
 #define ATEDM_JSON_BODY_H
 
@@ -6,17 +6,17 @@
 
 #include <jansson.h>
 
-// Arrays and objects inside each other. api.md needs 4; jansson alone would take 2048.
+// Most levels of nested arrays and objects. api.md needs 4; jansson alone would allow 2048.
 #define ATEDM_JSON_DEPTH_MAX 16
 
-// Once, before any body is parsed: by itself jansson does not tell want of memory from a text that
-// is wrong.
+// Call it once, before any body is parsed. By itself jansson does not distinguish want of memory
+// from a wrong text.
 void atedm_json_body_prepare(void);
 
-// Any JSON value; json_decref it. Refused, with the place: what is not UTF-8, not JSON, nested
-// deeper than the limit, has a key twice in an object, a NUL in a string, or a number that a double
-// cannot hold. An integer beyond 64 bits comes as a real, for the range checks to name its field.
-// ATEDM_ERR_NOMEM: nothing is known of the text.
+// Parses any JSON value; json_decref the result. The message of a refusal names the place. Refused
+// are: text that is not UTF-8 or not JSON, nesting beyond the limit, a duplicate key in an object,
+// a NUL in a string, and a number that a double cannot hold. An integer beyond 64 bits becomes a
+// real, so that the range check can name its field. ATEDM_ERR_NOMEM says nothing about the text.
 ATEDM_MUST_CHECK atedm_status atedm_json_body_parse(const char *text, size_t size,
                                                     json_t **ret_value, atedm_error *err);
 

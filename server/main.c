@@ -20,13 +20,13 @@ static int print_help(void)
     return result;
 }
 
-// What was printed may only now be found not to have arrived.
+// Flushes standard output: only this may show that it could not be written.
 static int end_output(int result)
 {
     return fflush(stdout) || ferror(stdout) ? ATEDM_EXIT_FAILED : result;
 }
 
-// Until the daemon takes it for what it means here: it would end the start.
+// Blocks SIGHUP until the daemon handles it; by default it would end the process during the start.
 static void hold_reloads(void)
 {
     sigset_t reload;
@@ -54,7 +54,7 @@ int main(int argc, char **argv)
         puts("atedmd " ATEDM_VERSION);
         return end_output(0);
     }
-    signal(SIGPIPE, SIG_IGN); // clients that go away are seen where they are written to
-    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error of the write
+    signal(SIGPIPE, SIG_IGN); // writes report clients that have gone away
+    signal(SIGXFSZ, SIG_IGN); // a write beyond a file size limit fails instead
     return atedm_daemon_run(&source, &config);
 }

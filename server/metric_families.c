@@ -1,4 +1,4 @@
-// Which metrics there are: their names, what they mean, labels and buckets.
+// The table of metrics: their names, HELP texts, labels and buckets.
 #include "server/metrics_private.h"
 
 #define SECONDS_OF_REQUESTS                                                                        \

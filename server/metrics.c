@@ -1,4 +1,4 @@
-// The values of metrics: see metrics.h.
+// Keeps the values of metrics: see metrics.h.
 #include "server/metrics_private.h"
 
 #include <math.h>
@@ -40,7 +40,7 @@ void atedm_metrics_destroy(atedm_metrics *metrics)
     free(metrics);
 }
 
-// Whether they are as many as the family has.
+// Whether there are as many label values as the family has labels.
 static bool fit(atedm_metric metric, const char *const *labels)
 {
     size_t given = 0;
@@ -83,7 +83,7 @@ static atedm_series *add_series(atedm_metrics *metrics, atedm_metric metric,
     return added;
 }
 
-// NULL where there is none.
+// Finds a series; NULL: it does not exist.
 static atedm_series *find_existing(atedm_metrics *metrics, atedm_metric metric,
                                    const char *const *labels)
 {
@@ -97,7 +97,8 @@ static atedm_series *find_existing(atedm_metrics *metrics, atedm_metric metric,
     return NULL;
 }
 
-// NULL past the limit of series, where there is no memory, or with the wrong number of labels.
+// Finds or creates a series. NULL: the family has too many series, there is no memory, or the
+// number of labels is wrong.
 static atedm_series *find(atedm_metrics *metrics, atedm_metric metric, const char *const *labels)
 {
     size_t n = atedm_metric_n_labels(&atedm_metric_families[metric]);

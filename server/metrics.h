@@ -50,7 +50,7 @@ typedef enum atedm_metric {
 
 #define ATEDM_METRIC_MAX_LABELS 3
 #define ATEDM_METRIC_MAX_BUCKETS 17
-#define ATEDM_METRIC_MAX_SERIES 256        // of one family; what would be one more is not counted
+#define ATEDM_METRIC_MAX_SERIES 256        // of one family; further ones are not counted
 #define ATEDM_METRICS_TEXT_MAX (16u << 20) // bytes of the rendered text
 
 typedef struct atedm_metrics atedm_metrics;
@@ -60,33 +60,34 @@ typedef struct atedm_series {
     char *labels[ATEDM_METRIC_MAX_LABELS];
     uint64_t count;                                 // counters; histograms: observations
     double value;                                   // gauges, real counters; histograms: sum
-    uint64_t buckets[ATEDM_METRIC_MAX_BUCKETS + 1]; // not cumulated; the last is above all bounds
+    uint64_t buckets[ATEDM_METRIC_MAX_BUCKETS + 1]; // not cumulative; the last: above all bounds
 } atedm_series;
 
 ATEDM_MUST_CHECK atedm_status atedm_metrics_create(atedm_metrics **ret_metrics);
 void atedm_metrics_destroy(atedm_metrics *metrics); // NULL allowed
 
-// Label values, in the order in which the family has its labels: ATEDM_LABELS("/generate", "200").
-// With more or fewer than it has, nothing is counted: tests/deploy/monitoring.py misses it then.
+// Label values, in the order of the family's labels: ATEDM_LABELS("/generate", "200"). If their
+// number is wrong, nothing is counted, and tests/deploy/monitoring.py then misses the value.
 #define ATEDM_LABELS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define ATEDM_NO_LABELS ((const char *const[]){NULL})
 
-// Memory that is not to be had loses the observation, never the caller.
+// If there is no memory, the observation is lost; the caller never fails.
 void atedm_metrics_count(atedm_metrics *metrics, atedm_metric metric, uint64_t by,
                          const char *const *labels);
-// Gauges; real counters, to what they have come to.
+// Sets a gauge, or a real counter to its present total.
 void atedm_metrics_set(atedm_metrics *metrics, atedm_metric metric, double value,
                        const char *const *labels);
-// The series is there no longer, until it is set again.
+// Removes the series until it is set again.
 void atedm_metrics_remove(atedm_metrics *metrics, atedm_metric metric, const char *const *labels);
+// Adds an observation to a histogram.
 void atedm_metrics_observe(atedm_metrics *metrics, atedm_metric metric, double value,
                            const char *const *labels);
 
-// Series `i` of a family, NULL past the last.
+// Series `i` of a family; NULL: there are not that many.
 const atedm_series *atedm_metrics_series(const atedm_metrics *metrics, atedm_metric metric,
                                          size_t i);
-// The value below which the share `q` of a histogram's observations lies, as Prometheus'
-// histogram_quantile estimates it: linear within a bucket; NAN where there are none.
+// The value below which the share `q` of a histogram's observations lies. Estimated like
+// Prometheus' histogram_quantile: linear within a bucket. NAN: there are no observations.
 double atedm_metrics_quantile(atedm_metric metric, const atedm_series *series, double q);
 
 ATEDM_MUST_CHECK atedm_status atedm_metrics_render(const atedm_metrics *metrics,

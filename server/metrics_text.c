@@ -1,10 +1,10 @@
-// Metrics in Prometheus' text format: see metrics.h.
+// Writes metrics in Prometheus' text format: see metrics.h.
 #include "server/metrics_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-// {a="x",b="y"}; `bound` (NULL: none) is the label "le" of a bucket.
+// Writes {a="x",b="y"}. `bound` is the label "le" of a bucket; NULL: none.
 static atedm_status render_labels(const atedm_metric_family *f, const atedm_series *series,
                                   const char *bound, atedm_buffer *text)
 {

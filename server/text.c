@@ -1,4 +1,4 @@
-// Small help with text: see text.h.
+// Helps with text: see text.h.
 #include "server/text.h"
 
 #include <stdint.h>

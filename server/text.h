@@ -1,4 +1,4 @@
-// Small help with text from anywhere.
+// Helps with text: base64.
 #ifndef ATEDM_TEXT_H
 #define ATEDM_TEXT_H
 
