@@ -198,7 +198,7 @@ atedm_job *atedm_admit(atedm_daemon *d, const atedm_exchange *x, bool png, json_
     return job;
 }
 
-// Whether the status comes from the daemon's present state and not from the request.
+// Whether a failure comes from the daemon's present state and not from the request.
 static bool is_for_now(atedm_status status)
 {
     return status == ATEDM_ERR_NOMEM || status == ATEDM_ERR_IO;

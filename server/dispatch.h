@@ -161,7 +161,7 @@ bool atedm_dispatch_get_worker(const atedm_dispatch *dispatch, size_t i,
 double atedm_dispatch_flops_ahead(const atedm_dispatch *dispatch, int priority);
 // Expected seconds in the queue for a new job of this priority; NAN: no rate was measured yet.
 double atedm_dispatch_expected_wait(const atedm_dispatch *dispatch, int priority);
-// Seconds, for Retry-After, until a worker or the queue probably has room.
+// Whole seconds, for Retry-After, until a worker probably has room.
 int atedm_dispatch_retry_after(const atedm_dispatch *dispatch);
 
 #endif

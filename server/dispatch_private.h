@@ -47,8 +47,8 @@ static inline bool atedm_seat_is_busy(const atedm_seat *seat)
     return seat->active.depth || seat->unheard;
 }
 
-// Seconds until the worker has finished the jobs that it has. `measured` false: their FLOPs
-// instead, because not all workers have a measured rate.
+// Seconds until the worker has finished the jobs that it has. `measured` false: the FLOPs of these
+// jobs instead, since a comparison needs one unit and not every worker has a measured rate.
 double atedm_seat_seconds_left(const atedm_seat *seat, bool measured);
 // Seconds for which a worker with work has been silent; 0: it has no work.
 double atedm_seat_silence(const atedm_seat *seat, double now);

@@ -9,7 +9,7 @@
 #include "core/request.h"
 #include "server/worker_message.h"
 
-#define ATEDM_FRAME_MAX ((size_t)1 << 32) // bytes of a body: 256 images of 16 MB
+#define ATEDM_FRAME_MAX ((size_t)1 << 32) // most bytes of a body: 256 images of 16 MB
 
 typedef enum atedm_frame_type {
     ATEDM_FRAME_SUBMIT = 1, // to the worker: `job`, a request

@@ -88,7 +88,7 @@ const atedm_route *atedm_route_find(const atedm_route *routes, const char *path,
 void atedm_route_allowed(const atedm_route *route, char ret_text[ATEDM_ALLOWED_SIZE]);
 // The route's handler of the method; NULL: the route does not allow the method.
 atedm_handler atedm_route_handler(const atedm_route *route, const char *method);
-// Whether a Content-Type (NULL: absent) says JSON in UTF-8.
+// Whether a Content-Type means JSON in UTF-8; NULL: the header is absent.
 bool atedm_content_type_is_json(const char *content_type);
 
 // Makes libmicrohttpd's response for a stream; NULL: out of memory.

@@ -85,7 +85,7 @@ void atedm_exchange_allowed(const atedm_exchange *x, char ret_text[ATEDM_ALLOWED
     atedm_route_allowed(x->route, ret_text);
 }
 
-// Whether a parameter's value, with or without quotes, is UTF-8.
+// Whether a parameter's value is "utf-8", with or without quotes.
 static bool is_utf8(const char *value)
 {
     static const char utf8[] = "utf-8";

@@ -43,7 +43,7 @@ typedef struct atedm_store_job {
 } atedm_store_job;
 
 void atedm_store_job_finish(atedm_store_job *job); // frees the job's texts; NULL allowed
-// ATEDM_ERR_NOMEM: *ret_copy owns nothing.
+// Copies a job with its texts. ATEDM_ERR_NOMEM: *ret_copy owns nothing.
 ATEDM_MUST_CHECK atedm_status atedm_store_job_copy(const atedm_store_job *job,
                                                    atedm_store_job *ret_copy);
 
