@@ -1,5 +1,6 @@
 // A hash table whose entries stay where their owners keep them, found by texts. It allocates
-// nothing for an entry, so adding one cannot fail.
+// nothing for an entry, so adding one cannot fail: an accepted job must not be lost there. (uthash
+// allocates a growing table.)
 #ifndef ATEDM_INDEX_H
 #define ATEDM_INDEX_H
 
