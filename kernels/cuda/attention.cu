@@ -1,6 +1,9 @@
-// Attention for any head size up to ATEDM_CUDA_MAX_HEAD_DIM and any element type: one pass over the
-// keys with a running maximum (Milakov & Gimelshein 2018), sums of values in shared memory.
-// attention64.cu and attention512.cu have the fast paths.
+// Attention for any head size up to ATEDM_CUDA_MAX_HEAD_DIM and any element type, without tensor
+// cores. attention64.cu and attention512.cu are the fast paths.
+//
+// A block computes 16 queries of a head of a span. It goes over the keys once, 32 at a time, with a
+// running maximum (Milakov & Gimelshein 2018). Whenever the maximum grows, the sums so far are
+// multiplied by `shrink`. Sums of values are in shared memory.
 #include "kernels/cuda/plain_tile.cuh"
 
 namespace
@@ -8,7 +11,7 @@ namespace
 
 constexpr int P_STRIDE = PLAIN_COLUMNS + 1;
 
-// Shared memory, with [PLAIN_ROWS, head_dim] sums behind it.
+// Shared memory. [PLAIN_ROWS, head_dim] sums of values follow it.
 struct tiles {
     plain_tiles scores;
     float p[PLAIN_ROWS * P_STRIDE], shrink[PLAIN_ROWS], total[PLAIN_ROWS];
@@ -25,7 +28,7 @@ struct call {
     atedm_cuda_spans spans;
 };
 
-// sums = sums * shrink + P V, each thread some columns.
+// sums = sums * shrink + P V. The threads divide the columns among them.
 template <class T>
 GPU_FN void add_values(const tiles &t, float *sums, const T *v, int64_t v_stride, int dim)
 {
@@ -46,7 +49,7 @@ GPU_FN void add_values(const tiles &t, float *sums, const T *v, int64_t v_stride
     }
 }
 
-// Block: PLAIN_ROWS queries of a head of a span.
+// A block computes PLAIN_ROWS queries of a head of a span.
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS) attention_kernel(const __grid_constant__ call a)
 {

@@ -1,8 +1,15 @@
-// Attention with heads of whole vectors up to 512 on tensor cores: the VAE's one head is as wide as
-// its channels. As in attention64.cu a block has 64 queries of a head of a span and walks over the
-// keys 64 at a time; but sums of values that wide take the registers of eight warps, and keys and
-// values come in slices of 64 columns, through a ring of tiles. Warp w has rows 16 (w % 4) .. + 15
-// and columns 32 (w / 4) .. + 31 of the logits, and of each slice of the sums.
+// Attention on tensor cores with heads of up to 512, in whole vectors of 8. The VAE's one head is
+// as wide as its channels.
+//
+// As in attention64.cu, a block computes 64 queries of a head of a span and goes over the keys 64
+// at a time. But sums of values this wide need the registers of eight warps. Warp w has rows 16 (w
+// % 4) .. + 15, and columns 32 (w / 4) .. + 31 of the logits and of each slice of the sums. So two
+// warps have halves of the same rows, and exchange maxima, exponentials and totals through shared
+// memory.
+//
+// All slices of the queries stay in shared memory. Keys and values arrive in slices of 64 columns,
+// by cp.async, through a ring of three tiles: all slices of a tile of keys, then all of its values.
+// One barrier for each slice makes it visible to all warps, and frees the slice before it.
 #include "kernels/cuda/tile64.cuh"
 
 namespace
@@ -17,27 +24,28 @@ struct call {
     void *o;
     float *lse;
     int heads, head_dim, slices;
-    float scale, scale2; // of logits; and for exponentials of base 2
+    float scale, scale2; // of logits; the same for exponentials of base 2
     bool causal;
     atedm_cuda_spans spans;
 };
 
-// Shared memory, with the queries' slices behind it: all of them stay.
+// Shared memory. The queries' slices follow it, all of them.
 template <class T> struct tiles {
-    float most[2][TILE], total[2][TILE]; // of both halves of the columns
+    float most[2][TILE], total[2][TILE]; // by half of the columns
     T p[TILE_ELEMENTS], ring[STAGES][TILE_ELEMENTS];
 };
-// Of every architecture there is code for, and of those between them that have the least.
+// 99 KiB is the least that a block may have on the architectures that the kernels are compiled for,
+// and on those between them.
 static_assert(sizeof(tiles<gpu_bf16>) + ATEDM_CUDA_HEAD512 / TILE * TILE_ELEMENTS * 2 <= 99u << 10,
               "a block's shared memory");
 
-// What a thread knows of its two rows: largest logit, unscaled, and of its columns the sum of
-// exponentials and the sums of values.
+// The state of a thread's two rows: the largest logit, unscaled, and, over the thread's columns,
+// the sum of exponentials and the sums of values.
 template <int SLICES> struct rows {
     float most[2], total[2], sums[SLICES][4][4];
 };
 
-// Starts to load 64 columns from `column` on; zeros behind the head's last one.
+// Starts to load 64 columns from `column` on. Columns after the head's last one are zeros.
 template <class T>
 GPU_FN void load_slice(T *tile, const T *matrix, int64_t stride, tile_range range, int column,
                        int head_dim)
@@ -52,7 +60,7 @@ GPU_FN void load_slice(T *tile, const T *matrix, int64_t stride, tile_range rang
     }
 }
 
-// The slices in the order in which they are wanted: of a tile of keys, then of its values.
+// Loads slices in the order in which they are used: all of a tile of keys, then all of its values.
 template <class T> struct feed {
     const call &a;
     const T *k, *v; // the head's columns
@@ -77,11 +85,12 @@ template <class T> struct feed {
     }
 };
 
-// The next slice, in shared memory; starts to load another one in place of the last.
+// Waits for the next slice and returns it. Starts to load another slice in place of the previous
+// one.
 template <class T> GPU_FN const T *next_slice(tiles<T> &t, feed<T> &next, int &stage)
 {
     gpu_copy_wait<STAGES - 2>();
-    __syncthreads(); // this slice is there, and nobody reads the last one any more
+    __syncthreads(); // this slice is there, and no warp reads the last one any more
     next.load(t.ring);
     const T *slice = t.ring[stage];
     stage = stage + 1 == STAGES ? 0 : stage + 1;
@@ -107,7 +116,7 @@ template <class T> GPU_FN void add_scores(float (&s)[4][4], const T *q, const T 
     }
 }
 
-// sums += p v: the columns of a slice.
+// sums += p v over the columns of a slice.
 template <class T>
 GPU_FN void add_values(float (&sums)[4][4], const uint32_t (&p)[4][4], const T *v)
 {
@@ -124,7 +133,8 @@ GPU_FN void add_values(float (&sums)[4][4], const uint32_t (&p)[4][4], const T *
         }
 }
 
-// Biases of keys key0 .. key0 + 63 of `end`, as unscaled logits have them.
+// Adds the biases of keys key0 .. key0 + 63 below `end` to the unscaled logits, hence divided by
+// the scale.
 GPU_FN void add_bias(float (&s)[4][4], const float *bias, float scale, int64_t key0, int64_t end)
 {
     int column = threadIdx.x / 128 * 32 + threadIdx.x % 4 * 2;
@@ -139,7 +149,7 @@ GPU_FN void add_bias(float (&s)[4][4], const float *bias, float scale, int64_t k
         }
 }
 
-// Columns that do not count: behind the last key, or behind the row's own.
+// Masks columns that the row does not see: after the last key, or, if causal, after the row's own.
 GPU_FN void mask(float (&s)[4][4], int64_t key0, int64_t n_keys, int64_t row, bool causal)
 {
     int column = threadIdx.x / 128 * 32 + threadIdx.x % 4 * 2;
@@ -153,7 +163,8 @@ GPU_FN void mask(float (&s)[4][4], int64_t key0, int64_t n_keys, int64_t row, bo
         }
 }
 
-// Exponentials of a tile of logits, into shared memory: the next product wants all columns.
+// Writes the exponentials of a tile of logits to shared memory, because the product with values
+// needs the columns of both halves.
 template <class T, int SLICES>
 GPU_FN void exponentials(tiles<T> &t, rows<SLICES> &r, float (&s)[4][4], float scale2)
 {
@@ -169,7 +180,7 @@ GPU_FN void exponentials(tiles<T> &t, rows<SLICES> &r, float (&s)[4][4], float s
         if (lane % 4 == 0)
             t.most[half][row + i * 8] = largest;
     }
-    __syncthreads(); // both halves' largest are there
+    __syncthreads(); // the maxima of both halves are there
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float largest = fmaxf(t.most[0][row + i * 8], t.most[1][row + i * 8]);
@@ -260,7 +271,7 @@ __global__ void __launch_bounds__(THREADS) attention512_kernel(const __grid_cons
                     0};
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++)
-        next.load(t.ring); // the first is one group with the queries
+        next.load(t.ring); // the first slice and the queries are one cp.async group
     int64_t row = row0 + (threadIdx.x >> 5 & 3) * 16 + (threadIdx.x & 31) / 4;
     int stage = 0;
     rows<SLICES> r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
@@ -299,7 +310,7 @@ cudaError_t attend(const call &a, int64_t most_queries, cudaStream_t stream)
                       stream, a);
 }
 
-// Sums of a narrower head in fewer registers: more blocks at a time.
+// Narrower heads get fewer registers for sums, so that a multiprocessor runs more blocks at a time.
 template <class T> cudaError_t choose(const call &a, int64_t most_queries, cudaStream_t stream)
 {
     return a.slices <= 2   ? attend<T, 2>(a, most_queries, stream)

@@ -1,6 +1,10 @@
-// Attention with heads of 64 on tensor cores, after FlashAttention-2 (Dao 2023): a block has 64
-// queries of a head of a span and walks over the keys 64 at a time, loads of the next tiles running
-// beside it.
+// Attention with heads of 64 on tensor cores, after FlashAttention-2 (Dao 2023).
+//
+// A block computes 64 queries of a head of a span, 16 for each warp. It goes over the keys 64 at a
+// time. Keys and values have two stages each: cp.async loads the next tile into one while the
+// products read the other. The order of loads is keys, values, next keys, next values, one group
+// each, so waiting for all but one group is enough. A barrier follows each wait, because every warp
+// reads what all threads have loaded.
 #include "kernels/cuda/tile64.cuh"
 
 namespace
@@ -21,7 +25,8 @@ template <class T> struct tiles {
     T q[TILE_ELEMENTS], k[2][TILE_ELEMENTS], v[2][TILE_ELEMENTS];
 };
 
-// Exponentials of a tile of logits, as fragments of the next product's first operand.
+// Replaces a tile of logits by exponentials, as fragments of the first operand of the product with
+// values. Multiplies earlier sums to match the new maximum.
 template <class T>
 GPU_FN void exponentials(tile_attention &r, float (&s)[8][4], uint32_t (&p)[4][4])
 {
@@ -67,7 +72,8 @@ template <class T> GPU_FN void add_values(tile_attention &r, const uint32_t (&p)
         }
 }
 
-// Biases of keys key0 .. key0 + 63 of `end`, as unscaled logits have them.
+// Adds the biases of keys key0 .. key0 + 63 below `end` to the unscaled logits, hence divided by
+// the scale.
 GPU_FN void add_bias(float (&s)[8][4], const float *bias, int64_t key0, int64_t end)
 {
     int lane = threadIdx.x & 31;
@@ -82,7 +88,7 @@ GPU_FN void add_bias(float (&s)[8][4], const float *bias, int64_t key0, int64_t 
         }
 }
 
-// Columns that do not count: behind the last key, or behind the row's own.
+// Masks columns that the row does not see: after the last key, or, if causal, after the row's own.
 GPU_FN void mask(float (&s)[8][4], int64_t key0, int64_t n_keys, int64_t row, bool causal)
 {
     int lane = threadIdx.x & 31;

@@ -1,10 +1,18 @@
-// Attention with heads of 64 for compute capability 9.0, after FlashAttention-3 (Shah et al. 2024):
-// a block has 192 or 128 queries of a head of a span. Its first warpgroup loads keys and values,
-// 128 at a time; each of the others has 64 of the queries, and makes exponentials while products of
-// its own and of others go on. What it computes is attention64.cu's, which runs everywhere.
+// Attention with heads of 64 for compute capability 9.0, after FlashAttention-3 (Shah et al. 2024).
+// The results are those of attention64.cu, which runs everywhere.
 //
-// A query's results have the same bits in blocks of either size: its warpgroup does the same, and
-// where the compiler could round once or twice, fmaf says it.
+// A block computes 192 or 128 queries of one head of one span. Its first warpgroup is the loader:
+// it copies keys and values through tensor maps, 128 at a time, into two stages. Each of the other
+// three or two warpgroups (the workers) has 64 queries. For each tile of keys a worker starts the
+// product of logits and the previous tile's product with values, then computes exponentials while
+// products run.
+//
+// Synchronisation: each stage has an mbarrier `_there`, on which the loader's copies arrive, and an
+// mbarrier `_free`, on which every worker warp arrives when it has finished reading. Named barriers
+// make the workers start their products in turn.
+//
+// A query's results have the same bits in blocks of either size. Its warpgroup does the same work
+// in both, and fmaf is explicit wherever the compiler could round once or twice.
 #include "kernels/cuda/gpu_hopper.cuh"
 #include "kernels/cuda/tile64.cuh"
 
@@ -15,8 +23,8 @@ constexpr int KEYS = ATEDM_CUDA_HOPPER_KEYS, STAGES = 2;
 constexpr int WARPS = GPU_WARPGROUP / 32;
 static_assert(TILE == ATEDM_CUDA_HOPPER_QUERIES);
 
-// Warpgroups with queries, N of them. All threads start with the same registers; what the first
-// warpgroup does not need is for the others.
+// A block with N workers. All threads start with the same number of registers. The loader gives up
+// those that it does not need, and the workers take them.
 template <int N> struct groups {
     static constexpr int COUNT = N, THREADS = (1 + N) * GPU_WARPGROUP;
     static constexpr int LOADER_REGISTERS = N == 3 ? 32 : 40;
@@ -34,15 +42,15 @@ struct call {
     atedm_cuda_spans spans;
 };
 
-// Each tile is a swizzled one, as its tensor map leaves it. A stage is free when every warp has
-// arrived there.
+// Tiles have the 128-byte swizzling of their tensor maps. A stage is free when every worker warp
+// has arrived at its `_free` barrier.
 template <class T, class G> struct alignas(GPU_TILE_ALIGN) tiles {
     T q[G::COUNT][TILE_ELEMENTS], k[STAGES][KEYS * TILE], v[STAGES][KEYS * TILE];
     gpu_mbarrier q_there, k_there[STAGES], k_free[STAGES], v_there[STAGES], v_free[STAGES];
-    gpu_mbarrier last_v_there; // with rows of others behind the last key
+    gpu_mbarrier last_v_there; // of a tile that has rows of other samples after the last key
 };
 
-// What a block computes: queries from `row` on, keys 0 .. end - 1 of the span.
+// A block's work: queries from `row` on, against keys 0 .. end - 1 of the span.
 struct part {
     int64_t q0, k0, nq, row;
     int end, n_tiles;
@@ -82,8 +90,9 @@ template <class T, class G> GPU_FN void load_tiles(const call &a, tiles<T, G> &t
     }
 }
 
-// Rows behind the last key are another sample's, or nobody's. Their exponentials are 0, but 0 times
-// NaN is not. (Such keys do no harm: their logits are replaced.)
+// Zeroes the rows of values after the span's last key. These rows belong to another sample or to
+// nobody and may hold NaN: their exponentials are 0, but 0 times NaN is NaN. Keys after the last
+// one do no harm, because mask replaces their logits.
 template <class T, class G> GPU_FN void clear_last_values(tiles<T, G> &t, const part &p)
 {
     int last = p.n_tiles - 1, stage = last % STAGES, first = (p.end - last * KEYS) * TILE_VECTORS;
@@ -131,8 +140,9 @@ GPU_FN void start_values(float (&sums)[8][4], const uint32_t (&p)[8][4], const T
     gpu_wgmma_commit();
 }
 
-// Warpgroups start their products in turn, so that their exponentials come one after the other as
-// well. Nobody waits in the first round's first turn, and nobody is told behind the last one.
+// Workers start their products in turn, so that their exponentials are staggered too. Worker g
+// waits at named barrier 1 + g until the worker before it arrives there. The very first turn has no
+// predecessor and does not wait. The very last turn has no successor and does not arrive.
 GPU_FN void take_turn(int group, int i)
 {
     if (group > 0 || i > 1)
@@ -146,7 +156,8 @@ template <class G> GPU_FN void pass_turn(int group, int i, int n_tiles)
 
 // ---- exponentials
 
-// Biases of the tile's keys, as unscaled logits have them; `left` keys are in it, all where WHOLE.
+// Adds the biases of the tile's keys to the unscaled logits, hence divided by the scale. `left`
+// keys of the span are in the tile; with WHOLE it is full.
 template <bool WHOLE> GPU_FN void add_bias(float (&s)[16][4], const float *bias, int left)
 {
 #pragma unroll
@@ -160,7 +171,8 @@ template <bool WHOLE> GPU_FN void add_bias(float (&s)[16][4], const float *bias,
         }
 }
 
-// Columns from `seen` on do not count in the thread's first row, from seen + more on in its second.
+// Masks keys that a row does not see: columns from seen[0] on in the thread's first row, from
+// seen[1] on in its second.
 GPU_FN void mask(float (&s)[16][4], const int (&seen)[2])
 {
 #pragma unroll
@@ -171,7 +183,7 @@ GPU_FN void mask(float (&s)[16][4], const int (&seen)[2])
                 s[n][i] = -INFINITY;
 }
 
-// Biases, and no keys that the row does not see.
+// Adds biases, and masks keys after the end of the span or, if causal, after the row's own.
 GPU_FN void adjust(const call &a, const part &p, float (&s)[16][4], int i, int row)
 {
     int left = p.end - i * KEYS;
@@ -187,7 +199,8 @@ GPU_FN void adjust(const call &a, const part &p, float (&s)[16][4], int i, int r
     }
 }
 
-// Logits become exponentials; ret_shrink is what earlier ones have to be multiplied with.
+// Replaces logits by exponentials relative to the new maximum. ret_shrink is the factor by which
+// the exponentials and sums of earlier tiles have to be multiplied.
 GPU_FN void exponentials(tile_attention &r, float (&s)[16][4], float (&ret_shrink)[2])
 {
     float most2[2];
@@ -212,7 +225,7 @@ GPU_FN void exponentials(tile_attention &r, float (&s)[16][4], float (&ret_shrin
         }
 }
 
-// As the next product's first operand.
+// Packs the exponentials as the first operand of the product with values.
 template <class T> GPU_FN void pack(uint32_t (&p)[8][4], const float (&s)[16][4])
 {
 #pragma unroll
@@ -249,7 +262,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
     uint64_t queries = gpu_matrix(t.q[group]);
     tile_attention r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
     float s[16][4], shrink[2];
-    uint32_t e[8][4]; // the last tile's exponentials, of which the sums do not know yet
+    uint32_t e[8][4]; // exponentials of the previous tile, not yet multiplied with its values
     gpu_mbarrier_wait(t.q_there, 0);
     gpu_mbarrier_wait(t.k_there[0], 0);
     start_scores(s, queries, t.k[0]);
@@ -271,8 +284,8 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
         gpu_leave(t.k_free[stage]);
         adjust(a, p, s, i, row);
         exponentials(r, s, shrink);
-        // Here, where it ends a basic block: ptxas would move the wait for the sums up, before the
-        // exponentials, which are to be made meanwhile.
+        // This wait ends a basic block, and it is here for that. Otherwise ptxas would move the
+        // wait for the sums up, before the exponentials, which are to overlap with that product.
         if (i + 1 < p.n_tiles)
             gpu_mbarrier_wait(t.k_there[(i + 1) % STAGES], (i + 1) / STAGES & 1);
         gpu_wgmma_wait<0>(r.sums);
@@ -313,7 +326,7 @@ __global__ void __launch_bounds__(G::THREADS, 1)
     }
 }
 
-// Blocks that there are with so many queries in each.
+// The number of blocks with `queries` queries each.
 int64_t count_blocks(const call &a, int64_t queries)
 {
     int64_t blocks = 0;
@@ -322,9 +335,9 @@ int64_t count_blocks(const call &a, int64_t queries)
     return blocks * a.heads;
 }
 
-// A multiprocessor has one block at a time. Larger ones are better, since keys and values are
-// loaded for more queries, and three warpgroups fill each other's gaps better than two; but not
-// where they leave more than an eighth of the time to a last round that is mostly empty.
+// A multiprocessor runs one block at a time. Larger blocks are better: they load keys and values
+// for more queries, and three workers fill each other's gaps better than two. Smaller blocks win
+// where larger ones would lose more than an eighth of the time to a mostly empty last round.
 bool is_small_better(const call &a, int multiprocessors)
 {
     int64_t rounds[2];

@@ -1,11 +1,14 @@
-// Attention with heads of 64 and few keys, as those of a text, on tensor cores: all of a head's
-// keys and values are in shared memory, and a row's logits in registers, so that its largest one is
-// known before the first exponential. A block has 64 or 128 queries of a head of a span; each warp
-// loads and stores its own, and meets the others only where keys and values arrive. Its contract is
-// attention64.cu's, lse too, without key_bias and causal: such calls are for the others.
+// Attention with heads of 64 and few keys, such as those of a text, on tensor cores. The contract
+// is that of attention64.cu, including lse, but without key_bias and causal: calls with these use
+// the other kernels.
 //
-// A query's results have the same bits in blocks of either size: its row sees the same products in
-// the same order, and where the compiler could round once or twice, fmaf says it.
+// A block computes 64 or 128 queries of a head of a span. All keys and values of the head are in
+// shared memory. All logits of a row are in registers, so the largest is known before the first
+// exponential, and there is no running maximum. Each warp loads its own queries and stores its own
+// results. The warps synchronise only twice, when keys and when values have arrived.
+//
+// A query's results have the same bits in blocks of either size. Its row sees the same products in
+// the same order, and fmaf is explicit wherever the compiler could round once or twice.
 #include "kernels/cuda/tile64.cuh"
 
 namespace
@@ -24,24 +27,24 @@ struct call {
     atedm_cuda_spans spans;
 };
 
-// A warp has 16 N rows.
+// A warp has 16 N rows, a block four times as many.
 template <int N> constexpr int WARP_ROWS = N *MMA_ROWS;
 template <int N> constexpr int BLOCK_ROWS = WARPS *WARP_ROWS<N>;
-// As many as registers allow without spills.
+// Blocks of a multiprocessor: as many as registers allow without spills.
 template <int N> constexpr int MULTIPROCESSOR_BLOCKS = N == 1 ? 5 : 4;
 
-// Results take the place of queries.
+// Results overwrite the queries.
 template <class T, int N> struct tiles {
     T k[KEYS * TILE], v[KEYS * TILE], q[WARPS][WARP_ROWS<N> * TILE];
 };
 
-// What a thread knows of its rows, two for each 16 of the warp.
+// The state of a thread's rows, two for each 16 of the warp.
 template <int N> struct rows {
-    float factor[N][2];             // one by the sum of exponentials
+    float factor[N][2];             // 1 / sum of exponentials
     uint32_t p[N][KEYS / MMA_K][4]; // exponentials, as the next product's first operand
 };
 
-// `thread` of THREADS starts to load its part of ROWS rows, zeros from row n on.
+// Starts to load the share of `thread`, out of THREADS, of ROWS rows. Rows from n on are zeros.
 template <int ROWS, int THREADS, class T>
 GPU_FN void load_rows(T *tile, const T *matrix, int64_t stride, int64_t n, int thread)
 {
@@ -63,7 +66,7 @@ GPU_FN void load_queries(const call &a, const atedm_span &span, T *tile, int64_t
     load_rows<WARP_ROWS<N>, 32>(tile, q, a.q_stride, span.nq - row, threadIdx.x & 31);
 }
 
-// Of a whole block.
+// Called by the whole block.
 template <class T>
 GPU_FN void load_keys(T *tile, const void *matrix, int64_t stride, const atedm_span &span)
 {
@@ -72,7 +75,7 @@ GPU_FN void load_keys(T *tile, const void *matrix, int64_t stride, const atedm_s
         span.nk, threadIdx.x);
 }
 
-// s = q k^T, laid out as tile_scores'. A fragment of keys is for all of the warp's rows.
+// s = q k^T, in the layout of tile_scores. Each fragment of keys is used for all rows of the warp.
 template <class T, int N>
 GPU_FN void scores(float (&s)[N][KEYS / MMA_COLUMNS][4], const T *q, const T *k)
 {
@@ -103,19 +106,19 @@ GPU_FN void scores(float (&s)[N][KEYS / MMA_COLUMNS][4], const T *q, const T *k)
     }
 }
 
-// Keys from `end` on do not count.
+// Masks keys from `end` on.
 GPU_FN void mask(float (&s)[KEYS / MMA_COLUMNS][4], int end)
 {
 #pragma unroll
     for (int n = 0; n < KEYS / MMA_COLUMNS; n++)
-        if (n * MMA_COLUMNS + MMA_COLUMNS > end) // the same for all threads, mostly no
+        if (n * MMA_COLUMNS + MMA_COLUMNS > end) // uniform over the block, mostly false
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 if (n * MMA_COLUMNS + (int)threadIdx.x % 4 * 2 + i % 2 >= end)
                     s[n][i] = -INFINITY;
 }
 
-// Logits become exponentials.
+// Replaces logits by exponentials, packed as the first operand of the product with values.
 template <class T>
 GPU_FN void exponentials(float (&most)[2], float (&total)[2], uint32_t (&p)[KEYS / MMA_K][4],
                          float (&s)[KEYS / MMA_COLUMNS][4])
@@ -143,8 +146,8 @@ GPU_FN void exponentials(float (&most)[2], float (&total)[2], uint32_t (&p)[KEYS
     }
 }
 
-// Weights of the keys, of which there are `end`. Where lse is not NULL, it is that of the warp's
-// first row, and `left` rows have one.
+// Computes the attention weights of `end` keys. If lse is not NULL, it points at the entry of the
+// warp's first row, and `left` rows have one.
 template <class T, int N>
 GPU_FN void weigh(rows<N> &r, const T *q, const T *k, int end, float *lse, int64_t left)
 {
@@ -165,11 +168,11 @@ GPU_FN void weigh(rows<N> &r, const T *q, const T *k, int end, float *lse, int64
     }
 }
 
-// The rows' values into the tile that their queries had.
+// Writes the rows' results into the tile that held their queries.
 template <class T, int N> GPU_FN void add_values(const rows<N> &r, T *tile, const T *v)
 {
     int lane = threadIdx.x & 31;
-    __syncwarp(); // everybody's queries have been read
+    __syncwarp(); // all lanes have read their queries
 #pragma unroll
     for (int n = 0; n < TILE / 16; n++) { // 16 columns at a time, for registers
         float sums[N][2][4] = {};
@@ -196,7 +199,7 @@ template <class T, int N> GPU_FN void add_values(const rows<N> &r, T *tile, cons
     }
 }
 
-// The warp's tile, rows below n.
+// Stores the rows below n of the warp's tile.
 template <int N, class T> GPU_FN void store_rows(T *o, int64_t stride, const T *tile, int64_t n)
 {
     constexpr int STEP = 32 / TILE_VECTORS;
@@ -232,7 +235,7 @@ __global__ void __launch_bounds__(TILE_THREADS, MULTIPROCESSOR_BLOCKS<N>)
     rows<N> r;
     gpu_copy_wait<1>(); // queries and keys are there; values may be on their way
     __syncthreads();
-    if (left > 0) // a warp without rows only meets the others
+    if (left > 0) // a warp without rows only takes part in the barriers
         weigh<T, N>(r, tile, t.k, (int)span.nk,
                     a.lse ? a.lse + blockIdx.y * a.lse_stride + span.q0 + row : nullptr, left);
     gpu_copy_wait<0>();
@@ -253,8 +256,9 @@ template <class T, int N> cudaError_t attend(const call &a, cudaStream_t stream)
                       sizeof(tiles<T, N>), stream, a);
 }
 
-// Twice the rows a warp are half as much to read from shared memory for each, and half as often
-// keys and values loaded; worth it where there are blocks enough for all multiprocessors.
+// With twice the rows for each warp, shared memory is read half as often for each row, and keys and
+// values are loaded half as often. That pays if there are still enough blocks for all
+// multiprocessors.
 bool are_large_better(const call &a, int multiprocessors)
 {
     int64_t blocks = 0;

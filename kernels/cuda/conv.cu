@@ -1,13 +1,19 @@
-// Convolutions as implicit matrix products: [pixels, window] times [window, out], windows gathered
-// on the way into shared memory. On tensor cores for 16-bit types with channels in whole vectors; a
-// plain one for F32 and the rest. Those with few channels on one side are conv_thin.cu's. Each sum
-// runs over the window in order, in F32, whatever the number of pixels.
+// Convolutions as implicit matrix products, [pixels, window] times [window, out]. Windows are
+// gathered on the way into shared memory. 16-bit types with channels in whole vectors use tensor
+// cores; F32 and the rest use a plain kernel. conv_thin.cu has convolutions with few channels on
+// one side.
+//
+// On tensor cores a block computes 128 x 128 or 64 x 64 [pixels, outputs]. It goes over the window
+// in steps of CONV_STEP elements. cp.async loads the tiles of the next steps through three stages,
+// with one barrier for each step.
+//
+// Each sum runs over the window in order, in F32, whatever the number of pixels.
 #include "kernels/cuda/conv.cuh"
 
 namespace
 {
 
-// First element of x that the pixel's window has at `tap`, or -1 in the padding.
+// Offset of the first channel of x that the pixel's window has at `tap`, or -1 in the padding.
 GPU_FN int64_t tap_offset(const atedm_cuda_conv_call &p, const conv_pixel &at, int tap)
 {
     int64_t offset = conv_offset(p, at.sample, at.y + tap / p.kernel, at.x + tap % p.kernel);
@@ -17,9 +23,9 @@ GPU_FN int64_t tap_offset(const atedm_cuda_conv_call &p, const conv_pixel &at, i
 // ---- any type, any number of channels
 
 constexpr int PLAIN_THREADS = 128, PLAIN_TILE = 32, PLAIN_STEP = 32;
-constexpr int PLAIN_STRIDE = PLAIN_STEP + 1; // in shared memory: rows in different banks
+constexpr int PLAIN_STRIDE = PLAIN_STEP + 1; // odd: rows start in different banks
 
-// Block: 32 pixels x 32 outputs; a thread has 2 rows of 4 columns.
+// A block computes 32 pixels x 32 outputs; a thread 2 rows of 4 columns.
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS)
     plain_kernel(const __grid_constant__ atedm_cuda_conv_call p)
@@ -36,7 +42,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
         for (int i = warp; i < PLAIN_TILE; i += PLAIN_THREADS / 32) {
             int64_t at = k < window ? tap_offset(p, conv_pixel_of(p, row0 + i), tap) : -1;
             xs[i * PLAIN_STRIDE + lane] = at < 0 ? 0.0f : gpu_load(x[at + k % p.in]);
-            // Weights have zeros up to the next PLAIN_STEP.
+            // Rows of weights are padded with zeros to a multiple of PLAIN_STEP.
             ws[i * PLAIN_STRIDE + lane] =
                 column0 + i < p.out ? gpu_load(w[(column0 + i) * p.weight_stride + k]) : 0.0f;
         }
@@ -67,14 +73,14 @@ template <class T> cudaError_t plain(const atedm_cuda_conv_call *p, cudaStream_t
 
 // ---- tensor cores
 
-constexpr int STAGES = 3; // steps whose tiles are in shared memory or on the way
+constexpr int STAGES = 3; // steps whose tiles are in shared memory or being loaded
 
-// A block computes ROWS pixels x COLUMNS outputs; each of its warps 32 x 32 of them or 64 x 32.
+// A block computes ROWS pixels x COLUMNS outputs; each of its warps 32 x 32 or 64 x 32 of them.
 template <int ROWS, int COLUMNS, int WARP_ROWS> struct tiling {
     static constexpr int rows = ROWS, columns = COLUMNS, warp_rows = WARP_ROWS;
     static constexpr int warps_down = ROWS / WARP_ROWS, warps_across = COLUMNS / 32;
     static constexpr int threads = warps_down * warps_across * 32;
-    static constexpr int loads = threads / 4; // rows that all threads load in one go
+    static constexpr int loads = threads / 4; // rows that all threads load at once
     static constexpr size_t shared = (size_t)STAGES * (ROWS + COLUMNS) * CONV_STEP * 2;
 };
 typedef tiling<128, 128, 64> large;
@@ -152,7 +158,7 @@ __global__ void __launch_bounds__(S::threads)
     float sums[S::warp_rows / 16][4][4] = {};
     for (int step = 0; step < steps; step++) {
         gpu_copy_wait<STAGES - 2>();
-        __syncthreads(); // this step's tiles are there, and nobody reads the last step's any more
+        __syncthreads(); // this step's tiles are there; no warp reads the last step's any more
         int next = step + STAGES - 1;
         if (next < steps)
             load_step<T, S>(p, at, xs + next % STAGES * S::rows * CONV_STEP,
@@ -181,7 +187,7 @@ template <class T, class S> cudaError_t tensor(const atedm_cuda_conv_call *p, cu
         dim3(S::threads), S::shared, stream, *p);
 }
 
-// Sums are the same in both tilings, so that the number of pixels may decide.
+// Sums have the same bits in both tilings, so the number of pixels may decide between them.
 template <class T> cudaError_t choose(const atedm_cuda_conv_call *p, cudaStream_t stream)
 {
     if (p->in % CONV_VECTOR || (uintptr_t)p->x % 16)

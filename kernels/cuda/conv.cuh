@@ -1,5 +1,5 @@
-// What the kernels of convolutions share: pixels and their windows, tiles for tensor cores, and
-// what is done to a sum.
+// Shared by the kernels of convolutions: pixels and their windows, the layout of tiles for tensor
+// cores, and the epilogue.
 #ifndef ATEDM_KERNELS_CUDA_CONV_CUH
 #define ATEDM_KERNELS_CUDA_CONV_CUH
 
@@ -8,14 +8,14 @@
 constexpr int CONV_STEP = ATEDM_CUDA_WEIGHT_STEP; // elements of a tile's row: four vectors
 constexpr int CONV_VECTOR = 8;                    // elements of 16 bytes
 
-// Vectors of a tile are exchanged so that the eight rows that ldmatrix reads at a time lie in
-// different banks.
+// Offset of a vector in a swizzled tile. Vectors are permuted within their row, so that the eight
+// rows that one ldmatrix phase reads lie in different banks.
 GPU_FN int conv_tile_at(int row, int vector)
 {
     return row * CONV_STEP + ((vector ^ (row >> 1 & 3)) * CONV_VECTOR);
 }
 
-// Where row r of y stands, and the upper left corner of its window in x.
+// The sample of a row of y, and the upper left corner of its window in x.
 struct conv_pixel {
     int64_t sample; // -1: there is no such row
     int64_t y, x;
@@ -31,14 +31,14 @@ GPU_FN conv_pixel conv_pixel_of(const atedm_cuda_conv_call &p, int64_t row)
             in_sample % p.wo * p.stride - pad};
 }
 
-// First element of x at a place of a sample, or -1 outside the image.
+// Offset of the first channel of x at (y, x) of a sample, or -1 outside the image.
 GPU_FN int64_t conv_offset(const atedm_cuda_conv_call &p, int64_t sample, int64_t y, int64_t x)
 {
     bool inside = sample >= 0 && y >= 0 && y < p.h && x >= 0 && x < p.w;
     return inside ? ((sample * p.h + y) * p.w + x) * p.in : -1;
 }
 
-// What is left to do to the sum of [row, column].
+// The epilogue for the sum of [row, column]: bias, activation, time embedding, residual, store.
 template <class T>
 GPU_FN void conv_finish(const atedm_cuda_conv_call &p, int64_t row, int64_t column, float sum)
 {

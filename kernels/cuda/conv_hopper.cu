@@ -1,11 +1,19 @@
-// Convolutions of stride 1 for compute capability 9.0, as implicit matrix products by wgmma. A
-// block computes a rectangle of pixels times some outputs, and then the next one that is left. Its
-// first warpgroup loads; each of the others has half of the pixels.
+// Convolutions of stride 1 for compute capability 9.0, as implicit matrix products by wgmma: a sum
+// for each pixel and output, over the window and its channels.
 //
-// What a window's columns have of 64 channels lies in shared memory as one slab of pixels: the
-// rectangle, moved by the column, with as many rows more as the window is high. The window's rows
-// are the same slab, some rows of pixels further on. So x is loaded three times, not nine, for 3 x
-// 3; the copies fill in the padding.
+// A block computes one part at a time, a rectangle of 128 or 256 pixels times 160 or 128 outputs.
+// Blocks are persistent: block b takes parts b, b + gridDim.x, and so on. One thread of the first
+// warpgroup is the loader. Each of the other two warpgroups (the workers) has half of the part's
+// pixels.
+//
+// For each 64 channels and each column of the window, the loader copies one slab of x: the
+// rectangle shifted by that column, with the additional rows of pixels that the window's height
+// needs. The window's rows are the same slab, offset by whole rows of pixels. So a 3 x 3 window
+// loads x three times, not nine. The tensor map writes zeros outside the image, which are the
+// padding. For each position of the window the loader also copies a tile of weights [outputs, 64].
+//
+// Slabs and weights each have a ring of stages. Copies arrive on a stage's mbarrier `_there`. Every
+// worker warp arrives on its mbarrier `_free` when it has finished reading.
 //
 // Each sum runs over channels by 64, then over the window's columns, then its rows, in F32,
 // whatever the number of pixels and the tiling.
@@ -14,18 +22,18 @@
 namespace
 {
 
-constexpr int STEP = ATEDM_CUDA_HOPPER_CHANNELS; // of a tile's row: 128 bytes
+constexpr int STEP = ATEDM_CUDA_HOPPER_CHANNELS; // elements of a tile's row: 128 bytes
 constexpr int ROW_BYTES = STEP * 2;
 constexpr int WORKERS = 2;
 constexpr int THREADS = (1 + WORKERS) * GPU_WARPGROUP, WARPS = WORKERS * GPU_WARPGROUP / 32;
-// All threads start with the same registers; what the first warpgroup does not need is for the
-// others.
+// All threads start with the same number of registers. The loader's warpgroup gives up those that
+// it does not need, and the workers take them.
 constexpr int LOADER_REGISTERS = 40, WORKER_REGISTERS = 232;
 constexpr int MOST_SHARED = 227 * 1024; // of a block
 
-// PRODUCTS x 64 pixels for each worker, times OUTPUTS. Small ones are for few pixels. A slab serves
-// as many steps of products as the window has rows: where it is one pixel there are as many stages
-// of slabs as of weights.
+// A part has PRODUCTS x 64 pixels for each worker, times OUTPUTS. Small parts are for images with
+// few pixels. A slab serves as many steps of products as the window has rows. A window of one pixel
+// uses up a slab in each step, so slabs then have as many stages as weights.
 template <int PRODUCTS, int OUTPUTS, int KERNEL> struct tiling {
     static constexpr int products = PRODUCTS, outputs = OUTPUTS;
     static constexpr int pixels = PRODUCTS * 64 * WORKERS;
@@ -35,14 +43,14 @@ template <int PRODUCTS, int OUTPUTS, int KERNEL> struct tiling {
     static constexpr int weights = KERNEL == 1 ? both : PRODUCTS == 1 ? 7 : 5;
 };
 
-// Stages are free when every warp of the workers has arrived there.
+// A stage is free when every warp of the workers has arrived at its `_free` barrier.
 template <class T, class S> struct alignas(GPU_TILE_ALIGN) tiles {
     T slab[S::slabs][S::slab * STEP], weight[S::weights][S::outputs * STEP];
     gpu_mbarrier slab_there[S::slabs], slab_free[S::slabs];
     gpu_mbarrier weight_there[S::weights], weight_free[S::weights];
 };
 
-// What a block computes at a time: from pixel (y, x) of a sample and an output on.
+// The work of a block between two epilogues: from pixel (y, x) of a sample and from `output` on.
 struct part {
     int sample, y, x, output;
 };
@@ -100,7 +108,8 @@ template <class S> struct sums {
     float d[S::products][S::outputs / 8][4];
 };
 
-// Starts sums += x w^T, or sums = that, of 64 channels. `x`: the worker's first pixel.
+// Starts sums += x w^T over 64 channels, or sums = x w^T if it is the first step. `x` is the
+// worker's first pixel in the slab.
 template <class T, class S>
 GPU_FN void start_products(sums<S> &r, const T *x, const T *w, bool is_first)
 {
@@ -115,12 +124,13 @@ GPU_FN void start_products(sums<S> &r, const T *x, const T *w, bool is_first)
     gpu_wgmma_commit();
 }
 
-// A part's sums. Products of two steps go on at a time; stages are left one step later.
+// Computes a part's sums. Products of two steps run at a time, so a stage is released one step
+// after its own.
 template <class T, class S>
 GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker,
                      gpu_ring<S::slabs> &slab, gpu_ring<S::weights> &weight, sums<S> &r)
 {
-    int last_slab = -1, last_weight = -1; // whose products may still go on
+    int last_slab = -1, last_weight = -1; // stages whose products may still be running
     for (int channel = 0; channel < a.in; channel += STEP)
         for (int column = 0; column < a.kernel; column++, gpu_advance(slab)) {
             gpu_mbarrier_wait(t.slab_there[slab.stage], slab.phase);
@@ -145,9 +155,9 @@ GPU_FN void multiply(const atedm_cuda_conv_hopper &a, tiles<T, S> &t, int worker
     gpu_leave(t.slab_free[last_slab]);
 }
 
-// ---- what is left to do to sums
+// ---- epilogue
 
-// The thread's pixels: element 0 of each in y, -1 where there is none.
+// The thread's pixels, as the offset of their first output in y; -1 for a pixel outside the image.
 template <class S>
 GPU_FN void find_pixels(const atedm_cuda_conv_hopper &a, const part &p, int worker,
                         int64_t (&ret_at)[S::products * 2])
@@ -162,14 +172,15 @@ GPU_FN void find_pixels(const atedm_cuda_conv_hopper &a, const part &p, int work
     }
 }
 
-// Residuals of a group of eights, zeros where there are none.
+// Loads the residuals of a group of outputs for each of the thread's pixels, zeros where there are
+// none.
 template <class T, class S>
 GPU_FN void load_residuals(const atedm_cuda_conv_hopper &a, const int64_t (&at)[S::products * 2],
                            int own, uint32_t (&ret_words)[S::products * 2][GPU_GROUP])
 {
 #pragma unroll
     for (int i = 0; i < S::products * 2; i++) {
-        uint4 words = {0, 0, 0, 0}; // not gpu_load_eight: ptxas would spill
+        uint4 words = {0, 0, 0, 0}; // gpu_load_eight would make ptxas spill
         if (a.residual && at[i] >= 0 && own < a.out)
             words =
                 *reinterpret_cast<const uint4 *>(static_cast<const T *>(a.residual) + at[i] + own);
@@ -177,7 +188,8 @@ GPU_FN void load_residuals(const atedm_cuda_conv_hopper &a, const int64_t (&at)[
     }
 }
 
-// What every pixel of the part gets: bias and time embedding of outputs `column` and the next one.
+// Loads what is added at every pixel of the part: bias and time embedding of outputs `column` and
+// column + 1.
 template <class T>
 GPU_FN void load_added(const atedm_cuda_conv_hopper &a, const part &p, int column,
                        float (&ret_added)[2])
@@ -195,8 +207,8 @@ GPU_FN void load_added(const atedm_cuda_conv_hopper &a, const part &p, int colum
     ret_added[1] += bias.y;
 }
 
-// Residuals may be what y has, so that nvcc keeps the order of loads and stores: those of the next
-// group are loaded before this one is stored.
+// The residual may be y itself, so nvcc keeps the order of these loads and stores. For that reason
+// the residuals of the next group are loaded before this group is stored.
 template <class T, class S>
 GPU_FN void store(const atedm_cuda_conv_hopper &a, const part &p, int worker, const sums<S> &r)
 {

@@ -1,5 +1,7 @@
-// Convolutions with few channels on one side, on tensor cores: SDXL's first and last ones. They are
-// bound by the bytes of their other side, which the kernels read or write once.
+// Convolutions with few channels on one side, on tensor cores: SDXL's first and last ones. The
+// bytes of their other side limit their speed, so the kernels read or write these only once.
+// few_inputs_kernel is for few input channels, few_outputs_kernel for few output channels; their
+// methods stand below.
 #include "kernels/cuda/conv.cuh"
 
 namespace
@@ -7,27 +9,28 @@ namespace
 
 constexpr int THREADS = 128;
 
-// ---- few inputs: whole windows in shared memory
+// ---- few inputs: a block computes 128 pixels x 160 outputs, with all windows and weights in
+// shared memory. One barrier separates loading and products.
 
 constexpr int MOST_IN = 8, MOST_WINDOW = 128;
-constexpr int PIXELS = THREADS, COLUMNS = 160; // a block's; COLUMNS is half of SDXL's 320 outputs
+constexpr int PIXELS = THREADS, COLUMNS = 160; // of a block; COLUMNS is half of SDXL's 320 outputs
 constexpr int GROUP = 32;                      // columns whose sums a warp has at a time
 
-// Steps of mma's 16 elements that a window takes.
+// Steps of 16 elements (K of an mma) that a window takes.
 __host__ GPU_FN int window_steps(const atedm_cuda_conv_call &p)
 {
     return (p.kernel * p.kernel * p.in + 15) / 16;
 }
 
-// Elements between rows in shared memory: an odd number of vectors, so that the eight rows that
-// ldmatrix reads at a time lie in different banks.
+// Elements from one row to the next in shared memory: an odd number of vectors, so that the eight
+// rows that one ldmatrix phase reads lie in different banks.
 __host__ GPU_FN int row_stride(const atedm_cuda_conv_call &p)
 {
     return window_steps(p) * 16 + CONV_VECTOR;
 }
 
-// The window of the thread's pixel, then zeros. A tap's channels are read together, by elements:
-// they need not be aligned.
+// Loads the window of the thread's pixel and fills up with zeros. It reads the channels of a tap
+// together, but element by element, because they need not be aligned.
 template <class T> GPU_FN void load_window(const atedm_cuda_conv_call &p, T *to)
 {
     T zero, *end = to + window_steps(p) * 16;
@@ -49,9 +52,9 @@ template <class T> GPU_FN void load_window(const atedm_cuda_conv_call &p, T *to)
         *to++ = zero;
 }
 
-// Starts to load the weights of the block's columns. Rows of a group are exchanged: mma leaves
-// elements 2 q and 2 q + 1 of each eight to thread q, and these shall be columns 8 q .. 8 q + 7 of
-// the group, a vector of y.
+// Starts to load the weights of the block's columns. It permutes rows within a group. mma gives
+// thread q of a quad the elements 2 q and 2 q + 1 of each eight columns; after the permutation
+// these are columns 8 q .. 8 q + 7 of the group, which are one vector of y.
 template <class T> GPU_FN void load_weights(const atedm_cuda_conv_call &p, T *ws, int64_t column0)
 {
     int vectors = window_steps(p) * 2;
@@ -67,7 +70,7 @@ template <class T> GPU_FN void load_weights(const atedm_cuda_conv_call &p, T *ws
     gpu_copy_commit();
 }
 
-// Sums of the warp's 32 pixels and a group's columns.
+// Computes the sums of the warp's 32 pixels and a group's columns.
 template <class T>
 GPU_FN void multiply_group(float (&sums)[2][4][4], const T *xs, const T *ws, int steps, int stride)
 {
@@ -90,14 +93,14 @@ GPU_FN void multiply_group(float (&sums)[2][4][4], const T *xs, const T *ws, int
     }
 }
 
-// Whether all that is added to sums, and y, can be moved as whole vectors.
+// Whether y and everything that is added to the sums can be moved as whole vectors.
 GPU_FN bool has_vectors(const atedm_cuda_conv_call &p)
 {
     return p.out % GPU_VECTOR == 0 && gpu_is_aligned(p.bias) && gpu_is_aligned(p.channel_add) &&
            gpu_is_aligned(p.residual) && gpu_is_aligned(p.y);
 }
 
-// conv_finish of the columns of a vector; `bias` has zeros for none.
+// conv_finish for the columns of a vector. Without a bias, `bias` has zeros.
 template <class T>
 GPU_FN void finish_vector(const atedm_cuda_conv_call &p, int64_t row, int64_t column, bool whole,
                           const float (&bias)[GPU_VECTOR], float (&sums)[GPU_VECTOR])
@@ -129,7 +132,7 @@ GPU_FN void finish_vector(const atedm_cuda_conv_call &p, int64_t row, int64_t co
         gpu_store_vector(y + at, n, false, sums);
 }
 
-// Writes the thread's sums: those of 4 rows, one vector each.
+// Writes the thread's sums: one vector in each of 4 rows.
 template <class T>
 GPU_FN void finish_group(const atedm_cuda_conv_call &p, int64_t row0, int64_t column,
                          const float (&sums)[2][4][4])
@@ -179,17 +182,18 @@ template <class T> cudaError_t few_inputs(const atedm_cuda_conv_call *p, cudaStr
                       dim3(THREADS), shared, stream, *p);
 }
 
-// ---- few outputs, 3x3: every pixel of x is multiplied by the weights of all taps, one after the
-// other the columns of one product; an output adds up the products of its nine neighbours. So a
-// pixel is read from shared memory once, not once a tap.
+// ---- few outputs, 3x3: a block computes all outputs of 8 x 16 pixels. One product multiplies
+// every pixel of x with the weights of all taps, which are the product's columns. Then each output
+// adds up the products of its nine neighbours. So a pixel is read from shared memory once, not once
+// for each tap. Tiles arrive by cp.async through three stages, with one barrier for each step.
 
 constexpr int TAPS = 9, MOST_OUT = 4;
-constexpr int DOWN = 8, ACROSS = 16;                               // a block's pixels of y
-constexpr int PATCH_DOWN = DOWN + 2, PATCH_ACROSS = ACROSS + 2;    // and of x
-constexpr int PATCH_ROWS = 192, PATCH_COLUMNS = 40;                // of the product, in whole mmas
-constexpr int WARP_MMAS = PATCH_ROWS / (THREADS / 32) / 16;        // a warp's, down
-constexpr int STAGES = 3;                                          // as conv.cu's
-constexpr int LOADS = THREADS / 4, ROW_LOADS = PATCH_ROWS / LOADS; // rows that all load in one go
+constexpr int DOWN = 8, ACROSS = 16;                               // pixels of y of a block
+constexpr int PATCH_DOWN = DOWN + 2, PATCH_ACROSS = ACROSS + 2;    // pixels of x of a block
+constexpr int PATCH_ROWS = 192, PATCH_COLUMNS = 40;                // product, in whole mmas
+constexpr int WARP_MMAS = PATCH_ROWS / (THREADS / 32) / 16;        // mmas of a warp along the rows
+constexpr int STAGES = 3;                                          // as in conv.cu
+constexpr int LOADS = THREADS / 4, ROW_LOADS = PATCH_ROWS / LOADS; // rows that all load at once
 static_assert(PATCH_DOWN * PATCH_ACROSS <= PATCH_ROWS, "the product has all pixels");
 static_assert(TAPS * MOST_OUT <= PATCH_COLUMNS, "the product has all taps");
 
@@ -199,7 +203,7 @@ template <class T> struct patch_stage {
 constexpr size_t PATCH_SHARED = STAGES * sizeof(patch_stage<gpu_bf16>);
 static_assert(PATCH_ROWS * PATCH_COLUMNS * sizeof(float) <= PATCH_SHARED, "products, at the end");
 
-// First elements of the pixels that the thread loads, -1 outside the image.
+// Offsets of the first channels of the pixels that the thread loads; -1 outside the image.
 GPU_FN void place_patch(const atedm_cuda_conv_call &p, int64_t (&ret_at)[ROW_LOADS])
 {
 #pragma unroll
@@ -211,7 +215,7 @@ GPU_FN void place_patch(const atedm_cuda_conv_call &p, int64_t (&ret_at)[ROW_LOA
     }
 }
 
-// Starts to load the step's channels: pixels, and weights of [tap, output].
+// Starts to load the step's channels of the pixels, and of the weights, [tap, output].
 template <class T>
 GPU_FN void load_patch(const atedm_cuda_conv_call &p, const int64_t (&at)[ROW_LOADS],
                        patch_stage<T> &to, int step)
@@ -283,7 +287,7 @@ template <class T> GPU_FN void finish_patch(const atedm_cuda_conv_call &p, const
     }
 }
 
-// Block: 8 x 16 pixels of a sample, all outputs.
+// A block computes 8 x 16 pixels of a sample, all outputs.
 template <class T>
 __global__ void __launch_bounds__(THREADS, 4)
     few_outputs_kernel(const __grid_constant__ atedm_cuda_conv_call p)
@@ -301,7 +305,7 @@ __global__ void __launch_bounds__(THREADS, 4)
     patch_sums sums = {};
     for (int step = 0; step < steps; step++) {
         gpu_copy_wait<STAGES - 2>();
-        __syncthreads(); // this step's tiles are there, and nobody reads the last step's any more
+        __syncthreads(); // this step's tiles are there; no warp reads the last step's any more
         int next = step + STAGES - 1;
         if (next < steps)
             load_patch(p, at, stages[next % STAGES], next);
@@ -309,7 +313,7 @@ __global__ void __launch_bounds__(THREADS, 4)
         multiply_patch(sums, stages[step % STAGES]);
     }
     gpu_copy_wait<0>();
-    __syncthreads(); // nobody reads tiles any more, which products replace
+    __syncthreads(); // no warp reads tiles any more; products overwrite them
     float *products = gpu_shared<float>();
     store_products(products, sums);
     __syncthreads(); // products are there
@@ -326,7 +330,7 @@ template <class T> cudaError_t few_outputs(const atedm_cuda_conv_call *p, cudaSt
 bool has_few_inputs(const atedm_cuda_conv_call *p)
 {
     return p->in <= MOST_IN && p->kernel * p->kernel * p->in <= MOST_WINDOW &&
-           p->activation == ATEDM_ACT_NONE; // as all but linear layers
+           p->activation == ATEDM_ACT_NONE; // as in all but linear layers
 }
 
 bool has_few_outputs(const atedm_cuda_conv_call *p)

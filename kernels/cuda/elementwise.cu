@@ -1,6 +1,6 @@
-// Element by element: activations, sums, conversions, the sampler's arithmetic, the image's last
-// step, and the epilogue of products that cuBLASLt leaves in F32. Each thread takes GPU_VECTOR
-// neighbours.
+// Element-wise kernels: activations, sums, conversions, the sampler's arithmetic, the image's last
+// step, and the epilogue of products that cuBLASLt leaves in F32. Each thread processes GPU_VECTOR
+// neighbouring elements.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
@@ -8,8 +8,9 @@ namespace
 
 constexpr int THREADS = 256;
 
-// The thread's place where rows are cut into `pieces` of GPU_VECTOR columns. In 32 bits: a division
-// of 64 takes longer than the arithmetic of a piece, and no device has memory for more pieces.
+// The thread's row and columns, for rows that are cut into `pieces` of GPU_VECTOR columns. The
+// arithmetic is in 32 bits: a 64-bit division takes longer than the arithmetic of a piece, and no
+// device has memory for more pieces.
 struct piece {
     int64_t row, column;
 };
@@ -128,7 +129,7 @@ cudaError_t geglu(const void *x, void *y, int64_t rows, int64_t f, cudaStream_t 
                       stream, static_cast<const T *>(x), static_cast<T *>(y), rows, f, pieces);
 }
 
-// Rows of blockIdx.y's span, a thread as in geglu_kernel.
+// Rows of the span number blockIdx.y. A thread processes as much as in geglu_kernel.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     add_rows_kernel(const T *x, const int32_t *index, float factor, T *y, int64_t c,
@@ -208,7 +209,7 @@ cudaError_t epilogue(int which, const float *sums, const float *bias, const void
                       static_cast<T *>(y), rows, out, pieces);
 }
 
-// In double: few elements, and what it makes is the state of the whole sampling.
+// In double: there are few elements, and the result is the state of the whole sampling.
 template <class T>
 __global__ void __launch_bounds__(THREADS) step_kernel(const __grid_constant__ atedm_step_args args)
 {

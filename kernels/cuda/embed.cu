@@ -1,4 +1,4 @@
-// Embeddings: tokens with their positions, and numbers as sinusoids.
+// Embeddings: tokens plus their positions, and numbers as sinusoids.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
@@ -26,7 +26,7 @@ cudaError_t embed(const void *table, const void *position, const atedm_cuda_ids 
                       tokens, c, static_cast<T *>(y));
 }
 
-// In double, since angles reach a thousand: their sines would be off in f32.
+// In double: angles reach a thousand, where sines in F32 would be inaccurate.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     sinusoid_kernel(const __grid_constant__ atedm_cuda_numbers values, int64_t dim, T *y)

@@ -1,6 +1,7 @@
-// What every kernel includes: CUDA under nvcc, the emulation of tests/emulated under a C++
-// compiler. All that differs between the two is here: launches, shared memory, tensor-core and copy
-// instructions. The kernels themselves hold no #ifdef and no assembly.
+// The header of every kernel. It includes CUDA under nvcc, and the emulation of tests/emulated
+// under a C++ compiler. Every difference between the two is here: launches, shared memory,
+// instructions of tensor cores and of copies. So the kernels themselves have no #ifdef and no
+// assembly.
 #ifndef ATEDM_KERNELS_CUDA_GPU_CUH
 #define ATEDM_KERNELS_CUDA_GPU_CUH
 
@@ -28,7 +29,7 @@ template <class... P, class... A>
 inline cudaError_t gpu_launch(void (*kernel)(P...), int cluster, dim3 grid, dim3 block,
                               size_t shared, cudaStream_t stream, A &&...arguments)
 {
-    if (shared > 48u << 10) // what a kernel may have without asking
+    if (shared > 48u << 10) // the default limit of a kernel
         if (cudaError_t error = cudaFuncSetAttribute(
                 (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared))
             return error;
@@ -93,15 +94,16 @@ GPU_FN void gpu_ldmatrix_transposed(uint32_t (&r)[4], const void *row)
     }
 GPU_MMA(__nv_bfloat16, "bf16")
 GPU_MMA(__half, "f16")
-// 16 bytes from global to shared memory; zeros where not valid, and then `from` is not read.
+// Copies 16 bytes from global to shared memory. If not `valid`, it writes zeros and does not read
+// `from`.
 GPU_FN void gpu_copy_16(void *to, const void *from, bool valid)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu_shared_address(to)),
                  "l"(from), "r"(valid ? 16 : 0)
                  : "memory");
 }
-// 16 bytes to global memory in one store, also where nvcc would make four of it, as it does of some
-// whose offset it knows nothing of.
+// Stores 16 bytes to global memory in one instruction. nvcc would split some of these stores into
+// four, because it does not know the alignment of their offsets.
 GPU_FN void gpu_store_16(void *to, const uint4 &words)
 {
     asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(to)),
@@ -209,7 +211,7 @@ GPU_FN uint32_t gpu_pack(gpu_f16, float low, float high)
     return bits;
 }
 
-// Elements that a thread of an element-wise kernel takes: 16 bytes of a 16-bit type.
+// Elements that a thread of an element-wise kernel processes: 16 bytes of a 16-bit type.
 #define GPU_VECTOR 8
 
 // Whether GPU_VECTOR elements at p can be moved as whole vectors.
@@ -218,13 +220,14 @@ __host__ GPU_FN bool gpu_is_aligned(const void *p)
     return ((uintptr_t)p & 15) == 0;
 }
 
-// GPU_VECTOR elements as they are in memory: half the registers of their values, in 16 bits.
+// GPU_VECTOR elements in the format that they have in memory. In 16 bits they take half the
+// registers of their F32 values.
 template <class T> struct gpu_vector {
     uint4 words[GPU_VECTOR * sizeof(T) / sizeof(uint4)];
 };
 
-// `n` <= GPU_VECTOR elements, zeros behind them; `whole` says that there are GPU_VECTOR and that p
-// is aligned.
+// Reads `n` <= GPU_VECTOR elements and fills up with zeros. `whole` means that there are GPU_VECTOR
+// elements and that p is aligned.
 template <class T> GPU_FN void gpu_read_vector(const T *p, int64_t n, bool whole, gpu_vector<T> &x)
 {
     if (whole) {
@@ -249,7 +252,8 @@ template <class T> GPU_FN void gpu_unpack(const gpu_vector<T> &x, float *to)
     for (int i = 0; i < GPU_VECTOR; i++)
         to[i] = gpu_load(v[i]);
 }
-// The upper halves of floats. By words, which nvcc then keeps as they are until they are used.
+// A bf16 is the upper half of a float. Unpacking whole words makes nvcc keep the words as they are
+// until the values are used.
 GPU_FN void gpu_unpack(const gpu_vector<gpu_bf16> &x, float *to)
 {
     const unsigned w[] = {x.words[0].x, x.words[0].y, x.words[0].z, x.words[0].w};
@@ -260,7 +264,8 @@ GPU_FN void gpu_unpack(const gpu_vector<gpu_bf16> &x, float *to)
     }
 }
 
-// What was unpacked before is unpacked anew, rather than held in registers until then.
+// Makes the compiler unpack x again when it is used next, instead of keeping unpacked values in
+// registers until then.
 template <class T> GPU_FN void gpu_forget_unpacked(gpu_vector<T> &x)
 {
 #ifdef __CUDACC__
@@ -305,8 +310,8 @@ template <class T> GPU_FN void gpu_store_vector(T *p, int64_t n, bool whole, con
 
 // ---- arithmetic
 
-// 2^x, with a relative error of 2^-22 at most, and 1 / x; of 0 where that would be denormal. Fewer
-// instructions than exp2f and a division, which treat such results apart.
+// 2^x with a relative error of at most 2^-22, and 1 / x. Results that would be denormal are 0.
+// These take fewer instructions than exp2f and a division, which treat denormal results separately.
 #ifdef __CUDACC__
 GPU_FN float gpu_exp2(float x)
 {
@@ -335,10 +340,11 @@ inline float gpu_reciprocal(float x)
 }
 #endif
 
-// x Phi(x), Phi the normal distribution's, as max(x, 0) - a Phi(-a) with a = |x|: so small results
-// keep their relative precision. Phi(-a) is exp(-a^2 / 2) t P(t) with t = 1 / (1 + 0.4 a); P by
-// Remez' exchange, its relative error below 1.5e-8 up to a = 13.3. From there on results are
-// denormal, and a ends at 16 for infinity's sake.
+// x Phi(x), where Phi is the cumulative distribution function of the normal distribution. It is
+// computed as max(x, 0) - a Phi(-a) with a = |x|, so that small results keep their relative
+// precision. Phi(-a) is exp(-a^2 / 2) t P(t) with t = 1 / (1 + 0.4 a). P comes from Remez' exchange
+// algorithm; its relative error is below 1.5e-8 up to a = 13.3. Results for larger a are denormal.
+// a is limited to 16 so that infinity works.
 GPU_FN float gpu_gelu(float x)
 {
     constexpr float P[] = {0.159576818f, 0.159608409f,  0.133304685f, 0.0905454382f, -0.0245226473f,
@@ -348,7 +354,8 @@ GPU_FN float gpu_gelu(float x)
 #pragma unroll
     for (int k = 8; k >= 0; k--)
         p = fmaf(p, t, P[k]);
-    // The exponent's rounding error, which would be a relative one of the power.
+    // The exponent's rounding error would become a relative error of the power, so it is computed
+    // and compensated.
     float square = a * a, exponent = square * scale, power = gpu_exp2(exponent);
     float error = fmaf(square, scale_rest, fmaf(square, scale, -exponent));
     error = fmaf(fmaf(a, a, -square), scale, error);
@@ -368,7 +375,7 @@ GPU_FN float gpu_activate(int activation, float x)
     return x;
 }
 
-// SiLU for results of 16 bits, off by some units of f32's last place.
+// SiLU for 16-bit results, with an error of some units in the last place of F32.
 GPU_FN float gpu_quick_silu(float x)
 {
     return x * gpu_reciprocal(1.0f + gpu_exp2(x * -1.4426950408889634f));
@@ -382,13 +389,14 @@ GPU_FN float gpu_warp_sum(float x)
     return x;
 }
 
-// Sum over the block, the same for every thread and in every bit for the same block size. `shared`
-// has room for one float a warp; the block has whole warps, 32 of them at most.
+// The sum over the block. Every thread gets the same bits, and they do not change as long as the
+// block size does not. `shared` has room for one float for each warp. The block consists of whole
+// warps, 32 at most.
 GPU_FN float gpu_block_sum(float x, float *shared)
 {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     x = gpu_warp_sum(x);
-    __syncthreads(); // the last sum's readers are done
+    __syncthreads(); // all threads have read the previous sum
     if (lane == 0)
         shared[warp] = x;
     __syncthreads();
@@ -406,7 +414,7 @@ inline int64_t gpu_most_queries(const atedm_cuda_spans *spans)
     return most;
 }
 
-// Blocks of `size` that `count` needs.
+// The number of blocks of `size` that `count` elements need.
 inline unsigned gpu_blocks(int64_t count, int64_t size)
 {
     return (unsigned)((count + size - 1) / size);

@@ -1,7 +1,8 @@
-// What kernels for compute capability 9.0 include beside gpu.cuh: barriers in shared memory, copies
-// of tiles by tensor maps, products of a warpgroup. As there, all that nvcc and the emulation do
-// differently is here. Names of sections are the PTX ISA's; how matrices lie in shared memory and
-// in registers is tests/emulated/wgmma.cpp's to check.
+// Primitives for kernels of compute capability 9.0, on top of gpu.cuh: mbarriers, copies of tiles
+// through tensor maps (TMA), clusters, and wgmma, the product of a warpgroup. As in gpu.cuh, every
+// difference between nvcc and the emulation is here. Names in quotation marks are sections of the
+// PTX ISA. tests/emulated/wgmma.cpp checks the layout of matrices in shared memory and in
+// registers.
 #ifndef ATEDM_KERNELS_CUDA_GPU_HOPPER_CUH
 #define ATEDM_KERNELS_CUDA_GPU_HOPPER_CUH
 
@@ -11,29 +12,32 @@
 #include "tests/emulated/hopper_emulated.hpp"
 #endif
 
-// Threads of a warpgroup: four warps, the first one's number a multiple of four.
+// Threads of a warpgroup: four consecutive warps, the first with a number that is a multiple of
+// four.
 constexpr int GPU_WARPGROUP = 128;
 constexpr int GPU_MMA_K = 16; // columns of a product's first operand
-// Where a tile starts: 128-byte swizzling repeats itself after so many bytes.
+// Alignment of a tile: the pattern of 128-byte swizzling repeats every 1024 bytes.
 constexpr int GPU_TILE_ALIGN = 1024;
 
-// ("mbarrier") Counts arrivals and bytes of copies; a phase ends when all are there.
+// ("mbarrier") Counts arrivals, and bytes that copies have written. A phase ends when all expected
+// arrivals and bytes are there.
 struct alignas(8) gpu_mbarrier {
     uint64_t bits;
 };
 
-// A matrix in shared memory with rows of 128 bytes, 128-byte swizzling, aligned to GPU_TILE_ALIGN,
-// as products want it described ("Matrix Descriptor Format"; the same fields in CUTLASS's
-// cute/arch/mma_sm90_desc.hpp): bits 0-13 address / 16, 16-29 leading byte offset / 16, which this
-// layout does not use, 32-45 stride byte offset / 16 (from eight rows to the next eight), 62-63 the
-// swizzling, 1 for 128 bytes.
+// Descriptor of a matrix in shared memory for wgmma ("Matrix Descriptor Format"; the same fields in
+// CUTLASS's cute/arch/mma_sm90_desc.hpp). The matrix has rows of 128 bytes with 128-byte swizzling
+// and is aligned to GPU_TILE_ALIGN. Bits 0-13: address / 16. Bits 16-29: leading byte offset / 16,
+// which this layout does not use. Bits 32-45: stride byte offset / 16, from a group of eight rows
+// to the next group. Bits 62-63: the swizzling, 1 for 128 bytes.
 GPU_FN uint64_t gpu_matrix_at(uint32_t address)
 {
     constexpr uint64_t eight_rows = 8 * 128;
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (eight_rows >> 4) << 32 |
            (uint64_t)1 << 62;
 }
-// The same `bytes` further on: columns within the first 128 bytes, or whole eights of rows.
+// The descriptor of the matrix `bytes` further on: a step of columns within the first 128 bytes, or
+// of whole groups of eight rows.
 GPU_FN uint64_t gpu_matrix_step(uint64_t matrix, int bytes)
 {
     return matrix + (uint64_t)(bytes >> 4);
@@ -59,7 +63,8 @@ GPU_FN void gpu_mbarrier_init(gpu_mbarrier &b, unsigned arrivals)
                  "r"(arrivals)
                  : "memory");
 }
-// Behind the last init, by the thread that did them, so that copies see the barriers too.
+// Call this after the last gpu_mbarrier_init, in the thread that initialised the barriers. It makes
+// them visible to copies, and, after gpu_cluster_sync, to the other blocks of the cluster.
 GPU_FN void gpu_mbarrier_fence()
 {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -69,7 +74,7 @@ GPU_FN void gpu_mbarrier_arrive(gpu_mbarrier &b)
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(gpu_shared_address(&b))
                  : "memory");
 }
-// Arrives, and the phase does not end before so many more bytes have been copied.
+// Arrives, and adds `bytes` to the bytes that copies must write before the phase ends.
 GPU_FN void gpu_mbarrier_expect(gpu_mbarrier &b, unsigned bytes)
 {
     asm volatile(
@@ -77,8 +82,8 @@ GPU_FN void gpu_mbarrier_expect(gpu_mbarrier &b, unsigned bytes)
         "r"(bytes)
         : "memory");
 }
-// Until a phase of this parity has ended; phases are counted from 0. A new barrier counts as one
-// whose phase of parity 1 has.
+// Waits until a phase of this parity has ended. Phases are counted from 0. On a new barrier a wait
+// for parity 1 returns at once, as if a phase before phase 0 had ended.
 GPU_FN void gpu_mbarrier_wait(gpu_mbarrier &b, unsigned parity)
 {
     asm volatile("{\n"
@@ -90,7 +95,8 @@ GPU_FN void gpu_mbarrier_wait(gpu_mbarrier &b, unsigned parity)
                  "r"(parity)
                  : "memory");
 }
-// Arrives at the barrier that stands there in block `rank` of the cluster. ("mapa")
+// ("mapa") Arrives at another block's barrier: the one at the same place in the shared memory of
+// block `rank` of the cluster.
 GPU_FN void gpu_mbarrier_arrive_at(gpu_mbarrier &b, int rank)
 {
     asm volatile("{\n"
@@ -101,15 +107,17 @@ GPU_FN void gpu_mbarrier_arrive_at(gpu_mbarrier &b, int rank)
                  "r"(rank)
                  : "memory");
 }
-// ("barrier.cluster") All threads of all blocks of the cluster; of one where there are no clusters.
-// Behind gpu_mbarrier_fence: others see the barriers then, and no more than that. Without "relaxed"
-// everybody would wait for the whole device to see all that was written before.
+// ("barrier.cluster") Waits for all threads of all blocks of the cluster, or of the block if it was
+// launched without clusters. After gpu_mbarrier_fence, the other blocks then see this block's
+// mbarriers, and no other writes. Without "relaxed", every thread would also wait until its earlier
+// writes are visible to the whole device.
 GPU_FN void gpu_cluster_sync()
 {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
                      : "memory");
 }
-// ("barrier.cta") Barrier 1..15 of `threads`, who sync or arrive.
+// ("barrier.cta") Named barriers 1..15. `threads` counts the threads that sync together with those
+// that only arrive.
 GPU_FN void gpu_named_sync(int id, int threads)
 {
     asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -121,12 +129,13 @@ GPU_FN void gpu_named_arrive(int id, int threads)
 
 // ---- copies ("cp.async.bulk.tensor")
 
-// The map will be used soon. ("prefetch")
+// ("prefetch") Fetches the map before its first use.
 GPU_FN void gpu_prefetch_map(const CUtensorMap &map)
 {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
-// The map's box from (column, row) on into shared memory; zeros where the tensor ends.
+// Copies the map's box that starts at (column, row) into shared memory, and writes zeros for
+// elements outside the tensor. `b` counts the bytes.
 GPU_FN void gpu_tensor_load(void *to, const CUtensorMap &map, int column, int row, gpu_mbarrier &b)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
@@ -134,8 +143,8 @@ GPU_FN void gpu_tensor_load(void *to, const CUtensorMap &map, int column, int ro
                  "l"(&map), "r"(column), "r"(row), "r"(gpu_shared_address(&b))
                  : "memory");
 }
-// The same of a map of four dimensions, the first one's coordinate first; zeros outside on every
-// side.
+// The same for a map of four dimensions. `i` is the coordinate in the map's first dimension.
+// Elements outside the tensor are zeros on every side.
 GPU_FN void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, int k, int l,
                               gpu_mbarrier &b)
 {
@@ -144,8 +153,9 @@ GPU_FN void gpu_tensor_load_4(void *to, const CUtensorMap &map, int i, int j, in
                  "l"(&map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(gpu_shared_address(&b))
                  : "memory");
 }
-// The same to every block of the cluster that has a bit in `blocks`: to the same place of its
-// shared memory, and its own barrier counts the bytes. (".multicast::cluster")
+// (".multicast::cluster") The same copy to every block of the cluster that has its bit set in
+// `blocks`. It arrives at the same place in each block's shared memory, and each block's own
+// barrier counts the bytes.
 GPU_FN void gpu_tensor_load_to_all(void *to, const CUtensorMap &map, int column, int row,
                                    gpu_mbarrier &b, unsigned blocks)
 {
@@ -155,14 +165,15 @@ GPU_FN void gpu_tensor_load_to_all(void *to, const CUtensorMap &map, int column,
         "l"(&map), "r"(column), "r"(row), "r"(gpu_shared_address(&b)), "h"((unsigned short)blocks)
         : "memory");
 }
-// What a copy has brought, read like any memory. Before another copy may come to its place, the
-// reader fences, since copies and loads have no order of their own ("Async Proxy").
+// An ordinary load of data that a copy has written. Before another copy may overwrite the data, the
+// reading thread must call gpu_async_fence: copies run in the async proxy, and no order is
+// guaranteed between them and ordinary loads ("Async Proxy").
 template <class V> GPU_FN V gpu_read_copied(const V *p)
 {
     return *p;
 }
-// 16 bytes of a tile become 0. What stores wrote, products see behind the fence of the thread that
-// wrote it ("fence.proxy.async").
+// Sets 16 bytes of a tile to 0. Products see an ordinary store only after the storing thread has
+// called gpu_async_fence ("fence.proxy.async").
 GPU_FN void gpu_clear_16(void *to)
 {
     *static_cast<uint4 *>(to) = make_uint4(0, 0, 0, 0);
@@ -205,11 +216,16 @@ template <int N> GPU_FN void gpu_fewer_registers()
     GPU_TEXT_64                                                                                    \
     ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
 
-// d [64, N] = a b^T (+ d where `add`): a [64, 16] and b [N, 16], rows in shared memory; N 160, 128
-// or 64. The same with a in registers; N 128.
-// d [64, 64] += a b: a [64, 16] in registers, b [16, 64], rows in shared memory.
-// Thread l of a warpgroup has d[n][i] of row 16 (l / 32) + l % 32 / 4 + (i / 2) * 8, column 8 n + l
-// % 4 * 2 + i % 2, and a as mma.m16n8k16's, of the same rows.
+// gpu_wgmma_rows: d [64, N] = a b^T (+ d if `add`). b is [N, 16], its rows in shared memory. a is
+// [64, 16]: its rows are in shared memory (N is 160, 128 or 64), or its elements are in registers
+// (N is 128).
+//
+// gpu_wgmma_columns: d [64, 64] += a b. a is [64, 16] in registers, b is [16, 64] with its rows in
+// shared memory.
+//
+// Thread l of the warpgroup has d[n][i] of row 16 (l / 32) + l % 32 / 4 + (i / 2) * 8, column 8 n +
+// l % 4 * 2 + i % 2. An a in registers has the layout of mma.m16n8k16, with the same rows for each
+// thread.
 #define GPU_WGMMA(TYPE, NAME)                                                                      \
     GPU_FN void gpu_wgmma_rows(TYPE, float(&d)[20][4], uint64_t a, uint64_t b, bool add)           \
     {                                                                                              \
@@ -255,7 +271,8 @@ template <int N> GPU_FN void gpu_fewer_registers()
 GPU_WGMMA(__nv_bfloat16, "bf16")
 GPU_WGMMA(__half, "f16")
 
-// Before the first product behind other accesses to its registers.
+// Required before the first product, and before a product that follows other accesses to its
+// registers.
 GPU_FN void gpu_wgmma_fence()
 {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -264,13 +281,14 @@ GPU_FN void gpu_wgmma_commit()
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// Until all but N committed groups are done.
+// Waits until at most the N latest committed groups are still running.
 template <int N> GPU_FN void gpu_wgmma_wait_but()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-// The same, `d` among those that are. The compiler, which does not know that d changes here, may
-// not move accesses to it over this.
+// The same, for the product whose sums are in d. wgmma writes d after the instruction was issued,
+// which the compiler does not know. The empty asm keeps it from moving accesses to d across the
+// wait.
 template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[20][4])
 {
     gpu_wgmma_wait_but<N>();
@@ -287,14 +305,15 @@ template <int N> GPU_FN void gpu_wgmma_wait(float (&d)[8][4])
     asm volatile("" : GPU_32(d)::"memory");
 }
 
-// log2 x, off by 2^-22 of it or of 1 at most; x that is denormal counts as 0.
+// log2 x, with an error of at most 2^-22, relative or absolute, whichever is larger. A denormal x
+// counts as 0.
 GPU_FN float gpu_log2(float x)
 {
     float y;
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-// The larger one, NaN where one is.
+// The larger one, or NaN if either is NaN.
 GPU_FN float gpu_max_nan(float a, float b)
 {
     float y;
@@ -432,7 +451,7 @@ inline float gpu_max_nan(float a, float b)
 
 #endif
 
-// Two elements that lie side by side.
+// Unpacks two adjacent elements.
 template <class T> GPU_FN void gpu_unpack_pair(uint32_t bits, float (&to)[2])
 {
     T pair[2];
@@ -441,19 +460,20 @@ template <class T> GPU_FN void gpu_unpack_pair(uint32_t bits, float (&to)[2])
     to[1] = gpu_load(pair[1]);
 }
 
-// What is the same for all of a warp anyway: nvcc knows then, and keeps what is made of it, such as
-// descriptors, in uniform registers.
+// Declares that x is the same in all lanes of a warp. nvcc then keeps it, and values computed from
+// it such as descriptors, in uniform registers.
 GPU_FN int gpu_uniform(int x)
 {
     return __shfl_sync(0xffffffffu, x, 0);
 }
 
-// What is left to do to a product's sums goes by groups of four eights of outputs. A thread has two
-// outputs of each eight; in memory it sees to one eight of the four, and its quad to all: whole
-// sectors.
+// Epilogues of products work on groups of 32 outputs: four chunks of eight. In the accumulators
+// each thread of a quad has two outputs of every chunk. In memory each thread loads and stores one
+// whole chunk of the four, so that a quad moves whole sectors. gpu_quad_transpose converts between
+// the two layouts.
 #define GPU_GROUP 4
 
-// The thread's eight in memory, zeros where there is none.
+// Loads the thread's chunk of eight elements, or zeros if it does not exist.
 template <class T>
 GPU_FN void gpu_load_eight(const void *from, int64_t at, bool is_there,
                            uint32_t (&ret_words)[GPU_GROUP])
@@ -469,7 +489,7 @@ GPU_FN void gpu_store_eight(void *to, int64_t at, const uint32_t (&words)[GPU_GR
     gpu_store_16(static_cast<T *>(to) + at, {words[0], words[1], words[2], words[3]});
 }
 
-// Lane i of each four lanes gives its word j for word i of lane j.
+// Transposes words within each quad: word j of lane i becomes word i of lane j.
 GPU_FN void gpu_quad_transpose(uint32_t (&words)[GPU_GROUP])
 {
 #pragma unroll
@@ -485,7 +505,7 @@ GPU_FN void gpu_quad_transpose(uint32_t (&words)[GPU_GROUP])
     }
 }
 
-// The next stage of N, in turn, and the parity of the phase in which it is used.
+// A position in a ring of N stages: the stage, and the parity of the phase in which it is used.
 template <int N> struct gpu_ring {
     int stage = 0;
     unsigned phase = 0;
@@ -495,7 +515,7 @@ template <int N> GPU_FN void gpu_advance(gpu_ring<N> &r)
     r.stage = r.stage + 1 < N ? r.stage + 1 : 0;
     r.phase ^= r.stage == 0;
 }
-// The warp is done with a stage: one arrival for all of it.
+// Reports that the warp has finished reading a stage: one arrival for the whole warp.
 GPU_FN void gpu_leave(gpu_mbarrier &free)
 {
     if (threadIdx.x % 32 == 0)

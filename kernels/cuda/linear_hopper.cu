@@ -1,42 +1,52 @@
-// Linear layers for compute capability 9.0, by wgmma, in small tiles: for so few rows that large
-// ones would leave multiprocessors without work. A block computes one tile. Small tiles load more
-// for each product than the second-level cache has to give, so that blocks of a cluster share what
-// they load: a slice of the rows of x comes from each block of the same rows, a slice of the
-// weights from each block of the same outputs, and goes to all of these.
+// Linear layers y = x w^T for compute capability 9.0, by wgmma, in small tiles. They are for layers
+// with so few rows that large tiles would leave multiprocessors without work.
 //
-// Each sum runs over the row in steps of 16 from its start on, in one accumulator in F32, whatever
-// the tile: as cuBLASLt's kernels have it, with which trials compare bits (ADR 16).
+// A block computes one tile: 64 or 128 rows times 64, 128 or 160 outputs. One thread is the loader.
+// Each worker warpgroup multiplies 64 rows. In each step the loader fills one stage of a ring with
+// 64 columns of x and of the weights.
+//
+// Small tiles need more bandwidth per product than the second-level cache has. So the blocks of a
+// cluster share what they load. Each block loads a slice of the rows of x, which the copy sends to
+// all blocks with the same rows, and a slice of the weights, which it sends to all blocks with the
+// same outputs.
+//
+// A stage's mbarrier `there` counts the bytes of all slices that arrive in this block. Its mbarrier
+// `free` counts the worker warps of all blocks that receive slices from this one.
+//
+// Each sum runs along the row from its start, in steps of 16, in one accumulator in F32, whatever
+// the tile. cuBLASLt's kernels do the same, and the trials compare bits with theirs (ADR 16).
 #include "kernels/cuda/gpu_hopper.cuh"
 
 namespace
 {
 
-constexpr int STEP = ATEDM_CUDA_HOPPER_CHANNELS; // of a tile's row: 128 bytes
+constexpr int STEP = ATEDM_CUDA_HOPPER_CHANNELS; // elements of a tile's row: 128 bytes
 constexpr int ROW_BYTES = STEP * 2;
-constexpr int STAGE_ROOM = 225 << 10; // of the 227 KiB that a block may have; barriers fit behind
+constexpr int STAGE_ROOM = 225 << 10; // of a block's 227 KiB; the barriers fit after the stages
 
-// ROWS, 64 for each warpgroup that multiplies, times OUTPUTS. One warp more loads.
+// A tile has ROWS rows, 64 for each worker, and OUTPUTS outputs. One additional warp loads.
 template <int ROWS, int OUTPUTS> struct tiling {
     static constexpr int rows = ROWS, outputs = OUTPUTS, workers = ROWS / 64;
     static constexpr int threads = workers * GPU_WARPGROUP + 32;
     static constexpr int stages = STAGE_ROOM / ((ROWS + OUTPUTS) * ROW_BYTES);
 };
 
-// A stage is free when every warp of every block that gets a slice from this one has left it.
+// A stage is free when every worker warp of every block that receives a slice from this block has
+// left it.
 template <class T, class S> struct alignas(GPU_TILE_ALIGN) tiles {
     T x[S::stages][S::rows * STEP], weight[S::stages][S::outputs * STEP];
     gpu_mbarrier there[S::stages], free[S::stages];
 };
 
-// Where a block is: in its cluster, and its tile's first row and output.
+// A block's position in its cluster, and the first row and output of its tile.
 struct place {
     int down, across;
     int64_t row;
     int output;
 };
 
-// Of `down` or `across`, powers of two: a division is some fifty instructions, and there would be
-// five before the first copy begins.
+// The logarithm of `down` or `across`, which are powers of two. A division takes some fifty
+// instructions, and there would be five before the first copy could begin.
 GPU_FN int log2_of(int x)
 {
     return __ffs(x) - 1;
@@ -52,13 +62,14 @@ template <class S> GPU_FN place find_place(const atedm_cuda_linear_hopper &a)
             (int)(cluster % beside * (unsigned)a.across + (unsigned)across) * S::outputs};
 }
 
-// Blocks that share slices with this one, itself among them.
+// The number of blocks that share slices with this one, itself included.
 GPU_FN int count_peers(const atedm_cuda_linear_hopper &a)
 {
     return a.down + a.across - 1;
 }
 
-// The i-th of them: those of the same rows, then the others of the same outputs.
+// The rank of the i-th of them: first the blocks with the same rows, then the others with the same
+// outputs.
 GPU_FN int find_peer(const atedm_cuda_linear_hopper &a, const place &p, int i)
 {
     if (i < a.across)
@@ -79,7 +90,7 @@ GPU_FN void init_barriers(const atedm_cuda_linear_hopper &a, tiles<T, S> &t)
 
 // ---- loading: one thread
 
-// A slice for all blocks that have a bit in `blocks`, this one among them.
+// Loads a slice for all blocks that have their bit set in `blocks`, this one among them.
 GPU_FN void load_slice(void *to, const CUtensorMap &map, int column, int row, gpu_mbarrier &there,
                        unsigned blocks)
 {
@@ -109,7 +120,8 @@ GPU_FN void load(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> 
         load_slice(t.weight[r.stage] + w_from * STEP, a.weight, step * STEP, p.output + w_from,
                    there, below);
     }
-    // Others arrive here until they have left the last stages: the block has to be there still.
+    // Other blocks arrive at this block's barriers until they have left the last stages. Its shared
+    // memory has to exist until then.
     for (int i = 0; i < S::stages; i++, gpu_advance(r))
         gpu_mbarrier_wait(t.free[r.stage], r.phase ^ 1);
 }
@@ -120,7 +132,7 @@ template <class S> struct sums {
     float d[S::outputs / 8][4];
 };
 
-// Starts sums += x w^T, or sums = that, of a stage.
+// Starts sums += x w^T over one stage, or sums = x w^T if it is the first.
 template <class T, class S>
 GPU_FN void start_products(sums<S> &r, const T *x, const T *w, bool is_first)
 {
@@ -132,19 +144,20 @@ GPU_FN void start_products(sums<S> &r, const T *x, const T *w, bool is_first)
     gpu_wgmma_commit();
 }
 
-// The warp is done with a stage: who loads parts of it is told. `peer`: the lane's, -1: none.
+// Reports to every block that loads a part of this stage that the warp has finished reading it.
+// Each lane arrives at one block, `peer`; -1 for none.
 GPU_FN void leave(gpu_mbarrier &free, int peer)
 {
     if (peer >= 0)
         gpu_mbarrier_arrive_at(free, peer);
 }
 
-// Products of two steps go on at a time; stages are left one step later.
+// Products of two steps run at a time, so a stage is released one step after its own.
 template <class T, class S>
 GPU_FN void multiply(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> &t, int worker,
                      sums<S> &r)
 {
-    int lane = (int)threadIdx.x % 32, last = -1; // whose products may still go on
+    int lane = (int)threadIdx.x % 32, last = -1; // the stage whose products may still be running
     int peer = lane < count_peers(a) ? find_peer(a, p, lane) : -1;
     gpu_ring<S::stages> ring;
     for (int step = 0; step < a.steps; step++, gpu_advance(ring)) {
@@ -160,9 +173,9 @@ GPU_FN void multiply(const atedm_cuda_linear_hopper &a, const place &p, tiles<T,
     leave(t.free[last], peer);
 }
 
-// ---- what is left to do to sums
+// ---- epilogue
 
-// Adds two elements side by side, where there are any.
+// Adds two adjacent elements to two sums, if there are any.
 template <class T> GPU_FN void add(bool is_there, uint32_t bits, float (&to)[2])
 {
     float more[2];
@@ -172,7 +185,8 @@ template <class T> GPU_FN void add(bool is_there, uint32_t bits, float (&to)[2])
         to[e] = is_there ? to[e] + more[e] : to[e];
 }
 
-// What is added to two sums, and they as elements.
+// Adds bias and residual to two sums, in the order that the call asks for, and packs them as
+// elements.
 template <class T>
 GPU_FN uint32_t finish(const atedm_cuda_linear_hopper &a, float first, float second,
                        uint32_t residual, uint32_t bias)
@@ -184,14 +198,14 @@ GPU_FN uint32_t finish(const atedm_cuda_linear_hopper &a, float first, float sec
     return gpu_pack(T(), v[0], v[1]);
 }
 
-// Bias and residuals of a thread's eights, by groups.
+// Bias and residuals of the outputs that a thread loads and stores, by groups (see GPU_GROUP).
 template <class S> struct addends {
     static constexpr int groups = S::outputs / 8 / GPU_GROUP;
     uint32_t bias[groups][GPU_GROUP], residual[groups][2][GPU_GROUP];
 };
 
-// `row`: the thread's first one, the other is 8 rows on. Behind the products each of these loads
-// would be waited for, and no store could go before the next.
+// `row` is the thread's first row; its second is row + 8. Called before the products: after them
+// the thread would have to wait for each of these loads, and no store could pass the next load.
 template <class T, class S>
 GPU_FN void load_addends(const atedm_cuda_linear_hopper &a, int64_t row, int output,
                          addends<S> &ret_more)
@@ -233,7 +247,8 @@ GPU_FN void store(const atedm_cuda_linear_hopper &a, int64_t row, int output, co
     }
 }
 
-// In F32 a quad's two of an eight each are a whole sector.
+// In F32 no transposition is needed: the two outputs that each thread of a quad has of a chunk
+// together make a whole sector.
 template <class S>
 GPU_FN void store_sums(const atedm_cuda_linear_hopper &a, int64_t row, int output, const sums<S> &r)
 {
@@ -275,7 +290,7 @@ __global__ void __launch_bounds__(S::threads, 1)
         gpu_prefetch_map(a.weight);
     }
     __syncwarp();
-    gpu_cluster_sync(); // no block loads into another one, or arrives there, before it has barriers
+    gpu_cluster_sync(); // no block loads into another, or arrives there, before it has barriers
     if (threadIdx.x < S::workers * GPU_WARPGROUP)
         work(a, p, t);
     else if (threadIdx.x == S::workers * GPU_WARPGROUP)

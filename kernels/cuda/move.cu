@@ -1,12 +1,12 @@
-// Rows that are copied as they are: upsampling, columns side by side, repeating, gathering. A warp
-// copies a row in the largest pieces that its addresses allow.
+// Operations that only copy rows: upsampling, concatenating columns, repeating, gathering. A warp
+// copies a row, in the largest pieces that its addresses allow.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
 {
 
 constexpr int WARPS = 4;  // of a block
-constexpr int BLOCKS = 8; // at a time: left to itself, ptxas wants more of them and spills
+constexpr int BLOCKS = 8; // of a multiprocessor: without this, ptxas aims at more and spills
 
 template <class T> GPU_FN void copy_pieces(char *to, const char *from, size_t bytes, unsigned lane)
 {
@@ -32,7 +32,7 @@ GPU_FN int64_t warp_number()
     return (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
 }
 
-// y [n, h, w] from x [n, ceil(h / 2), ceil(w / 2)], in pixels.
+// y [n, h, w] from x [n, ceil(h / 2), ceil(w / 2)], in pixels. A warp copies one pixel.
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     upsample2_kernel(size_t pixel, const char *x, char *y, int64_t n, int64_t h, int64_t w)
 {
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     copy_row(y + (size_t)at * pixel, x + (size_t)from * pixel, pixel, threadIdx.x & 31);
 }
 
-// The even warps copy rows of a, the odd ones rows of b.
+// Even warps copy rows of a, odd ones rows of b.
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     concat_kernel(size_t a_bytes, const char *a, size_t b_bytes, const char *b, char *y,
                   int64_t rows)

@@ -1,6 +1,10 @@
-// Layer norm, a warp a row; group norm, from the statistics of chunks of pixels, which are merged
-// (Chan, Golub & LeVeque 1983, eq. 2.1, over all of them at once). Chunks have the same size
-// whatever the batch, and are merged in the same order.
+// Layer norm: one warp for each row.
+//
+// Group norm: a first kernel computes mean and squared deviations of each chunk of pixels, in
+// blocks that hold their chunk in registers. The chunks' statistics are merged (Chan, Golub &
+// LeVeque 1983, eq. 2.1, over all chunks at once), in a kernel of its own or in each block of the
+// last kernel, which applies them. Chunks have the same size whatever the batch, and are merged in
+// the same order, so a sample's bits do not depend on its batch.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
@@ -10,7 +14,7 @@ namespace
 
 constexpr int WARPS = 4; // of a block
 
-// Any row: three passes through memory, an element at a time.
+// For any row: three passes through memory, one element at a time.
 template <class T>
 __global__ void __launch_bounds__(WARPS * 32)
     layer_norm_kernel(const float *scale, const float *shift, const T *x, T *y, int64_t rows,
@@ -35,8 +39,9 @@ __global__ void __launch_bounds__(WARPS * 32)
         gpu_store(&y[i], (gpu_load(x[i]) - mean) * factor * scale[i] + shift[i]);
 }
 
-// Rows of whole vectors, held in registers: a lane has every 32nd vector of its row. With four
-// blocks each, the 132 multiprocessors of Hopper take 2048 rows, an SDXL picture's, in one go.
+// For rows of whole vectors, which stay in registers. A lane has every 32nd vector of its row. With
+// four blocks each, the 132 multiprocessors of a Hopper hold 2048 rows at once: those of an SDXL
+// picture.
 template <class T, int VECTORS>
 __global__ void __launch_bounds__(WARPS * 32, VECTORS > 5 || sizeof(T) > 2 ? 2 : 4)
     layer_norm_vectors_kernel(const float *__restrict__ scale, const float *__restrict__ shift,
@@ -56,7 +61,7 @@ __global__ void __launch_bounds__(WARPS * 32, VECTORS > 5 || sizeof(T) > 2 ? 2 :
         if (i < mine)
             gpu_read_vector(x + at + i * STEP, GPU_VECTOR, true, held[i]);
 #pragma unroll
-    for (int i = 0; i < VECTORS; i++) { // already here: one wait for all
+    for (int i = 0; i < VECTORS; i++) { // loaded here, for one wait for all
         gpu_load_vector(scale + lane * GPU_VECTOR + i * STEP, 0, i < mine, a[i]);
         gpu_load_vector(shift + lane * GPU_VECTOR + i * STEP, 0, i < mine, b[i]);
     }
@@ -102,7 +107,7 @@ template <class T>
 cudaError_t layer_norm(const float *scale, const float *shift, const atedm_layer_norm_args *args,
                        int64_t c, cudaStream_t stream)
 {
-    constexpr int64_t WIDTH = 32 * GPU_VECTOR; // of a warp's vectors
+    constexpr int64_t WIDTH = 32 * GPU_VECTOR; // elements of one vector from each lane
     bool vectors = c % GPU_VECTOR == 0 && gpu_is_aligned(args->x) && gpu_is_aligned(args->y);
     if (vectors && c <= 3 * WIDTH)
         return layer_norm_vectors<T, 3>(scale, shift, args, c, stream);
@@ -119,30 +124,30 @@ cudaError_t layer_norm(const float *scale, const float *shift, const atedm_layer
 
 constexpr int THREADS = 256;  // of a block
 constexpr int DEPTH = 8;      // pixels that a thread holds in registers
-constexpr int MOST_ROWS = 32; // of vectors in a block: a thread adds their sums one by one
-constexpr int SLICE = 512; // channels that a block takes, about, so that few pixels give blocks too
-constexpr int MOST_CHANNELS = THREADS * GPU_VECTOR; // that it can take
-// Pieces of a slice's groups up to which each block of the result merges them by itself: they are
-// less than it reads anyway, and a launch takes longer.
+constexpr int MOST_ROWS = 32; // of vectors in a block: one thread adds up their sums
+constexpr int SLICE = 512;    // channels of a block, about: with few pixels, slices give blocks too
+constexpr int MOST_CHANNELS = THREADS * GPU_VECTOR; // that a block can process
+// Up to this many pieces of a slice's groups, each block of apply_kernel merges them by itself:
+// they are less than it reads anyway, and another launch takes longer.
 constexpr int MOST_PIECES = 1536;
 
-// A block takes a chunk of the pixels in a slice of the channels. Statistics are of parts: groups,
-// or what a group too wide for a block is cut into.
+// A block processes a chunk of the pixels in a slice of the channels. Statistics are those of
+// parts. A part is a group, or a fraction of a group that is too wide for a block.
 struct shape {
     int64_t hw, c;
     int groups, width;    // channels of a group
     int part, parts;      // channels of a part; parts of all channels
-    int channels, slices; // of a slice, which has whole parts
+    int channels, slices; // of a slice, which consists of whole parts; slices of all channels
     int slice_parts;      // of a slice
     int vectors;          // of a slice's pixel
-    int rows;             // pixels that a block's threads stand on at a time
+    int rows;             // pixels that a block's threads load at a time
     int lanes;            // threads that add up a part, a power of two
     int pixels, chunks;   // of a chunk; of a sample
     int pieces;           // of a group: its parts in all chunks
     bool merges_at_once;
 };
 
-// Channels of a slice: as many parts as SLICE has room for, and whole vectors if that can be.
+// Channels of a slice: as many parts as fit into SLICE, and whole vectors if possible.
 int slice_of(int64_t c, int part)
 {
     int best = part;
@@ -186,12 +191,12 @@ GPU_FN int pixels_of(const shape &s, int chunk)
     return left < s.pixels ? (int)left : s.pixels;
 }
 
-// What a thread has of its block's chunk: a vector of every s.rows-th pixel.
+// A thread's share of its block's chunk: one vector of every s.rows-th pixel.
 struct place {
-    int64_t at;  // the first one's element in the tensor
+    int64_t at;  // offset of the first vector in the tensor
     int channel; // in the slice
     int count;   // elements of the vector
-    int pixels;  // from the first one to the chunk's end; 0 in threads that are left over
+    int pixels;  // from the first one to the chunk's end; 0 in surplus threads
 };
 
 GPU_FN place place_of(const shape &s, int chunk, int slice, int sample)
@@ -206,8 +211,9 @@ GPU_FN place place_of(const shape &s, int chunk, int slice, int sample)
     return p;
 }
 
-// Blocks that a multiprocessor has to have room for, so that one's loads go on while another adds
-// up. That many have it with vectors of 16-bit elements; the other tiles take more registers.
+// Blocks that must fit on a multiprocessor, so that one block's loads continue while another one
+// computes. With whole vectors of 16-bit elements the asked number fits. Other tiles take more
+// registers.
 template <class T, bool WHOLE> constexpr int blocks_of(int vectors)
 {
     return WHOLE && sizeof(T) == 2 ? vectors : 2;
@@ -217,7 +223,7 @@ template <class T> struct tile {
     gpu_vector<T> pixel[DEPTH];
 };
 
-// WHOLE: all vectors are whole and aligned.
+// If WHOLE, all vectors are whole and aligned.
 template <bool WHOLE, class T>
 GPU_FN void load_tile(const T *x, const shape &s, const place &p, tile<T> &t)
 {
@@ -230,8 +236,9 @@ GPU_FN void load_tile(const T *x, const shape &s, const place &p, tile<T> &t)
 
 // ---- group norm: the statistics
 
-// Sum of a part's channels in all rows, the same in each of its s.lanes threads; called by all of a
-// warp's. sums [THREADS, GPU_VECTOR], by thread; `part` in the slice, or beyond it.
+// The sum of a part's channels over all rows; each of the part's s.lanes threads gets the same sum.
+// All threads of a warp must call it. sums [THREADS, GPU_VECTOR] is indexed by thread. `part`
+// counts within the slice, and may be beyond its end.
 GPU_FN float sum_part(const float *sums, const shape &s, int part)
 {
     float sum = 0;
@@ -245,12 +252,13 @@ GPU_FN float sum_part(const float *sums, const shape &s, int part)
     return sum;
 }
 
-// Block: a chunk of a slice of a sample. pieces [n, parts, chunks]: mean, squared deviations.
+// A block computes the statistics of a chunk of a slice of a sample. pieces [n, parts, chunks]:
+// mean and squared deviations.
 template <class T, bool WHOLE>
 __global__ void __launch_bounds__(THREADS, (blocks_of<T, WHOLE>(4)))
     statistics_kernel(const T *x, float2 *pieces, shape s)
 {
-    float *sums = gpu_shared<float>(), *means = sums + MOST_CHANNELS; // by channel of the slice
+    float *sums = gpu_shared<float>(), *means = sums + MOST_CHANNELS; // by channel
     int chunk = (int)blockIdx.x, slice = (int)blockIdx.y, lane = threadIdx.x & (s.lanes - 1);
     int segment = (int)threadIdx.x / s.lanes;
     place p = place_of(s, chunk, slice, (int)blockIdx.z);
@@ -274,7 +282,7 @@ __global__ void __launch_bounds__(THREADS, (blocks_of<T, WHOLE>(4)))
         for (int i = lane; part < s.slice_parts && i < s.part; i += s.lanes)
             means[part * s.part + i] = of_part;
     }
-    __syncthreads(); // means are there, and nobody reads the sums any more
+    __syncthreads(); // means are there, and no thread reads the sums any more
     gpu_load_vector(means + p.channel, GPU_VECTOR, true, mean);
 #pragma unroll
     for (int k = 0; k < DEPTH; k++)
@@ -295,15 +303,15 @@ __global__ void __launch_bounds__(THREADS, (blocks_of<T, WHOLE>(4)))
     }
 }
 
-// The chunk of a piece `ahead` < s.chunks behind one of `chunk`.
+// The chunk of the piece that is `ahead` < s.chunks pieces after one of `chunk`.
 GPU_FN int next_chunk(const shape &s, int chunk, int ahead)
 {
     chunk += ahead;
     return chunk < s.chunks ? chunk : chunk - s.chunks;
 }
 
-// Mean and 1 / sqrt(variance + epsilon) of a group, from its pieces: every `step`-th from `first`
-// on is this thread's, which reads UNROLL at a time; sum_of adds up over the threads that share the
+// Mean and 1 / sqrt(variance + epsilon) of a group, from its pieces. This thread adds up every
+// `step`-th piece from `first` on, UNROLL at a time; sum_of adds up over the threads that share the
 // work.
 template <int UNROLL, class Sum>
 GPU_FN float2 merge(const float2 *piece, const shape &s, float epsilon, int first, int step,
@@ -328,7 +336,7 @@ GPU_FN float2 merge(const float2 *piece, const shape &s, float epsilon, int firs
     return make_float2(mean, 1.0f / sqrtf(variance + epsilon));
 }
 
-// Block: a group of a sample. merged [n, groups].
+// A block merges the pieces of one group of a sample. merged [n, groups].
 __global__ void __launch_bounds__(THREADS)
     merge_kernel(const float2 *pieces, float2 *merged, shape s, float epsilon)
 {
@@ -341,7 +349,8 @@ __global__ void __launch_bounds__(THREADS)
 
 // ---- group norm: the result
 
-// Statistics of the groups that a slice has a share in, a warp each, to `found`.
+// Computes the statistics of the groups that the slice has a share in, one warp for each, into
+// `found`.
 GPU_FN void merge_groups(const float2 *pieces, const shape &s, float epsilon, int first, int end,
                          float2 *found)
 {
@@ -353,7 +362,7 @@ GPU_FN void merge_groups(const float2 *pieces, const shape &s, float epsilon, in
     }
 }
 
-// y = x factor + offset: both, by channel of the slice.
+// Computes factor and offset of y = x factor + offset, by channel of the slice.
 GPU_FN void prepare_channels(const float *scale, const float *shift, const float2 *statistics,
                              const shape &s, int slice, float *factor, float *offset)
 {
@@ -370,8 +379,9 @@ template <class T> GPU_FN float silu(float x)
     return sizeof(T) == sizeof(float) ? gpu_activate(ATEDM_ACT_SILU, x) : gpu_quick_silu(x);
 }
 
-// Block: a chunk of a slice of a sample, the last ones first: those are still in the L2 cache.
-// statistics: pieces, if they are merged at once, else what merge_kernel made of them.
+// A block normalizes a chunk of a slice of a sample. Blocks start with the last chunks, because
+// these are still in the L2 cache. `statistics` are the pieces if merges_at_once, else the results
+// of merge_kernel.
 template <class T, bool WHOLE>
 __global__ void __launch_bounds__(THREADS, (blocks_of<T, WHOLE>(3)))
     apply_kernel(const float *scale, const float *shift, const float2 *statistics, const T *x, T *y,

@@ -1,12 +1,12 @@
-// Kept and pruned tokens of a span, told from its kept list, which ascends; and the best slot so
-// far.
+// Shared by the similarity searches: finding kept and pruned tokens of a span in its kept list,
+// which ascends, and the most similar slot so far.
 #ifndef ATEDM_KERNELS_CUDA_PRUNED_CUH
 #define ATEDM_KERNELS_CUDA_PRUNED_CUH
 
 #include "kernels/cuda/gpu.cuh"
 
-// Position of pruned token `number`, of n - keep. As kept[slot] - slot pruned tokens stand before
-// kept[slot], it follows the slots for which that is at most `number`.
+// Position of pruned token `number`, of n - keep. kept[slot] - slot pruned tokens stand before
+// kept[slot], so pruned token `number` comes after every slot for which that is at most `number`.
 GPU_FN int64_t pruned_position(const int32_t *kept, int64_t keep, int64_t number)
 {
     int64_t low = 0, high = keep;
@@ -48,7 +48,7 @@ GPU_FN void best_offer(best_slot &best, float similarity, int32_t slot)
     }
 }
 
-// Over `lanes` neighbouring threads, a power of two.
+// Merges over `lanes` neighbouring threads, a power of two.
 GPU_FN void best_merge(best_slot &best, int lanes)
 {
     for (int with = 1; with < lanes; with *= 2) {

@@ -1,14 +1,16 @@
-// G-WPR: the iterations of atedm_rank_tokens as passes over queries and keys. No attention map is
-// stored: A(i, j) = exp(scale q_i k_j - lse_i) is made again in every pass, and each sum over a
-// column or a row runs in one block, in order. Whether a span goes on is decided here and read by
-// the next launches, so that the host waits for nothing. rank64.cu and rank64_hopper.cu have the
-// fast passes.
+// G-WPR: the iterations of atedm_rank_tokens, as passes over queries and keys. rank64.cu and
+// rank64_hopper.cu have the fast passes.
+//
+// No attention map is stored. Every pass computes A(i, j) = exp(scale q_i k_j - lse_i) again. One
+// block computes each sum over a column or a row, in order, so that its bits do not depend on the
+// batch. decide_kernel decides whether a span goes on, and the next launches read that from device
+// memory, so that the host never waits.
 #include "kernels/cuda/plain_tile.cuh"
 
 namespace
 {
 
-constexpr int THREADS = 256; // of the kernels over vectors
+constexpr int THREADS = 256; // of a block of the kernels that process vectors
 
 GPU_FN bool has_ended(const atedm_cuda_rank &a, int span)
 {
@@ -39,7 +41,8 @@ __global__ void __launch_bounds__(THREADS) begin_kernel(const __grid_constant__ 
         *a.taken = 0;
 }
 
-// Block: 32 keys of a head of a span; to[j] = sum over i of A(i, j) s_i. Self: s^t, else the keys.
+// A block computes 32 keys of a head of a span: to[j] = sum over i of A(i, j) s_i. `to` is s^t for
+// self-attention, else the scores of the keys.
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
     columns_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
@@ -82,7 +85,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
     }
 }
 
-// Block: 16 queries of a head of a span; s^t_i = sum over j of A(i, j) k_j.
+// A block computes 16 queries of a head of a span: s^t_i = sum over j of A(i, j) k_j.
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
     rows_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
@@ -117,7 +120,8 @@ __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
         scores_at(a, t, head, n)[row] = total;
 }
 
-// Block: a head of a span; its keys, or its s^t, over the sum of their absolute values.
+// A block divides the keys' scores, or s^t, of a head of a span by the sum of their absolute
+// values.
 __global__ void __launch_bounds__(THREADS)
     normalize_kernel(const __grid_constant__ atedm_cuda_rank a, int t, bool keys)
 {
@@ -133,7 +137,7 @@ __global__ void __launch_bounds__(THREADS)
         x[i] /= sum;
 }
 
-// Block: a head of a span; |s^t - s^(t-1)|_1.
+// A block computes |s^t - s^(t-1)|_1 of a head of a span.
 __global__ void __launch_bounds__(THREADS)
     change_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
 {
@@ -157,8 +161,8 @@ GPU_FN float change_of(const atedm_cuda_rank &a, int64_t block)
     return change;
 }
 
-// Block: a span, a warp some of its heads. It ends where every head's change is within the
-// tolerance, or after its last iteration.
+// A block decides for a span; its warps divide the heads among them. The span ends when every
+// head's change is within the tolerance, or after its last iteration.
 __global__ void __launch_bounds__(THREADS)
     decide_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
 {
@@ -168,7 +172,7 @@ __global__ void __launch_bounds__(THREADS)
     if (has_ended(a, span))
         return;
     int64_t blocks = (a.span[span].nk + ATEDM_CUDA_HOPPER_KEYS - 1) / ATEDM_CUDA_HOPPER_KEYS;
-    float moving = 0; // heads that are
+    float moving = 0; // the number of heads that still change
     for (int head = warp; head < a.heads; head += THREADS / 32) {
         int64_t first = ((int64_t)span * a.heads + head) * a.change_blocks;
         float change = 0;
@@ -199,7 +203,7 @@ __global__ void __launch_bounds__(THREADS) end_kernel(const __grid_constant__ at
 }
 
 struct sizes {
-    int64_t queries, keys; // of the largest spans
+    int64_t queries, keys; // of the largest span
     unsigned heads, spans;
 };
 

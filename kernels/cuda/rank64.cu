@@ -1,5 +1,7 @@
-// A^T s with heads of 64, on tensor cores: see rank.cu. A block has 64 keys of a head of a span and
-// walks over the queries; the next queries are loaded meanwhile.
+// A^T s with heads of 64 on tensor cores; the method is in rank.cu. A block has 64 keys of a head
+// of a span and goes over the queries, 64 at a time. Queries have two stages: cp.async loads the
+// next tile into one while the products read the other, with one barrier for each tile. Each warp
+// adds up its own 16 rows of queries; at the end the block adds up the four warps' sums.
 #include "kernels/cuda/tile64.cuh"
 
 namespace
@@ -10,7 +12,7 @@ template <class T> struct tiles {
     float sums[TILE_THREADS / 32][TILE];
 };
 
-// total[n][i] += A(row, column) s(row) of the thread's two rows.
+// total[n][i] += A(row, column) s(row), over the thread's two rows.
 GPU_FN void add_columns(float (&total)[8][2], const float (&s)[8][4], const float (&lse2)[2],
                         const float (&weight)[2])
 {
@@ -21,7 +23,7 @@ GPU_FN void add_columns(float (&total)[8][2], const float (&s)[8][4], const floa
             total[n][i % 2] += exp2f(s[n][i] * TILE_SCALE2 - lse2[i / 2]) * weight[i / 2];
 }
 
-// The warp's sums of columns, total[n][i] of each thread, to sums [64].
+// Adds up total[n][i] over the warp's rows, and writes the sums of the 64 columns to sums [64].
 GPU_FN void store_columns(float (&total)[8][2], float *sums)
 {
     int lane = threadIdx.x & 31;

@@ -1,15 +1,23 @@
-// A^T s with heads of 64 for compute capability 9.0: what rank64.cu computes, see rank.cu. A block
-// has 128 keys of a head of a span at a time, 64 for each of its two warpgroups, which hold them in
-// registers as the products' first operand: shared memory, whose bandwidth would be the limit, is
-// read for queries only. The block's first warpgroup loads these, 128 at a time. The others make
-// the exponentials of a tile of logits, which are what takes the time, while the product of the
-// next one goes on.
+// A^T s with heads of 64 for compute capability 9.0: the results of rank64.cu (the method is in
+// rank.cu).
 //
-// Blocks stay, and take the next keys that are left, whose loads have begun by then: a start and an
-// end for each 128 keys would be a tenth of the time of 4096 queries, and a third of that of 1024.
+// A block computes one part at a time: 128 keys of one head of one span, against all its queries.
+// One thread of the first warpgroup is the loader; it copies queries, 128 at a time, through four
+// stages. Each of the other two warpgroups (the workers) has 64 keys. They hold their keys in
+// registers as the first operand of products, so that only queries are read from shared memory,
+// whose bandwidth would otherwise be the limit. Exponentials take most of the time. A worker
+// computes those of one tile of logits while the product of the next tile runs.
 //
-// Logits lie as [keys, queries] here, so that a thread has two rows' sums and nothing is added up
-// across warps. What a query adds to its logits is made once, not once a block of keys.
+// Logits are [keys, queries] here. So a thread has the sums of two rows, and nothing is added up
+// across warps. The offset that a query adds to its logits is computed once, not once for each
+// block of keys.
+//
+// Blocks are persistent: each takes the next part that is left, whose loads have then already
+// begun. A start and an end for each 128 keys would take a tenth of the time with 4096 queries, and
+// a third with 1024.
+//
+// A stage's mbarrier `there` counts the copies; every worker warp arrives at its mbarrier `free`.
+// k_there and k_free do the same for keys and for `now`, the part's name.
 #include "kernels/cuda/gpu_hopper.cuh"
 #include "kernels/cuda/tile64.cuh"
 
@@ -18,8 +26,8 @@ namespace
 
 constexpr int GROUPS = 2, STAGES = 4;
 constexpr int THREADS = (1 + GROUPS) * GPU_WARPGROUP, WARPS = GROUPS * GPU_WARPGROUP / 32;
-// All threads start with the same registers; what the first warpgroup does not need is for the
-// others.
+// All threads start with the same number of registers. The loader's warpgroup gives up those that
+// it does not need, and the workers take them.
 constexpr int LOADER_REGISTERS = 40, WORKER_REGISTERS = 232;
 constexpr int KEYS = GROUPS * TILE, QUERIES = ATEDM_CUDA_HOPPER_RANK_QUERIES;
 static_assert(KEYS == ATEDM_CUDA_HOPPER_KEYS && WARPS == ATEDM_CUDA_HOPPER_RANK_WARPS);
@@ -31,14 +39,15 @@ struct call {
     int t;
 };
 
-// What a block computes at a time: keys from `key0` on. NO_SPAN: there is nothing left.
+// The work of a block between two stores: keys from `key0` on. NO_SPAN: no part is left.
 constexpr int NO_SPAN = -1;
 struct part {
     int span, head, key0;
 };
 
-// Tiles of queries and keys are swizzled ones, as their tensor maps leave them. A stage, and where
-// keys and their part's name are, is free when every warp with keys has arrived there.
+// Tiles of queries and keys have the 128-byte swizzling of their tensor maps. A stage is free when
+// every worker warp has arrived at its `free`. The place of the keys and of `now` is free when
+// every worker warp has arrived at k_free.
 template <class T> struct alignas(GPU_TILE_ALIGN) tiles {
     T k[GROUPS][TILE_ELEMENTS], q[STAGES][QUERIES * TILE];
     alignas(128) float offsets[STAGES][QUERIES];
@@ -57,21 +66,23 @@ template <class T> GPU_FN void init_barriers(tiles<T> &t)
     gpu_mbarrier_fence();
 }
 
-// ---- what queries add to their logits
+// ---- offsets: what queries add to their logits
 
-// log2 s - lse log2 e of a query, so that 2^(scaled logit + that) is A(query, key) s(query).
+// A query's offset, log2 s - lse log2 e. Then 2^(scaled logit + offset) is A(query, key) s(query).
 GPU_FN float offset_of(float score, float lse)
 {
     return fmaf(lse, -TILE_LOG2E, gpu_log2(score));
 }
 
-// Of s^t of a head of a span; rows up to the next whole tile have one.
+// The offsets of s^t for a head of a span. Rows after the last one, up to the next whole tile, have
+// offsets too.
 GPU_FN float *offsets_at(const atedm_cuda_rank &a, int t, int64_t head, int span)
 {
     return a.offsets[t % 2] + head * a.offset_rows + a.offset_at[span];
 }
 
-// Of s^t, and -inf where there is no row: of both t % 2, since blocks of keys fill in only rows.
+// Computes the offsets of s^t. Rows that do not exist get -inf, in both buffers (t % 2), because
+// columns64_hopper_kernel writes existing rows only.
 __global__ void __launch_bounds__(QUERIES)
     offsets_kernel(const __grid_constant__ atedm_cuda_rank a, int t)
 {
@@ -89,14 +100,14 @@ __global__ void __launch_bounds__(QUERIES)
         offsets_at(a, t + 1, head, number)[row] = offset;
 }
 
-// ---- parts: keys by 128 of the heads of the spans that go on, the keys first
+// ---- parts: 128 keys each, of all heads of the spans that go on; keys vary fastest
 
 __host__ GPU_FN int parts_of(const atedm_cuda_rank &a, int span)
 {
     return (int)((a.span[span].nk + KEYS - 1) / KEYS) * a.heads;
 }
 
-// A bit for each span that goes on. By a whole warp.
+// A bit for each span that goes on. The whole warp must call it.
 GPU_FN unsigned spans_going_on(const atedm_cuda_rank &a)
 {
     int lane = (int)threadIdx.x % 32;
@@ -132,8 +143,8 @@ GPU_FN void load_queries(const call &a, tiles<T> &t, const part &p, gpu_ring<STA
     }
 }
 
-// A block's first part is the one of its number; the others are for whoever comes first, since a
-// block may have to wait for a multiprocessor while the others work.
+// A block's first part is the one with the block's number. A shared counter gives out the others,
+// because a block may have to wait for a multiprocessor while the rest already work.
 template <class T> GPU_FN void load(const call &a, tiles<T> &t, unsigned going_on)
 {
     gpu_ring<STAGES> r;
@@ -154,13 +165,13 @@ template <class T> GPU_FN void load(const call &a, tiles<T> &t, unsigned going_o
 
 // ---- exponentials
 
-// sum + 2^x on the arithmetic units. Multiprocessors have eight times as many of these as of those
-// that know exponentials, so that some of the exponentials, three in sixteen, are made here, as
-// FlashAttention-4 does it: 2^x = 2^n 2^f with f in [-1/2, 1/2], and a polynomial for the latter
-// that is off by 2.7e-6 of it (our own fit). The least is 2^-126; NaN stays.
+// sum + 2^x on the FMA units. A multiprocessor has eight times as many of these as of the units for
+// exponentials, so three in sixteen exponentials are computed here, as in FlashAttention-4. 2^x =
+// 2^n 2^f with f in [-1/2, 1/2]; a polynomial gives 2^f with a relative error of 2.7e-6 (our own
+// fit). x is at least -126, so the smallest result is 2^-126. NaN stays NaN.
 GPU_FN float add_exp2(float sum, float x)
 {
-    constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: integers in the last bits
+    constexpr float ROUND = 12582912.0f; // 1.5 * 2^23: its last bits hold the integer
     constexpr uint32_t ONE = 0x3f800000;
     x = gpu_max_nan(x, -126.0f);
     float n = x + ROUND, f = x - (n - ROUND);
@@ -172,14 +183,15 @@ GPU_FN float add_exp2(float sum, float x)
     return fmaf(p, scale, sum);
 }
 
-// Offsets of the thread's columns 8 n + l % 4 * 2 and the next one.
+// The offsets of the thread's columns 8 n + l % 4 * 2 and the one after it.
 GPU_FN float2 column_offsets(const float *offsets, int n)
 {
     return gpu_read_copied(
         reinterpret_cast<const float2 *>(offsets + n * 8 + (int)threadIdx.x % 4 * 2));
 }
 
-// Queries that there are not are another sample's, or nobody's: their logits may be anything.
+// Clears the logits of queries after the span's last one. These rows belong to another sample or to
+// nobody, so their logits may be anything.
 GPU_FN void clear_others(float (&s)[16][4], const float *offsets)
 {
 #pragma unroll
@@ -191,7 +203,7 @@ GPU_FN void clear_others(float (&s)[16][4], const float *offsets)
     }
 }
 
-// total[i] += A(column, row) s(column) of the thread's logits s[.][i].
+// total[i] += A(column, row) s(column), over the thread's logits s[.][i].
 GPU_FN void add_rows(float (&total)[4], const float (&s)[16][4], const float *offsets)
 {
 #pragma unroll
@@ -222,7 +234,7 @@ GPU_FN void start_logits(float (&s)[16][4], const uint32_t (&k)[4][4], const T *
 template <class T> struct worker {
     tiles<T> &t;
     gpu_ring<STAGES> now, next;
-    unsigned k_phase; // of the next keys
+    unsigned k_phase; // for the next part's keys
     uint32_t keys[4][4];
     float total[4];
 };
@@ -240,7 +252,7 @@ template <class T> GPU_FN void start_next(worker<T> &w, float (&s)[16][4])
     gpu_advance(w.next);
 }
 
-// The tile whose product is in s, and done.
+// Adds up the tile whose logits are in s. Their product must be complete.
 template <class T> GPU_FN void add_tile(worker<T> &w, const float (&s)[16][4])
 {
     add_rows(w.total, s, w.t.offsets[w.now.stage]);
@@ -250,7 +262,7 @@ template <class T> GPU_FN void add_tile(worker<T> &w, const float (&s)[16][4])
     gpu_advance(w.now);
 }
 
-// One tile, while the next one's product goes on.
+// Adds up one tile while the next tile's product runs.
 template <class T>
 GPU_FN void add_and_start(worker<T> &w, float (&s)[16][4], float (&following)[16][4])
 {
@@ -259,8 +271,9 @@ GPU_FN void add_and_start(worker<T> &w, float (&s)[16][4], float (&following)[16
     add_tile(w, s);
 }
 
-// Waits for the next part's keys here, where it ends a basic block: ptxas would move the wait for
-// the product up, before the last tile's exponentials, which are to be made meanwhile.
+// Adds up the part's last tile. It waits for the next part's keys first, because that wait ends a
+// basic block. Otherwise ptxas would move the wait for the product up, before the previous tile's
+// exponentials, which are to overlap with that product.
 template <class T> GPU_FN void add_last(worker<T> &w, float (&s)[16][4], bool is_whole)
 {
     await_keys(w);
@@ -270,7 +283,8 @@ template <class T> GPU_FN void add_last(worker<T> &w, float (&s)[16][4], bool is
     add_tile(w, s);
 }
 
-// Takes the warpgroup's keys from shared memory, which is the next part's then.
+// Reads the warpgroup's keys into registers, and releases their place in shared memory for the next
+// part.
 template <class T> GPU_FN void take_keys(worker<T> &w, int group)
 {
     tile_rows(w.keys, w.t.k[group]);
@@ -279,8 +293,8 @@ template <class T> GPU_FN void take_keys(worker<T> &w, int group)
     gpu_leave(w.t.k_free);
 }
 
-// The sums of the warpgroup's keys, over all queries: of key 16 (warp % 4) + lane / 4 and of the
-// one 8 further on, in each thread of four.
+// Computes the sums of the warpgroup's keys over all queries. All four threads of a quad get the
+// sums of keys 16 (warp % 4) + lane / 4 and 8 further on.
 template <class T> GPU_FN void add_tiles(worker<T> &w, int nq, float (&ret_sums)[2])
 {
     int left = (nq + QUERIES - 1) / QUERIES;
@@ -304,8 +318,8 @@ template <class T> GPU_FN void add_tiles(worker<T> &w, int nq, float (&ret_sums)
         ret_sums[half] = quad_sum(w.total[half * 2] + w.total[half * 2 + 1]);
 }
 
-// What the thread's columns, `key` and key + 8, were, for self: s^(t-1) and log-sum-exp. Asked for
-// long before it is needed.
+// s^(t-1) and log-sum-exp of the thread's columns, `key` and key + 8, for self-attention. They are
+// loaded long before they are needed.
 struct column_state {
     float score[2], lse[2];
 };
@@ -329,7 +343,8 @@ GPU_FN column_state load_columns(const atedm_cuda_rank &rank, int t, const part 
     return c;
 }
 
-// The thread's columns of A; where they are s^t, also their offsets. Returns how much they changed.
+// Stores the sums of the thread's columns of A. If these are s^t (self-attention), it also stores
+// their offsets, and returns how much they changed.
 GPU_FN float store_sums(const atedm_cuda_rank &rank, int t, const part &p, int64_t key,
                         const column_state &before, const float (&sums)[2])
 {
@@ -401,7 +416,7 @@ unsigned count_blocks(const atedm_cuda_rank &a)
 
 template <class T> cudaError_t columns64(const call &a, cudaStream_t stream)
 {
-    int64_t parts = 0; // of q, with 8192 elements each: ATEDM_MAX_ELEMENTS / 8192 at most
+    int64_t parts = 0; // 8192 elements of q each, so at most ATEDM_MAX_ELEMENTS / 8192
     for (int32_t i = 0; i < a.rank.n; i++)
         parts += parts_of(a.rank, i);
     int64_t blocks = parts < a.rank.multiprocessors ? parts : a.rank.multiprocessors;
@@ -416,7 +431,8 @@ cudaError_t atedm_cuda_launch_columns64_hopper(atedm_dtype act, const atedm_cuda
                                                cudaStream_t stream)
 {
     const call a = {maps->q, maps->k, maps->offsets[(t - 1) % 2], *rank, t};
-    // Those of later s^t are there already, but where they are of rows, not columns.
+    // For later s^t the previous pass has stored the offsets, except with cross-attention, whose
+    // sums belong to columns and not to rows.
     if (t == 1 || rank->cross) {
         cudaError_t error = GPU_LAUNCH(
             offsets_kernel, dim3(count_blocks(*rank), (unsigned)rank->heads, (unsigned)rank->n),

@@ -1,12 +1,15 @@
-// Which tokens stay: scores by chance, and the selection of the largest scores. Exact but for
-// chance with weights: the same on every backend.
+// Which tokens are kept: random scores, and the selection of the largest scores. Both are exact and
+// the same on every backend, except for random scores with weights.
+//
+// A block selects for one span. It finds the score of the worst kept token by a radix search, eight
+// bits at a time, with histograms in shared memory. Then it writes the kept tokens in order.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
 {
 
 constexpr int THREADS = 256, BINS = 256;
-constexpr int SELECT_THREADS = 1024, WARPS = SELECT_THREADS / 32; // a span has one block
+constexpr int SELECT_THREADS = 1024, WARPS = SELECT_THREADS / 32; // one block for each span
 
 // Output i of SplitMix64 started at key: see kernels.h.
 GPU_FN uint64_t split_mix(uint64_t key, uint64_t i)
@@ -30,7 +33,8 @@ __global__ void __launch_bounds__(THREADS)
     scores[span.first + i] = weights ? weights[span.first + i] / -logf(u) : u;
 }
 
-// A number that orders as scores do: larger is better, NaN the least, both zeros the same.
+// A number in the order of the scores: larger is better, NaN is the smallest, and both zeros are
+// equal.
 GPU_FN uint32_t sort_key(float score)
 {
     if (score != score)
@@ -41,13 +45,13 @@ GPU_FN uint32_t sort_key(float score)
 
 struct selection {
     uint32_t bins[BINS];
-    uint32_t key;          // of the worst token that stays
-    uint32_t equals;       // how many of that key stay: the first ones
-    uint32_t warps[WARPS]; // a number of each
+    uint32_t key;          // of the worst token that is kept
+    uint32_t equals;       // how many tokens with that key are kept: the first ones
+    uint32_t warps[WARPS]; // a count of each warp
 };
 
-// Takes the bin that the worst token that stays is in, the thread's being the one so far from the
-// top, and counts those above it off.
+// Finds the bin of the worst kept token, and subtracts the tokens in higher bins from the number
+// still to be kept. Thread i looks at the i-th bin from the top.
 GPU_FN void pick_bin(selection &s, int shift)
 {
     unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5, bin = BINS - 1 - threadIdx.x;
@@ -70,7 +74,7 @@ GPU_FN void pick_bin(selection &s, int shift)
     }
 }
 
-// The key of the `keep` best, eight bits at a time from the top.
+// Finds the key of the worst of the `keep` best tokens, eight bits at a time from the top.
 GPU_FN void find_key(const float *scores, int64_t n, int64_t keep, selection &s)
 {
     uint32_t known = 0;
@@ -95,12 +99,12 @@ GPU_FN void find_key(const float *scores, int64_t n, int64_t keep, selection &s)
     }
 }
 
-// How many threads before this one have the flag; the number of all that have it in *ret_all.
+// Returns how many threads before this one have the flag, and in *ret_all how many have it in all.
 GPU_FN uint32_t rank_of_flag(bool flag, selection &s, uint32_t *ret_all)
 {
     unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     unsigned mask = __ballot_sync(0xffffffffu, flag);
-    __syncthreads(); // the last call's flags have been read
+    __syncthreads(); // all threads have read the previous call's counts
     if (lane == 0)
         s.warps[warp] = (uint32_t)__popc(mask);
     __syncthreads();
@@ -113,7 +117,7 @@ GPU_FN uint32_t rank_of_flag(bool flag, selection &s, uint32_t *ret_all)
     return before;
 }
 
-// Block: a span.
+// A block selects for one span.
 __global__ void __launch_bounds__(SELECT_THREADS)
     select_kernel(const float *scores, int32_t *kept,
                   const __grid_constant__ atedm_cuda_prune_spans spans)
@@ -121,7 +125,7 @@ __global__ void __launch_bounds__(SELECT_THREADS)
     const atedm_prune_span &span = spans.span[blockIdx.x];
     scores += span.first;
     kept += span.kept_first;
-    if (span.keep == span.n) { // the scores may be anything
+    if (span.keep == span.n) { // no score is read: they may be anything
         for (int64_t i = threadIdx.x; i < span.n; i += SELECT_THREADS)
             kept[i] = (int32_t)i;
         return;

@@ -1,7 +1,9 @@
-// Where pruned tokens will take their value from: own slots of kept tokens, the nearest in the
-// grid, the most similar by attention or cosine. The attention map is not stored: a block sums it
-// over the heads for a tile of pruned and kept tokens and looks for the largest. source64.cu has
-// the fast paths.
+// Where each pruned token will take its value from: the own slots of kept tokens, and for pruned
+// ones the nearest kept token in the grid, or the most similar one by attention or cosine.
+// source64.cu has the fast paths.
+//
+// The attention map is not stored. A block sums it over the heads for a tile of pruned and kept
+// tokens, and keeps the largest entry of each pruned token.
 #include "kernels/cuda/plain_tile.cuh"
 #include "kernels/cuda/pruned.cuh"
 
@@ -61,7 +63,7 @@ GPU_FN void name_kept(plain_tiles &tiles, const int32_t *kept, const atedm_prune
         tiles.column[i] = first + i < span.keep ? span.first + kept[first + i] : -1;
 }
 
-// Where nothing was comparable, the first slot does.
+// Writes the best slots. If nothing was comparable (NaN, for instance), the first slot is used.
 GPU_FN void store_best(plain_tiles &tiles, best_slot best, int32_t *source)
 {
     best_merge(best, 8);
@@ -70,7 +72,7 @@ GPU_FN void store_best(plain_tiles &tiles, best_slot best, int32_t *source)
         source[row] = best.slot < 0 ? 0 : best.slot;
 }
 
-// Block: 16 pruned tokens of a span.
+// A block searches for 16 pruned tokens of a span.
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
     attention_kernel(const int32_t *kept, int32_t *source,
@@ -121,7 +123,7 @@ cudaError_t attention(const int32_t *kept, int32_t *source, const atedm_source_m
                       dim3(PLAIN_THREADS), sizeof(plain_tiles), stream, kept, source, *map, *spans);
 }
 
-// Warp: a kept token; 1 over the length of its row, 0 where that has none.
+// A warp computes 1 / length of a kept token's row, or 0 if the length is 0.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     norms_kernel(const int32_t *kept, const __grid_constant__ atedm_cuda_cosine cosine,
@@ -142,7 +144,8 @@ __global__ void __launch_bounds__(THREADS)
             sum == 0.0f ? 0.0f : 1.0f / sqrtf(sum);
 }
 
-// Block: 16 pruned tokens of a span. Their own lengths do not change what is most similar.
+// A block searches for 16 pruned tokens of a span. The tokens' own lengths do not change which slot
+// is the most similar, so they are left out.
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS, PLAIN_BLOCKS)
     cosine_kernel(const int32_t *kept, int32_t *source,
@@ -192,8 +195,8 @@ cudaError_t cosine(const int32_t *kept, int32_t *source, const atedm_cuda_cosine
                       *spans);
 }
 
-// Bit j: whether token first + 32 j + lane is the slot's. Loads are all on their way at once, which
-// is why those behind the end read the last token.
+// Bit j of the result says whether token first + 32 j + lane belongs to the slot. All loads are in
+// flight at once. To make that possible, those after the end read the last token.
 constexpr int LOADS = 8;
 GPU_FN unsigned tokens_of_slot(const int32_t *source, int32_t n, int32_t first, int32_t slot)
 {
@@ -208,8 +211,8 @@ GPU_FN unsigned tokens_of_slot(const int32_t *source, int32_t n, int32_t first, 
     return mine;
 }
 
-// Warp: a slot, over the tokens in their order. Few are the slot's, so that most of them cost only
-// the comparison.
+// A warp adds up a slot's weight over the tokens, in their order. Few tokens belong to one slot, so
+// most cost only the comparison.
 __global__ void __launch_bounds__(THREADS)
     weights_kernel(const int32_t *source, const float *before, float *weights,
                    const __grid_constant__ atedm_cuda_prune_spans spans)

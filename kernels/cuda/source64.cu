@@ -1,7 +1,10 @@
-// The most similar kept token on tensor cores, by attention with heads of 64, or by cosine over
-// channels by the 64: see source.cu. A block has 64 pruned and 64 kept tokens of a span and walks
-// over the heads, or channels, with the next ones' tiles on their way. What it finds goes to
-// scratch; a second kernel takes the best of a pruned token's.
+// The search for the most similar kept token on tensor cores, by attention with heads of 64, or by
+// cosine over channels by 64; the method is in source.cu.
+//
+// A block compares 64 pruned with 64 kept tokens of a span. It goes over the heads, or over 64
+// channels at a time, adding up similarities in registers. cp.async loads the next parts' tiles
+// through three stages, with one barrier for each part. The block writes each pruned token's best
+// slot among its kept ones to scratch memory. A second kernel takes the best over all blocks.
 #include "kernels/cuda/pruned.cuh"
 #include "kernels/cuda/tile64.cuh"
 
@@ -15,8 +18,8 @@ template <class T> struct tiles {
     int64_t pruned[TILE], kept[TILE]; // rows; -1: none
 };
 
-// Where the best of each tile of kept tokens stands: [spans, tiles, pruned], as long as the longest
-// span's.
+// The best slot of each pruned token in each tile of kept tokens: [spans, tiles, pruned], with the
+// sizes of the longest span.
 struct found_place {
     best_slot *found;
     int64_t n_tiles, n_pruned;
@@ -54,7 +57,7 @@ template <class T> struct compared {
     int64_t q_stride, k_stride, n;
 };
 
-// Starts to load a part's tiles; behind the last part there is nothing to load.
+// Starts to load a part's tiles. After the last part it loads nothing.
 template <class T> GPU_FN void load_part(tiles<T> &t, const compared<T> &rows, int64_t part)
 {
     if (part < rows.n) {
@@ -65,7 +68,7 @@ template <class T> GPU_FN void load_part(tiles<T> &t, const compared<T> &rows, i
     gpu_copy_commit();
 }
 
-// Calls add(products, part) for each part in turn. Products are laid out as tile_scores does.
+// Calls add(products, part) for each part in turn. The products have the layout of tile_scores.
 template <class T, class ADD> GPU_FN void walk_parts(tiles<T> &t, const compared<T> &rows, ADD add)
 {
 #pragma unroll
@@ -84,7 +87,7 @@ template <class T, class ADD> GPU_FN void walk_parts(tiles<T> &t, const compared
     gpu_copy_wait<0>();
 }
 
-// A head's log-sum-exp of the thread's two rows, to base 2.
+// Loads a head's log-sum-exp of the thread's two rows, to base 2.
 GPU_FN void load_lse(float (&lse2)[2], const atedm_source_map &map, int64_t head,
                      const int64_t (&row)[2])
 {
@@ -95,7 +98,7 @@ GPU_FN void load_lse(float (&lse2)[2], const atedm_source_map &map, int64_t head
                          : map.lse[head * map.lse_stride + row[half]] * TILE_LOG2E;
 }
 
-// Attention, over the heads.
+// Similarity by attention, summed over the heads.
 struct by_attention {
     atedm_source_map map;
 
@@ -121,8 +124,8 @@ struct by_attention {
     }
 };
 
-// Rows of c channels with each other. The pruned token's length does not change what is most
-// similar.
+// Similarity by cosine, over c channels. The pruned token's own length does not change which slot
+// is the most similar, so it is left out.
 struct by_cosine {
     atedm_cuda_cosine of;
 
@@ -145,7 +148,7 @@ struct by_cosine {
     }
 };
 
-// Looks through a tile of similarities, the thread's two rows of it.
+// Offers a tile of similarities, the thread's two rows of it, to the best so far.
 template <class BY>
 GPU_FN void offer(best_slot (&best)[2], const float (&p)[8][4], int64_t slot0,
                   const atedm_prune_span &span, const BY &by)
@@ -187,7 +190,8 @@ __global__ void __launch_bounds__(TILE_THREADS, 4)
     }
 }
 
-// Thread: a pruned token. Where nothing was comparable, the first slot does.
+// A thread takes the best slot of one pruned token. If nothing was comparable (NaN, for instance),
+// the first slot is used.
 __global__ void __launch_bounds__(TILE_THREADS)
     best_kernel(const int32_t *kept, found_place place, int32_t *source,
                 const __grid_constant__ atedm_cuda_prune_spans spans)

@@ -1,7 +1,7 @@
-// Tiles of 64 rows of 64 elements of a 16-bit type, for heads of that size on tensor cores: how
-// they lie in shared memory, how they are loaded, and the product of two of them. A block has four
-// warps; warp w computes rows 16 w .. 16 w + 15 of the first against all of the second. (Of eight
-// warps, in attention512.cu, two have the same rows.)
+// Tiles of 64 rows of 64 elements of a 16-bit type, for heads of 64 on tensor cores: their layout
+// in shared memory, loading, and the product of two tiles. A block has four warps; warp w
+// multiplies rows 16 w .. 16 w + 15 of the first tile with all of the second. (attention512.cu has
+// eight warps, of which two share each set of rows.)
 #ifndef ATEDM_KERNELS_CUDA_TILE64_CUH
 #define ATEDM_KERNELS_CUDA_TILE64_CUH
 
@@ -9,18 +9,18 @@
 
 constexpr int TILE = 64, TILE_THREADS = 128, TILE_VECTORS = TILE / 8;
 constexpr int TILE_ELEMENTS = TILE * TILE;
-// Exponentials are of base 2: 1 / sqrt(64), and that times the logarithm of e.
+// Exponentials have base 2. TILE_SCALE is 1 / sqrt(64); TILE_SCALE2 includes the factor log2 e.
 constexpr float TILE_SCALE = 0.125f, TILE_LOG2E = 1.4426950408889634f;
 constexpr float TILE_SCALE2 = TILE_SCALE * TILE_LOG2E;
 
-// Vectors of 16 bytes are exchanged within a row, so that eight rows' same vector lies in eight
-// banks.
+// Offset of a vector in a swizzled tile. Vectors of 16 bytes are permuted within their row, so that
+// the same vector of eight rows lies in eight different banks.
 GPU_FN int tile_at(int row, int vector)
 {
     return row * TILE + ((vector ^ (row & 7)) * 8);
 }
 
-// Whether every row of the n matrices starts at a whole vector. Strides are in elements.
+// Whether every row of the n matrices starts at a multiple of 16 bytes. Strides are in elements.
 inline bool tile_rows_align(const void *const *matrices, const int64_t *strides, int n)
 {
     bool align = true;
@@ -38,7 +38,7 @@ struct tile_range {
     }
 };
 
-// Starts to load rows row_of(0) .. row_of(63) of a matrix; zeros where that is -1.
+// Starts to load rows row_of(0) .. row_of(63) of a matrix. A row number of -1 gives zeros.
 template <class T, class ROWS>
 GPU_FN void tile_load(T *tile, const T *matrix, int64_t stride, ROWS row_of)
 {
@@ -52,7 +52,7 @@ GPU_FN void tile_load(T *tile, const T *matrix, int64_t stride, ROWS row_of)
     }
 }
 
-// The warp's 16 rows of a tile as fragments of the mma's first operand, one for each 16 elements.
+// The warp's 16 rows of a tile, as fragments of the mma's first operand, one for each 16 columns.
 template <class T> GPU_FN void tile_rows(uint32_t (&a)[4][4], const T *tile)
 {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3;
@@ -61,8 +61,8 @@ template <class T> GPU_FN void tile_rows(uint32_t (&a)[4][4], const T *tile)
         gpu_ldmatrix(a[k], tile + tile_at(warp * 16 + (lane & 15), k * 2 + (lane >> 4)));
 }
 
-// s = a b^T: thread l has s[n][i] of row 16 warp + l / 4 + (i / 2) * 8, column 8 n + l % 4 * 2 + i
-// % 2.
+// s = a b^T. Thread l of a warp has s[n][i] of row 16 warp + l / 4 + (i / 2) * 8, column 8 n + l %
+// 4 * 2 + i % 2.
 template <class T> GPU_FN void tile_scores(float (&s)[8][4], const uint32_t (&a)[4][4], const T *b)
 {
     int lane = threadIdx.x & 31;
@@ -83,13 +83,14 @@ template <class T> GPU_FN void tile_scores(float (&s)[8][4], const uint32_t (&a)
         }
 }
 
-// What a thread knows of its two rows of attention, `row` and row + 8: largest logit, unscaled, sum
-// of exponentials, and sums of values as tile_scores lays them out.
+// The running state of a thread's two rows of attention, `row` and row + 8: the largest logit,
+// unscaled; the thread's share of the sum of exponentials; and the sums of values, in the layout of
+// tile_scores.
 struct tile_attention {
     float most[2], total[2], sums[8][4];
 };
 
-// Over the four threads of a row.
+// Sum, and maximum, over the four threads of a row.
 GPU_FN float quad_sum(float x)
 {
     x += __shfl_xor_sync(0xffffffffu, x, 1);
@@ -101,8 +102,8 @@ GPU_FN float quad_max(float x)
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
 
-// Writes rows below nq to o, which is at the head of a span's first row, and their log-sum-exp,
-// where it is wanted, to lse of that row.
+// Writes rows below nq, and their log-sum-exp if lse is not NULL. o points at the head's columns in
+// the span's first row, lse at that row's entry.
 template <class T>
 GPU_FN void tile_store(const tile_attention &r, int64_t row, int64_t nq, T *o, int64_t o_stride,
                        float *lse)

@@ -1,5 +1,5 @@
-// What trials of the libraries' algorithms need: operands whose products sum to nothing but
-// rounding, and a comparison of results. See trial.h.
+// Kernels for trials of the libraries' algorithms (trial.h): they make operands whose products add
+// up to nothing but rounding errors, and compare results.
 #include "kernels/cuda/gpu.cuh"
 
 namespace
@@ -7,8 +7,8 @@ namespace
 
 constexpr int THREADS = 128;
 
-// From hash bits, +-2^-8 to 2^7: so far apart that every addition of products rounds, where sums of
-// alike ones of 16 bits would be exact in f32.
+// A value of magnitude 2^-8 to 2^7 made from hash bits. Magnitudes are so far apart that every
+// addition of products rounds. Sums of products of similar 16-bit values would be exact in F32.
 GPU_FN float noise_value(uint32_t h)
 {
     uint32_t sign = h << 31, exponent = 127 - 8 + (h >> 8) % 15, mantissa = h >> 1 & 127;
@@ -23,8 +23,8 @@ GPU_FN uint32_t hash(uint32_t h)
     return h ^ h >> 16;
 }
 
-// But for plain and opposed noise, a value for a column and the one as far from the end, and 0 in
-// the middle.
+// For all kinds but plain and opposed: column j and the column as far from the end share a value,
+// and the middle column is 0. For NOISE_CANCELS the second of the two is negated.
 GPU_FN float value_of(atedm_cuda_noise kind, uint32_t seed, uint32_t row, int64_t j,
                       int64_t columns)
 {
@@ -41,7 +41,7 @@ GPU_FN float value_of(atedm_cuda_noise kind, uint32_t seed, uint32_t row, int64_
     return kind == ATEDM_CUDA_NOISE_CANCELS && j > other ? -value : value;
 }
 
-// Block: a row.
+// A block fills one row.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     noise_kernel(T *y, int64_t columns, int64_t stride, atedm_cuda_noise kind, uint32_t seed)
@@ -58,7 +58,7 @@ cudaError_t noise(atedm_cuda_noise kind, uint32_t seed, void *y, int64_t rows, i
                       static_cast<T *>(y), columns, stride, kind, seed);
 }
 
-// counts [blocks]: of words that differ, each block's.
+// counts [blocks]: the number of differing words that each block found.
 __global__ void __launch_bounds__(THREADS)
     differences_kernel(const uint32_t *a, const uint32_t *b, int64_t words, float *counts)
 {
