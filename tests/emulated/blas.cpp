@@ -1,8 +1,9 @@
-// The part of cuBLASLt that kernels/cuda calls, on the host. Like the real one it proposes another
-// algorithm for another number of rows, and the algorithms add in different orders: whoever asks
-// anew for every size gets results that depend on the batch. One adds as wgmma.cpp's products do,
-// one after the other from the first on. It holds callers to the alignment that they promised to
-// the heuristic. C++.
+// The part of cuBLASLt that kernels/cuda calls, on the host. C++.
+//
+// Like the real one, it proposes different algorithms for different numbers of rows, and the
+// algorithms add in different orders. A caller who asks again for every size would get results that
+// depend on the batch. One algorithm adds as wgmma.cpp's products do, term by term from the first.
+// Callers are held to the alignment that they promised to the heuristic.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/memory.hpp"
 
@@ -16,17 +17,17 @@
 
 using emulated::is_device;
 
-// Products that were enqueued, for tests.
+// The number of products enqueued so far, for tests.
 extern "C" {
 __attribute__((visibility("default"))) extern long atedm_emulated_products;
 long atedm_emulated_products;
 }
 
-// What an algorithm's words mean.
+// The words of an algorithm.
 enum { WORD_ORDER, WORD_ALIGN_A, WORD_ALIGN_B, WORD_ALIGN_C, WORD_ALIGN_D };
 enum { ORDER_WHOLE, ORDER_HALVES };
-constexpr int LANES = 16;           // sums at a time
-constexpr int64_t FEW_COLUMNS = 64; // below that the heuristic takes the other algorithm
+constexpr int LANES = 16;           // sums computed at a time
+constexpr int64_t FEW_COLUMNS = 64; // for fewer, the heuristic proposes the other algorithm first
 
 struct cublasLtContext {
 };
@@ -77,7 +78,8 @@ struct product {
     uint64_t order;
     bool rounds_twice;
 
-    // Columns in groups of N, zeros behind the last one: of each row of a group, all of them.
+    // Copies columns into groups of N, padded with zeros. The elements of a row of a group are
+    // adjacent.
     template <int N>
     static std::vector<float> read(const void *p, const cublasLtMatrixLayoutOpaque &l)
     {
@@ -90,8 +92,8 @@ struct product {
         return values;
     }
 
-    // Of rows first .. end - 1 of a group of A's columns and one of B's. In vectors, which gcc
-    // would make of the loop over rows.
+    // Dot products, over rows first .. end - 1, of a group of A's columns with one column of B. The
+    // vectors are explicit, because gcc would vectorise the loop over rows instead.
     static void dot(const float *x, const float *y, int64_t first, int64_t end, float *sums)
     {
         typedef float vector __attribute__((vector_size(16), aligned(4), may_alias));
@@ -158,14 +160,15 @@ template <class T> static bool take(T *to, const void *from, size_t bytes)
     return true;
 }
 
-// ATEDM_EMULATED_ROWS=N: algorithms take multiples of so many rows only, which are columns here.
+// ATEDM_EMULATED_ROWS=N: algorithms accept only numbers of rows (columns here) that are multiples
+// of N.
 static int64_t columns_taken()
 {
     const char *text = getenv("ATEDM_EMULATED_ROWS");
     return text ? atoll(text) : 1;
 }
 
-// ATEDM_EMULATED_PROPOSALS=N: the heuristic has so many algorithms only.
+// ATEDM_EMULATED_PROPOSALS=N: the heuristic proposes at most N algorithms.
 static int most_proposals()
 {
     const char *text = getenv("ATEDM_EMULATED_PROPOSALS");
@@ -272,10 +275,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     *ret_count = 0;
     if (wanted < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
-    // Somewhere it has nothing: here where x alone is of 2 bytes on odd addresses.
+    // For some calls the real one has no algorithm. Here these are calls in which x has only 2-byte
+    // alignment, and y has more.
     if (preference->align[1] < 4 && preference->align[3] >= 4)
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    // The best one first.
+    // The algorithm that it considers best comes first.
     bool is_small = d->columns < FEW_COLUMNS;
     for (int n = 0; n < most_proposals() && n < wanted; n++, ++*ret_count) {
         cublasLtMatmulHeuristicResult_t result = {};
@@ -302,7 +306,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         return CUBLAS_STATUS_NOT_SUPPORTED;
     product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)beta, 0, false};
     p.order = algo->data[WORD_ORDER];
-    // As the real one's kernels for rows that are no whole vectors do.
+    // Like the real kernels for rows that do not consist of whole vectors.
     p.rounds_twice = desc->epilogue == CUBLASLT_EPILOGUE_BIAS && ld->type != CUDA_R_32F &&
                      std::min({algo->data[WORD_ALIGN_B], algo->data[WORD_ALIGN_C],
                                algo->data[WORD_ALIGN_D]}) < 16;

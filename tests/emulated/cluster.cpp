@@ -1,12 +1,12 @@
 // Clusters: blocks that run together, with a barrier of all their threads, and with copies and
-// arrivals that go to each other's shared memory. Sections of the PTX ISA: "Cluster of Cooperative
+// arrivals that reach each other's shared memory. Sections of the PTX ISA: "Cluster of Cooperative
 // Thread Arrays", "barrier.cluster", "mapa", ".multicast::cluster". C++.
 #include "tests/emulated/hopper.hpp"
 
 namespace emulated
 {
 
-// The same place in shared memory of another block, which has to be there still.
+// The same place in the shared memory of another block. It is a fault if that block has ended.
 static void *place_in(const block &other, const void *p, place at)
 {
     if (!other.n_alive)
@@ -58,8 +58,8 @@ bool release_cluster(cluster &c)
     return true;
 }
 
-// A relaxed one: what was written before it is nobody else's to see, but for barriers that were
-// fenced.
+// The barrier is relaxed: it makes earlier writes visible to no other thread, except for mbarriers
+// that were fenced.
 void cluster_barrier(place at)
 {
     need_hopper("barrier.cluster", at);

@@ -10,11 +10,11 @@
 
 using guard = std::lock_guard<std::recursive_mutex>;
 
-static cudaError_t sticky[emulated::MOST_DEVICES]; // as an illegal access leaves a context; by lock
+static cudaError_t sticky[emulated::MOST_DEVICES]; // errors that stay; guarded by lock
 static thread_local int of_thread;
 
-// ATEDM_EMULATED_LOSE=PATH: where there is a file PATH.N, whoever uses device N next takes the file
-// away and loses the device.
+// ATEDM_EMULATED_LOSE=PATH: if there is a file PATH.N, the next call that uses device N removes the
+// file and loses the device.
 static bool is_told_to_lose(int device)
 {
     static const char *const path = getenv("ATEDM_EMULATED_LOSE");
@@ -59,7 +59,7 @@ extern "C" {
 
 cudaError_t cudaGetDeviceCount(int *ret_count)
 {
-    // Asked each time, so that a test can take the devices away.
+    // Read at each call, so that a test can make the devices disappear.
     *ret_count = getenv("ATEDM_EMULATED_GONE") ? 0 : emulated::setting().devices;
     return *ret_count ? cudaSuccess : cudaErrorNoDevice;
 }

@@ -1,10 +1,12 @@
-// A fake cuDNN 9, a library of its own: the calls of its graph API that kernels/cuda makes. It
-// takes attributes as strictly as the real one documents them, ends the program where a caller is
-// wrong, and proposes engines that a careful caller does not take. Operations are checked and
-// computed in dnn_graph.cpp. C++.
+// A fake cuDNN 9, as a library of its own, with the calls of its graph API that kernels/cuda makes.
+// C++.
 //
-// ATEDM_EMULATED_DNN_VERSION=N: what cudnnGetVersion says. ATEDM_EMULATED_DNN_FAILS=create|execute:
-// that call fails.
+// It checks attributes as strictly as the real one documents them, and ends the program when a
+// caller is wrong. It also proposes engines that a careful caller must reject. dnn_graph.cpp checks
+// and computes operations.
+//
+// ATEDM_EMULATED_DNN_VERSION=N: the result of cudnnGetVersion.
+// ATEDM_EMULATED_DNN_FAILS=create|execute: this call fails.
 #include "tests/emulated/dnn.hpp"
 
 #include <cstdio>
@@ -19,7 +21,7 @@ struct cudnnContext {
     cudaStream_t stream = nullptr;
 };
 
-// The stream's work and memory are the emulated backend's, which is loaded already.
+// Streams and memory belong to the emulated backend, which is loaded already.
 using enqueue_fn = cudaError_t (*)(cudaStream_t, void (*)(void *), void *, void (*)(void *));
 using is_device_fn = int (*)(const void *, size_t);
 
@@ -146,8 +148,8 @@ static const descriptor *finalized(const void *p, cudnnBackendDescriptorType_t t
 
 // ---- heuristics
 
-// Whether there is a kernel, as the real one has them: it adds one tensor as large as y, then one
-// vector of channels, both of x's type.
+// Whether there is a ready kernel. The real one has kernels that add first a tensor as large as y,
+// then a vector of channels, both of x's type.
 static bool is_ready(const std::vector<operation> &operations)
 {
     size_t n = operations.size();
@@ -166,8 +168,7 @@ static std::vector<engine> proposals(const descriptor &heuristics)
 {
     std::vector<operation> operations = check_graph(*heuristics.graph);
     const tensor &x = operations[0].x, &w = operations[0].w;
-    // Like the real one it has shapes that it does not take, and some for which it has only
-    // something slow.
+    // Like the real one, it refuses some shapes, and has only slow engines for others.
     if (w.strides[0] != w.dimensions[1] * w.dimensions[2] * w.dimensions[3])
         return {};
     if (!is_ready(operations))
@@ -201,7 +202,7 @@ static std::vector<cudnnBackendNumericalNote_t> notes_of(engine e)
     }
 }
 
-// What finalizing means beyond that all attributes are there.
+// What finalizing does besides checking that all attributes are set.
 static cudnnStatus_t finish(descriptor *d)
 {
     switch (d->type) {
@@ -234,7 +235,8 @@ static cudnnStatus_t finish(descriptor *d)
     }
 }
 
-// The operands of a pack: the graph's own, no others, where and how they are said to be.
+// Takes the operands of a variant pack. They must be exactly the graph's, in device memory, and
+// aligned as the graph states.
 static void take_operands(const descriptor &pack, run *r)
 {
     auto *is_device = (is_device_fn)backend_symbol("atedm_emulated_is_device");
@@ -270,7 +272,7 @@ static void take_operands(const descriptor &pack, run *r)
 
 extern "C" {
 
-// For tests: questions to heuristics, executions, and plans that were asked for.
+// For tests: the numbers of questions to heuristics, of executions, and of plans requested.
 int atedm_emulated_dnn_questions(void)
 {
     return questions;

@@ -1,5 +1,5 @@
-// What the fake cuDNN makes of a graph of operations: whether it is one, and its result. See
-// dnn.cpp. C++.
+// How the fake cuDNN (dnn.cpp) treats a graph of operations: it checks that the graph is valid, and
+// computes its result. C++.
 #include "tests/emulated/dnn.hpp"
 
 #include "tests/emulated/fallback/cuda_bf16.h"
@@ -117,7 +117,7 @@ std::vector<operation> check_graph(const descriptor &graph)
         operation o(*d);
         if (o.is_convolution != operations.empty())
             misuse("the convolution comes first, and there is one");
-        // What is virtual exists on the way only: from the operation before.
+        // A virtual tensor exists only between operations: it must be the result of the one before.
         if (o.w.is_virtual || o.x.is_virtual == operations.empty() ||
             (!operations.empty() && o.x.uid != operations.back().y.uid))
             misuse("tensor %lld comes from nowhere", (long long)o.x.uid);
@@ -164,7 +164,7 @@ static std::vector<float> read(const tensor &t, const void *p)
     return values;
 }
 
-// One element of y: the window of `at` [h, w] in a sample of x, times a filter.
+// One element of y: the window at `at` [h, w] of a sample of x, times a filter.
 static float window(const operation &o, const float *x, const float *w, int64_t y0, int64_t x0,
                     engine chosen)
 {
@@ -178,7 +178,7 @@ static float window(const operation &o, const float *x, const float *w, int64_t 
         const float *from = x + (y * o.x.dimensions[3] + column) * c;
         float lanes[4] = {};
         for (int64_t j = 0; j < c; j++) {
-            // Another order alone would seldom be seen in 16 bits.
+            // Another order alone would rarely change a result in 16 bits.
             if (chosen == OF_LARGER_BATCHES && j == c / 2)
                 for (float &lane : lanes)
                     lane = __bfloat162float(__float2bfloat16_rn(lane));
@@ -206,7 +206,7 @@ static std::vector<float> convolve(const operation &o, const std::vector<float> 
     return y;
 }
 
-// The addend is as large as x, or one vector of channels a sample.
+// The addend has the size of x, or is one vector of channels for each sample.
 static std::vector<float> add(const operation &o, std::vector<float> x, const std::vector<float> &b)
 {
     const int64_t *d = o.y.dimensions;
@@ -221,7 +221,7 @@ static std::vector<float> add(const operation &o, std::vector<float> x, const st
 
 void run::compute() const
 {
-    // Nobody may count on what is in a workspace, or on finding something there afterwards.
+    // No caller may rely on a workspace's content, before or after the call.
     for (int64_t i = 0; i < workspace_of(chosen) / 4; i++)
         ((float *)workspace)[i] = NAN;
     std::vector<float> values;

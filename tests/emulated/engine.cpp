@@ -1,6 +1,6 @@
 // The engine: fibers, the scheduler, barriers, shared memory, asynchronous copies. C++.
-// Faults in a kernel (a bad access, a deadlock, a copy that nobody waits for) end the program with
-// a message that names kernel, block and thread.
+// Faults in a kernel (a bad access, a deadlock, a copy without a wait) end the program with a
+// message that names kernel, block and thread.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/memory.hpp"
 
@@ -72,7 +72,7 @@ asm(".text\n.p2align 4\n.globl atedm_emulated_switch\n.hidden atedm_emulated_swi
 static void *first_stack(char *top, void (*entry)())
 {
     void **s = (void **)((uintptr_t)top & ~(uintptr_t)15);
-    *--s = nullptr; // keeps the stack aligned as at a function's entry
+    *--s = nullptr; // aligns the stack as at a function's entry
     *--s = (void *)entry;
     for (int i = 0; i < 6; i++)
         *--s = nullptr;
@@ -108,9 +108,8 @@ bool is_early()
            (running->schedule == settings::RANDOM && (next_random() >> 40 & 1));
 }
 
-// One of the bits that are set, each as likely: most of what a random schedule costs is here, so
-// there are neither divisions nor loops whose end is not known. Counts of 2, 4, 8, 16 bits tell the
-// way to the n-th.
+// A random set bit, all equally likely. Most of a random schedule's cost is here, so there are no
+// divisions and no loops of unknown length. Counts of 2, 4, 8 and 16 bits lead to the n-th set bit.
 static uint32_t random_bit(uint32_t bits)
 {
     uint64_t x = next_random();
@@ -159,7 +158,8 @@ as_block::~as_block()
     enter(*before);
 }
 
-// To another block of the cluster where this one has nothing to do, and in random order anyway.
+// Switches to another block of the cluster if this one has no runnable thread, and at random if the
+// schedule is random.
 static void move_on()
 {
     uint32_t ready = 0;
@@ -239,7 +239,7 @@ void wake(fiber &f)
     set_ready(*f.in, 1u << f.lane);
 }
 
-// Copies land when nothing else goes on.
+// Lands a copy. Called when no thread can run.
 static bool land_somewhere()
 {
     for (int i = 0; i < running->in->n; i++) {
@@ -321,11 +321,12 @@ long barrier_reduce(reduction how, long value, place at)
                 : how == reduction::ALL ? b.reduced && value
                                         : b.reduced || value;
     barrier(at);
-    // A fiber that runs ahead may be at the next barrier already, but cannot have passed it.
+    // A fiber that runs ahead may have reached the next barrier already, but cannot have passed it.
     return b.kept;
 }
 
-// Whether all live lanes that f's mask names are at the same operation; then it is done.
+// Completes the operation if all live lanes in f's mask have reached the same one. Returns whether
+// they have.
 static bool try_complete(warp &w, const fiber *f)
 {
     uint32_t need = f->mask & w.alive;
@@ -362,7 +363,7 @@ void collective(uint32_t mask, void *operands, collective_fn fn, const char *wha
     wait_here();
 }
 
-// To the next one; behind a cluster's last, to the OS thread's own stack.
+// Switches to the next fiber, or, after the cluster's last one, to the stack of the OS thread.
 static void leave_fiber()
 {
     const cluster &c = *running->in;
@@ -399,7 +400,7 @@ static void end_fiber()
     if (!b.n_alive)
         end_async(b);
     leave_fiber();
-    abort(); // nobody switches to a fiber that is done
+    abort(); // no fiber switches to one that has ended
 }
 
 static void begin_fiber()
@@ -474,7 +475,7 @@ block *new_block()
 {
     block *b = new block;
     b->stacks = map_pages(MOST_THREADS * (STACK + PAGE));
-    for (int i = 0; i < MOST_THREADS; i++) { // each above a guard page
+    for (int i = 0; i < MOST_THREADS; i++) { // a guard page below each
         mprotect(b->stacks + (size_t)i * (STACK + PAGE), PAGE, PROT_NONE);
         b->fibers[i].stack_top = b->stacks + (size_t)(i + 1) * (STACK + PAGE);
     }
@@ -512,7 +513,8 @@ static void prepare_block(block &b, const launch_request &launch, uint64_t numbe
     b.schedule = setting().schedule;
     b.rng = ((setting().seed + number) * 0x9e3779b97f4a7c15u) | 1;
     b.arrived = 0;
-    // Shared memory ends at a guard page, as closely as its alignment allows, and starts as NaN.
+    // Shared memory ends at a guard page, as closely as its alignment allows, and is filled with
+    // NaN at the start.
     size_t bytes = (launch.shared + 127) & ~(size_t)127;
     b.shared = b.shared_end - bytes;
     b.shared_bytes = launch.shared;

@@ -1,13 +1,13 @@
-// Events of the fake runtime: a place in a stream, or in a capture, that the host or another stream
-// waits for. C++.
+// Events of the fake runtime. An event is a point in a stream, or in a capture, for which the host
+// or another stream can wait. C++.
 #include "tests/emulated/stream.hpp"
 
 using guard = std::lock_guard<std::recursive_mutex>;
 
 struct CUevent_st {
-    emulated::mark_pointer mark;       // where it was recorded last, or
-    emulated::capture_pointer capture; // in which capture, and
-    std::vector<size_t> last;          // behind which nodes
+    emulated::mark_pointer mark;       // where it was recorded last, outside a capture
+    emulated::capture_pointer capture; // or: the capture,
+    std::vector<size_t> last;          // and the nodes before it
 };
 
 static void run_to(const emulated::mark_pointer &mark)
@@ -72,7 +72,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     guard g(emulated::lock);
-    if (event->capture) // what was captured does not come to pass
+    if (event->capture) // a captured event never occurs by itself
         return cudaErrorCapturedEvent;
     if (!event->mark || !event->mark->stream)
         return cudaSuccess;

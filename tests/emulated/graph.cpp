@@ -1,8 +1,9 @@
-// Stream capture and graphs of the fake runtime, by the rules of the real one: what is enqueued on
-// a capturing stream does not run, kernels' arguments are those of the capture, host memory is read
-// at each launch, and waiting or allocating makes the capture invalid. Another stream comes in by
-// waiting for an event that was captured, and has to be waited for before the end; a launch keeps
-// the order of what was ordered, and no other. C++.
+// Stream capture and graphs of the fake runtime, by the rules of the real one. C++.
+//
+// Work enqueued on a capturing stream does not run. Kernels get the arguments of the capture; host
+// memory is read at each launch. Waiting or allocating invalidates the capture. Another stream
+// joins the capture by waiting for a captured event, and the first stream must wait for it before
+// the end. A launch keeps the captured order and no other.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/stream.hpp"
 
@@ -20,14 +21,14 @@ struct CUgraph_st {
     nodes list;
 };
 struct CUgraphExec_st {
-    std::shared_ptr<const nodes> list; // a launch keeps it beyond cudaGraphExecDestroy
+    std::shared_ptr<const nodes> list; // a running launch keeps it alive after cudaGraphExecDestroy
     int device;
-    size_t bytes; // that it takes there, once it was uploaded
+    size_t bytes; // of device memory, after the upload
 };
 
 constexpr size_t NODE_BYTES = 4096;
 
-// ATEDM_EMULATED_REFUSE=begin|end|instantiate|launch: that call fails.
+// ATEDM_EMULATED_REFUSE=begin|end|instantiate|launch: this call fails.
 static bool is_refused(const char *call)
 {
     const char *text = getenv("ATEDM_EMULATED_REFUSE");
@@ -93,19 +94,19 @@ cudaError_t forbid_any()
 
 } // namespace emulated
 
-// Whether every node is one of `last` or comes before one.
+// Whether every node is in `last` or comes before a node in `last`.
 static bool is_joined(const nodes &list, const std::vector<size_t> &last)
 {
     std::vector<bool> reached(list.size());
     for (size_t i : last)
         reached[i] = true;
-    for (size_t i = list.size(); i-- > 0;) // nodes come behind earlier ones
+    for (size_t i = list.size(); i-- > 0;) // a node depends on earlier nodes only
         for (size_t before : list[i].after)
             reached[before] = reached[before] || reached[i];
     return std::find(reached.begin(), reached.end(), false) == reached.end();
 }
 
-// All nodes, each when those are done that it comes behind.
+// Runs all nodes, each after the nodes that it depends on.
 static void run_nodes(const nodes &list)
 {
     std::vector<std::vector<size_t>> behind(list.size());

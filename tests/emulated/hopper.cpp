@@ -1,8 +1,8 @@
-// What compute capability 9.0 has beside products: barriers in shared memory (mbarrier), named
+// Features of compute capability 9.0 besides products: barriers in shared memory (mbarrier), named
 // barriers, copies by tensor maps, registers that move between warpgroups. C++.
 //
-// What the PTX ISA says is followed where a kernel could see it (sections "mbarrier",
-// "cp.async.bulk.tensor", "barrier", "setmaxnreg"), and a copy lands as late as it may.
+// The emulation follows the PTX ISA (sections "mbarrier", "cp.async.bulk.tensor", "barrier",
+// "setmaxnreg") wherever a kernel could see a difference. A copy lands as late as it may.
 #include "tests/emulated/hopper.hpp"
 
 #include <algorithm>
@@ -137,7 +137,7 @@ static size_t box_bytes(const tensor_map &map)
     return (size_t)map.box[0] * map.box[1] * map.box[2] * map.box[3] * map.element_bytes;
 }
 
-// Element `i` of row `row` of the box, NULL where that is outside the tensor.
+// Element `i` of row `row` of the box; NULL if it is outside the tensor.
 static const char *element_of(const tensor_copy &c, uint32_t row, uint32_t i)
 {
     const uint32_t in_box[MOST_RANK] = {i, row % c.map.box[1], row / c.map.box[1] % c.map.box[2],
@@ -152,7 +152,7 @@ static const char *element_of(const tensor_copy &c, uint32_t row, uint32_t i)
     return at;
 }
 
-// Element for element, zeros outside the tensor.
+// Copies element by element; elements outside the tensor are zeros.
 static void land(const tensor_copy &c)
 {
     uint32_t to = shared_address(c.to), bytes = c.map.element_bytes;
@@ -213,7 +213,8 @@ void mbarrier_wait(void *barrier, uint32_t parity, place at)
     mbarrier &b = find_mbarrier(barrier, at);
     if (parity > 1)
         fail("mbarrier: the parity is %u (%s:%d)", parity, at.file, at.line);
-    // The phase of this parity that goes on, or went before the one that does.
+    // While the current phase has this parity, it is the phase that the caller waits for. Otherwise
+    // that phase has ended.
     while ((b.phase & 1) == parity)
         if (!is_early() || !land_copies_of(b))
             wait_for(&b, "an mbarrier", at);

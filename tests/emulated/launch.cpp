@@ -1,4 +1,4 @@
-// Launches: what is refused, and the clusters of a grid on OS threads. C++.
+// Launches: checks of their parameters, and running a grid's clusters on OS threads. C++.
 #include "tests/emulated/engine.hpp"
 
 #include <algorithm>
@@ -12,8 +12,8 @@ namespace emulated
 {
 
 static std::mutex pool_mutex;
-// Blocks that no thread runs, guarded by pool_mutex; never destroyed, so that the leak checker
-// finds them.
+// Blocks that no thread is running, guarded by pool_mutex. Never destroyed, so that the leak
+// checker still finds the blocks.
 static std::vector<block *> &pool = *new std::vector<block *>;
 
 static void take_blocks(cluster &c, int n)
@@ -31,12 +31,12 @@ static void take_blocks(cluster &c, int n)
     }
 }
 
-// `next`, `total`: clusters.
+// `next` and `total` count clusters.
 static void run_clusters(const launch_request &launch, std::atomic<uint64_t> &next, uint64_t total)
 {
     cluster c;
     take_blocks(c, launch.cluster);
-    std::vector<char> handler_stack(64 << 10); // a fiber's own may be what overflowed
+    std::vector<char> handler_stack(64 << 10); // a fiber's own stack may have overflowed
     stack_t mine = {}, before = {};
     mine.ss_sp = handler_stack.data();
     mine.ss_size = handler_stack.size();
@@ -73,7 +73,7 @@ void run_launch(const launch_request &launch)
     uint64_t total = (uint64_t)launch.grid.x * launch.grid.y * launch.grid.z;
     std::atomic<uint64_t> next{0};
     uint64_t clusters = total / (uint64_t)launch.cluster;
-    // A thread costs more than what a small launch does.
+    // Starting a thread costs more than a small launch.
     uint64_t threads = total * launch.block.x * launch.block.y * launch.block.z;
     uint64_t most = threads < 1024 ? 1 : (uint64_t)setting().workers;
     int workers = (int)std::min(most, clusters);

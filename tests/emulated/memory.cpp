@@ -21,13 +21,14 @@ struct allocation {
     size_t map_bytes; // guard pages included
     memory_kind kind;
     int device;
-    bool open; // to host code, where device memory is protected
+    bool open; // accessible to host code, if device memory is protected
 };
 static std::map<uintptr_t, allocation> allocations; // guarded by lock
 static size_t used[MOST_DEVICES];
 static int unlocks, unlocked_device;
 
-// Calls that allocate or free, for tests: each makes the host wait, or the device.
+// The number of calls that allocate or free, for tests: on a real device each makes the host or the
+// device wait.
 extern "C" {
 __attribute__((visibility("default"))) extern long atedm_emulated_allocations;
 long atedm_emulated_allocations;
@@ -38,7 +39,7 @@ static void set_access(const allocation &a, int access)
     mprotect(a.map + PAGE, a.map_bytes - 2 * PAGE, access);
 }
 
-// Opened one by one, at the first access: most work touches few of some hundred allocations.
+// Opens one allocation, at its first access: most work touches few of some hundred allocations.
 bool open_at(const void *p)
 {
     if (!unlocks)
@@ -64,7 +65,7 @@ static void close_all()
         }
 }
 
-// Memory of the other devices, where there is any.
+// Sets access to the memory of all other devices.
 static void set_others(int device, int access)
 {
     size_t others = 0;
@@ -125,7 +126,7 @@ cudaError_t allocate(void **p, size_t bytes, memory_kind kind, int device)
     mprotect(m, PAGE, PROT_NONE);
     mprotect(m + PAGE + body, PAGE, PROT_NONE);
     memset(m + PAGE, 0xff, body);
-    // As close to the guard page behind it as the alignment allows.
+    // As close to the following guard page as the alignment allows.
     uintptr_t base = ((uintptr_t)m + PAGE + body - std::max<size_t>(bytes, 1)) & ~(align - 1);
     allocations[base] = {bytes, m, body + 2 * PAGE, kind, device, on_device && setting().protect};
     used[device] += on_device ? bytes : 0;

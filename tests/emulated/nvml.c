@@ -1,6 +1,7 @@
-// The part of NVML that kernels/cuda calls, with figures from the environment:
-// ATEDM_EMULATED_NVML="UTILIZATION MILLIWATTS DEGREES USED_BYTES SM_MHZ MEMORY_MHZ", a "-" for what
-// is not supported. Emulated device N says N more of each. Without the variable there is no driver.
+// The part of NVML that kernels/cuda calls. It takes its figures from
+// ATEDM_EMULATED_NVML="UTILIZATION MILLIWATTS DEGREES USED_BYTES SM_MHZ MEMORY_MHZ"; "-" stands for
+// an unsupported one. Emulated device N reports N more of each. Without the variable there is no
+// driver.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,7 +62,7 @@ int nvmlShutdown(void)
     return started-- ? SUCCESS : UNINITIALIZED;
 }
 
-// The UUIDs of tests/emulated/devices.cpp end with the number.
+// The UUIDs of tests/emulated/devices.cpp end with the device's number.
 int nvmlDeviceGetHandleByUUID(const char *uuid, struct nvml_device **ret_device)
 {
     static struct nvml_device devices[16];

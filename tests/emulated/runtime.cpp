@@ -1,7 +1,8 @@
-// The part of the CUDA runtime that kernels/cuda calls, on the host: streams, copies, memory.
-// Streams run their work when it is enqueued, or (ATEDM_EMULATED_LATE=1) only when something waits
-// for it: streams that wait for each other then by turns, as ATEDM_EMULATED_SCHEDULE has it.
-// Devices are devices.cpp's, capture and graphs are graph.cpp's. C++.
+// The part of the CUDA runtime that kernels/cuda calls, on the host: streams, copies, memory. C++.
+//
+// Streams run their work when it is enqueued or, with ATEDM_EMULATED_LATE=1, only when something
+// waits for it. Streams that wait for each other then take turns, in the order of
+// ATEDM_EMULATED_SCHEDULE. devices.cpp has the devices, graph.cpp captures and graphs.
 #include "tests/emulated/engine.hpp"
 #include "tests/emulated/stream.hpp"
 
@@ -29,8 +30,8 @@ static void run_first(CUstream_st *s)
         t->run(t->closure);
 }
 
-// The stream comes nearer to its end, or one to its own that waits for it or that it waits for.
-// Others stand still until somebody asks them.
+// Runs one piece of work: of this stream, or of a stream that waits for it or that it waits for.
+// Other streams stand still until something waits for them.
 static void advance(CUstream_st *s)
 {
     while (!is_ready(s))
@@ -48,8 +49,8 @@ static void drain(CUstream_st *s)
         advance(s);
 }
 
-// Copies of cudaMemcpy from the host's pageable memory: it returns as soon as it has the bytes, and
-// they arrive when the default stream is waited for.
+// cudaMemcpy from pageable host memory: it returns as soon as it has read the bytes. They arrive
+// when something waits for the default stream.
 struct upload {
     int device;
     char *to;
@@ -219,7 +220,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
                                 : cudaErrorInvalidValue;
 }
 
-// Which stream goes first is seen by nobody here.
+// Priorities change nothing that a caller can observe here.
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *ret_stream, unsigned flags, int)
 {
     guard g(lock);
@@ -250,7 +251,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     guard g(lock);
-    if (!stream) { // the default one, which nothing else is on
+    if (!stream) { // the default stream has only uploads
         land_uploads();
         return emulated::lost(emulated::device_of_thread());
     }
@@ -269,7 +270,7 @@ cudaError_t cudaDeviceSynchronize(void)
     return emulated::lost(emulated::device_of_thread());
 }
 
-// Whoever asks again and again sees the work go on.
+// Each query runs some work, so that repeated queries see progress.
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     guard g(lock);
@@ -306,7 +307,7 @@ const char *cudaGetErrorString(cudaError_t error)
     return error == cudaErrorMemoryAllocation ? "out of memory" : "an emulated error";
 }
 
-// For tests: how much is enqueued and has not run.
+// For tests: the number of operations that are enqueued and have not run.
 __attribute__((visibility("default"))) size_t atedm_emulated_pending(void)
 {
     guard g(lock);
@@ -316,7 +317,7 @@ __attribute__((visibility("default"))) size_t atedm_emulated_pending(void)
     return n;
 }
 
-// For the fake cuDNN, which is a library of its own.
+// For the fake cuDNN, which is a separate library.
 
 cudaError_t atedm_emulated_enqueue(cudaStream_t stream, void (*run)(void *), void *closure,
                                    void (*drop)(void *))

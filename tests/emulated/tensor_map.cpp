@@ -1,4 +1,4 @@
-// The driver's tensor maps, and how the runtime is asked for functions of the driver. C++.
+// The driver's tensor maps, and the runtime's lookup of driver functions. C++.
 #include "tests/emulated/hopper.hpp"
 
 #include <cstdio>
@@ -6,8 +6,8 @@
 
 using namespace emulated;
 
-// What cuda.h of CUDA 13 says of cuTensorMapEncodeTiled's arguments, for tensors of 16-bit
-// elements.
+// Checks the arguments of cuTensorMapEncodeTiled against the rules in CUDA 13's cuda.h, for tensors
+// of 16-bit elements. Returns the rule that they break, or NULL.
 static const char *refusal(const CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank,
                            const void *address, const cuuint64_t *dims, const cuuint64_t *strides,
                            const cuuint32_t *box, const cuuint32_t *steps,
@@ -69,7 +69,7 @@ extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void *
                                                         unsigned version, unsigned long long flags,
                                                         cudaDriverEntryPointQueryResult *result)
 {
-    // 12000: the first that has it.
+    // 12000 is the first version that has it.
     bool found =
         !strcmp(name, "cuTensorMapEncodeTiled") && version >= 12000 && flags == cudaEnableDefault;
     *ret_function = found ? (void *)encode_tiled : nullptr;

@@ -1,6 +1,6 @@
-// Work aside: what a stream's second queue gives is what it gives in order, directly and by CUDA
-// graphs, and a capture ends well whatever goes wrong. On the emulated backend, whose file is
-// $ATEDM_CUDA_BACKEND; streams run as late as they may there, and by turns.
+// Work aside, on a stream's second queue: it must give the same results as in order, directly and
+// by CUDA graphs, and a capture must end well whatever goes wrong. Runs on the emulated backend,
+// whose file is $ATEDM_CUDA_BACKEND; its streams run as late as possible, in turns.
 #include "kernels/profile.h"
 #include "tests/unit/pipeline_bench.h"
 
@@ -22,13 +22,13 @@ typedef struct layer {
     atedm_device *device;
     atedm_stream *s;
     atedm_weight *norm, *linear;
-    float *values; // [device] F32 [TOKENS, WIDTH], of which all else is made
+    float *values; // [device] F32 [TOKENS, WIDTH], from which all else is computed
     uint16_t *q, *o, *normed, *inner, *rows;
     float *lse, *scores;
     int32_t *kept, *source;
     int heads;
     bool fails;    // an operation aside
-    bool unjoined; // what begins aside
+    bool unjoined; // work aside is never joined
 } layer;
 
 static void *alloc(const layer *l, size_t bytes)
@@ -125,7 +125,7 @@ static void choose(const layer *l)
     atedm_source_attention(l->s, &(atedm_source_args){l->kept, l->source, &prune, 1}, &map);
 }
 
-// Group norms and a linear layer with an activation have scratch memory, as ranking has.
+// Group norms, and a linear layer with an activation, use scratch memory, as ranking does.
 static void go_on(const layer *l)
 {
     for (int i = 0; i < 3; i++) {
@@ -181,7 +181,7 @@ static void get(const layer *l, outputs *ret)
     cr_assert_eq(atedm_stream_sync(l->s, &err), ATEDM_OK, "%s", err.message);
 }
 
-// What comes out in order, each round.
+// The results of each round when everything runs in order.
 static outputs *run_in_order(int heads)
 {
     static outputs all[ROUNDS];
@@ -198,7 +198,7 @@ static outputs *run_in_order(int heads)
     return all;
 }
 
-// The same, directly or under a key.
+// Expects the same results, directly or under a key.
 static void expect_rounds(layer *l, const outputs *expected, bool repeats)
 {
     outputs got;
@@ -254,7 +254,7 @@ Test(aside, as_in_order_by_chance)
     check_schedule("random:3");
 }
 
-// A ranking that stays on its multiprocessors, on fewer of them.
+// A persistent ranking that uses fewer multiprocessors than there are.
 Test(aside, on_some_multiprocessors)
 {
     setenv("ATEDM_EMULATED_SM", "90", 1);
@@ -283,7 +283,7 @@ Test(aside, in_the_background)
     close_layer(&l);
 }
 
-// More heads want more scratch memory than there is, whose address graphs have.
+// More heads need more scratch memory than there is, and graphs contain its address.
 Test(aside, scratch_memory_that_grows)
 {
     go_by_turns("random:5");
@@ -322,7 +322,7 @@ Test(aside, backends_without)
 
 // ---- mistakes
 
-// The stream goes on as before, with graphs.
+// The stream works as before, with graphs.
 static void expect_as_before(layer *l, const outputs *expected)
 {
     expect_rounds(l, expected, true);
@@ -380,7 +380,7 @@ static void check_lost(const char *after)
 
 Test(aside, a_device_that_is_lost_at_the_start)
 {
-    check_lost("7"); // behind three pieces of an upload, a conversion, attention and an event
+    check_lost("7"); // after three pieces of an upload, a conversion, attention and an event
 }
 
 Test(aside, a_device_that_is_lost_on_the_way)
@@ -397,7 +397,8 @@ Test(aside, a_device_that_is_lost_in_a_capture)
 
 #define REQUESTS 5
 
-// What is chosen aside, and what cannot be: by the cross-attention map, or by the layer's result.
+// Requests whose tokens are chosen aside, and requests whose choice needs the cross-attention map
+// or the layer's result, so that it cannot be.
 static void make_requests(atedm_request requests[REQUESTS])
 {
     static const struct {

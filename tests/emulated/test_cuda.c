@@ -1,7 +1,7 @@
-// The cuda backend as an object that may be missing, and what parity does not draw: devices that
-// are not there or are lost, calls of more spans and values than one launch takes. On the emulated
-// backend, whose file is $ATEDM_CUDA_BACKEND. Criterion runs each test in a process of its own, so
-// that each loads the backend anew.
+// The cuda backend as a shared object that may be missing, and cases that parity does not draw:
+// devices that are missing or lost, and calls with more spans and values than one launch takes.
+// Runs on the emulated backend, whose file is $ATEDM_CUDA_BACKEND. Criterion runs each test in a
+// process of its own, so each loads the backend anew.
 #include "kernels/kernels.h"
 
 #include <criterion/criterion.h>
@@ -20,7 +20,7 @@ static void expect_missing(const char *reason)
               reason);
     cr_assert_str_eq(atedm_backend_of("auto"), "cpu");
     atedm_error missed = {""};
-    cr_assert(atedm_cuda_is_missed(&missed)); // since it is named
+    cr_assert(atedm_cuda_is_missed(&missed)); // because a variable names it
     cr_assert(strstr(missed.message, reason) != NULL, "%s", missed.message);
 }
 
@@ -81,7 +81,7 @@ Test(cuda, auto_takes_it)
     atedm_device_destroy(device);
 }
 
-// Everything fails from then on, with words that say that the process has to end.
+// After that every call fails, with a message that says that the process has to end.
 Test(cuda, lost_device)
 {
     setenv("ATEDM_EMULATED_FAIL_AFTER", "4", 1);
@@ -102,11 +102,11 @@ Test(cuda, lost_device)
     atedm_device_destroy(device);
 }
 
-// More rows than a stream has scratch memory for from its start.
+// More rows than the scratch memory that a stream has from its start allows.
 enum { MANY = 20000 };
 
-// Whatever comes next fails as well, each in its own words: products, scratch memory, new memory
-// and new weights. Nothing is left behind of what could not be finished.
+// Each kind of later call fails too, with its own message: products, scratch memory, new memory and
+// new weights. Unfinished ones leave nothing allocated.
 Test(cuda, nothing_works_on_a_lost_device)
 {
     setenv("ATEDM_EMULATED_FAIL_AFTER", "1", 1);
@@ -154,7 +154,7 @@ Test(cuda, nothing_works_on_a_lost_device)
     atedm_device_destroy(device);
 }
 
-// Ranking and searching stop where there is no scratch memory for them.
+// Ranking and searching stop if there is no scratch memory for them.
 Test(cuda, no_scratch_for_tokens)
 {
     setenv("ATEDM_EMULATED_FAIL_AFTER", "1", 1);
@@ -170,7 +170,7 @@ Test(cuda, no_scratch_for_tokens)
     atedm_error err = {""};
     for (int i = 0; i < 3; i++) {
         if (i == 0)
-            atedm_add(s, x, x, x, 8); // what loses the device
+            atedm_add(s, x, x, x, 8); // this call loses the device
         else if (i == 1)
             atedm_rank_tokens(s, &(atedm_rank_args){x, x + C, 2 * C, 2 * C, lse, MANY, lse + MANY,
                                                     &span, &params, 1, 1, C, false});
@@ -186,7 +186,7 @@ Test(cuda, no_scratch_for_tokens)
     atedm_device_destroy(device);
 }
 
-// Memory that is not to be had is no lost device.
+// Lack of memory does not count as a lost device.
 Test(cuda, too_much_memory)
 {
     atedm_device *device = open_device("cuda");
@@ -228,7 +228,7 @@ Test(cuda, head_too_large)
 
 // ---- more spans and values than a launch takes, against the reference
 
-// 70 samples of 3 tokens in one head of 8: queries, keys and values are three rows' columns.
+// 70 samples of 3 tokens in one head of 8. Queries, keys and values are columns of one matrix.
 enum { SPANS = 70, TOKENS = 3, ROWS = SPANS * TOKENS, DIM = 8, KEEP = 2 };
 
 typedef struct many {
@@ -368,7 +368,7 @@ Test(cuda, many_spans)
     expect_close(right.embedded, value.embedded, 300 * DIM, "embed_tokens");
     expect_close(right.sinusoid, value.sinusoid, 300 * DIM, "sinusoid");
     cr_assert_arr_eq(right.random, value.random, sizeof right.random, "random_scores");
-    for (int i = 0; i < ROWS; i++) // relative to themselves, which may be anything
+    for (int i = 0; i < ROWS; i++) // relative errors: the values may have any size
         cr_assert(fabsf(value.weighted[i] / right.weighted[i] - 1) <= 1e-5f, "row %d", i);
     cr_assert_arr_eq(right.kept, value.kept, sizeof right.kept, "select_tokens");
     cr_assert_arr_eq(right.source, value.source, sizeof right.source, "source_cosine");
@@ -378,7 +378,7 @@ Test(cuda, many_spans)
 
 // ---- numbers of rows that cuBLASLt's algorithms refuse
 
-// More than twice as many rows as a plan's algorithm takes (ATEDM_CUDA_PLAN_ROWS).
+// More than twice the rows that a plan's algorithm takes (ATEDM_CUDA_PLAN_ROWS).
 enum { MOST_ROWS = 2 * 1024 + 3, LAYER = 8 };
 
 typedef struct layer {
@@ -416,7 +416,7 @@ static void close_layer(const layer *l)
     atedm_device_destroy(l->device);
 }
 
-// y = x w^T + bias, with an activation, or with a residual, which is what y was.
+// y = x w^T + bias, with an activation, or with the previous y as a residual.
 static void run_layer(const layer *l, int64_t rows, atedm_activation activation, float *ret_y)
 {
     size_t bytes = (size_t)rows * LAYER * sizeof(float);
@@ -433,7 +433,7 @@ static void run_layer(const layer *l, int64_t rows, atedm_activation activation,
     cr_assert_eq(atedm_stream_sync(l->s, &err), ATEDM_OK, "%s", err.message);
 }
 
-// By what takes another number of rows, with the same bits.
+// Such rows are computed by an algorithm for another number of rows, with the same bits.
 Test(cuda, rows_that_algorithms_refuse)
 {
     static const int64_t rows[] = {1, 20, 1024, 1025, MOST_ROWS};
@@ -452,7 +452,8 @@ Test(cuda, rows_that_algorithms_refuse)
     close_layer(&l);
 }
 
-// Where none takes the rows that the first was proposed for either, the stream says how many.
+// If no algorithm takes even the number of rows for which the first was proposed, the stream's
+// message states the number.
 Test(cuda, no_algorithm_for_any_rows)
 {
     static float y[MOST_ROWS * LAYER];
@@ -464,7 +465,7 @@ Test(cuda, no_algorithm_for_any_rows)
     cr_assert(strstr(err.message, "cuBLASLt status 15 on 20 rows, 8 to 8") != NULL, "%s",
               err.message);
     unsetenv("ATEDM_EMULATED_ROWS");
-    run_layer(&l, 20, ATEDM_ACT_NONE, y); // the stream goes on
+    run_layer(&l, 20, ATEDM_ACT_NONE, y); // the stream still works
     close_layer(&l);
 }
 
@@ -540,7 +541,7 @@ Test(conv, hopper_there)
     expect_conv("hopper", "90", NULL);
 }
 
-// Whichever way attention goes.
+// The switch for attention does not matter to convolutions.
 Test(conv, hopper_beside_portable_attention)
 {
     setenv("ATEDM_CUDA_ATTENTION", "portable", 1);

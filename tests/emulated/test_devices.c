@@ -1,5 +1,5 @@
-// Several devices of the cuda backend: which a name or a selection means, and that each has
-// streams, memory and losses of its own. On the emulated backend, whose file is
+// Several devices of the cuda backend: which device a name or a selection means; each device has
+// its own streams, memory and losses. Runs on the emulated backend, whose file is
 // $ATEDM_CUDA_BACKEND.
 #include "kernels/kernels.h"
 
@@ -49,7 +49,7 @@ static void expect_refusal(const char *backend, const char *selection, atedm_sta
     cr_expect_eq(count, 77);
 }
 
-// The backend has loaded, and then the driver shows no device any more.
+// The driver shows no device any more after the backend has loaded.
 Test(devices, none_left)
 {
     atedm_device *device = NULL;
@@ -189,7 +189,7 @@ static void expect_filled(side *o, float value)
         cr_assert_float_eq(x[i], value, 0);
 }
 
-// One thread, in turns.
+// One thread uses both devices in turns.
 static void work_on_both(void)
 {
     emulate("2");
@@ -301,7 +301,7 @@ Test(devices, memory_is_known_without_nvml)
     atedm_device_destroy(device);
 }
 
-// The library is found through LD_LIBRARY_PATH. What it does not know stays unknown.
+// The library is found through LD_LIBRARY_PATH. Figures that it does not support stay unknown.
 Test(devices, figures_of_nvml)
 {
     setenv("ATEDM_EMULATED_NVML", "37 412500 61 123456789 1755 -", 1);

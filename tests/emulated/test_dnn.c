@@ -1,7 +1,7 @@
-// Convolutions by cuDNN in the cuda backend: which library is taken and what is said of the others,
-// which shapes it gets, that a shape is planned once, and in how many calls a batch goes. On the
-// emulated backend and the fake cuDNN, whose file is $ATEDM_CUDNN; results of all kinds of shapes
-// are parity's. Criterion runs each test in a process of its own, so that each loads both anew.
+// Convolutions by cuDNN in the cuda backend: which library is loaded, and the messages about
+// others; which shapes it gets; that a shape is planned once; how many calls a batch takes. Runs on
+// the emulated backend and the fake cuDNN, whose file is $ATEDM_CUDNN. Parity checks the results of
+// all kinds of shapes. Criterion runs each test in a process of its own, so each loads both anew.
 #include "kernels/kernels.h"
 
 #include <criterion/criterion.h>
@@ -28,7 +28,7 @@ static void expect_refused(const char *reason)
               reason);
 }
 
-// A number that the fake counts; -1 where it is not loaded.
+// A count of the fake's; -1 if it is not loaded.
 static int counted(const char *what)
 {
     void *library = dlopen(getenv("ATEDM_CUDNN"), RTLD_NOW | RTLD_NOLOAD);
@@ -95,7 +95,7 @@ static setup begin(void)
 }
 
 static float bias_value = 1;
-static bool varies; // weights and x, whose sums then depend on their order
+static bool varies; // use varying weights and x, whose sums depend on their order
 
 static uint32_t next_random(void)
 {
@@ -119,7 +119,8 @@ static atedm_weight *make_weight(const setup *t, int64_t in, int64_t out, int64_
     return weight;
 }
 
-// Of `n` samples. The pixel in the middle sees all of its window: in * kernel^2 ones, and the bias.
+// Convolves `n` samples. The window of the middle pixel lies within the image: its sum is in *
+// kernel^2 ones, plus the bias.
 static atedm_status convolve(setup *t, int64_t in, int64_t out, int64_t kernel, int64_t n,
                              size_t shift, atedm_error *err)
 {
@@ -265,7 +266,7 @@ Test(cudnn, fallback_heuristics)
     finish(&t);
 }
 
-// cuDNN would round it.
+// cuDNN would round such a bias.
 Test(cudnn, bias_that_bf16_does_not_hold)
 {
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
@@ -276,8 +277,8 @@ Test(cudnn, bias_that_bf16_does_not_hold)
     finish(&t);
 }
 
-// Rows of weights that are padded: the fake has nothing for them. It is asked once, for a sample,
-// by both ways.
+// Padded rows of weights, for which the fake has no engine. Each kind of heuristics is asked once,
+// for one sample.
 Test(cudnn, refused_shape)
 {
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
@@ -344,7 +345,7 @@ Test(cudnn, failure_is_a_status)
 
 typedef enum addend { NOTHING, CHANNELS, RESIDUAL, IN_PLACE } addend;
 
-// Of samples from `first` on; what is added is in the first half of y's memory, or y itself.
+// Enqueues samples from `first` on. The addend is in the first half of y's memory, or is y itself.
 static void enqueue(const setup *t, const atedm_weight *weight, addend what, const char *added,
                     int64_t first, int64_t n)
 {
@@ -364,7 +365,8 @@ static void enqueue(const setup *t, const atedm_weight *weight, addend what, con
     atedm_conv(t->s, &args);
 }
 
-// Calls that cuDNN gets for `n` samples, each of which has the bits that it has alone.
+// The number of calls that cuDNN gets for `n` samples. Each sample must have the bits that it has
+// alone.
 static int calls_for(setup *t, int64_t out, addend what, int64_t n)
 {
     static uint16_t values[MOST_N * SIDE * SIDE * MOST], together[MOST_N * SIDE * SIDE * MOST],
@@ -429,7 +431,7 @@ Test(cudnn, batches_with_other_bits_are_not_taken)
     setenv("ATEDM_CUDA_CONV", "cudnn", 1);
     setup t = begin();
     cr_assert_eq(calls_for(&t, 24, NOTHING, 11), 11);
-    int plans = count_plans(); // what is refused is not asked for again
+    int plans = count_plans(); // a refused shape is not asked for again
     cr_assert_eq(calls_for(&t, 24, NOTHING, 11), 11);
     cr_assert_eq(count_plans(), plans);
     finish(&t);

@@ -1,5 +1,5 @@
-// Sequences that come again, as CUDA graphs: what a replay gives is what a direct run gives, when
-// there is one, when it is given up, and what becomes of captures that fail. On the emulated
+// Repeated sequences as CUDA graphs: a replay must give the results of a direct run; when there is
+// a graph, when it is given up, and what happens to captures that fail. Runs on the emulated
 // backend, whose file is $ATEDM_CUDA_BACKEND.
 #include "core/pipeline.h"
 #include "tests/unit/pipeline_bench.h"
@@ -20,7 +20,7 @@
 // A group norm over GROWS rows takes more scratch memory than the emulated backend starts with.
 enum { COUNT = 64, ROWS = 4, WIDTH = 16, GROWS = 512 };
 
-// A sequence: x += y `times` times, then whatever else is asked for.
+// A sequence: x += y, `times` times, then the other work that the fields ask for.
 typedef struct sequence {
     atedm_device *device;
     atedm_stream *s;
@@ -29,7 +29,7 @@ typedef struct sequence {
     int times;
     int calls;                   // of `enqueue`
     int64_t norm_rows;           // > 0: group norm over as many rows of `wide`
-    bool waits, fails, measures; // `measures`: another thread asks the device meanwhile
+    bool waits, fails, measures; // `measures`: another thread reads the device's figures meanwhile
     const float *uploaded;       // into x first
 } sequence;
 
@@ -173,7 +173,7 @@ Test(cuda_graphs, recorded_at_the_second_time)
         cr_expect_eq(atedm_stream_counts(q.s).linear, (uint64_t)i * ROWS * WIDTH * WIDTH);
     }
     expect_figures(&q, 1, 1, 3, 0);
-    // What is in memory is not part of a graph.
+    // The content of memory is not part of a graph.
     set(&q, 10, 0.5f);
     repeat(&q, 7);
     expect_x(&q, 10.5f);
@@ -191,7 +191,7 @@ Test(cuda_graphs, another_key_is_another_sequence)
         expect_x(&q, x += (float)q.times);
     }
     expect_figures(&q, 3, 3, 3, 0);
-    // One that begins like a known one.
+    // A sequence that begins like a known one.
     const int keys[2] = {0, 0};
     q.times = 5;
     atedm_stream_repeat(q.s, keys, sizeof keys, enqueue, &q);
@@ -208,7 +208,7 @@ Test(cuda_graphs, number_of_graphs)
     expect_figures(&q, MAX_GRAPHS + 1, MAX_GRAPHS + 1, 0, 1);
     repeat(&q, 1);
     expect_figures(&q, MAX_GRAPHS + 1, MAX_GRAPHS + 1, 1, 1);
-    repeat(&q, 0); // the one that went; the one that goes for it is not the one just used
+    repeat(&q, 0); // repeats the dropped one; the one dropped for it is not the one just used
     repeat(&q, 1);
     expect_figures(&q, MAX_GRAPHS + 1, MAX_GRAPHS + 2, 2, 2);
     expect_x(&q, 2 * (MAX_GRAPHS + 1) + 3);
@@ -222,7 +222,7 @@ Test(cuda_graphs, number_of_keys)
     repeat(&q, -1);
     for (int i = 0; i < MAX_KEYS - 1; i++)
         repeat(&q, i);
-    repeat(&q, -1); // is the oldest, and still known
+    repeat(&q, -1); // the oldest one, still known
     expect_figures(&q, MAX_KEYS, 1, 1, 0);
     for (int i = 0; i < MAX_KEYS; i++)
         repeat(&q, 1000 + i);
@@ -247,7 +247,8 @@ Test(cuda_graphs, long_key)
     close_sequence(&q);
 }
 
-// Graphs have the scratch memory's address: when another operation makes it grow they are gone.
+// Graphs contain the scratch memory's address. When another operation makes it grow, they are
+// dropped.
 Test(cuda_graphs, scratch_memory_that_moves)
 {
     sequence q = open_sequence("cuda");
@@ -288,7 +289,7 @@ Test(cuda_graphs, memory)
     close_sequence(&q);
 }
 
-// A capture during which it would have to grow is made another time.
+// If scratch memory would have to grow during a capture, the capture is repeated later.
 Test(cuda_graphs, scratch_memory_that_grows_in_a_capture)
 {
     sequence q = open_sequence("cuda");
@@ -333,7 +334,7 @@ Test(cuda_graphs, refused)
     }
 }
 
-// Others may give memory back.
+// Other requests may give memory back.
 Test(cuda_graphs, no_memory_for_now)
 {
     sequence q = open_sequence("cuda");
@@ -344,10 +345,10 @@ Test(cuda_graphs, no_memory_for_now)
     repeat(&q, 1);
     repeat(&q, 1);
     unsetenv("ATEDM_EMULATED_REFUSE");
-    expect_figures(&q, 3, 1, 1, 1); // graphs that are there have gone too
+    expect_figures(&q, 3, 1, 1, 1); // existing graphs are dropped too
     const char *refusal = atedm_stream_repeats(q.s)->refusal;
     cr_expect(strstr(refusal, "for now: cuda: capturing a graph"), "%s", refusal);
-    for (int i = 0; i <= PAUSE; i++) // and one more: then it is new
+    for (int i = 0; i <= PAUSE; i++) // one more than the pause: then the key counts as new
         repeat(&q, 1);
     expect_figures(&q, 4 + PAUSE, 1, 1, 1);
     repeat(&q, 1);
@@ -358,7 +359,7 @@ Test(cuda_graphs, no_memory_for_now)
     close_sequence(&q);
 }
 
-// Graphs that are there go too.
+// Existing graphs are dropped too.
 Test(cuda_graphs, refused_later)
 {
     sequence q = open_sequence("cuda");
@@ -381,7 +382,7 @@ Test(cuda_graphs, waiting_in_a_capture)
     close_sequence(&q);
 }
 
-// Gauges are read by a thread of their own.
+// A separate thread reads the gauges.
 Test(cuda_graphs, measuring_in_a_capture)
 {
     sequence q = open_sequence("cuda");
@@ -393,7 +394,7 @@ Test(cuda_graphs, measuring_in_a_capture)
     close_sequence(&q);
 }
 
-// Mistakes of the caller's are the stream's, as they are without graphs.
+// A caller's mistakes fail the stream, as they do without graphs.
 Test(cuda_graphs, mistakes)
 {
     sequence q = open_sequence("cuda");
@@ -454,7 +455,7 @@ Test(cuda_graphs, backends_without)
     }
 }
 
-// A graph would copy from a stage that others have filled since.
+// A graph would copy from a stage of pinned memory that other uploads have filled since.
 Test(cuda_graphs, uploads_are_not_recorded)
 {
     float values[COUNT] = {0};
@@ -485,8 +486,8 @@ static atedm_request make_request(const char *preset, uint64_t seed)
 
 #define REQUESTS 3
 
-// Unpruned; by a schedule that changes on the way, halves choosing for themselves; with rankings
-// that serve two steps.
+// Unpruned; with a schedule that changes on the way, both halves choosing their own tokens; with
+// rankings that serve two steps.
 static void make_requests(atedm_request requests[REQUESTS])
 {
     static const char *const presets[REQUESTS] = {"off", "at-edm-b", "at-edm-c"};
@@ -503,7 +504,8 @@ static size_t picture_bytes(const atedm_request *r)
     return 3 * (size_t)(r->width * r->height);
 }
 
-// All requests in one pipeline. One of them starts a step later, so that batches change on the way.
+// Runs all requests in one pipeline. One of them starts a step later, so that batches change on the
+// way.
 static void run_together(const pipeline_bench *b, const atedm_request requests[REQUESTS],
                          uint8_t *ret_rgb[REQUESTS])
 {
@@ -530,8 +532,8 @@ static void run_together(const pipeline_bench *b, const atedm_request requests[R
     }
 }
 
-// Whatever the batch, alone with the plan of another one that was there before, and once more: each
-// picture is that of the request alone without graphs.
+// Each picture equals that of the request alone without graphs: in any batch, alone with a plan
+// left by another request, and when repeated.
 Test(cuda_graphs, pictures_are_those_of_direct_runs)
 {
     atedm_request requests[REQUESTS];

@@ -1,6 +1,6 @@
-// When linear layers are linear_hopper.cu's: where a trial says that it is faster and has the same
-// bits, or where ATEDM_CUDA_LINEAR says so. On the emulated backend, whose file is
-// $ATEDM_CUDA_BACKEND, and whose cuBLASLt counts its products and can be made slow.
+// When linear_hopper.cu computes a linear layer: if a trial finds it faster with the same bits, or
+// if ATEDM_CUDA_LINEAR says so. Runs on the emulated backend, whose file is $ATEDM_CUDA_BACKEND;
+// its cuBLASLt counts products and can be made slow.
 #include "core/base/splitmix.h"
 #include "kernels/kernels.h"
 
@@ -20,17 +20,17 @@ typedef struct layer {
     int64_t in;
 } layer;
 
-// Products of cuBLASLt so far.
+// The number of cuBLASLt's products so far.
 static long products(void)
 {
-    void *backend = dlopen(getenv("ATEDM_CUDA_BACKEND"), RTLD_NOW); // is loaded already
+    void *backend = dlopen(getenv("ATEDM_CUDA_BACKEND"), RTLD_NOW); // already loaded
     cr_assert_not_null(backend);
     const long *count = dlsym(backend, "atedm_emulated_products");
     cr_assert_not_null(count);
     return *count;
 }
 
-// bf16 of -1 to 1, sums of which round.
+// A bf16 value from -1 to 1. Sums of such values round.
 static uint16_t random_value(uint64_t key, uint64_t number)
 {
     float value = (float)(atedm_splitmix(key, number) >> 40) * 0x1p-23F - 1;
@@ -132,7 +132,7 @@ static void use_opposed(layer *l)
     cr_assert_eq(atedm_stream_sync(l->stream, NULL), ATEDM_OK);
 }
 
-// How many products of cuBLASLt some calls make, once its plan is there.
+// How many products of cuBLASLt several calls make once the plan exists.
 static long products_of(const layer *l, atedm_activation activation)
 {
     run_rows(l, 0, ROWS, activation);
@@ -142,7 +142,7 @@ static long products_of(const layer *l, atedm_activation activation)
     return products() - before;
 }
 
-// Slower than any emulated product of these sizes.
+// Makes cuBLASLt slower than any emulated product of these sizes.
 static void slow_blas(void)
 {
     setenv("ATEDM_EMULATED_BLAS_MS", "100", 1);
@@ -182,8 +182,8 @@ Test(linear, cublas_without_trials)
     close_layer(&l);
 }
 
-// For these rows the heuristic has only an algorithm of other bits. So an own one is equal to the
-// first plan's, and is not taken: it is slower.
+// For these rows the heuristic has only an algorithm with other bits than the first plan's. Our
+// kernel has the same bits, but is not taken, because it is slower.
 Test(linear, cublas_where_it_is_faster)
 {
     enum { FEW = 40 };
@@ -196,16 +196,16 @@ Test(linear, cublas_where_it_is_faster)
     close_layer(&l);
 }
 
-// Rows of 24 bytes are none for copies by tensor maps.
+// Copies by tensor maps cannot take rows of 24 bytes.
 Test(linear, cublas_for_odd_rows)
 {
     slow_blas();
     layer l = open_layer("hopper", "90", 12);
-    cr_assert_geq(products_of(&l, ATEDM_ACT_NONE), RUNS); // more where it works in pieces
+    cr_assert_geq(products_of(&l, ATEDM_ACT_NONE), RUNS); // more if it works in pieces
     close_layer(&l);
 }
 
-// Also for few rows, which are never tried.
+// Also for few rows, for which there are never trials.
 Test(linear, own_without_a_trial)
 {
     layer l = open_layer("hopper", "90", IN);
@@ -216,7 +216,7 @@ Test(linear, own_without_a_trial)
     close_layer(&l);
 }
 
-// All rows at once, and one by one: in small calls and large ones, by whomever.
+// Computes all rows at once, or one by one, by either kernel.
 static void compute(const char *choice, bool is_alone, uint16_t *ret_y)
 {
     layer l = open_layer(choice, "90", IN);
@@ -238,7 +238,7 @@ Test(linear, same_bits_by_whomever)
         cr_assert_arr_eq(y[i], y[0], sizeof *y, "%d", i);
 }
 
-// Bias and residual take each other away, and leave of the sum what the order of the two leaves.
+// Bias and residual cancel. What remains of the sum shows the order in which they were added.
 static void check_order(void)
 {
     static uint16_t y[2][ROWS * OUT];

@@ -1,6 +1,6 @@
-// Work that runs beside other work of the device: streams that stand back, and pictures that are
-// decoded, and handed over, while the steps of others go on. On the emulated backend, whose file is
-// $ATEDM_CUDA_BACKEND, with streams that run as late as they may.
+// Work that runs beside other work of the device: streams of lower priority, and pictures that are
+// decoded and handed over during the steps of other requests. Runs on the emulated backend, whose
+// file is $ATEDM_CUDA_BACKEND, with streams that run as late as possible.
 #include "core/engine.h"
 #include "tests/unit/pipeline_bench.h"
 
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Operations that are enqueued and have not run.
+// The number of operations that are enqueued and have not run.
 static size_t pending(void)
 {
     void *backend = dlopen(getenv("ATEDM_CUDA_BACKEND"), RTLD_NOW); // is loaded already
@@ -20,9 +20,9 @@ static size_t pending(void)
     return count();
 }
 
-// ---- memory that is not there: the linker has calls of malloc come here
+// ---- failing allocations: the linker redirects malloc to here
 
-static size_t refused; // the next allocation of so many bytes fails; 0: none
+static size_t refused; // the next allocation of this many bytes fails; 0: none
 
 void *__real_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes);
@@ -71,11 +71,11 @@ Test(overlap, streams_in_the_background)
     cr_expect_float_eq(result[0], 0, 0);
     while (!atedm_stream_idle(s))
         ;
-    cr_expect_eq(atedm_stream_sync(s, NULL), ATEDM_OK); // who waits has what was downloaded
+    cr_expect_eq(atedm_stream_sync(s, NULL), ATEDM_OK); // the download has arrived after the wait
     cr_expect_float_eq(result[0], 6, 0);
     atedm_add(s, memory, memory, memory, COUNT);
     atedm_add(s, NULL, memory, memory, COUNT);
-    cr_expect(atedm_stream_idle(s)); // to wait is to hear of it
+    cr_expect(atedm_stream_idle(s)); // the wait has reported the failure
     cr_expect_eq(atedm_stream_sync(s, NULL), ATEDM_ERR_INVALID);
     atedm_device_free(device, memory);
     atedm_stream_destroy(s);
@@ -261,7 +261,7 @@ Test(overlap, steps_go_on_while_texts_are_encoded)
     pipeline_bench_close(&b);
 }
 
-// Who leaves while its texts are under way, and an engine that ends then.
+// A request that leaves while its texts are being encoded, and an engine that ends meanwhile.
 Test(overlap, encoding_that_is_not_waited_for)
 {
     setenv("ATEDM_EMULATED_LATE", "1", 1);
@@ -284,7 +284,7 @@ Test(overlap, encoding_that_is_not_waited_for)
     pipeline_bench_close(&b);
 }
 
-// The same of pictures.
+// The same while pictures are being decoded.
 Test(overlap, decoding_that_is_not_waited_for)
 {
     setenv("ATEDM_EMULATED_LATE", "1", 1);
@@ -311,7 +311,7 @@ Test(overlap, decoding_that_is_not_waited_for)
     pipeline_bench_close(&b);
 }
 
-// Images of one request take turns: a picture is handed over while the next ones' steps go on.
+// Images of one request take turns: one picture is handed over during the steps of the next.
 Test(overlap, pieces_are_done_while_an_evaluation_is_under_way)
 {
     setenv("ATEDM_EMULATED_LATE", "1", 1);
@@ -327,8 +327,8 @@ Test(overlap, pieces_are_done_while_an_evaluation_is_under_way)
     pipeline_bench_close(&b);
 }
 
-// Job 1's first image is ahead of its second one. There is no memory for its picture while an
-// evaluation of the second one is under way: with an image of job 2, or alone.
+// Job 1's first image is ahead of its second. There is no memory for the first one's picture while
+// an evaluation of the second is running, together with an image of job 2 or alone.
 static void fail_meanwhile(bool alone)
 {
     setenv("ATEDM_EMULATED_LATE", "1", 1);
@@ -348,7 +348,7 @@ static void fail_meanwhile(bool alone)
         cr_assert(atedm_engine_turn(o.engine));
     cr_expect_eq(o.failed[1], ATEDM_ERR_NOMEM);
     cr_expect_eq(o.under_way, 1);
-    cr_expect_eq(o.stepped[1], steps - 2); // and it hears no more of the next one
+    cr_expect_eq(o.stepped[1], steps - 2); // it gets no more reports on its second image
     cr_expect_eq(o.stepped[2], alone ? 0 : 1);
     cr_expect_eq(pending(), 0);
     if (alone)
@@ -381,8 +381,8 @@ static atedm_generation *encode(const pipeline_bench *b, const atedm_request *r)
     return g;
 }
 
-// A request ends in the middle of a step that it shares, and gives back what the device and
-// downloads of a watched image write to; another one's texts are encoded meanwhile.
+// A request ends in the middle of a shared step. It gives back the memory to which the device and
+// the downloads of a watched image write. Meanwhile another request's texts are encoded.
 Test(overlap, a_step_in_two_halves)
 {
     setenv("ATEDM_EMULATED_LATE", "1", 1);

@@ -1,6 +1,6 @@
-// Nothing is allocated while steps run on the cuda backend: all memory is there once a request is
-// admitted. And copies between host and device keep their order and arrive whole, however many fit
-// into a stage. On the emulated backend, whose file is $ATEDM_CUDA_BACKEND.
+// Steps on the cuda backend allocate nothing: all memory is there once a request is admitted.
+// Copies between host and device keep their order and arrive complete, however many fit into a
+// stage. Runs on the emulated backend, whose file is $ATEDM_CUDA_BACKEND.
 #include "core/engine.h"
 #include "tests/unit/pipeline_bench.h"
 
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Calls that allocated or freed device or pinned memory so far.
+// The number of calls so far that allocated or freed device or pinned memory.
 static long allocations(void)
 {
     void *backend = dlopen(getenv("ATEDM_CUDA_BACKEND"), RTLD_NOW); // is loaded already
@@ -29,7 +29,7 @@ static void on_evaluated(void *user, size_t images, double seconds)
     watcher *w = user;
     if (w->evaluations++ == 0)
         w->at_first_step = allocations();
-    if (!w->pictures) // the request that is done gives its memory back
+    if (!w->pictures) // a finished request gives its memory back
         w->during_steps = allocations() - w->at_first_step;
 }
 
@@ -89,7 +89,7 @@ Test(steps, allocate_nothing, .timeout = 600)
         cr_assert_eq(atedm_engine_admit(engine, job, &request, NULL), ATEDM_OK);
     }
     atedm_engine_watch(engine, 2, true);
-    // Texts, the first evaluation of all three, and what previews take once.
+    // Texts, the first evaluation of all three, and the memory that previews take once.
     while (w.evaluations < 4)
         cr_assert(atedm_engine_turn(engine));
     w = (watcher){0};
@@ -105,8 +105,8 @@ Test(steps, allocate_nothing, .timeout = 600)
     pipeline_bench_close(&b);
 }
 
-// Also the first ones: admission takes what steps and pixels will need. But for trials of shapes
-// that are new, which give back what they take.
+// Nor do the first steps: admission takes the memory that steps and pixels will need. Only trials
+// of new shapes take memory, and give it back.
 Test(steps, admission_takes_the_memory, .timeout = 600)
 {
     setenv("ATEDM_CUDA_TRIALS", "0", 1);
@@ -141,7 +141,7 @@ static void run_one(atedm_engine *engine, uint64_t job, const char *prompt)
         ;
 }
 
-// Requests that are like earlier ones have the memory of those.
+// Requests like earlier ones use the memory of those.
 Test(steps, requests_allocate_nothing, .timeout = 600)
 {
     pipeline_bench b = pipeline_bench_open("cuda", ATEDM_F32);
@@ -157,8 +157,8 @@ Test(steps, requests_allocate_nothing, .timeout = 600)
     pipeline_bench_close(&b);
 }
 
-// Memory of requests that have left, and recordings, are no reason to refuse one: limits hold, and
-// the device has room.
+// Memory kept from requests that have left, and recordings, must not make the engine refuse a
+// request: limits hold, and the device has room.
 Test(steps, spare_memory_is_given_back, .timeout = 600)
 {
     pipeline_bench b = pipeline_bench_open("cuda", ATEDM_F32);
@@ -209,7 +209,7 @@ static void copy_forth_and_back(const char *late)
         fill(from, sizes[i], (unsigned)i);
         memset(to, 0xee, MOST + 1);
         atedm_upload(s, from, memory, sizes[i]);
-        memset(from, 0, sizes[i]); // the stream has it
+        memset(from, 0, sizes[i]); // the stream has copied it
         atedm_download(s, memory, to, sizes[i]);
         cr_assert_eq(atedm_stream_sync(s, NULL), ATEDM_OK);
         fill(from, sizes[i], (unsigned)i);
@@ -233,7 +233,7 @@ Test(staging, bytes_arrive_late)
     copy_forth_and_back("1");
 }
 
-// More downloads than a stage notes, each to a place of its own and all to one.
+// More downloads than a stage can note: each to its own place, and all to one place.
 Test(staging, many_small_ones)
 {
     enum { COUNT = 1000 };
@@ -259,7 +259,7 @@ Test(staging, many_small_ones)
     atedm_device_destroy(device);
 }
 
-// What was on its way when the device was lost is not taken for an answer.
+// Data that was in flight when the device was lost must not count as a result.
 Test(staging, nothing_arrives_from_a_lost_device)
 {
     atedm_device *device = NULL;

@@ -1,6 +1,6 @@
-// What the lanes of a warp do together: shuffles, votes, ldmatrix and mma with the fragment layouts
-// of the PTX ISA ("Warp-level matrix fragments", mma.m16n8k16; ldmatrix.m8n8.x4). Done once, by the
-// last lane to arrive, for all. C++.
+// Operations that the lanes of a warp do together: shuffles, votes, ldmatrix and mma, with the
+// fragment layouts of the PTX ISA ("Warp-level matrix fragments", mma.m16n8k16; ldmatrix.m8n8.x4).
+// The last lane to arrive executes them for all. C++.
 #include "tests/emulated/engine.hpp"
 
 #include <algorithm>
@@ -63,7 +63,7 @@ static void need_whole_warp(const warp &w, uint32_t lanes)
         fail("%s: needs 32 live lanes, has %08x (%s:%d)", f.what, lanes, f.at.file, f.at.line);
 }
 
-// Lane l has the address of row l % 8 of matrix l / 8.
+// Lane l gives the address of row l % 8 of matrix l / 8.
 static void load_matrices(warp &w, uint32_t lanes, uint16_t (&matrix)[4][8][8])
 {
     need_whole_warp(w, lanes);

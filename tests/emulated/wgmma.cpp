@@ -1,9 +1,10 @@
 // Products of a warpgroup (wgmma.mma_async, m64nNk16). C++.
 //
-// A warp computes 16 of the 64 rows, and here it does so by itself: nothing in the PTX ISA keeps
-// the four together. Operands in shared memory are read when the product is begun or only when it
-// is waited for (is_early()), and until the wait sums read as NaN: so what is read too early or
-// overwritten too early is seen.
+// Each warp computes 16 of the 64 rows. Here it does so by itself, because the PTX ISA promises
+// nothing that would keep the four warps together. Operands in shared memory are read either when
+// the product begins or only when the warp waits for it (is_early()). Until the wait, sums read as
+// NaN. So a kernel that reads sums too early, or overwrites operands too early, gives wrong
+// results.
 #include "tests/emulated/hopper.hpp"
 
 #include <algorithm>
@@ -11,7 +12,7 @@
 namespace emulated
 {
 
-constexpr int ROWS = 16, K = 16; // of a warp's part
+constexpr int ROWS = 16, K = 16; // a warp's rows, and the inner dimension
 constexpr int ROW_BYTES = 128;   // of a swizzled tile
 
 static float value(element kind, uint16_t bits)
@@ -22,7 +23,7 @@ static float value(element kind, uint16_t bits)
 
 // ---- matrices in shared memory
 
-// Fields as in the PTX ISA, "Matrix Descriptor Format", and in CUTLASS,
+// A matrix descriptor. Fields as in the PTX ISA, "Matrix Descriptor Format", and in CUTLASS,
 // cute/arch/mma_sm90_desc.hpp.
 struct matrix {
     uint32_t start, leading, stride;
@@ -38,9 +39,9 @@ static matrix decode(uint64_t bits, bool is_n_major, place at)
     if (bits & 0x3ff1c000c000c000)
         fail("wgmma: bits without a meaning in descriptor %016llx (%s:%d)",
              (unsigned long long)bits, at.file, at.line);
-    // "Base offset": 0 where the pattern starts at a multiple of 1024 bytes, as all here do. Along
-    // rows a matrix may start further on in the pattern (CUTLASS's DescriptorIterator does that for
-    // the next 16 columns): then the address's bits 7-9 stay 0.
+    // "Base offset" is 0 if the swizzling pattern starts at a multiple of 1024 bytes, as in all
+    // matrices here. Along rows a matrix may start further on in the pattern, as CUTLASS's
+    // DescriptorIterator does for the next 16 columns. Bits 7-9 of the address then stay 0.
     if ((bits >> 49 & 7) || (m.start & (is_n_major ? 0x3ff : 0x380)))
         fail("wgmma: the pattern of descriptor %016llx starts at no multiple of 1024 (%s:%d)",
              (unsigned long long)bits, at.file, at.line);
@@ -120,8 +121,8 @@ static void registers_to_rows(warp_product &p)
                     value(p.operands[0].kind, (uint16_t)(p.a[lane][i] >> 16 * half));
 }
 
-// The sums that the product goes to; new ones are taken out of the registers, which read as NaN
-// from now on.
+// Takes the sums to which the product adds. New sums are taken out of the registers, which read as
+// NaN from now on.
 static void take_sums(warp_products &state, const warp_product &p)
 {
     const product_operands &o = p.operands[0];
@@ -186,7 +187,8 @@ static void compute(const warp &w, warp_products &state, warp_product &p)
     }
 }
 
-// All four warps of a warpgroup have to do the same: each against what the first one did.
+// All four warps of a warpgroup must start the same products: compares each with what the first
+// warp did.
 static void check_alike(const warp &w, warp_products &state, const warp_product &p)
 {
     unseen books;
@@ -254,7 +256,7 @@ static void do_wait(warp &w, uint32_t lanes)
     size_t n_groups = state.groups.size() - left, n = state.groups[n_groups - 1];
     for (size_t i = 0; i < n; i++)
         compute(w, state, state.products[i]);
-    do_sync(w, lanes); // whoever goes on knows that the warp has read its operands
+    do_sync(w, lanes); // after this, every lane knows that the warp has read its operands
     unseen books;
     state.products.erase(state.products.begin(), state.products.begin() + (long)n);
     state.groups.erase(state.groups.begin(), state.groups.begin() + (long)n_groups);
