@@ -1,7 +1,9 @@
 // Calls that an operation has to refuse: the stream fails with a message, the next sync reports it,
 // and after that the stream works as before. Each refused call is an accepted one with one mistake,
-// and the accepted one is made too. And what else every backend owes: a call over nothing does
-// nothing; a failure is kept until the sync, and later calls do nothing.
+// and the accepted one is made too.
+//
+// Also other duties of every backend: a call over nothing does nothing; a failure is kept until the
+// sync, and calls until then do nothing.
 #include "tests/parity/parity.h"
 
 #include <math.h>
@@ -51,7 +53,7 @@ static void expect_refused(fixture *f, const char *call)
         expect_refused(f, #__VA_ARGS__);                                                           \
     } while (0)
 
-// Is no failure.
+// The call must not fail.
 static void expect_accepted(fixture *f, const char *call)
 {
     atedm_error err = {{0}};
@@ -222,7 +224,7 @@ static void attention_calls(fixture *f)
     REFUSED(a = good, a.o = NULL, atedm_attention(f->s, &a));
     REFUSED(a = good, a.o = f->x, atedm_attention(f->s, &a));
     ACCEPTED(a = good, a.key_bias = f->f, a.lse = NULL, atedm_attention(f->s, &a));
-    REFUSED(a = good, a.key_bias = f->f, atedm_attention(f->s, &a)); // lse is there
+    REFUSED(a = good, a.key_bias = f->f, atedm_attention(f->s, &a)); // lse is given
     REFUSED(a = good, a.key_bias = f->y, atedm_attention(f->s, &a));
     REFUSED(a = good, a.lse = f->x, atedm_attention(f->s, &a));
     REFUSED(a = good, a.lse = f->y, atedm_attention(f->s, &a));
@@ -410,7 +412,7 @@ static void do_nothing(void *user)
 {
 }
 
-// Work aside begins, ends and is joined, in this order, and only some operations are done there.
+// Work aside begins, ends and is joined, in this order. Only some operations are allowed in it.
 static void aside_calls(fixture *f)
 {
     atedm_stream *s = f->s;
@@ -421,7 +423,7 @@ static void aside_calls(fixture *f)
              atedm_stream_end_aside(s), atedm_linear(s, &linear), atedm_stream_join_aside(s));
     REFUSED(atedm_stream_end_aside(s));
     REFUSED(atedm_stream_join_aside(s));
-    REFUSED(atedm_stream_begin_aside(s)); // and then waiting, as below
+    REFUSED(atedm_stream_begin_aside(s)); // then the sync waits, as below
     REFUSED(atedm_stream_begin_aside(s), atedm_stream_end_aside(s));
     REFUSED(atedm_stream_begin_aside(s), atedm_stream_begin_aside(s));
     REFUSED(atedm_stream_begin_aside(s), atedm_stream_join_aside(s));
@@ -465,7 +467,7 @@ static void sticky_failure(fixture *f)
     f->failed += !good;
 }
 
-// Weights that must not come to be, and leave the result alone.
+// Weights whose creation must fail, and must leave the result parameter untouched.
 static void weight_calls(fixture *f)
 {
     static const float data[64];

@@ -59,7 +59,7 @@ parity_array *parity_add(parity_case *c, const char *name, parity_type type, par
 {
     parity_array *a = &c->arrays[c->n_arrays++];
     *a = (parity_array){.name = name, .type = type, .role = role, .count = count};
-    // Now and then off the alignment that fast code likes; benchmarks have it.
+    // Sometimes not at the alignment that fast code prefers. Benchmarks have that alignment.
     if (c->bench == PARITY_RANDOM && parity_chance(&c->rng, 30))
         a->offset = (size_t)parity_range(&c->rng, 1, 7);
     if (role != PARITY_OUT && type == PARITY_I32)
@@ -103,11 +103,12 @@ atedm_host_tensor parity_tensor(parity_case *c, int ndim, const int64_t *shape, 
         t.shape[i] = shape[i];
     size_t count = (size_t)atedm_host_tensor_count(&t), size = atedm_dtype_size(t.dtype);
     char *data = parity_alloc(c, count * size + 1, 1);
-    data += parity_chance(&c->rng, 50); // files owe nobody alignment
+    data += parity_chance(&c->rng, 50); // files promise no alignment
     t.data = data;
     for (size_t i = 0; i < count; i++) {
         float value = parity_round(c->act, mean + deviation * parity_normal(&c->rng));
-        // What the host's dtype cannot hold is rounded once more; the result is exact in both.
+        // Values that the host's dtype cannot hold are rounded again; the result is exact in both
+        // dtypes.
         _Alignas(float) char element[sizeof(float)];
         atedm_convert(&value, ATEDM_F32, element, t.dtype, 1);
         memcpy(data + i * size, element, size);
@@ -120,7 +121,7 @@ int64_t *parity_partition(parity_case *c, int64_t rows)
     int64_t least = c->bench >= 0 && rows > 1 ? 2 : 1;
     int64_t parts = parity_range(&c->rng, least, rows < 4 ? rows : 4);
     int64_t *bounds = parity_alloc(c, (size_t)parts + 1, sizeof *bounds);
-    for (int64_t i = 1; i < parts; i++) // at least one row a part
+    for (int64_t i = 1; i < parts; i++) // at least one row for each part
         bounds[i] = parity_range(&c->rng, bounds[i - 1] + 1, rows - (parts - i));
     bounds[parts] = rows;
     c->n_parts = (size_t)parts;

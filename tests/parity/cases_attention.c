@@ -15,8 +15,8 @@ typedef struct attention_params {
     int64_t lse_stride;
 } attention_params;
 
-// Magnitude of o: sum of P |v|. f32 errors of the logits come in through P, so they grow with the
-// sums of absolute products in the logits.
+// Magnitude of o: the sum of P |v|. F32 errors of the logits affect P, so they grow with the sums
+// of absolute products in the logits.
 static void attention_magnitude(parity_case *c, const attention_params *p, const atedm_span *span,
                                 int head, int64_t row)
 {
@@ -134,7 +134,7 @@ typedef struct rank_params {
     parity_tokens tokens;
     size_t lse, scores; // arrays
     int64_t lse_stride;
-    atedm_rank_params *params; // one a span
+    atedm_rank_params *params; // one for each span
 } rank_params;
 
 void parity_build_rank_tokens(parity_case *c)
@@ -178,9 +178,9 @@ void parity_build_rank_tokens(parity_case *c)
                 (void)parity_tokens_lse(c, t, head, span->q0 + r, span->k0, span->nk, &absolute);
                 most = fmax(most, absolute);
             }
-        for (int64_t r = 0; r < span->nq; r++) { // errors of the map add up over the iterations
+        for (int64_t r = 0; r < span->nq; r++) { // errors of the map accumulate over the iterations
             scores->growth[span->q0 + r] = (1 + most) * iterations;
-            // Of elements and of rows' sums; for the cross map also of scores' sums.
+            // Roundings of elements and of rows' sums; with the cross map also of scores' sums.
             scores->passes[span->q0 + r] = (t->self ? 2 : 4) * iterations;
         }
     }
@@ -214,7 +214,7 @@ void parity_run_rank_tokens(const parity_case *c, const parity_side *side, int64
     atedm_rank_tokens(side->stream, &args);
 }
 
-// Where a map in 16 bits ends; scores are 1/n in the mean.
+// The smallest value that a map in 16 bits holds. Scores are 1/n on average.
 #define LEAST_SCORE 0x1p-39
 
 static bool span_is_close(const parity_case *c, const rank_params *p, const atedm_span *span,
@@ -233,7 +233,7 @@ static bool span_is_close(const parity_case *c, const rank_params *p, const ated
     return true;
 }
 
-// The reference's scores with every tolerance moved by `relative` and `absolute`.
+// Runs the reference again, with every tolerance moved by `relative` and `absolute`.
 static void rerun(const parity_case *c, parity_side *side, atedm_stream *stream, double relative,
                   double absolute)
 {
@@ -256,8 +256,9 @@ static void rerun(const parity_case *c, parity_side *side, atedm_stream *stream,
     }
 }
 
-// Each span agrees with the reference; or, where the change of an iteration is so close to the
-// tolerance that rounding decides which one is the last, with the iteration before or after.
+// Each span must agree with the reference. If the change of an iteration is so close to the
+// tolerance that rounding decides which one is the last, the span may agree with the iteration
+// before or after instead.
 bool parity_check_rank_tokens(const parity_case *c, const parity_side *reference,
                               const parity_side *candidate, char *why, size_t size)
 {

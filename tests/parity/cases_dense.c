@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
-// Multiply-accumulates of a random case: the reference is slow.
+// Limit of multiply-accumulates of a random case, because the reference is slow.
 #define MOST_WORK 4000000
 
 // A number of channels: tiny and odd, medium, or one of SDXL's.
@@ -25,7 +25,7 @@ static int64_t at_most(int64_t value, int64_t limit)
     return value < limit ? value : limit > 1 ? limit : 1;
 }
 
-// y: written over a residual, or next to one, or without. Arrays 1 (y) and 2 (residual).
+// Whether y is written over a residual, next to one, or without one. Arrays 1 (y) and 2 (residual).
 typedef enum residual_kind { RESIDUAL_NONE, RESIDUAL_APART, RESIDUAL_IN_PLACE } residual_kind;
 
 static residual_kind add_output(parity_case *c, size_t count)
@@ -62,8 +62,8 @@ typedef struct linear_params {
 
 static void linear_sizes(parity_case *c, linear_params *p)
 {
-    // Rows, in, out of SDXL at 1024x1024, two samples; the first one is the benchmark's yardstick.
-    // The last ones are what pruning leaves.
+    // Rows, in, out of SDXL at 1024x1024, two samples. The first size is the benchmark's yardstick.
+    // The last ones are the sizes that pruning leaves.
     static const int64_t bench[][3] = {
         {4096, 1280, 1280}, {2048, 1280, 3840}, {2048, 1280, 10240}, {2048, 5120, 1280},
         {8192, 640, 5120},  {8192, 2560, 640},  {8192, 640, 640},    {154, 2048, 2560},
@@ -75,7 +75,7 @@ static void linear_sizes(parity_case *c, linear_params *p)
         p->out = bench[c->bench][2];
         return;
     }
-    // Whole vectors, little less or more than one or several tiles, at times of long rows.
+    // Whole vectors, a little less or more than one or several tiles, sometimes with long rows.
     if (c->bench == PARITY_LARGE) {
         bool is_long = parity_chance(&c->rng, 30);
         p->rows = parity_range(&c->rng, 1, is_long ? 140 : 400);
@@ -93,7 +93,7 @@ void parity_build_linear(parity_case *c)
 {
     linear_params *p = c->params = parity_alloc(c, 1, sizeof *p);
     linear_sizes(c, p);
-    // Without one, adding bias and residual is for the product's kernel.
+    // Without an activation, the product's own kernel adds bias and residual.
     if (c->bench < 0 && !(c->bench == PARITY_LARGE && parity_chance(&c->rng, 70)))
         p->activation =
             (atedm_activation)parity_range(&c->rng, ATEDM_ACT_NONE, ATEDM_ACT_QUICK_GELU);
@@ -137,7 +137,7 @@ void parity_run_linear(const parity_case *c, const parity_side *side, int64_t pa
         .residual = residual_at(c, side, p->residual, first * p->out),
         .y = parity_at(side, c, 1, first * p->out),
         .rows = part < 0 ? p->rows : p->bounds[part + 1] - first,
-        // No activation is steeper than 1.13: magnitudes are those before it.
+        // No activation has a slope above 1.13, so magnitudes are those before it.
         .activation = side->absolute ? ATEDM_ACT_NONE : p->activation,
     };
     atedm_linear(side->stream, &args);
@@ -149,7 +149,7 @@ typedef struct conv_params {
     int64_t n, h, w, ho, wo, in, out;
     residual_kind residual;
     size_t channel_add; // its array; 0: none
-    bool vectors;       // whole vectors of channels at aligned addresses, which libraries want
+    bool vectors;       // whole vectors of channels at aligned addresses, as libraries require
 } conv_params;
 
 static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
@@ -170,7 +170,7 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
         return (int)size[5];
     }
     int kernel = parity_chance(&c->rng, 30) ? 1 : 3;
-    // Channels in steps of 64, and little less than one or several tiles of all else.
+    // Channels in steps of 64; all other sizes a little less than one or several tiles.
     if (c->bench == PARITY_LARGE) {
         *p = (conv_params){.n = parity_range(&c->rng, 1, 3),
                            .h = 8 * parity_range(&c->rng, 1, 3) - parity_range(&c->rng, 0, 1),
@@ -180,7 +180,8 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
                            .vectors = parity_chance(&c->rng, 70)};
         if (parity_chance(&c->rng, 30))
             p->out = 160 * parity_range(&c->rng, 1, 2);
-        if (parity_chance(&c->rng, 25)) { // images of one row, which some kernels cut otherwise
+        if (parity_chance(&c->rng,
+                          25)) { // one row: some kernels divide it differently
             p->h = 1;
             p->w = parity_range(&c->rng, 86, 128);
         }
@@ -191,7 +192,7 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
     p->vectors = parity_chance(&c->rng, 30);
     p->in = p->vectors ? 32 * parity_range(&c->rng, 1, 10) : random_channels(&c->rng);
     p->out = p->vectors ? 8 * parity_range(&c->rng, 1, 40) : random_channels(&c->rng);
-    // Backends have larger tiles for what is wide enough, which a sample alone is not.
+    // Backends use larger tiles for sizes that a single sample does not reach.
     if (parity_chance(&c->rng, 12)) {
         *p = (conv_params){.n = parity_range(&c->rng, 2, 3),
                            .h = parity_range(&c->rng, 12, 15),
@@ -202,7 +203,7 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
         *ret_stride = 1;
         return kernel;
     }
-    // And kernels of their own for few channels on one side, as images have.
+    // Backends have separate kernels for few channels on one side, as in images.
     if (!p->vectors && parity_chance(&c->rng, 20)) {
         p->in = parity_range(&c->rng, 1, 8);
     } else if (!p->vectors && parity_chance(&c->rng, 30)) {
@@ -218,7 +219,7 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
     return kernel;
 }
 
-// Large cases are at aligned addresses by themselves.
+// Large cases have aligned addresses anyway.
 static void place_conv(parity_case *c, bool vectors)
 {
     for (size_t i = 0; i < c->n_arrays; i++)
@@ -328,7 +329,7 @@ static void add_norm_weight(parity_case *c, int64_t channels)
     w->bias[0] = (atedm_host_tensor){values[1], ATEDM_F32, 1, {channels}};
 }
 
-// x alone, or x and y; now and then far from zero, where E[x^2] - mean^2 would cancel.
+// x alone, or x and y. Sometimes x is far from zero, where E[x^2] - mean^2 would cancel.
 static parity_array *add_norm_arrays(parity_case *c, size_t count, bool *ret_in_place)
 {
     *ret_in_place = parity_chance(&c->rng, 40);
@@ -357,8 +358,8 @@ void parity_build_group_norm(parity_case *c)
     p->c = p->groups * parity_range(&c->rng, 1, parity_chance(&c->rng, 20) ? 40 : 10);
     p->n = parity_range(&c->rng, 1, 3);
     p->hw = parity_range(&c->rng, 1, parity_chance(&c->rng, 20) ? 600 : 90);
-    // Backends merge many groups' statistics of many chunks in another way than those of few, and
-    // cut groups that are very wide.
+    // Backends merge the statistics of many groups and chunks differently from few, and divide very
+    // wide groups.
     if (parity_chance(&c->rng, 6))
         *p = (group_norm_params){.n = 2,
                                  .hw = parity_range(&c->rng, 2300, 2500),

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
-// Now and then more than backends give to one thread.
+// Sometimes more than backends give to one thread.
 static bool is_large(parity_case *c)
 {
     return parity_chance(&c->rng, 12);

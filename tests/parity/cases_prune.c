@@ -1,5 +1,5 @@
-// Cases of scores by chance, selection and gathering: operations on token lists, exact but for
-// chance with weights.
+// Cases of random scores, selection and gathering: operations on token lists, exact except for
+// random scores with weights.
 #include "tests/parity/prune_spans.h"
 
 #include <inttypes.h>
@@ -33,7 +33,7 @@ void parity_build_random_scores(parity_case *c)
         draws->ints[i] = edge ? -(int32_t)(i / 2 % 2) : (int32_t)parity_random(&c->rng);
     parity_array *weights = parity_add(c, "weights", PARITY_F32, PARITY_IN, (size_t)rows.rows);
     p->weighted = c->bench >= 0 || parity_chance(&c->rng, 60);
-    for (size_t i = 0; i < weights->count; i++) // as scores are: few are large; some are nothing
+    for (size_t i = 0; i < weights->count; i++) // like scores: few are large, some are zero
         weights->values[i] =
             parity_chance(&c->rng, 5) ? 0 : 1e-4F * expf(2 * parity_normal(&c->rng));
     parity_array *scores = parity_add(c, "scores", PARITY_F32, PARITY_OUT, (size_t)rows.rows);
@@ -83,7 +83,7 @@ void parity_run_select_tokens(const parity_case *c, const parity_side *side, int
                         part < 0 ? p->spans : p->spans + part, part < 0 ? p->n_spans : 1);
 }
 
-// ---- how many tokens a kept one stands for
+// ---- weights: how many tokens a kept one stands for
 
 typedef struct weights_params {
     parity_prune_spans spans;
@@ -117,7 +117,7 @@ void parity_build_source_weights(parity_case *c)
     }
     weights->magnitude = parity_alloc(c, weights->count, sizeof *weights->magnitude);
     for (size_t i = 0; i < weights->count; i++)
-        weights->magnitude[i] = 100; // relative errors of sums of many are absolute ones of the log
+        weights->magnitude[i] = 100; // an error relative to the sum is absolute in its logarithm
     c->n_parts = (size_t)p->spans.n_spans;
     snprintf(c->text, sizeof c->text, "%s, before %d", p->spans.text, p->before);
 }
@@ -139,7 +139,7 @@ typedef struct gather_params {
     int64_t n_spans;
 } gather_params;
 
-// Spans, with gaps; returns how many rows x, y and the index list have.
+// Spans with gaps. Returns the numbers of rows of x, y and the index list.
 static void random_gather(parity_case *c, gather_params *p, int64_t *ret_x_rows,
                           int64_t *ret_y_rows, int64_t *ret_entries)
 {
@@ -161,7 +161,8 @@ static void random_gather(parity_case *c, gather_params *p, int64_t *ret_x_rows,
     ++*ret_y_rows;
 }
 
-// The array "index", each span's entries of rows that it has in x, which has `x_rows` in all.
+// Adds the array "index": each span's entries name rows of its part of x, which has `x_rows` rows
+// in all.
 static const int32_t *add_index(parity_case *c, const gather_params *p, int64_t entries,
                                 int64_t x_rows)
 {

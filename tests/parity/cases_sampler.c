@@ -15,7 +15,7 @@ typedef struct scale_params {
     double *a; // [n]; 1: the sample is only converted, and exactly so
 } scale_params;
 
-// Values of a sample that is only converted: some stand halfway between two neighbours in bf16 or
+// Values of a sample that is only converted. Some are halfway between two neighbours in bf16 or
 // f16, where rounding goes to the even one.
 static void fill_converted(parity_case *c, parity_array *x, size_t first, size_t count)
 {
@@ -79,7 +79,7 @@ typedef struct step_params {
     bool guided, remembers;
     float guidance_scale;
     atedm_step step;
-    size_t uncond, history; // places of the arrays
+    size_t uncond, history; // indices of the arrays
 } step_params;
 
 void parity_build_sampler_step(parity_case *c)
@@ -109,7 +109,7 @@ void parity_build_sampler_step(parity_case *c)
         history = parity_add(c, "history", PARITY_F32, PARITY_INOUT, (size_t)p->count);
         parity_fill(c, history, 0, 5);
         if (p->step.earlier == 0)
-            history->values[0] = NAN; // which is not read
+            history->values[0] = NAN; // which must not be read
         history->magnitude = parity_alloc(c, history->count, sizeof *history->magnitude);
     }
     x->magnitude = parity_alloc(c, x->count, sizeof *x->magnitude);
@@ -172,8 +172,8 @@ void parity_run_image_finish(const parity_case *c, const parity_side *side, int6
     atedm_image_finish(side->stream, side->data[0], side->data[1], *count);
 }
 
-// The right byte, or its neighbour where the value is within f32's error of halfway between them.
-// 0 is exactly halfway, and no rounding error excuses an odd result.
+// The right byte, or its neighbour if the value is within F32's error of halfway between them. 0 is
+// exactly halfway; there no rounding error excuses an odd result.
 bool parity_check_image_finish(const parity_case *c, const parity_side *reference,
                                const parity_side *candidate, char *why, size_t size)
 {

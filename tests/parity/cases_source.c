@@ -1,4 +1,4 @@
-// Cases of the search for the tokens that pruned ones take their value from.
+// Cases of the search for source tokens, from which pruned tokens take their value.
 #include "tests/parity/prune_spans.h"
 #include "tests/parity/tokens.h"
 
@@ -11,7 +11,7 @@ typedef struct source_params {
     parity_prune_spans spans;
     parity_tokens tokens; // attention
     size_t kept, source;  // arrays
-    size_t lse, x, place; // arrays, as the operation has them
+    size_t lse, x, place; // arrays that the operation takes
     int64_t lse_stride, c, width;
 } source_params;
 
@@ -33,15 +33,16 @@ static atedm_source_args source_args(const parity_case *c, const parity_side *si
                                .n_spans = part < 0 ? p->spans.n_spans : 1};
 }
 
-// ---- checking a choice that rounding may decide
+// ---- checking choices that rounding may decide
 
 typedef double (*similarity_function)(const parity_case *c, int64_t row, int64_t kept_row,
                                       double *ret_error);
 // Whether two kept rows are the same to the bit, so that their similarities are too.
 typedef bool (*twin_function)(const parity_case *c, int64_t row, int64_t other);
 
-// The candidate's slot for pruned token `row`: the best up to rounding errors; and no lower slot
-// holds a twin of its row, whatever those errors are. Where NaN is about, any slot will do.
+// Checks the candidate's slot for pruned token `row`. It must be the best up to rounding errors.
+// Whatever those errors are, no lower slot may hold a twin of its row. If any similarity is NaN,
+// every slot is right.
 static bool check_choice(const parity_case *c, const atedm_prune_span *span, int64_t row,
                          int64_t slot, similarity_function similarity, twin_function twins,
                          char *why, size_t size)
@@ -109,7 +110,7 @@ static bool check_spans(const parity_case *c, const parity_side *reference,
 
 // ---- attention
 
-// Copies rows of keys over others of their span, so that similarities tie.
+// Copies some rows of keys over others of their span, so that similarities tie.
 static void make_twins(parity_case *c, const parity_operand *operand, int64_t width,
                        const parity_prune_spans *spans)
 {
@@ -222,7 +223,7 @@ void parity_build_source_cosine(parity_case *c)
         make_twins(c, &rows, p->c, &p->spans);
     }
     int64_t row = p->spans.spans[0].first;
-    if (parity_chance(&c->rng, 30)) // a row without a direction
+    if (parity_chance(&c->rng, 30)) // a row of zeros
         memset(x->values + row * p->c, 0, (size_t)p->c * sizeof *x->values);
     if (parity_chance(&c->rng, 10)) // a model that overflowed
         x->values[row * p->c] = NAN;
@@ -280,7 +281,7 @@ void parity_build_source_nearest(parity_case *c)
     p->width = c->bench < 0 ? parity_range(&c->rng, 1, 40) : 32;
     p->place = c->n_arrays;
     parity_array *place = parity_add(c, "place", PARITY_I32, PARITY_IN, (size_t)p->spans.rows);
-    for (int64_t s = 0; s < p->spans.n_spans; s++) { // a grid that has lost tokens before
+    for (int64_t s = 0; s < p->spans.n_spans; s++) { // a grid that has lost tokens earlier
         int32_t at = 0;
         for (int64_t i = 0; i < p->spans.spans[s].n; i++) {
             at += (int32_t)parity_range(&c->rng, 0, 2);

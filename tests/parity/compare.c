@@ -9,7 +9,8 @@ static double roundoff(atedm_dtype dtype)
     return dtype == ATEDM_BF16 ? 0x1p-8 : dtype == ATEDM_F16 ? 0x1p-11 : 0x1p-24;
 }
 
-// Half of the smallest subnormal: what rounding to zero may cost.
+// The error that rounding to zero may cause: half of the smallest subnormal. Where units may flush
+// subnormals, it is the smallest normal number.
 static double underflow(atedm_dtype dtype)
 {
     return dtype == ATEDM_F16 ? 0x1p-25 : 0x1p-126; // f32, bf16: units may flush subnormals

@@ -1,4 +1,4 @@
-// What kernels.h says of devices, memory and streams, on one backend.
+// Checks what kernels.h promises of devices, memory and streams, on one backend.
 #include "kernels/backend.h"
 #include "tests/parity/parity.h"
 
@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-// Read by AddressSanitizer, where the program is built with it: an allocation that is too large has
-// to fail as it does without, not to end the program.
+// AddressSanitizer reads this, if the program is built with it: an allocation that is too large
+// must fail as usual, and not end the program.
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
@@ -31,7 +31,7 @@ static int check_memory(atedm_device *device)
         parity_require(atedm_device_alloc(device, sizes[i], &memory[i], &err), &err, "alloc");
         if (!memory[i] || (uintptr_t)memory[i] % ATEDM_DEVICE_ALIGN)
             failed += wrong("memory is not aligned");
-        for (size_t j = 0; j < i; j++) // each at least as far from the other as it is large
+        for (size_t j = 0; j < i; j++) // blocks must not overlap
             if ((uintptr_t)memory[i] < (uintptr_t)memory[j] + sizes[j] &&
                 (uintptr_t)memory[j] < (uintptr_t)memory[i] + sizes[i])
                 failed += wrong("two pieces of memory overlap");
@@ -69,7 +69,7 @@ static int check_streams(atedm_device *device)
     return failed;
 }
 
-// Whatever callers call without asking whether it is there.
+// Checks the table's entries that callers use without testing whether they are NULL.
 static int check_table(const atedm_device *device)
 {
     const atedm_backend *b = device->backend;

@@ -9,9 +9,8 @@
 
 #define SKIPPED 77 // Meson's exit status for it
 
-// Most cases of each kind of sabotage, and how many of them may go unseen: an element's fault can
-// hide within the tolerance of an ill-conditioned case. All other faults have to be seen every
-// time.
+// Cases of each kind of sabotage, and how many of them may go unseen. A fault in one element can
+// hide within the tolerance of an ill-conditioned case. All other faults must be seen every time.
 #define SABOTAGE_CASES 10
 #define SABOTAGE_UNSEEN 1
 // Seeds tried until a fault applies to a case.
@@ -119,7 +118,7 @@ static const char *option_error(options *o, int argc, char **argv)
     return optind < argc ? "takes options only" : NULL;
 }
 
-// False where nothing is called so.
+// False if no dtype has this name.
 static bool parse_dtype(const char *name, atedm_dtype *ret_dtype)
 {
     static const atedm_dtype dtypes[] = {ATEDM_F32, ATEDM_BF16, ATEDM_F16};
@@ -140,7 +139,7 @@ static void test_op(const parity_session *session, const parity_op *op, const op
         uint64_t seed = o->seed + (uint64_t)i;
         if (parity_run_case(session, op, seed, why, sizeof why) != PARITY_FAIL)
             continue;
-        if (failed++) { // the first one tells enough of why
+        if (failed++) { // the first failure says enough
             printf("     and --seed %" PRIu64 "\n", seed);
             continue;
         }
@@ -170,7 +169,8 @@ static void test_full_size(const parity_session *session, const parity_op *op, t
     }
 }
 
-// Whether the faults of this kind are seen in the operation's results, and only then.
+// Tests that faults of this kind are seen in the operation's results, and that results without a
+// fault pass.
 static void test_sabotage(const parity_session *given, parity_sabotage kind, const parity_op *op,
                           const options *o, tally *sum)
 {
@@ -185,7 +185,7 @@ static void test_sabotage(const parity_session *given, parity_sabotage kind, con
         seen += result == PARITY_FAIL &&
                 parity_run_case(&without, op, o->seed + i, why, sizeof why) == PARITY_PASS;
     }
-    // Results of integers, calls without inputs or of one sample have nothing of some kinds.
+    // Some kinds do not apply to integer results, calls without inputs, or calls of one sample.
     bool optional = kind == PARITY_SABOTAGE_NAN || kind == PARITY_SABOTAGE_INPUT ||
                     kind == PARITY_SABOTAGE_PART;
     int unseen = kind == PARITY_SABOTAGE_ELEMENT ? SABOTAGE_UNSEEN : 0;
@@ -202,12 +202,12 @@ static bool is_wanted(const options *o, const parity_op *op)
     return !wanted || !strcmp(wanted, op->name) || (o->sabotage && !strcmp(wanted, "all"));
 }
 
-// What is not a comparison; false where none of it is asked for.
+// Runs the tests that are not comparisons. False if none of them is asked for.
 static bool test_others(const parity_session *session, const options *o, tally *sum)
 {
     if (o->bench || o->full_size || o->sabotage)
         return false;
-    // On the dry backend an address may stand for several operands, and nothing is kept.
+    // On the dry backend several operands may share an address, and memory keeps nothing.
     bool dry = atedm_device_is_dry(atedm_stream_device(session->candidate));
     bool bad_calls = !dry && (!o->op || !strcmp(o->op, "bad_calls"));
     bool devices = !o->op || !strcmp(o->op, "devices");
@@ -256,7 +256,7 @@ int main(int argc, char **argv)
     atedm_dtype dtype;
     if (!problem && !parse_dtype(o.dtype, &dtype))
         problem = "--dtype is f32, bf16 or f16";
-    setvbuf(stdout, NULL, _IOLBF, 0); // a backend that crashes takes no lines with it
+    setvbuf(stdout, NULL, _IOLBF, 0); // so that a crash of a backend loses no lines
     if (problem) {
         fprintf(stderr, "parity: %s\n", problem);
         return 2;

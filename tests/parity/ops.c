@@ -3,13 +3,16 @@
 
 #define OP(n) .name = #n, .build = parity_build_##n, .run = parity_run_##n
 
-// What the bounds mean stands in parity.h. Results are rounded once (1.01). Sums in f32 on the way
-// may err by twice what a plain loop in f32 does: over 1e5 random dot products of 8 to 3000 terms
-// its largest error is 3.5 to 5.7 units of the sum of absolute terms, hence 8; twice that where a
-// residual may be the sum's first term, which then carries every rounding (10 units seen of oneDNN
-// on AVX2). Intermediate values in act are right in attention, whose weights P go into a product of
-// act matrices, and in rank_tokens, which may keep its map in 16 bits, f16's where act is bf16 (an
-// eighth of its units), used in each iteration; nowhere else.
+// The operations and their bounds, which parity.h explains. Results are rounded once (1.01).
+//
+// F32 sums on the way may have twice the error of a plain F32 loop. Over 1e5 random dot products of
+// 8 to 3000 terms, that loop's largest error is 3.5 to 5.7 units of the sum of absolute terms,
+// hence 8. The bound is twice that where a residual may be the sum's first term, which then carries
+// every rounding (10 units seen with oneDNN on AVX2).
+//
+// Intermediate values in act are legitimate in attention, whose weights P enter a product of act
+// matrices, and in rank_tokens, which may keep its map in 16 bits and uses it in each iteration
+// (f16 where act is bf16: an eighth of its units). They are legitimate nowhere else.
 const parity_op parity_ops[] = {
     {OP(linear), .bound = {1.01, 16, 0}, .n_bench = 16},
     {OP(conv), .bound = {1.01, 16, 0}, .n_bench = 13},

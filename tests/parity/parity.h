@@ -1,10 +1,10 @@
-// Parity: every operation of kernels.h on one backend (the candidate) against the reference
-// backend in f32 on the same, already rounded, inputs. A plain program, so that it serves devices
-// too; the same cases are test and benchmark.
+// Parity: compares every operation of kernels.h on one backend (the candidate) with the reference
+// backend in F32, on the same inputs, which are already rounded. It is a plain program, so that it
+// runs on devices too. The same cases serve as test and benchmark.
 //
 // A case is one call: arrays, weights and parameters, drawn from a seed. A side is the case set up
-// on one device, each array between guard zones. `run` makes the call on a side; the results of
-// both sides are compared under the operation's bounds (table in ops.c).
+// on one device, with each array between guard zones. `run` makes the call on a side. The results
+// of both sides are compared under the operation's bounds (table in ops.c).
 #ifndef ATEDM_PARITY_H
 #define ATEDM_PARITY_H
 
@@ -47,7 +47,7 @@ typedef struct parity_array {
     bool absolute; // takes part in the magnitude run: see parity_case.by_absolute
 } parity_array;
 
-// A weight: as the create functions of kernels.h take it. Values are exact in act.
+// A weight, in the form that the create functions of kernels.h take. Values are exact in act.
 typedef enum parity_weight_kind {
     PARITY_LINEAR,
     PARITY_CONV,
@@ -58,7 +58,7 @@ typedef enum parity_weight_kind {
 #define PARITY_MAX_PARTS 3
 typedef struct parity_weight {
     parity_weight_kind kind;
-    size_t n_parts; // matrices; 1 but for LINEAR
+    size_t n_parts; // number of matrices; 1 except for LINEAR
     atedm_host_tensor matrix[PARITY_MAX_PARTS], bias[PARITY_MAX_PARTS];
     bool has_bias;
     int stride;
@@ -71,8 +71,9 @@ typedef struct parity_weight {
 typedef struct parity_op parity_op;
 typedef struct parity_side parity_side;
 
-// Sizes of a case: random, or random with several tiles of tokens, heads of 64 and rows at aligned
-// addresses, which not many of the others have. Both are below 0, as no benchmark is.
+// Sizes of a case. PARITY_RANDOM: random. PARITY_LARGE: random, with several tiles of tokens, heads
+// of 64 and rows at aligned addresses, which few random cases have. Both are negative; numbers of
+// benchmarks are not.
 #define PARITY_RANDOM (-1)
 #define PARITY_LARGE (-2)
 
@@ -86,11 +87,12 @@ typedef struct parity_case {
     parity_weight weights[PARITY_MAX_WEIGHTS];
     size_t n_weights;
     void *params; // the operation's own struct
-    // Samples of the call, each of which can be run alone with the same result; 1: none to test.
+    // Samples of the call, each of which can be run alone and must give the same result. 1: there
+    // is nothing to test.
     size_t n_parts;
     atedm_op_counts counts; // what the call has to count
-    // The magnitude of outputs is the reference's result on absolute values: of the weights, and of
-    // the arrays marked so.
+    // The magnitude of outputs is the reference's result on absolute values of the weights and of
+    // the arrays marked `absolute`.
     bool by_absolute;
     double bench_flops; // of benchmark cases; 0: report bytes only
     char text[256];     // sizes, for messages
@@ -102,21 +104,21 @@ typedef struct parity_case {
 //                     + (accumulate * u(f32) * growth + intermediate * u(act) * passes) * magnitude
 // with u the unit roundoff: 2^-24 of f32, 2^-8 of bf16, 2^-11 of f16.
 typedef struct parity_bound {
-    double output;       // rounding of the result: 1, and a little
+    double output;       // rounding of the result: slightly more than 1
     double accumulate;   // f32 arithmetic on the way
-    double intermediate; // values that are rightly kept in act on the way
+    double intermediate; // values that may be kept in act on the way
 } parity_bound;
 
 struct parity_op {
     const char *name;
     void (*build)(parity_case *c);
-    // Enqueues the call, part < 0, or its sample `part` alone.
+    // Enqueues the whole call if part < 0, else its sample `part` alone.
     void (*run)(const parity_case *c, const parity_side *side, int64_t part);
     parity_bound bound;
-    // In place of the above comparison; writes the reason to `why` and returns false on failure.
+    // Replaces the comparison by bounds. Writes the reason to `why` and returns false on failure.
     bool (*check)(const parity_case *c, const parity_side *reference, const parity_side *candidate,
                   char *why, size_t size);
-    bool exact;  // results are the reference's to the bit
+    bool exact;  // results must equal the reference's in every bit
     int n_bench; // benchmark sizes
 };
 
@@ -130,7 +132,7 @@ parity_array *parity_add(parity_case *c, const char *name, parity_type type, par
 // Input values: normally distributed around `mean`, rounded to what the array's type can hold.
 void parity_fill(parity_case *c, parity_array *a, float mean, float deviation);
 // Puts values that conversions may get wrong among input elements first .. first + count - 1: both
-// zeros and infinities, NaN, what overflows in f16 and bf16, subnormals of f16 and f32.
+// zeros and infinities, NaN, values that overflow in f16 and bf16, subnormals of f16 and f32.
 void parity_add_strange(parity_case *c, parity_array *a, size_t first, size_t count);
 // A host tensor of normal values that both act and the tensor's own (random) dtype hold exactly;
 // its data may be unaligned.
@@ -156,22 +158,22 @@ struct parity_side {
     unsigned char *after[PARITY_MAX_ARRAYS];  // [host] memory after the run
 };
 
-// Prints and exits where a device call fails that has no reason to.
+// Prints and exits if a device call fails that should not.
 void parity_require(atedm_status status, const atedm_error *err, const char *what);
 
 // Sets the case up on the stream's device.
 void parity_side_init(parity_side *side, const parity_case *c, atedm_stream *stream, bool absolute);
 void parity_side_finish(parity_side *side, const parity_case *c);
-// Waits and fetches the arrays. False, and the reason in `why`, when an operation failed.
+// Waits and fetches the arrays. Returns false, with the reason in `why`, if an operation failed.
 bool parity_side_fetch(parity_side *side, const parity_case *c, char *why, size_t size);
-// Guard zones, inputs and elements that are not to be written are as they were.
+// Whether guard zones, inputs, and elements that the operation must not write are unchanged.
 bool parity_side_intact(const parity_side *side, const parity_case *c, char *why, size_t size);
-// Value of a fetched element, as a double whatever the type.
+// Value of a fetched element of any type, as a double.
 double parity_value(const parity_side *side, const parity_case *c, size_t array, size_t i);
-// Address of element `i` of an array: for runs of a part.
+// Address of element `i` of an array, for running a part.
 void *parity_at(const parity_side *side, const parity_case *c, size_t array, int64_t i);
 size_t parity_element_size(parity_type type, atedm_dtype act);
-// Bytes of the array within its memory: first byte and number.
+// The array's bytes within its memory: the first one, and their number.
 void parity_extent(const parity_side *side, const parity_case *c, size_t array, size_t *ret_first,
                    size_t *ret_bytes, size_t *ret_total);
 
@@ -181,13 +183,13 @@ bool parity_compare(const parity_case *c, const parity_side *reference,
                     const parity_side *candidate, char *why, size_t size);
 bool parity_close(const parity_case *c, size_t array, size_t i, double reference, double candidate);
 
-// ---- sabotage: proves that the comparison sees what it has to see
+// ---- sabotage: proves that the comparison sees the faults that it must see
 
 typedef enum parity_sabotage {
     PARITY_SABOTAGE_NONE,
     PARITY_SABOTAGE_ELEMENT, // one output element is off
     PARITY_SABOTAGE_NAN,     // one output element is NaN (floating-point outputs)
-    PARITY_SABOTAGE_BEHIND,  // the byte behind an output is written
+    PARITY_SABOTAGE_BEHIND,  // the byte after an output is written
     PARITY_SABOTAGE_BEFORE,  // the byte before an output is written
     PARITY_SABOTAGE_INPUT,   // an input is changed
     PARITY_SABOTAGE_PART,    // a sample that is run alone differs in its last bit
@@ -196,7 +198,7 @@ typedef enum parity_sabotage {
 } parity_sabotage;
 
 const char *parity_sabotage_name(parity_sabotage kind);
-// Changes the fetched results of `side`. False where the case has nothing of the kind to change.
+// Changes the fetched results of `side`. False if the kind does not apply to the case.
 bool parity_sabotage_apply(parity_sabotage kind, const parity_case *c, parity_side *side,
                            parity_rng *rng);
 
@@ -206,7 +208,7 @@ typedef struct parity_session {
     atedm_stream *reference; // ref backend, f32
     atedm_stream *candidate;
     parity_sabotage sabotage;
-    bool large;       // cases are PARITY_LARGE, where the operation has such
+    bool large;       // cases are PARITY_LARGE, if the operation has such
     double yardstick; // FLOP/s that benchmarks are compared with
 } parity_session;
 
@@ -215,23 +217,23 @@ typedef enum parity_result { PARITY_PASS, PARITY_FAIL, PARITY_NOTHING } parity_r
 // PARITY_NOTHING: the session's sabotage does not apply to this case.
 parity_result parity_run_case(const parity_session *session, const parity_op *op, uint64_t seed,
                               char *why, size_t size);
-// One of the benchmark sizes, where the call has several samples: each of them alone gives the bits
-// that it gives in the call, and nothing else is written.
+// Runs a benchmark size whose call has several samples: each of them alone must give the same bits
+// as in the call, and nothing else may be written.
 parity_result parity_run_full_size(const parity_session *session, const parity_op *op, int size,
                                    char *why, size_t why_size);
 // FLOP/s of the candidate at a benchmark size.
 double parity_rate(const parity_session *session, const parity_op *op, int size);
-// Prints a line for each benchmark size, or for that one where `only` is not negative.
+// Prints a line for each benchmark size, or for one size if `only` is not negative.
 void parity_bench(const parity_session *session, const parity_op *op, int only, bool json);
 
-// ---- what is not a comparison
+// ---- tests that are not comparisons
 
-// Calls that must be refused; returns the number of those that were not (printed).
+// Makes calls that must be refused. Returns the number of those that were not (printed).
 int parity_bad_calls(atedm_stream *stream);
-// Devices, memory and streams; returns the number of mistakes (printed).
+// Tests devices, memory and streams. Returns the number of mistakes (printed).
 int parity_devices(const char *backend);
 
-// ---- the operations: cases_*.c; atedm_copy is none of the table's
+// ---- the operations: cases_*.c; atedm_copy is not in the backends' table
 
 #define X(op, parameters, arguments, bytes)                                                        \
     void parity_build_##op(parity_case *c);                                                        \

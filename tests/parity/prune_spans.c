@@ -1,4 +1,4 @@
-// Samples that are pruned: see prune_spans.h.
+// Pruned samples: see prune_spans.h.
 #include "tests/parity/prune_spans.h"
 
 #include <inttypes.h>
@@ -28,7 +28,7 @@ void parity_prune_spans_build(parity_case *c, parity_prune_spans *p, int64_t mos
 {
     p->n_spans = c->bench < 0 ? parity_range(&c->rng, 1, 4) : 2;
     p->spans = parity_alloc(c, (size_t)p->n_spans, sizeof *p->spans);
-    if (parity_chance(&c->rng, 12)) // several of the blocks that backends work in
+    if (parity_chance(&c->rng, 12)) // several of the blocks in which backends work
         most_n *= 4;
     for (int64_t s = 0; s < p->n_spans; s++) {
         atedm_prune_span *span = &p->spans[s];
@@ -63,7 +63,7 @@ size_t parity_prune_spans_add_kept(parity_case *c, const parity_prune_spans *p)
         kept->ints[i] = INT32_MIN; // entries that belong to no span
     for (int64_t s = 0; s < p->n_spans; s++) {
         const atedm_prune_span *span = &p->spans[s];
-        int64_t slot = 0; // each `keep`-subset is as likely as the others (Knuth, algorithm 3.4.2S)
+        int64_t slot = 0; // all `keep`-subsets are equally likely (Knuth, algorithm 3.4.2S)
         for (int64_t i = 0; i < span->n; i++)
             if (parity_range(&c->rng, 0, span->n - i - 1) < span->keep - slot)
                 kept->ints[span->kept_first + slot++] = (int32_t)i;

@@ -1,4 +1,4 @@
-// Samples that are pruned: spans and kept lists, as cases_prune.c and cases_source.c need them.
+// Pruned samples: spans and kept lists, shared by cases_prune.c and cases_source.c.
 #ifndef ATEDM_PARITY_PRUNE_SPANS_H
 #define ATEDM_PARITY_PRUNE_SPANS_H
 
@@ -7,12 +7,12 @@
 typedef struct parity_prune_spans {
     atedm_prune_span *spans;
     int64_t n_spans;
-    int64_t rows, kept_rows; // that all spans together need
+    int64_t rows, kept_rows; // of all spans together
     char text[96];
 } parity_prune_spans;
 
-// Spans with gaps, of at most most_n tokens each, now and then four times that; two spans of
-// bench_n in a benchmark.
+// Spans with gaps, of at most most_n tokens each, sometimes four times that; in a benchmark two
+// spans of bench_n.
 void parity_prune_spans_build(parity_case *c, parity_prune_spans *p, int64_t most_n,
                               int64_t bench_n);
 // Draws each span's `keep`, and lays out the kept lists.

@@ -7,12 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Seconds that a benchmark measures at least, after one warm-up call.
+// A benchmark measures for at least this many seconds, after one warm-up call.
 #define BENCH_SECONDS 0.2
-// Calls are waited for together until they take so long, or are so many.
+// A group of calls has one wait. It grows until it takes this long or has this many calls.
 #define BENCH_GROUP_SECONDS 0.005
 #define BENCH_MOST_CALLS 1024
-// The reference is timed on calls up to this size only: it is there to be right, not fast.
+// The reference is timed only on calls up to this size, because it is slow.
 #define BENCH_REFERENCE_FLOPS 2e9
 
 static void build(parity_case *c, const parity_op *op, atedm_dtype act, uint64_t seed, int bench)
@@ -21,7 +21,7 @@ static void build(parity_case *c, const parity_op *op, atedm_dtype act, uint64_t
     op->build(c);
 }
 
-// Takes the magnitudes of outputs from a run of the reference on absolute values.
+// Sets the magnitudes of outputs by running the reference on absolute values.
 static bool measure_magnitudes(parity_case *c, atedm_stream *reference, char *why, size_t size)
 {
     parity_side side;
@@ -46,7 +46,8 @@ static bool same_counts(const atedm_op_counts *a, const atedm_op_counts *b)
            a->overhead == b->overhead;
 }
 
-// How the samples' array k differs from the whole's: elements, and the values of the first one.
+// Describes how array k of the samples differs from that of the whole call: the number of elements,
+// and the values of the first one.
 static void describe_difference(const parity_case *c, const parity_side *side,
                                 const parity_side *whole, size_t k, char *why, size_t size)
 {
@@ -72,7 +73,7 @@ static void describe_difference(const parity_case *c, const parity_side *side,
                  c->arrays[k].name);
 }
 
-// Every sample of the call run alone gives the same bits.
+// Checks that every sample of the call, run alone, gives the same bits.
 static parity_result compare_parts(const parity_session *session, const parity_case *c,
                                    const parity_side *whole, parity_rng *spoil, char *why,
                                    size_t size)
@@ -105,7 +106,7 @@ done:
     return result;
 }
 
-// A dry device computes nothing, and its downloads leave the host's memory alone.
+// Checks that a dry device computed nothing, and that its downloads left the host's memory alone.
 static bool nothing_happened(const parity_case *c, const parity_side *side, char *why, size_t size)
 {
     for (size_t k = 0; k < c->n_arrays; k++) {
@@ -149,7 +150,7 @@ static parity_result run_sides(const parity_session *session, const parity_case 
     }
     if (!parity_side_intact(candidate, c, why, size))
         return PARITY_FAIL;
-    if (atedm_device_is_dry(candidate->device)) // it has counted, that is all
+    if (atedm_device_is_dry(candidate->device)) // it only counts
         return nothing_happened(c, candidate, why, size) ? PARITY_PASS : PARITY_FAIL;
     if (!parity_compare(c, reference, candidate, why, size))
         return PARITY_FAIL;
@@ -180,7 +181,7 @@ parity_result parity_run_case(const parity_session *session, const parity_op *op
     return result;
 }
 
-// Seconds of `calls` calls, until the last one's results are there.
+// Seconds from the start of `calls` calls until the last one's results are there.
 static double time_group(const parity_case *c, const parity_side *side, atedm_stream *stream,
                          int calls)
 {
@@ -192,7 +193,7 @@ static double time_group(const parity_case *c, const parity_side *side, atedm_st
     return atedm_clock_monotonic() - start;
 }
 
-// Seconds a call. As many at a time as make waiting for them take no part.
+// Seconds of one call, measured in groups large enough that waiting takes no noticeable part.
 static double time_call(const parity_case *c, atedm_stream *stream)
 {
     char why[512];
@@ -214,7 +215,7 @@ static double time_call(const parity_case *c, atedm_stream *stream)
     return passed / (double)calls;
 }
 
-// Bytes of everything that the call may read and write, once.
+// Bytes of everything that the call may read and write, each counted once.
 static uint64_t case_bytes(const parity_case *c)
 {
     uint64_t bytes = 0, element = atedm_dtype_size(c->act);

@@ -1,4 +1,4 @@
-// Deliberate faults in a side's fetched results: the parity program has to see each of them.
+// Deliberate faults in a side's fetched results. The parity program must see each of them.
 #include "tests/parity/parity.h"
 
 #include <math.h>
@@ -29,7 +29,7 @@ const char *parity_sabotage_name(parity_sabotage kind)
     return "?";
 }
 
-// A random array with (output) or without results in it; n_arrays if there is none.
+// A random array, with results in it if `output`, else without; n_arrays if there is none.
 static size_t pick_array(const parity_case *c, bool output, parity_rng *rng)
 {
     size_t found[PARITY_MAX_ARRAYS], n = 0;
@@ -39,7 +39,7 @@ static size_t pick_array(const parity_case *c, bool output, parity_rng *rng)
     return n ? found[parity_range(rng, 0, (int64_t)n - 1)] : c->n_arrays;
 }
 
-// Root mean square of what the operation wrote.
+// Root mean square of the elements that the operation wrote.
 static double root_mean_square(const parity_case *c, const parity_side *side, size_t array)
 {
     const parity_array *a = &c->arrays[array];
@@ -58,7 +58,7 @@ static bool is_float(parity_type type)
     return type == PARITY_ACT || type == PARITY_F32;
 }
 
-// Element `i` of the fetched array becomes `value`.
+// Sets element `i` of the fetched array to `value`.
 static void put(const parity_case *c, parity_side *side, size_t array, size_t i, float value)
 {
     const parity_array *a = &c->arrays[array];
@@ -69,8 +69,8 @@ static void put(const parity_case *c, parity_side *side, size_t array, size_t i,
     memcpy(side->after[array] + first + i * size, element, size);
 }
 
-// Off by what a mistake would make: the last bit of what has to be exact, some per cent of a
-// typical value in bf16 and f16, a few thousandths of one in f32.
+// Changes an element by as much as a mistake would: the last bit of an exact result, some per cent
+// of a typical value in bf16 and f16, a few thousandths of one in F32.
 static bool spoil_element(const parity_case *c, parity_side *side, size_t array, size_t i)
 {
     const parity_array *a = &c->arrays[array];

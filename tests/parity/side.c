@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes before and behind every array. A multiple of the alignment that operations like.
+// Bytes of the guard zones before and after every array: a multiple of the alignment that fast code
+// prefers.
 #define GUARD 256
 #define GUARD_BYTE 0xa7
 
@@ -42,8 +43,8 @@ void parity_extent(const parity_side *side, const parity_case *c, size_t array, 
     *ret_total = *ret_first + *ret_bytes + GUARD;
 }
 
-// Input values in the side's dtype. Outputs start as NaN, -1 or 255 bytes: what stays so was not
-// written.
+// Fills in the initial values: inputs in the side's dtype, outputs with NaN, -1 or bytes of 255. An
+// output element that keeps them was not written.
 static void fill_image(const parity_side *side, const parity_array *a, unsigned char *to)
 {
     size_t size = parity_element_size(a->type, side->act);
@@ -141,7 +142,7 @@ void parity_side_init(parity_side *side, const parity_case *c, atedm_stream *str
         }
         memset(side->before[i], GUARD_BYTE, total);
         fill_image(side, &c->arrays[i], side->before[i] + first);
-        memcpy(side->after[i], side->before[i], total); // what a dry device leaves it at
+        memcpy(side->after[i], side->before[i], total); // a dry device leaves it so
         parity_require(atedm_device_alloc(side->device, total, &side->memory[i], &err), &err,
                        "allocating");
         side->data[i] = (char *)side->memory[i] + first;

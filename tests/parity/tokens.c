@@ -10,7 +10,7 @@ static void random_heads(parity_case *c, parity_tokens *t, bool large, bool wide
     t->heads = large ? 1 : (int)parity_range(&c->rng, 1, wide ? 2 : 5);
     if (wide)
         t->head_dim = parity_chance(&c->rng, 40) ? 512 : 8 * (int)parity_range(&c->rng, 9, 65);
-    else if (large) // 64 is what backends have a path of its own for
+    else if (large) // backends have a separate path for 64
         t->head_dim = c->bench == PARITY_LARGE || parity_chance(&c->rng, 40)
                           ? 64
                           : (int)parity_range(&c->rng, 1, 40);
@@ -19,8 +19,8 @@ static void random_heads(parity_case *c, parity_tokens *t, bool large, bool wide
                                                  : dims[parity_range(&c->rng, 0, 10)];
 }
 
-// Backends work in tiles of some hundred rows and keys: a large case has several of them. One of a
-// text has few keys, in most spans, and some tiles of queries.
+// Backends work in tiles of some hundred rows and keys, so a large case has several. A case like a
+// text's has few keys in most spans, and some tiles of queries.
 static void random_size(parity_case *c, const parity_tokens_wish *wish, bool large, bool small,
                         atedm_span *span)
 {
@@ -59,7 +59,7 @@ static void random_spans(parity_case *c, parity_tokens *t, const parity_tokens_w
         if (t->self) {
             span->nk = span->nq;
             span->k0 = q;
-        } else if (i && parity_chance(&c->rng, 30)) { // two samples with the same text
+        } else if (i && parity_chance(&c->rng, 30)) { // two samples share a text
             span->k0 = t->spans[i - 1].k0;
             span->nk = t->spans[i - 1].nk;
         }
@@ -84,8 +84,8 @@ static size_t add_matrix(parity_case *c, const char *name, int64_t rows, int64_t
     return c->n_arrays - 1;
 }
 
-// Queries, keys and values in one matrix, as a fused projection leaves them; or each alone; or (for
-// cross-attention) queries alone and the others together.
+// Adds queries, keys and values in one matrix, as a fused projection writes them; or each in its
+// own; or, for cross-attention, queries alone and the others together.
 static void add_operands(parity_case *c, parity_tokens *t, const parity_tokens_wish *wish)
 {
     int64_t width = (int64_t)t->heads * t->head_dim;
@@ -123,7 +123,7 @@ static void fill_rows(parity_case *c, const parity_operand *operand, int64_t fir
                 parity_round(c->act, deviation * parity_normal(&c->rng));
 }
 
-// Logarithms of weights, and a few values between.
+// Biases: logarithms of weights, and a few values between them.
 static void add_bias(parity_case *c, parity_tokens *t)
 {
     t->bias = c->n_arrays;
@@ -222,8 +222,8 @@ size_t parity_tokens_add_lse(parity_case *c, const parity_tokens *t, int64_t *re
             for (int64_t r = 0; r < t->spans[s].nq; r++) {
                 int64_t q = t->spans[s].q0 + r;
                 double absolute;
-                // The right value takes too long at a benchmark's sizes: about that is it, where
-                // logits are normal numbers.
+                // The exact value takes too long at a benchmark's sizes. This is approximately
+                // right for normally distributed logits.
                 double value = c->bench >= 0 ? log((double)t->spans[s].nk) + 0.5
                                              : parity_tokens_lse(c, t, head, q, t->spans[s].k0,
                                                                  t->spans[s].nk, &absolute);

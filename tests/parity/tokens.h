@@ -1,5 +1,5 @@
 // Packed tokens of several samples with their queries, keys and values, as attention, ranking and
-// the search for sources take them; what cases_attention.c and cases_prune.c share.
+// the search for sources take them. Shared by cases_attention.c and cases_source.c.
 #ifndef ATEDM_PARITY_TOKENS_H
 #define ATEDM_PARITY_TOKENS_H
 
@@ -21,25 +21,25 @@ typedef struct parity_tokens {
     int64_t n_spans;
 } parity_tokens;
 
-// What a case wants; most_nq: limit of tokens a span.
+// Properties of a case. most_nq: limit of tokens in a span.
 typedef struct parity_tokens_wish {
     bool self, values;
     int64_t most_nq;
     int64_t bench_spans, bench_nq, bench_nk; // benchmark sizes
     int bench_heads, bench_head_dim;
     bool biased; // sometimes, proportional attention
-    bool wide;   // sometimes heads of up to 512, as the VAE's is
-    bool text;   // few keys, as a text's, with aligned heads of 64
+    bool wide;   // sometimes heads of up to 512, as in the VAE
+    bool text;   // few keys, as in a text, with aligned heads of 64
 } parity_tokens_wish;
 
-// Adds the arrays. Rows outside of the spans and columns that belong to nobody are NaN: reading
-// them shows. Spans lie apart and come in random order.
+// Adds the arrays. Rows outside of the spans, and unused columns, are NaN, so that reading them
+// shows. Spans have gaps between them and come in random order.
 void parity_tokens_build(parity_case *c, parity_tokens *t, const parity_tokens_wish *wish);
 
 // Logit of query row q and key row k, scaled and biased, and the sum of the absolute terms in it.
 double parity_tokens_logit(const parity_case *c, const parity_tokens *t, int head, int64_t q,
                            int64_t k, double *ret_absolute);
-// Log-sum-exp of query row `q` over n_keys keys from k0 on; the largest `absolute` of the row.
+// Log-sum-exp of query row `q` over n_keys keys from k0 on, and the row's largest `absolute`.
 double parity_tokens_lse(const parity_case *c, const parity_tokens *t, int head, int64_t q,
                          int64_t k0, int64_t n_keys, double *ret_absolute);
 // An operand's address on a side.
@@ -47,8 +47,8 @@ const void *parity_tokens_at(const parity_case *c, const parity_side *side,
                              const parity_operand *operand);
 // Marks the spans' query rows in an array of rows of `width` elements as written.
 void parity_tokens_mark(parity_case *c, const parity_tokens *t, parity_array *a, int64_t width);
-// Adds the array "lse" [heads, stride] as an input, right for queries and keys of the same span
-// (about right in a benchmark).
+// Adds the array "lse" [heads, stride] as an input, with the right values for queries and keys of
+// the same span (approximate in a benchmark).
 size_t parity_tokens_add_lse(parity_case *c, const parity_tokens *t, int64_t *ret_stride);
 
 #endif
