@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""All figures of the cuda backend in one run: `make bench-gpu`. Skipped (77) where no GPU answers.
+"""All figures of the cuda backend in one run: `make bench-gpu`. Skipped (77) if no GPU answers.
 
 On SDXL base's architecture with random weights: the device's ceilings, each operation against its floor, UNet evaluations
 by batch and pruning, what pruning costs, whole denoising loops, text encoders and VAE, whole requests over HTTP, and PyTorch
@@ -22,7 +22,7 @@ import markdown
 PRESETS = ("off", "at-edm-a", "at-edm-b", "at-edm-c", "at-edm-d", "at-edm-dagger")
 COST = ("at-edm-c", figures.RANDOM, figures.ZERO, figures.ALL_ITERATIONS)
 LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger", figures.INTERVAL)
-# What ranking aside costs on fewer multiprocessors, or not aside: the figure's name, and the switch.
+# To measure ranking aside on fewer multiprocessors, and not aside: the figure's name, and the value of ATEDM_CUDA_ASIDE.
 ASIDE = {"in_order_s": "0", "aside_66_s": "66", "aside_44_s": "44"}
 PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytorch")
 
@@ -32,7 +32,7 @@ FULL = {
     "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"),
     "hopper": (("attention",), ("conv",), ("linear",)),
     "latency": {"steps": 30, "clients": 1, "requests": 5}, "throughput": {"steps": 20, "clients": 16, "requests": 48},
-    "served": ("off", "at-edm-c"), "pytorch": (2, 16),  # a minute's compilation each
+    "served": ("off", "at-edm-c"), "pytorch": (2, 16),  # each takes a minute to compile
 }
 TOY = {
     "backend": "cpu", "dtype": "f32", "arch": str(device.ROOT / "config/arch-tiny.json"), "size": "64x64", "guidance": 8,
@@ -45,7 +45,7 @@ TOY = {
 }
 
 
-# Each operation without and with the kernel for compute capability 9.0; "tried": where a trial is for it.
+# Each operation without and with the kernel for compute capability 9.0; "tried": with it wherever a trial chooses it.
 WAYS = {
     "attention": {"portable": {"ATEDM_CUDA_ATTENTION": "portable"}, "hopper": {"ATEDM_CUDA_ATTENTION": "hopper"}},
     "conv": {"portable": {"ATEDM_CUDA_CONV": "auto"}, "hopper": {"ATEDM_CUDA_CONV": "hopper"}},
@@ -66,12 +66,12 @@ class Bench:
         self.environment = {"OMP_WAIT_POLICY": "passive", **device.linker_environment(options.build)}
         if settings["backend"] == "cuda":
             self.environment["ATEDM_CUDA_BACKEND"] = str(device.backend_file(options.build, options.emulated))
-        self.others = {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}  # of programs that are not ours
+        self.others = {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}  # for programs that are not ours
         os.environ.update(self.environment)  # for daemons too
         self.atedm = options.build / "cli/atedm"
 
     def report(self, name, *args, limit_s=3600, environment=None):
-        """Of `atedm bench step`; NoReport where there is none."""
+        """The report of `atedm bench step`. Raises NoReport if the step fails."""
         s = self.settings
         text = self.steps.run(name, (self.atedm, "bench", "step", "--arch", s["arch"], "--backend", s["backend"], "--dtype",
                                      s["dtype"], "--size", s["size"], "--steps", s["steps"], "--json", *args), limit_s,
@@ -91,8 +91,8 @@ class Bench:
                            *repeated("--batch", s["cost_batches"]), *repeated("--pruning", prunings), environment=environment)
 
     def hopper(self, ceilings):
-        """Attention, convolutions and linear layers by the kernels for compute capability 9.0 beside the others: alone, and in
-        evaluations; None where the device is another. Whoever is tried is in evaluations as that only."""
+        """Attention, convolutions and linear layers with and without the kernels for compute capability 9.0: alone, and in
+        evaluations. None on other devices. An operation with trials is evaluated with trials, not with the kernel everywhere."""
         s = self.settings
         if not s["hopper"]:
             return None
@@ -125,21 +125,21 @@ class Bench:
         chosen = [("--op", op, "--size", size) for op, size in s["kernels"]] or [()]
         for one in chosen:
             lines += self.timed(" ".join(("operations", *map(str, one[1::2]))), one, {})
-        # Beside cuDNN, where that is what computed them.
+        # Own convolutions too, in case cuDNN computed those above.
         if s["own_conv"]:
             own = self.timed("own convolutions", s["own_conv"], {"ATEDM_CUDA_CONV": "own"})
             lines += [{**line, "op": "conv, own"} for line in own]
         return lines
 
     def timed(self, name, chosen, environment):
-        """Of `parity --bench`; none where it fails."""
+        """The lines of `parity --bench`; none if it fails."""
         s = self.settings
         text = self.steps.run(name, (self.options.build / "tests/parity/parity", "--backend", s["backend"], "--required",
                                      "--dtype", s["dtype"], "--bench", "--json", *chosen), 1800, environment)
         return [json.loads(line) for line in text.splitlines()] if self.steps.passed(name) else []
 
     def model(self):
-        """A folder with the model of random weights, made once; None where that fails."""
+        """A folder with the model of random weights, made once; None if that fails."""
         folder = self.options.build / ("bench-model-toy" if self.options.toy else "bench-model")
         if not folder.exists():
             half = folder.with_suffix(".new")
@@ -157,7 +157,7 @@ class Bench:
         os.environ.setdefault("ATEDM_TEST_MODEL", str(model))
         os.environ.setdefault("ATEDM_TEST_PATIENCE", str(int(1800 * self.options.limits)))
         sys.path.insert(0, str(device.ROOT / "tests/e2e"))
-        os.environ["ATEDM_TEST_KEEP"] = " ".join(os.environ)  # a benchmark is of what the shell says
+        os.environ["ATEDM_TEST_KEEP"] = " ".join(os.environ)  # a benchmark uses the shell's variables
         import daemon  # reads the environment
         s, out = self.settings, []
         with daemon.Daemon(model=str(model), backend=s["backend"], dtype=s["dtype"], log_level="warning", queue_limit=10000) as d:
@@ -191,7 +191,7 @@ class Bench:
         common = (python, device.ROOT / "tests/device/pytorch_unet.py", "--config", model / "unet/config.json", "--size",
                   s["size"].split("x")[0], *where)
         out = {"evaluations": []}
-        # A process each, so that one that takes too long does not cost the others' figures.
+        # One process for each, so that a timeout of one does not lose the others' figures.
         for batch, mode in itertools.product(s["pytorch"], ("eager", "compiled", "tome")):
             name = f"pytorch {mode} {batch}"
             text = self.steps.run(name, (*common, "--batch", batch, "--modes", mode), 3600, self.others)
@@ -202,12 +202,12 @@ class Bench:
 
 
 class NoReport(Exception):
-    """A step that the figures cannot do without failed."""
+    """A step that figures depend on has failed."""
 
 
 def measure(bench, parts, result):
-    """Adds the parts' figures to the result; steps that fail leave theirs out, but for the ceilings, which everything is
-    held against."""
+    """Adds the parts' figures to the result. The figures of failed steps are left out, but the ceilings must succeed, because
+    everything is compared with them."""
     if "evaluations" in parts:
         report = bench.evaluations()
         ceilings = figures.ceilings_of(report)
@@ -254,13 +254,13 @@ def measure_cost(bench):
 def measure_requests(bench, model):
     try:
         return bench.requests(model) if model else []
-    except (AssertionError, OSError) as error:  # the daemon does not start, or does not end
+    except (AssertionError, OSError) as error:  # the daemon does not start or does not end
         bench.steps.note("requests", [], "failed", time.monotonic(), str(error), "")
         return []
 
 
 def opened(options, output, head):
-    """What figures are added to: nothing yet, or with --add what stands there of the same device and commit."""
+    """The result to which figures are added: an empty one or, with --add, an earlier one of the same device and commit."""
     empty = {"pruning_cost": [], "loops": [], "kernels": [], "hopper": None, "requests": [],
              "pytorch": {"skipped": "not measured"}, "steps": []}
     if not options.add or not output.exists():

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The tests that need a GPU: `make check-gpu`. Skipped (77) where none answers.
+"""The tests that need a GPU: `make check-gpu`. Skipped (77) if none answers.
 
 Builds with the cuda backend, then: parity in each dtype, also at SDXL's sizes; the goldens; pictures that do not depend on
-the batch, over HTTP; compute-sanitizer over parity, where it is there; two minutes of steady load with faults. A step that
+the batch, over HTTP; compute-sanitizer over parity, if it is installed; two minutes of steady load with faults. A step that
 fails does not keep the others from running. The results go to bench/results as JSON.
 """
 import os
@@ -15,26 +15,26 @@ import device
 PYTHON = sys.executable
 E2E = device.ROOT / "tests" / "e2e"
 DTYPES = ("f32", "bf16", "f16")
-# Libraries' kernels are not for us to test.
+# Own convolutions: we need not test the libraries' kernels.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
-# Operations that have a kernel for compute capability 9.0 ("hopper"), and one for all others. Convolutions without are all
-# that does not say so; linear layers are cuBLASLt's there, and the kernel is one of those that are tried.
+# Operations with a kernel for compute capability 9.0 ("hopper"), and those that also have one for all devices ("portable").
+# All other steps test convolutions without the Hopper kernel, and linear layers by cuBLASLt.
 WAYS = {"portable": ({"ATEDM_CUDA_ATTENTION": "portable"}, ("attention", "rank_tokens")),
         "hopper": ({"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_CUDA_LINEAR": "hopper"},
                    ("attention", "rank_tokens", "conv", "linear"))}
-# Those that the kernel does not take are conv.cu's, not cuDNN's, under the sanitizers.
+# Under the sanitizers conv.cu, not cuDNN, computes the convolutions that the Hopper kernel does not take.
 NO_LIBRARY = {"ATEDM_CUDNN": "none"}
-# Nothing is done beside anything.
+# Everything runs in order: no second queue, no graphs.
 IN_ORDER = {"ATEDM_CUDA_ASIDE": "0", "ATEDM_CUDA_GRAPHS": "0"}
-# What daemons get of the variables that choose a device's kernels.
+# The variables for choosing a device's kernels that daemons get.
 KEPT = ("ATEDM_CUDA_ASIDE", "ATEDM_CUDA_ATTENTION", "ATEDM_CUDA_BACKEND", "ATEDM_CUDA_CONV", "ATEDM_CUDA_GRAPHS", "ATEDM_CUDA_LINEAR",
         "ATEDM_CUDNN", "ATEDM_EMULATED_SM")
-# What has the machine to itself, last.
+# Steps that run last, with the machine to themselves.
 ALONE = ("soak",)
-# Cases an operation under the sanitizers, which are some hundred times slower.
+# Cases for each operation under the sanitizers, which are some hundred times slower.
 SANITIZED_ITERATIONS = 3
 SANITIZERS = {"memcheck": ("--report-api-errors", "no"), "racecheck": (), "initcheck": (), "synccheck": ()}
-# compute-sanitizer does not know every machine that CUDA runs on.
+# compute-sanitizer does not support every machine that CUDA runs on.
 NO_SANITIZER = ("Device not supported",)
 
 
@@ -48,7 +48,7 @@ def parity_steps(options):
         yield f"parity {dtype}", (*parity, "--dtype", dtype, "--iterations", options.iterations), 1800, {}
     for dtype in DTYPES:
         yield f"full size {dtype}", (*parity, "--dtype", dtype, "--full-size"), 3600, {}
-    # What cuDNN computes where it is there.
+    # conv.cu also for the shapes that cuDNN would compute.
     for dtype in DTYPES[1:]:
         conv = (*parity, "--dtype", dtype, "--op", "conv")
         yield f"own convolutions {dtype}", (*conv, "--iterations", options.iterations), 1800, OWN_CONV
@@ -62,7 +62,7 @@ def golden_steps(options):
 
 
 def server_steps(options):
-    """Over HTTP: what tests/e2e has, on this backend."""
+    """Tests over HTTP, from tests/e2e, on this backend."""
     demo = str(device.ROOT / "models/demo")
     crowd = (PYTHON, E2E / "api_batching.py", "Batching.test_pictures_do_not_depend_on_the_crowd")
     for dtype in ("f32", "bf16"):
@@ -82,7 +82,7 @@ def sanitizer_steps(options):
 
 
 def way_steps(options, way, environment, ops):
-    """The operations by the kernels for compute capability 9.0 ("hopper"), or by those for all others ("portable")."""
+    """Tests the operations with the kernels for compute capability 9.0 ("hopper"), or with those for all devices ("portable")."""
     def parity(op, *more):
         return options.build / "tests/parity/parity", "--backend", "cuda", "--op", op, *more
     for op in ops:

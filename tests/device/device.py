@@ -1,6 +1,6 @@
-"""What the device suite and its benchmarks share: which GPU answers, steps that have a time limit, what they write down.
+"""Shared by the device suite and its benchmarks: finding the GPU, running steps with time limits, writing results.
 
-No test library: both run on machines that have nothing but Python.
+No test library, because both run on machines with nothing but Python.
 """
 import argparse
 import concurrent.futures
@@ -18,9 +18,9 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SKIPPED = 77  # Meson's exit status for it
-TAIL_LINES = 30  # of a failed step's output that are shown ...
-FAILURES = re.compile("FAIL|replay")  # ... and these of the lines before, which are kept too
+SKIPPED = 77  # Meson's exit status for skipped tests
+TAIL_LINES = 30  # the last lines of a failed step's output that are shown ...
+FAILURES = re.compile("FAIL|replay")  # ... and earlier lines that match this, which are shown too
 MOST_FAILURES = 20
 LIBRARIES = "lib"  # folder in an archive of pack.py
 
@@ -32,11 +32,11 @@ HOPPER = "9.0"  # compute capability
 
 
 class NoDevice(Exception):
-    """Says why."""
+    """There is no usable GPU; the message says why."""
 
 
 def driver_version():
-    """The kernel driver's, as nvidia-smi has it; where that is not there, None."""
+    """The kernel driver's version according to nvidia-smi; None without nvidia-smi."""
     if not shutil.which("nvidia-smi"):
         return None
     result = subprocess.run(("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"), capture_output=True,
@@ -45,7 +45,7 @@ def driver_version():
 
 
 def find_device():
-    """The first GPU that is visible, as programs that take it see it; NoDevice where none is. Takes no memory of it."""
+    """The first visible GPU, which programs will use. Raises NoDevice if there is none. Takes no GPU memory."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -74,7 +74,7 @@ def emulated_device():
 
 
 def may_be_hopper(found):
-    """The emulated one may: the environment says so, to the programs."""
+    """Whether the device may be a Hopper. The emulated one may: the environment sets that for the programs."""
     return found["compute_capability"] in (HOPPER, None)
 
 
@@ -87,12 +87,12 @@ def device_or_exit(is_emulated, what):
 
 
 def backend_file(build, is_emulated):
-    """What ATEDM_CUDA_BACKEND has to name."""
+    """The file that ATEDM_CUDA_BACKEND has to name."""
     return build / ("tests/emulated/atedm-cuda-emulated.so" if is_emulated else "kernels/cuda/atedm-cuda.so")
 
 
 def parser(text):
-    """Of the programs here: where the build folder is, and whether to build."""
+    """The parser of both programs, with the options for the build folder."""
     options = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--build", type=lambda path: pathlib.Path(path).resolve(), default=ROOT / "build-gpu",
                          help="default build-gpu")
@@ -101,7 +101,7 @@ def parser(text):
 
 
 def linker_environment(build):
-    """The environment for programs of an unpacked archive (pack.py), whose libraries lie beside them."""
+    """The environment for programs of an unpacked archive (pack.py), which contains their libraries."""
     libraries = build / LIBRARIES
     if not libraries.is_dir():
         return {}
@@ -109,7 +109,7 @@ def linker_environment(build):
 
 
 def commit():
-    """As the variable ATEDM_COMMIT has it, for a machine that got the files alone; else this checkout's."""
+    """The commit in ATEDM_COMMIT, for a machine that has the files without .git; else this checkout's."""
     if "ATEDM_COMMIT" in os.environ or not shutil.which("git"):
         return os.environ.get("ATEDM_COMMIT")
     result = subprocess.run(("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"), capture_output=True,
@@ -121,14 +121,14 @@ def commit():
 
 
 def without_folders(path):
-    """As results name a file: from the project's root on, else without the machine's folders. Other text as it is."""
+    """A file's name for results: relative to the project's root, else without folders. Other text stays unchanged."""
     if path.startswith(str(ROOT) + "/"):
         return os.path.relpath(path, ROOT)
     return os.path.basename(path) if path.startswith("/") else path
 
 
 class Steps:
-    """Runs programs one after the other, each with a time limit, and keeps what became of them."""
+    """Runs programs one after the other, each with a time limit, and keeps their results."""
 
     def __init__(self, limit_scale=1):
         self.limit_scale = limit_scale
@@ -136,7 +136,7 @@ class Steps:
         self.running = set()
 
     def side_by_side(self, run, steps, jobs):
-        """run(step) for each, so many at a time; results in the steps' order."""
+        """run(step) for each step, several at a time. Results are in the steps' order."""
         first = len(self.results)
         with concurrent.futures.ThreadPoolExecutor(max(jobs, 1)) as pool:
             try:
@@ -151,7 +151,7 @@ class Steps:
         self.results[first:] = sorted(self.results[first:], key=lambda result: order[result["name"]])
 
     def run(self, name, command, limit_s, environment=None, cwd=ROOT, skip_lines=()):
-        """One step; returns its standard output. 77 is "skipped", and so is a failure whose output has one of `skip_lines`."""
+        """Runs one step and returns its standard output. Status 77 means "skipped"; so does a failure with one of `skip_lines`."""
         command = [str(part) for part in command]
         print(f"== {name}", flush=True)
         start, limit_s = time.monotonic(), limit_s * self.limit_scale
@@ -165,7 +165,7 @@ class Steps:
             try:
                 status = process.wait(limit_s)
             except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
-                os.killpg(process.pid, signal.SIGKILL)  # with all that it started; Ctrl-C does not reach that
+                os.killpg(process.pid, signal.SIGKILL)  # kills its children too, which Ctrl-C does not reach
                 process.wait()
                 if isinstance(why, KeyboardInterrupt):
                     raise
@@ -211,13 +211,13 @@ class Steps:
         return "\n".join(lines + [f"{counts['passed']} passed, {bad} failed, {counts['skipped']} skipped"])
 
     def all_good(self):
-        """Nothing failed, and something passed."""
+        """Whether nothing failed and something passed."""
         kinds = {step["result"] for step in self.results}
         return "passed" in kinds and not kinds & {"failed", "timed out"}
 
 
 def build_steps(steps, build):
-    """Configures and builds with the cuda backend; whether that went well."""
+    """Configures and builds with the cuda backend. Returns whether that succeeded."""
     steps.run("dependencies", (ROOT / "deploy/install-deps.sh", "check"), 1800)
     setup = ["meson", "configure", build] if (build / "build.ninja").exists() else ["meson", "setup", build]
     steps.run("configure", (*setup, "-Dcuda=enabled", "-Dtests=true"), 300)
@@ -235,7 +235,7 @@ def result_path(device, kind, suffix):
 
 
 def heading(device, program):
-    """What every file of results opens with."""
+    """The first fields of every file of results."""
     command = " ".join((program, *map(without_folders, sys.argv[1:])))
     return {"date": datetime.date.today().isoformat(), "device": device, "commit": commit(), "command": command}
 

@@ -1,14 +1,14 @@
-"""What the GPU benchmarks' raw reports come to: means over a plan's steps, floors, shares, ratios, and the bars.
+"""Derives figures from the GPU benchmarks' raw reports: means over a plan's steps, floors, shares, ratios, and the bars.
 
-Pure functions over what `atedm bench step --json`, `parity --bench --json` and `atedm bench serve --json` report.
+Pure functions of the reports of `atedm bench step --json`, `parity --bench --json` and `atedm bench serve --json`.
 """
 
-# Operations by what they serve.
+# Operations by purpose.
 RANKING = ("rank_tokens", "random_scores", "select_tokens")
 RECOVERY = ("source_attention", "source_cosine", "source_nearest", "source_weights", "gather_rows", "add_rows")
 
-# Prunings beside the presets, for what pruning costs: the same tokens' number without ranking, without recovery's search, and
-# with every iteration (on random weights, attention is close to uniform and the iterations end early).
+# Prunings besides the presets, to measure the cost of pruning: the same number of tokens without ranking, without recovery's
+# search, and with all iterations (with random weights attention is close to uniform, and the iterations end early).
 PLAIN = "at-edm-c"
 RANDOM = '{"preset": "at-edm-c", "score": {"map": "random"}}'
 ZERO = '{"preset": "at-edm-c", "recovery": "zero"}'
@@ -41,12 +41,12 @@ def ceilings_of(report):
 
 
 def net_s(op, wait_s):
-    """An operation's seconds without waiting for each of its calls, which only a profile does."""
+    """An operation's seconds, less the waits for each of its calls, which only a profile has."""
     return max(0, op["seconds"] - op["calls"] * wait_s)
 
 
 def operations(rows, ceilings):
-    """Each operation's mean over the rows' steps: what it takes, its floor, its share of all of them."""
+    """Each operation's means over the rows' steps: its time, its floor, its share of all operations."""
     wait_s, names = ceilings["wait_s"], {op["op"] for row in rows for op in row["ops"]}
 
     def mean(name, value):
@@ -87,8 +87,8 @@ def find(entries, **wanted):
 
 
 def pruning_cost(evaluated, others, batch):
-    """Ranking and recovery of at-edm-c on their own and as shares of an evaluation: by their operations, and by what an
-    evaluation takes less without them. `others`: evaluations by name that do otherwise aside, or nothing."""
+    """The cost of at-edm-c's ranking and recovery, and its share of an evaluation: as the sum of their operations, and as the
+    time that an evaluation saves without them. `others`: evaluations by name with other settings for work aside, or none."""
     plain = find(evaluated, batch=batch, pruning=PLAIN)
     if not plain:
         return None
@@ -124,7 +124,7 @@ def kernels(lines, ceilings):
 
 
 def all_ways(entries, *keys):
-    """(portable, hopper, tried) of entries that are alike in `keys`; where one is missing, None."""
+    """(portable, hopper, tried) of entries with equal `keys`; None for a missing one."""
     alike = {}
     for entry in entries:
         ways = alike.setdefault(tuple(entry[key] for key in keys), {"portable": None, "hopper": None, "tried": None})
@@ -133,7 +133,7 @@ def all_ways(entries, *keys):
 
 
 def loops(report):
-    """Whole denoising loops, against our own unpruned ones."""
+    """Whole denoising loops, compared with our own unpruned ones."""
     out = [{"images": row["batch"], "pruning": row["pruning"], "steps": row["steps"], "seconds": row["median_s"],
             "best_s": row["min_s"], "images_per_s": row["batch"] / row["median_s"]} for row in rows_of(report, "loop")]
     for entry in out:
@@ -146,7 +146,7 @@ def loops(report):
 
 
 def bar(name, value, unit, least=None, most=None):
-    """met: None where there is no value."""
+    """One bar; `met` is None if there is no value."""
     good = None
     if value is not None:
         good = value >= least if least is not None else value <= most
@@ -154,7 +154,7 @@ def bar(name, value, unit, least=None, most=None):
 
 
 def bars(result):
-    """Those of PERFORMANCE.md, for one H200."""
+    """The bars of PERFORMANCE.md, for one H200."""
     out = []
     for pruning, least in (("at-edm-c", 1.5), ("at-edm-dagger", 1.4)):
         for images in (1, 8):

@@ -46,7 +46,7 @@ def pytorch_text(result):
         return f"Not measured: {result['pytorch']['skipped']}\n"
     rows = []
     for entry in result["pytorch"]["evaluations"]:
-        # Of about as many FLOPs.
+        # Compared with a pruning of about as many FLOPs.
         pruning = "at-edm-c" if "tome" in entry["mode"] else "off"
         own = next((e for e in result["evaluations"] if e["pruning"] == pruning and e["batch"] == entry["batch"]), None)
         rows.append([entry["mode"], entry["batch"], number(entry.get("flops") and 1e-9 * entry["flops"]), ms(entry["seconds"]), label(pruning),
@@ -56,7 +56,7 @@ def pytorch_text(result):
 
 
 def hopper_text(result):
-    """Attention, convolutions and linear layers each way, and evaluations with them."""
+    """Attention, convolutions and linear layers with each choice of kernel, and evaluations with them."""
     if not result["hopper"]:
         return "Not measured: the device is not of compute capability 9.0.\n"
 
@@ -84,7 +84,7 @@ def requests_text(result):
 
 
 def text(result):
-    """The whole of it."""
+    """The whole report."""
     ceilings, settings = result["ceilings"], result["settings"]
     parts = [
         f"# {result['device']['name']}, {result['date']}\n",

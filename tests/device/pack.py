@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Packs what the device suite and the benchmarks run into one archive: `make pack-gpu`. For a machine that has a GPU, CUDA's
-libraries and Python, but not the packages that a build takes. There, with the sources beside it:
+"""Packs everything that the device suite and the benchmarks run into one archive: `make pack-gpu`. It is for a machine that has
+a GPU, CUDA's libraries and Python, but not the packages that a build needs. There, in a copy of the sources:
 
     mkdir build-gpu && tar -xJf atedm-gpu.tar.xz -C build-gpu
     python3 tests/device/check_gpu.py --no-build
 
-Programs, the backend, the tests' model, and in lib/ the shared libraries that they need, but for what belongs to a machine:
-glibc (of this machine's version or newer), gcc's libraries and CUDA's.
+It has programs, the backend, the tests' model, and in lib/ the shared libraries that they need. It lacks the libraries that
+the other machine must have: glibc (of this machine's version or newer), gcc's libraries and CUDA's.
 """
 import pathlib
 import re
@@ -23,7 +23,7 @@ OWN = re.compile(r"ld-linux|lib(c|m|dl|rt|pthread|resolv|stdc\+\+|gcc_s|cuda(rt)
 
 
 def libraries(file):
-    """{name: path} of what the dynamic linker loads with it, less what the machine has to have."""
+    """{name: path} of the libraries that the dynamic linker loads with it, without those that the machine must have."""
     found = {}
     for line in subprocess.check_output(("ldd", file), text=True).splitlines():
         name, arrow, rest = line.strip().partition(" => ")
@@ -38,7 +38,7 @@ def libraries(file):
 def files(build, is_emulated):
     """{name in the archive: path}."""
     packed = {name: build / name for name in PROGRAMS}
-    # The backend, and what it opens by name where it is the emulated one: cuDNN, NVML.
+    # The backend. The emulated one also opens these by name: cuDNN, NVML.
     beside = device.backend_file(build, is_emulated).parent.glob("*.so*")
     packed.update((str(path.relative_to(build)), path) for path in beside if path.is_file())
     needed = {}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times diffusers' UNet2DConditionModel with random weights, in bf16 with scaled dot product attention: as it is (eager), with
-torch.compile, and with tokens merged by ToMe (tomesd), which is what else makes SDXL cheaper without training. Says how many
-FLOPs an evaluation has, by PyTorch's own counter. Skipped (77) where a package is not there.
+torch.compile, and with tokens merged by ToMe (tomesd), another way to make SDXL cheaper without training. Reports the FLOPs
+of an evaluation, by PyTorch's own counter. Skipped (77) if a package is missing.
 
 usage: pytorch_unet.py --config UNET_CONFIG.json [--size PIXELS] [--batch N...] [--modes eager compiled tome tome-compiled]
                        [--tome-ratio SHARE] [--repeat N] [--device cpu] [--dtype f32]
@@ -16,8 +16,8 @@ SKIPPED = 77
 TEXT_TOKENS = 77
 WARM_UP = 3
 PIXELS_A_LATENT = 8
-# Merged in attention, cross-attention and feed-forward of all levels, half of the tokens leave as many FLOPs as at-edm-c:
-# 61.2 % at 1024x1024, with what it takes to find out which.
+# Merging half of the tokens in attention, cross-attention and feed-forward of all levels leaves as many FLOPs as at-edm-c:
+# 61.2 % at 1024x1024, including the search for the tokens to merge.
 TOME_RATIO = 0.5
 TOME_EVERYWHERE = {"max_downsample": 8, "merge_crossattn": True, "merge_mlp": True}
 
@@ -28,14 +28,14 @@ def inputs(torch, config, batch, latent, device, dtype):
 
     pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
     sample = random(batch, config["in_channels"], latent, latent).to(memory_format=torch.channels_last)
-    # In places where tomesd looks for them.
+    # At the places where tomesd looks for them.
     return (sample, torch.tensor(500, device=device)), {
         "encoder_hidden_states": random(batch, TEXT_TOKENS, config["cross_attention_dim"]),
         "added_cond_kwargs": {"text_embeds": random(batch, pooled), "time_ids": random(batch, 6)}, "return_dict": False}
 
 
 def patch(unet, settings):
-    """Has the module merge tokens, with tomesd's settings; None: not, or no more."""
+    """Makes the module merge tokens, with tomesd's settings; None stops that."""
     import tomesd
     tomesd.remove_patch(unet)
     if settings:
@@ -43,7 +43,7 @@ def patch(unet, settings):
 
 
 def count_flops(torch, unet, args, fields):
-    """On a device that computes nothing, so that attention is products that are counted."""
+    """FLOPs, counted on a device that computes nothing, where attention consists of products, which the counter knows."""
     from torch.utils.flop_counter import FlopCounterMode
 
     def there(value):
@@ -57,7 +57,7 @@ def count_flops(torch, unet, args, fields):
 
 
 def seconds(torch, call, device, repeat):
-    """Of each of `repeat` calls behind some to warm up, ascending."""
+    """Seconds of each of `repeat` calls, ascending, after some calls to warm up."""
     def wait():
         if device == "cuda":
             torch.cuda.synchronize()
@@ -101,7 +101,7 @@ def main():
     torch.manual_seed(1)
     torch.set_default_dtype(dtype)
     def make(device):
-        with torch.device(device):  # its default processor is the one with SDPA
+        with torch.device(device):  # its default attention processor uses SDPA
             unet = diffusers.UNet2DConditionModel.from_config(config)
         return unet.eval().to(memory_format=torch.channels_last)
 

@@ -19,9 +19,9 @@ import pack
 BUILD = pathlib.Path(os.environ["ATEDM_BUILD"])
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
-import environment  # noqa: E402, F401  (what the shell exports is none of the tests')
+import environment  # noqa: E402, F401  (drops what the shell exports: tests must not depend on it)
 
-# So that a GPU of this machine is none of this test's.
+# Hides a GPU of this machine from this test.
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -78,7 +78,7 @@ class Check(Folder):
     def test_side_by_side(self):
         steps = device.Steps()
         both = (sys.executable, "-c", "import pathlib, sys, time\nmine, other = map(pathlib.Path, sys.argv[1:])\nmine.touch()\n"
-                "while not other.exists():\n    time.sleep(0.01)")  # neither ends without the other
+                "while not other.exists():\n    time.sleep(0.01)")  # neither ends before the other has started
         names = {"b": ("one", "two"), "a": ("two", "one")}
         steps.side_by_side(lambda step: steps.run(step[0], (*both, *(self.folder / file for file in step[1])), 60),
                            list(names.items()), 2)
@@ -148,7 +148,7 @@ class Check(Folder):
 
 class Pack(Folder):
     def test_runs_where_it_is_unpacked(self):
-        """With the libraries that came along, and none of the build folder's."""
+        """With the archive's libraries, and none of the build folder's."""
         archive, build = self.folder / "pack.tar.xz", self.folder / "elsewhere"
         done = run("pack.py", "--build", BUILD, "--no-build", "--emulated", "-o", archive)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
@@ -164,7 +164,7 @@ class Pack(Folder):
         done = run("check_gpu.py", "--build", build, "--no-build", "--emulated", "-o", self.output, "--only", "parity bf16",
                    "invariance bf16", "--iterations", 1, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")
         self.assertIn("2 passed, 0 failed, 0 skipped", done.stdout)
-        # A program of the build folder would be named from the project's root on.
+        # A program of the build folder would be named relative to the project's root.
         self.assertTrue(self.results()["steps"][0]["command"].startswith("parity --backend cuda"))
 
     def test_the_machine_brings_what_is_its_own(self):
@@ -265,7 +265,7 @@ class Arithmetic(unittest.TestCase):
 
 
 class Bench(Folder):
-    # In place of a Python with torch and diffusers; notes what it is called with.
+    # Replaces a Python with torch and diffusers, and records its arguments.
     PYTHON = """#!/bin/sh
 echo "$*" >>"$(dirname "$0")/called"
 case $* in *"--batch 1 --modes compiled") ;; *) exit 77;; esac
@@ -307,12 +307,12 @@ echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch":
         text = self.output.with_suffix(".md").read_text(encoding="utf-8")
         self.assertEqual(text, markdown.text(result))
         self.assertIn("| attention |", text)
-        self.assertIn("not measured", text)  # the bars of at-edm-dagger
+        self.assertIn("not measured", text)  # the bars of at-edm-dagger have no value
         self.check_pytorch(result, text)
 
     def test_piece_by_piece(self):
         command = ("bench_gpu.py", "--toy", "--build", BUILD, "--no-build", "-o", self.output, "--parts")
-        self.assertEqual(run(*command, "loops").returncode, 1)  # nothing to hold them against
+        self.assertEqual(run(*command, "loops").returncode, 1)  # there are no ceilings to compare with
         self.assertEqual(run(*command, "evaluations").returncode, 0)
         first = self.results()
         self.assertEqual((first["loops"], first["requests"]), ([], []))
@@ -334,7 +334,7 @@ echo '{"versions": {"torch": "0"}, "evaluations": [{"mode": "compiled", "batch":
             names = {operation["op"] for operation in entry["operations"]}
             self.assertEqual("rank_tokens" in names, entry["pruning"] != "off")
             self.assertGreater(entry["seconds"], 0)
-            # Each call's floor is at least either of these.
+            # Each call's floor is at least as long as either of these.
             for operation in entry["operations"]:
                 either = figures.floor_s(operation["flops"], operation["bytes"], result["ceilings"])
                 rates = result["ceilings"]["matrix_flops_per_s"], result["ceilings"]["gemm_flops_per_s"]

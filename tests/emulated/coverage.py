@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Which lines of kernels/cuda the tests on the emulated backend execute: `make coverage-cuda`. Prints a table by file, with the
-lines that nothing reached, and fails where kernels or host code stay under the least share.
+lines that no test reached, and fails if the share of kernels or of host code is below the minimum.
 
 The backend's sources are compiled once more, for gcov; the programs are those of the build folder.
 
@@ -18,9 +18,9 @@ import tempfile
 from mutate import C, CPP, HOPPER, ROOT, SOURCES, definitions
 
 LEAST = 95
-# -O1: the fibers of the emulation are slow enough; threads count in the same counters.
+# -O1, because the emulation's fibers are slow enough. Threads share the counters.
 FLAGS = ("-O1", "--coverage", "-fprofile-update=prefer-atomic")
-# Cases an operation: kernels of rare shapes want many, and are the same lines in both types of 16 bits.
+# Cases for each operation: kernels for rare shapes need many. Both 16-bit types execute the same lines, so one type is enough.
 ITERATIONS = {"f32": 10, "bf16": 30, "f16": 10}
 KERNELS = (".cu", ".cuh")
 
@@ -36,7 +36,7 @@ def compile_all(folder, build):
         return str(target)
 
     sources = sorted((*SOURCES.glob("*.cu"), *SOURCES.glob("*.c"), ROOT / "kernels/stream_fail.c"))
-    sources.remove(SOURCES / "dnn_missing.c")  # in place of dnn.c where there are no headers of cuDNN
+    sources.remove(SOURCES / "dnn_missing.c")  # replaces dnn.c if there are no headers of cuDNN
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
     shared = folder / "atedm-cuda-emulated.so"
@@ -46,7 +46,7 @@ def compile_all(folder, build):
 
 
 def commands_of(build):
-    """What CI runs on the emulated backend, but for whole requests: commands, each with who computes convolutions or attention."""
+    """What CI runs on the emulated backend, except for whole requests: commands, each with the choice of kernels."""
     emulated = build / "tests/emulated"
     parity = (build / "tests/parity/parity", "--backend", "cuda", "--required")
     for dtype, iterations in ITERATIONS.items():
@@ -84,7 +84,7 @@ def run_tests(build, shared):
 
 
 def add_counts(lines, document):
-    """Adds what gcov says of one object to {file: {line: count}}. A template's line is there once an instance."""
+    """Adds gcov's counts of one object to {file: {line: count}}. gcov reports a template's line once for each instance."""
     for file in document["files"]:
         path = pathlib.Path(file["file"])
         if not path.is_relative_to(SOURCES):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Breaks the cuda backend on purpose, one mistake at a time, and succeeds only if the parity program on the
-emulated backend, or a test of tests/emulated, sees each of them: a test of the tests.
+"""Breaks the cuda backend on purpose, one mistake at a time. Succeeds only if the parity program on the emulated backend, or a
+test of tests/emulated, detects each mistake: a test of the tests.
 
 usage: mutate.py BUILD_DIR [NAME...]     (NAME: only these mistakes)
-       mutate.py BUILD_DIR --sample      (the first of each kind: what stands before the colon)
-       mutate.py --fit                   (only whether all of them still fit the sources, in no time)
+       mutate.py BUILD_DIR --sample      (the first mistake of each kind; the kind is the name up to the colon)
+       mutate.py --fit                   (only checks that all of them still fit the sources; immediate)
 """
 import functools
 import json
@@ -18,9 +18,9 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "kernels/cuda"
 sys.path.insert(0, str(ROOT / "tests/e2e"))
-import environment  # noqa: E402, F401  (what the shell exports is none of the tests')
+import environment  # noqa: E402, F401  (drops what the shell exports: tests must not depend on it)
 
-# Name, file, operation that parity is asked for or the program that is run, and what is replaced by what.
+# Name; file; the operation to run parity with, or the program to run; the texts to replace and their replacements.
 MISTAKES = (
     ("attention64: no barrier before the keys are read", "attention64.cu", "attention",
      [("        __syncthreads();\n        if (key0 == 0)", "        if (key0 == 0)")]),
@@ -399,18 +399,18 @@ CPP = ("c++", "-std=c++17", "-fno-strict-aliasing", "-fno-math-errno", "-Wno-psa
 C = ("cc", "-std=c17", *COMMON)
 # Ways to run parity: name, dtype, environment.
 LATE = {"ATEDM_EMULATED_LATE": "1", "ATEDM_EMULATED_PROTECT": "1", "ATEDM_EMULATED_SCHEDULE": "random:1"}
-# Small cases, and those with several tiles: what the kernels for compute capability 9.0 do from tile to tile.
+# For the kernels for compute capability 9.0: small cases, and large ones, which exercise what they do from tile to tile.
 HOPPER = {"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_CUDA_LINEAR": "hopper",
           "ATEDM_EMULATED_SM": "90"}
 WAYS = (("bf16", "bf16", {}), ("f32", "f32", {}), ("late", "bf16", LATE),
         ("reverse", "bf16", {"ATEDM_EMULATED_SCHEDULE": "reverse"}))
-PROGRAM_WAYS = (("once", "", {}),)  # which sets its own
+PROGRAM_WAYS = (("once", "", {}),)  # the program sets its own variables
 HOPPER_WAYS = (("large", "bf16", {"LARGE": "1"}),
                ("large late", "f16", {"LARGE": "1", "ATEDM_EMULATED_MULTIPROCESSORS": "3", **LATE}), *WAYS)
 
 
 def definitions(build_dir):
-    """What the build folder defines for the emulated backend's host code."""
+    """The -D options of the build folder for the emulated backend's host code."""
     for entry in json.loads((build_dir / "compile_commands.json").read_text(encoding="utf-8")):
         if "atedm-cuda-emulated.so.p" in entry["output"] and entry["file"].endswith("/backend.c"):
             return tuple(word for word in shlex.split(entry["command"]) if word.startswith("-D"))
@@ -418,7 +418,7 @@ def definitions(build_dir):
 
 
 def mutated_text(file, replacements):
-    """The file with the replacements made; ends the program where one of them does not fit."""
+    """The file with the replacements made. Ends the program if one of them does not fit."""
     text = (SOURCES / file).read_text(encoding="utf-8")
     for old, new in replacements:
         if text.count(old) != 1:
@@ -428,7 +428,7 @@ def mutated_text(file, replacements):
 
 
 def users_of(header):
-    """The kernels' files that include it, themselves or through another header."""
+    """The kernels' files that include the header, directly or through another header."""
     texts = {path: path.read_text(encoding="utf-8") for path in (*SOURCES.glob("*.cu"), *SOURCES.glob("*.cuh"))}
     names, found = [header], set()
     while names:
@@ -442,7 +442,7 @@ def users_of(header):
 def build(build_dir, folder, file, replacements):
     """The backend with the replacements made in one file, as a shared object in `folder`."""
     objects = {path.name: str(path) for path in (build_dir / "tests/emulated/atedm-cuda-emulated.so.p").glob("*.o")}
-    # Headers are found before the real ones through the folder.
+    # The compiler looks into this folder first, so that it finds a changed header before the real one.
     mutated = folder / "kernels/cuda" / file
     mutated.parent.mkdir(parents=True, exist_ok=True)
     mutated.write_text(mutated_text(file, replacements), encoding="utf-8")
@@ -478,7 +478,7 @@ def run_parity(build_dir, shared, operation, dtype, more):
 
 
 def run_program(build_dir, shared, name):
-    """Whether the program of tests/emulated passes, but for whole requests."""
+    """Whether the program of tests/emulated passes, without its tests of whole requests."""
     result = subprocess.run((str(build_dir / "tests/emulated" / name), "--filter", f"{name.removeprefix('test_')}/*"),
                             env={**os.environ, "ATEDM_CUDA_BACKEND": str(shared), "ATEDM_CUDA_CONV": "own"},
                             capture_output=True, timeout=300, check=False)
@@ -486,7 +486,7 @@ def run_program(build_dir, shared, name):
 
 
 def run(build_dir, shared, operation, dtype, more):
-    """Whether nobody sees a mistake."""
+    """Whether parity or the program passes, which means that it does not detect the mistake."""
     if operation.startswith("test_"):
         return run_program(build_dir, shared, operation)
     return run_parity(build_dir, shared, operation, dtype, more)
@@ -498,7 +498,7 @@ def is_hopper(name, file):
 
 
 def ways_of(name, file, operation):
-    """How a mistake is looked for."""
+    """The ways to run parity or the program in which to look for the mistake."""
     return PROGRAM_WAYS if operation.startswith("test_") else HOPPER_WAYS if is_hopper(name, file) else WAYS
 
 
@@ -518,7 +518,7 @@ def main(build_dir, names):
                 more = {**more, **chosen}
                 if run(build_dir, shared, operation, dtype, more):
                     continue
-                # Not where the backend fails as it is.
+                # A failure counts only if the unchanged backend passes.
                 seen = way if intact(operation, dtype, tuple(more.items())) else None
                 break
         print(f"ok   {name}: seen, {seen}" if seen else f"FAIL {name}: not seen", flush=True)

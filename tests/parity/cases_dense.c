@@ -180,8 +180,7 @@ static int conv_sizes(parity_case *c, conv_params *p, int *ret_stride)
                            .vectors = parity_chance(&c->rng, 70)};
         if (parity_chance(&c->rng, 30))
             p->out = 160 * parity_range(&c->rng, 1, 2);
-        if (parity_chance(&c->rng,
-                          25)) { // one row: some kernels divide it differently
+        if (parity_chance(&c->rng, 25)) { // one row: some kernels divide it differently
             p->h = 1;
             p->w = parity_range(&c->rng, 86, 128);
         }
