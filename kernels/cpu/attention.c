@@ -1,11 +1,11 @@
-// Attention of the cpu backend: packs keys and values once, then gives every thread blocks of query
-// rows (vec.h).
+// Attention of the cpu backend. It packs keys and values once, then divides blocks of query rows
+// among the threads (vec.h).
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
 #include <omp.h>
 
-// Where a span's packed keys and values start, and its first task.
+// The offsets of a span's packed keys and values, and its first task.
 typedef struct span_plan {
     size_t keys, values;           // bytes, of head 0
     size_t head_keys, head_values; // bytes of each head
@@ -59,7 +59,7 @@ static void pack_head(const atedm_cpu_stream *s, const atedm_attention_args *arg
                         args->head_dim, values + plan->values + (size_t)head * plan->head_values);
 }
 
-// One block of query rows of one head of one span.
+// Runs one task: one block of query rows of one head of one span.
 static void run_task(const atedm_cpu_stream *s, const atedm_attention_args *args,
                      const attention_plan *plan, int64_t task, const char *keys, const char *values,
                      void *work)

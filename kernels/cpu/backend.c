@@ -8,18 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Threads from which oneDNN 2.6's matmul may share out the inner dimension on AMX.
+// With this many threads or more, oneDNN 2.6's matmul may divide the inner dimension among them on
+// AMX.
 #define AMX_SPLIT_THREADS 16
 
-// Whether oneDNN uses this instruction set: the machine has it and ONEDNN_MAX_CPU_ISA allows it.
+// Whether oneDNN uses this instruction set: the machine has it, and ONEDNN_MAX_CPU_ISA allows it.
 static bool onednn_has(dnnl_cpu_isa_t isa)
 {
     return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)isa) == (unsigned)isa;
 }
 
-// Whether oneDNN's matmul may compute a row differently for another number of rows, which would
-// make a sample depend on its batch: without AVX-512 (its GEMM unrolls by row), and on AMX with
-// many threads (it splits the inner dimension or not). Its 1x1 convolutions do neither.
+// Whether oneDNN's matmul may compute a row differently when the number of rows differs. A sample
+// would then depend on its batch. Without AVX-512 it may, because its GEMM unrolls over rows. On
+// AMX with many threads it may, because it sometimes divides the inner dimension. oneDNN's 1x1
+// convolutions do neither.
 static bool matmul_mixes_rows(void)
 {
     if (!onednn_has(dnnl_cpu_isa_avx512_core))
@@ -27,12 +29,13 @@ static bool matmul_mixes_rows(void)
     return onednn_has(dnnl_cpu_isa_avx512_core_amx) && omp_get_max_threads() >= AMX_SPLIT_THREADS;
 }
 
-// OpenMP knows which processors the process may run on, but not how much of them: in a container
-// with a quota its threads would use that up in the first part of each period, and stand still.
+// Limits the number of OpenMP's threads. OpenMP knows on which processors the process may run, but
+// not its share of their time. In a container with a quota, one thread for each processor would use
+// up the quota in the first part of each period, and then stand still.
 static void limit_threads(void)
 {
     if (getenv("OMP_NUM_THREADS"))
-        return; // workers have it, and whoever knows better
+        return; // set in workers, and by users who know better
     int processors = atedm_processors();
     if (processors < omp_get_max_threads())
         omp_set_num_threads(processors);
@@ -124,7 +127,7 @@ static atedm_status stream_create(atedm_device *head, atedm_dtype act, atedm_str
     return ATEDM_OK;
 }
 
-// Operations are done when their call returns.
+// Operations are complete when their call returns.
 static void stream_sync(atedm_stream *s)
 {
 }

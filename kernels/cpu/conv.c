@@ -1,9 +1,9 @@
-// Convolutions of the cpu backend, sample by sample: so a sample's result does not depend on how
-// many there are, and its channel_add goes into the bias.
+// Convolutions of the cpu backend, sample by sample. So a sample's result does not depend on the
+// number of samples, and channel_add can be part of the bias.
 #include "kernels/cpu/primitive.h"
 
-// A bias for each of `n` samples: the weight's plus its row of channel_add. NULL when memory is
-// out.
+// A bias for each of `n` samples: the weight's bias plus the sample's row of channel_add. NULL if
+// memory is exhausted.
 static const float *sample_biases(atedm_cpu_stream *s, const atedm_cpu_weight *weight,
                                   const char *channel_add, int64_t n)
 {
@@ -37,7 +37,8 @@ void atedm_cpu_conv(atedm_stream *stream, const atedm_conv_args *args)
         .h = args->h,
         .w = args->w,
         .activation = ATEDM_ACT_NONE,
-        // oneDNN's fast convolutions add to what y holds; only its reference adds another tensor.
+        // oneDNN's fast convolutions can only add to the content of y. Only its reference adds
+        // another tensor.
         .residual = args->residual ? ATEDM_RESIDUAL_Y : ATEDM_RESIDUAL_NONE,
     };
     const float *biases = NULL;

@@ -1,8 +1,9 @@
-// What the files of the cpu backend share: its device, stream and weights.
+// Shared by the files of the cpu backend: its device, stream and weights.
 //
-// oneDNN does the convolutions and linear layers (linear.c, conv.c, through primitive.c); all else
-// is own code: vec.c holds the inner loops, compiled once per instruction set, and the other files
-// spread them over the threads of OpenMP. Operations run when they are called.
+// oneDNN computes convolutions and linear layers (linear.c, conv.c, through primitive.c).
+// Everything else is our own code: vec.c has the inner loops, compiled once for each instruction
+// set, and the other files divide the work among OpenMP's threads. Operations run when they are
+// called.
 #ifndef ATEDM_KERNELS_CPU_H
 #define ATEDM_KERNELS_CPU_H
 
@@ -17,11 +18,11 @@ typedef struct atedm_cpu_lane atedm_cpu_lane; // primitive.h
 typedef struct atedm_cpu_device {
     atedm_device head;
     dnnl_engine_t engine;
-    bool linear_as_conv; // run linear layers as 1x1 convolutions: see backend.c
+    bool linear_as_conv; // linear layers as 1x1 convolutions: see backend.c
     const atedm_vec *vec;
 } atedm_cpu_device;
 
-// Scratch memory of a stream, by what operations keep in it. It is kept, and only ever grows.
+// Scratch memory of a stream, by its content. A stream keeps it; it only grows.
 typedef enum atedm_cpu_scratch {
     ATEDM_SCRATCH_RUNS,    // a convolution's samples
     ATEDM_SCRATCH_BIAS,    // a convolution's bias with each sample's channel_add
@@ -49,7 +50,7 @@ typedef struct atedm_cpu_stream {
     atedm_cpu_buffer scratch[ATEDM_SCRATCH_COUNT];
 } atedm_cpu_stream;
 
-// A weight's data in one more layout.
+// A weight's data in another layout.
 typedef struct atedm_cpu_packed {
     struct atedm_cpu_packed *next;
     dnnl_memory_desc_t layout;
@@ -59,18 +60,18 @@ typedef struct atedm_cpu_packed {
 
 // A weight's data in further layouts.
 typedef struct atedm_cpu_others {
-    pthread_mutex_t mutex; // guards `first` and the list behind it
+    pthread_mutex_t mutex; // guards `first` and the list that starts there
     atedm_cpu_packed *first;
 } atedm_cpu_others;
 
 typedef struct atedm_cpu_weight {
     atedm_weight head;
-    void *data;                // linear, conv: packed as oneDNN wants; norm: F32 scale; table: act
-    float *bias;               // linear, conv: [out], zeros where there is none; norm: shift
+    void *data;                // linear, conv: packed for oneDNN; norm: F32 scale; table: act
+    float *bias;               // linear, conv: [out], zeros without a bias; norm: shift
     dnnl_memory_desc_t layout; // of data: linear [in, out], conv [out, in, k, k]
     dnnl_memory_t memory;      // around data
-    // oneDNN's fast convolutions want other layouts for other sizes of the feature map, and fall
-    // back to a reference implementation where they do not get it: these are made when first
+    // oneDNN's fast convolutions need different layouts for different sizes of the feature map, and
+    // fall back to a reference implementation without them. These layouts are made when first
     // needed.
     atedm_cpu_others *others;
 } atedm_cpu_weight;
@@ -87,30 +88,30 @@ static inline const atedm_cpu_weight *atedm_cpu_weight_of(const atedm_weight *w)
 
 // memory.c
 
-// `bytes` bytes aligned to ATEDM_DEVICE_ALIGN, to be given to free(). Large ones lie in huge pages:
-// activations of a large batch have more small pages than the processor keeps the addresses of.
-// NULL when memory is out.
+// Allocates `bytes` bytes aligned to ATEDM_DEVICE_ALIGN, which the caller frees with free(). Large
+// blocks lie in huge pages: a large batch's activations take more small pages than the processor's
+// TLB has entries. NULL if memory is exhausted.
 void *atedm_cpu_alloc(size_t bytes);
 
-// The buffer's memory, grown to `bytes` bytes at least; what it held is lost where it grows. NULL
-// when memory is out; then the buffer is as it was.
+// The buffer's memory, grown to at least `bytes` bytes. Growing loses its content. NULL if memory
+// is exhausted; then the buffer is unchanged.
 void *atedm_cpu_buffer_get(atedm_cpu_buffer *buffer, size_t bytes);
 
-// At least `bytes` bytes, aligned to ATEDM_DEVICE_ALIGN, good until the next call for the same
-// slot. NULL after failing the stream, when memory is out or `bytes` is SIZE_MAX, an overflow
-// (atedm_cpu_bytes).
+// At least `bytes` bytes, aligned to ATEDM_DEVICE_ALIGN, valid until the next call for the same
+// slot. If memory is exhausted, or if `bytes` is SIZE_MAX, which stands for an overflow
+// (atedm_cpu_bytes), it fails the stream and returns NULL.
 void *atedm_cpu_scratch_get(atedm_cpu_stream *s, atedm_cpu_scratch slot, size_t bytes);
 
-// a * b * c, or SIZE_MAX when that does not fit.
+// a * b * c, or SIZE_MAX if that overflows.
 size_t atedm_cpu_bytes(int64_t a, int64_t b, size_t c);
 
-// Work, in multiply-accumulates, below which an operation stays on the calling thread: to wake
-// others takes some microseconds, and a whole time slice on a busy machine. An element of a
-// memory-bound operation counts as ATEDM_CPU_ELEMENT_WORK multiply-accumulates.
+// An operation with less work than this, in multiply-accumulates, stays on the calling thread.
+// Waking other threads takes some microseconds, and a whole time slice on a busy machine. An
+// element of a memory-bound operation counts as ATEDM_CPU_ELEMENT_WORK multiply-accumulates.
 #define ATEDM_CPU_FEW_MACS ((int64_t)4 << 20)
 #define ATEDM_CPU_ELEMENT_WORK 32
 
-// How many threads an operation of so much work gets: one, or all.
+// The number of threads for an operation with this much work: one, or all.
 int atedm_cpu_threads(int64_t macs);
 
 static inline dnnl_data_type_t atedm_cpu_dnnl_type(atedm_dtype dtype)
@@ -132,15 +133,15 @@ atedm_status atedm_cpu_norm_weight_create(const atedm_weight *head, const atedm_
 atedm_status atedm_cpu_table_weight_create(const atedm_weight *head, const atedm_host_tensor *table,
                                            atedm_weight **ret_weight, atedm_error *err);
 void atedm_cpu_weight_destroy(atedm_weight *weight);
-// The weight of a linear layer or convolution in `layout`, packed now where it is new. NULL when
-// memory is out.
+// The weight of a linear layer or convolution in `layout`, packed now if that layout is new. NULL
+// if memory is exhausted.
 dnnl_memory_t atedm_cpu_weight_memory(const atedm_cpu_weight *weight,
                                       const dnnl_memory_desc_t *layout);
 
 // Copies with all threads.
 void atedm_cpu_copy(const void *from, void *to, size_t bytes); // elementwise.c
 
-// The operations, in the files that are called like them: atedm_cpu_linear and so on.
+// The operations, in the files with their names: atedm_cpu_linear and so on.
 #define X(op, parameters, arguments, bytes) void atedm_cpu_##op parameters;
 ATEDM_OPERATIONS(X)
 #undef X

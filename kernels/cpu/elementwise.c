@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-#define PIECE ((int64_t)8192) // elements that a thread takes in one go
+#define PIECE ((int64_t)8192) // elements that a thread processes at a time
 
-// Threads are not woken for less.
+// Fewer elements than this do not wake other threads.
 #define FEW ((int64_t)4 * PIECE)
 
 static int64_t piece_length(int64_t count, int64_t first)
@@ -13,7 +13,7 @@ static int64_t piece_length(int64_t count, int64_t first)
     return count - first < PIECE ? count - first : PIECE;
 }
 
-#define COPY_PIECE ((size_t)64 << 10) // bytes that a thread copies in one go
+#define COPY_PIECE ((size_t)64 << 10) // bytes that a thread copies at a time
 
 void atedm_cpu_copy(const void *from, void *to, size_t bytes)
 {

@@ -15,7 +15,7 @@ void *atedm_cpu_alloc(size_t bytes)
         return posix_memalign(&memory, ATEDM_DEVICE_ALIGN, bytes ? bytes : 1) ? NULL : memory;
     if (posix_memalign(&memory, HUGE_PAGE, bytes))
         return NULL;
-    madvise(memory, bytes, MADV_HUGEPAGE); // for speed alone: no matter if the kernel has none
+    madvise(memory, bytes, MADV_HUGEPAGE); // only for speed: failure does not matter
     return memory;
 }
 

@@ -5,7 +5,7 @@
 #include <omp.h>
 #include <string.h>
 
-// Bytes of a group norm's chunk, which is read twice and should stay in a core's cache meanwhile.
+// Bytes of a group norm's chunk. It is read twice, and should stay in a core's cache in between.
 // Chunks do not depend on the number of threads, so neither do results.
 #define CHUNK_BYTES ((int64_t)128 << 10)
 
@@ -14,7 +14,7 @@ typedef struct moments {
     double count, mean, squares;
 } moments;
 
-// Moments of two sets together (Chan, Golub & LeVeque 1979).
+// Merges the moments of two sets (Chan, Golub & LeVeque 1979).
 static moments merge(moments a, moments b)
 {
     moments both = {.count = a.count + b.count};
@@ -24,7 +24,7 @@ static moments merge(moments a, moments b)
     return both;
 }
 
-// What a thread works with on a chunk.
+// A thread's working memory for a chunk.
 typedef struct chunk_work {
     double *sums;  // [c]
     float *center; // [c]
@@ -42,7 +42,8 @@ static void measure_chunk(const atedm_vec_act *act, const void *x, int64_t rows,
         double sum = 0;
         for (int64_t j = g * width; j < (g + 1) * width; j++)
             sum += w.sums[j];
-        // The deviations are from this float, so it counts as the mean until corrected below.
+        // The deviations are relative to this rounded mean, so it counts as the mean until it is
+        // corrected below.
         float mean = (float)(sum / count);
         result[g] = (moments){.count = count, .mean = sum / count};
         for (int64_t j = g * width; j < (g + 1) * width; j++)

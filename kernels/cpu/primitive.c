@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The cache is CACHE_SETS lists of CACHE_WAYS primitives; in a full list the one that was not used
-// for the longest time goes. One evaluation of the UNet needs about 60; pruning to other token
+// The cache consists of CACHE_SETS lists of CACHE_WAYS primitives. A full list drops the least
+// recently used one. One evaluation of the UNet needs about 60 primitives; pruning to other token
 // counts needs others.
 #define CACHE_SETS 64
 #define CACHE_WAYS 8
@@ -16,16 +16,16 @@ enum { SRC, DST, BIAS, RESIDUAL, SCRATCHPAD, MEMORIES };
 
 typedef struct cache_entry {
     atedm_cpu_key key;
-    int threads;                // that it was made for
+    int threads;                // for which it was made
     dnnl_primitive_t primitive; // NULL: free
     dnnl_memory_t memory[MEMORIES];
     dnnl_memory_desc_t layout; // of the weight
     size_t scratchpad_bytes;
-    uint64_t used; // when, in runs of the lane
+    uint64_t used; // time of last use, in runs of the lane
 } cache_entry;
 
-// What a thread needs to run primitives beside others. Lane 0 also runs those that all threads
-// share.
+// Everything that a thread needs to run primitives beside other threads. Lane 0 also runs the
+// primitives that all threads share.
 struct atedm_cpu_lane {
     dnnl_stream_t stream;
     cache_entry entries[CACHE_SETS][CACHE_WAYS];
@@ -116,7 +116,7 @@ static dnnl_status_t describe_conv(dnnl_engine_t engine, const atedm_cpu_key *ke
     dnnl_memory_desc_init_by_tag(&bias, 1, (dnnl_dims_t){key->out}, dnnl_f32, dnnl_a);
     dnnl_memory_desc_init_by_tag(&any, 4, (dnnl_dims_t){key->out, key->in, k, k}, type,
                                  dnnl_format_tag_any);
-    // The right padding that makes ho and wo come out: one less than the left for odd strides.
+    // The right padding that gives ho and wo: one less than the left for odd strides.
     dnnl_dims_t strides = {stride, stride}, left = {pad, pad};
     dnnl_dims_t right = {(ho - 1) * stride + k - key->h - pad,
                          (wo - 1) * stride + k - key->w - pad};
@@ -197,7 +197,7 @@ static size_t hash_key(const atedm_cpu_key *key)
     return (size_t)(hash >> 32) % CACHE_SETS;
 }
 
-// Memory objects around tensors of the primitive, without data yet.
+// Creates memory objects for the primitive's tensors, without data yet.
 static dnnl_status_t make_memories(dnnl_engine_t engine, dnnl_primitive_desc_t desc,
                                    cache_entry *entry)
 {
@@ -226,7 +226,8 @@ static bool is_reference(dnnl_primitive_desc_t desc)
     return !strncmp(name, "ref", 3);
 }
 
-// The weight's own layout where that runs fast, else the one that oneDNN wants for this key.
+// Describes the primitive with the weight's own layout if that is fast, else with the layout that
+// oneDNN prefers for this key.
 static dnnl_status_t describe_fast(dnnl_engine_t engine, const atedm_cpu_key *key,
                                    const dnnl_memory_desc_t *weights,
                                    dnnl_primitive_desc_t *ret_desc)
@@ -299,13 +300,13 @@ static dnnl_status_t find_entry(dnnl_engine_t engine, atedm_cpu_lane *lane,
     return make_entry(engine, key, weights, oldest);
 }
 
-// oneDNN takes what it only reads through the same type as what it writes.
+// oneDNN takes memory that it only reads through the same type as memory that it writes.
 static void *writable(const void *memory)
 {
     return (void *)(uintptr_t)memory;
 }
 
-// On as many threads as OpenMP gives the caller.
+// Runs the primitive on as many threads as OpenMP gives the caller.
 static dnnl_status_t run_primitive(dnnl_engine_t engine, atedm_cpu_lane *lane,
                                    const atedm_cpu_key *key, const atedm_cpu_run *run)
 {
@@ -326,7 +327,7 @@ static dnnl_status_t run_primitive(dnnl_engine_t engine, atedm_cpu_lane *lane,
     for (int i = 0; i < MEMORIES && !status; i++)
         if (data[i])
             status = dnnl_memory_set_data_handle_v2(entry->memory[i], data[i], lane->stream);
-    int residual_arg = key->activation == ATEDM_ACT_NONE ? 0 : 1; // its place among the post-ops
+    int residual_arg = key->activation == ATEDM_ACT_NONE ? 0 : 1; // its index among the post-ops
     dnnl_exec_arg_t args[] = {
         {DNNL_ARG_SRC, entry->memory[SRC]},
         {DNNL_ARG_WEIGHTS, weight},
@@ -359,7 +360,7 @@ void atedm_cpu_run_primitives(atedm_cpu_stream *s, const atedm_cpu_key *key,
     dnnl_status_t status = dnnl_success;
 #pragma omp parallel for schedule(static) num_threads(share) if (beside)
     for (int64_t i = 0; i < beside; i++) {
-        omp_set_num_threads(1); // of this thread, for oneDNN
+        omp_set_num_threads(1); // for oneDNN in this thread
         dnnl_status_t own = run_primitive(engine, &s->lanes[omp_get_thread_num()], key, &runs[i]);
         if (own) {
 #pragma omp atomic write

@@ -1,19 +1,19 @@
-// oneDNN primitives for the linear layers and convolutions of a stream: made on first use, kept in
-// caches of fixed size, run on the caller's pointers.
+// oneDNN primitives for the linear layers and convolutions of a stream. They are made on first use,
+// kept in caches of fixed size, and run on the caller's pointers.
 #ifndef ATEDM_KERNELS_CPU_PRIMITIVE_H
 #define ATEDM_KERNELS_CPU_PRIMITIVE_H
 
 #include "kernels/cpu/cpu.h"
 
-// How a residual is added: by a post-op that reads it, or by one that adds to what y holds.
+// How a residual is added: by a post-op that reads it, or by one that adds to the content of y.
 typedef enum atedm_cpu_residual {
     ATEDM_RESIDUAL_NONE,
     ATEDM_RESIDUAL_OTHER, // its own buffer
     ATEDM_RESIDUAL_Y,     // y itself
 } atedm_cpu_residual;
 
-// What decides a primitive. Equal keys have equal weight layouts, because the layout depends on
-// these fields of the weight alone.
+// The key of a primitive. Equal keys have equal weight layouts, because the layout depends only on
+// these fields of the weight.
 typedef struct atedm_cpu_key {
     atedm_weight_kind kind;
     atedm_dtype act;
@@ -33,13 +33,14 @@ typedef struct atedm_cpu_run {
     void *y;
 } atedm_cpu_run;
 
-// `n` of them, one for each thread that may run primitives at a time. NULL when memory is out.
+// Creates `n` lanes, one for each thread that may run primitives at the same time. NULL if memory
+// is exhausted.
 atedm_cpu_lane *atedm_cpu_lanes_create(dnnl_engine_t engine, int n);
 void atedm_cpu_lanes_destroy(atedm_cpu_lane *lanes, int n);
 
-// Runs the primitive of `key` on each of `n` independent tensors; failures go to the stream. Every
-// thread takes tensors of its own, without waiting for others, and all share those that do not go
-// round.
+// Runs the primitive of `key` on each of `n` independent tensors. Failures go to the stream. Each
+// thread runs whole tensors without waiting for others. If the number of tensors is not a multiple
+// of the threads, all threads share the remaining ones.
 void atedm_cpu_run_primitives(atedm_cpu_stream *s, const atedm_cpu_key *key,
                               const atedm_cpu_run *runs, int64_t n);
 

@@ -1,15 +1,15 @@
-// G-WPR of the cpu backend. Each head's attention map is made once and all iterations of the span
-// run over it; the scores of every iteration are kept until it is known where the last head ends.
-// The map's elements are rounded, so its rows are divided by their sums: scores neither grow nor
-// shrink over the iterations, and their change shows none of it.
+// G-WPR of the cpu backend. It computes each head's attention map once, and runs all iterations of
+// the span over it. The scores of every iteration are kept until the iteration at which the last
+// head ends is known. The map's elements are rounded, so each row is divided by its sum. Otherwise
+// scores would grow or shrink over the iterations, and the changes would include that.
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
-// Columns that a thread sums in one go, at most, and rows that it sums in F32 before it goes on in
-// double.
+// The most columns that a thread sums at a time, and the rows that it sums in F32 before it
+// continues in double.
 #define COLUMNS 2048
 #define ROWS 256
 
@@ -31,7 +31,7 @@ typedef struct rank_work {
     size_t work_bytes;
 } rank_work;
 
-// Where the map's row `row` has its column `column`.
+// The address of element [row, column] of the map.
 static char *map_at(const rank_work *w, int64_t row, int64_t column)
 {
     return w->map + (row * w->map_stride + column) * (int64_t)w->s->act->map_size;
@@ -68,7 +68,7 @@ static void apply_transposed(const rank_work *w, const float *from, float *to)
 {
     int64_t nq = w->span->nq, nk = w->span->nk;
     int threads = atedm_cpu_threads(nq * nk);
-    // As wide as all threads may have some: then a row's piece is long enough to be read ahead.
+    // As wide as possible with a share for every thread: a long piece of a row can be prefetched.
     int64_t share = ((nk + threads - 1) / threads + 63) / 64 * 64;
     int64_t columns = share < COLUMNS ? share : COLUMNS;
     for (int64_t r = 0; r < nq; r++)
@@ -172,7 +172,7 @@ static void rank_span(atedm_cpu_stream *s, const atedm_rank_args *args, int64_t 
     size_t tokens = atedm_cpu_bytes(w.map_stride, 1, sizeof *w.tokens);
     size_t rows = atedm_cpu_bytes(nq, 2, sizeof *w.row_sums);
     size_t changes = atedm_cpu_bytes(steps, 1, sizeof *w.changes);
-    if (history > SIZE_MAX / 4) // it alone can grow so far: the others are bounded by it or small
+    if (history > SIZE_MAX / 4) // only it can grow so far: the others are bounded by it or small
         history = SIZE_MAX / 2;
     char *sums = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_SUMS, changes + history + tokens + rows);
     w.keys = atedm_cpu_scratch_get(s, ATEDM_SCRATCH_KEYS, s->act->keys_bytes(nk, args->head_dim));

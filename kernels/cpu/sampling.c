@@ -1,5 +1,5 @@
-// What stands at the two ends of a request, in the cpu backend: embeddings, the sampler's steps,
-// the finished image.
+// Operations at the two ends of a request, in the cpu backend: embeddings, the sampler's steps, the
+// finished image.
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
@@ -91,7 +91,7 @@ void atedm_cpu_image_finish(atedm_stream *stream, const void *x, uint8_t *y, int
             double level = (double)values[k] / 2 + 0.5;
             level = level > 0 ? level : 0; // NaN too
             level = level < 1 ? level : 1;
-            y[j + k] = (uint8_t)nearbyint(255 * level); // the default mode: to even
+            y[j + k] = (uint8_t)nearbyint(255 * level); // rounds to even, the default mode
         }
     }
 }

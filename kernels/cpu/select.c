@@ -1,4 +1,4 @@
-// Which tokens stay: selection of the cpu backend, and the scores that make it a matter of chance.
+// Which tokens are kept: selection in the cpu backend, and random scores.
 #include "kernels/cpu/cpu.h"
 
 #include "core/base/splitmix.h"
@@ -21,7 +21,7 @@ void atedm_cpu_random_scores(atedm_stream *stream, const uint64_t *draws, const 
     }
 }
 
-// An integer that orders as the score does; 0 for NaN, below every number. -0 equals 0.
+// An integer in the order of the scores. NaN gives 0, which is below every number. -0 equals 0.
 static uint32_t order_of(float score)
 {
     uint32_t bits;
@@ -40,8 +40,8 @@ static int64_t count_from(const float *scores, int64_t n, uint32_t least)
     return count;
 }
 
-// The order of the keep-th largest score, found bit by bit: the largest value that at least `keep`
-// scores reach.
+// The integer (order_of) of the keep-th largest score, found bit by bit: the largest value that at
+// least `keep` scores reach.
 static uint32_t threshold_of(const float *scores, int64_t n, int64_t keep)
 {
     uint32_t threshold = 0;
@@ -55,7 +55,7 @@ static void select_span(const float *scores, int32_t *kept, int64_t n, int64_t k
 {
     uint32_t threshold = threshold_of(scores, n, keep);
     int64_t above = threshold == UINT32_MAX ? 0 : count_from(scores, n, threshold + 1);
-    int64_t ties = keep - above; // so many of the threshold's own, the first ones
+    int64_t ties = keep - above; // tokens kept among those at the threshold: the first ones
     for (int64_t i = 0; i < n; i++) {
         uint32_t order = order_of(scores[i]);
         if (order < threshold || (order == threshold && ties == 0))

@@ -1,11 +1,11 @@
-// Where pruned tokens will take their value from, in the cpu backend.
+// Where pruned tokens will take their values from, in the cpu backend.
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
-#define BLOCK ATEDM_VEC_QUERY_ROWS // pruned tokens that a thread takes in one go
+#define BLOCK ATEDM_VEC_QUERY_ROWS // pruned tokens that a thread processes at a time
 
 // One span's lists. `pruned` are the positions that are not kept, ascending.
 typedef struct span_lists {
@@ -14,7 +14,7 @@ typedef struct span_lists {
     int64_t n_kept, n_pruned;
 } span_lists;
 
-// Gives every kept token its own slot, lists the pruned ones.
+// Gives every kept token its own slot, and lists the pruned ones.
 static void list_span(const atedm_source_args *args, int64_t span, int32_t *pruned,
                       span_lists *ret_lists)
 {
@@ -33,7 +33,7 @@ static void list_span(const atedm_source_args *args, int64_t span, int32_t *prun
     *ret_lists = lists;
 }
 
-// Position of the largest value, the lowest one of equals. NaN comes after every number.
+// Position of the largest value; of equal ones, the lowest. NaN is smaller than every number.
 static int32_t argmax(const float *values, int64_t n)
 {
     int64_t best = 0;
@@ -43,7 +43,7 @@ static int32_t argmax(const float *values, int64_t n)
     return (int32_t)best;
 }
 
-// What a similarity is computed with.
+// Operands and working memory for computing similarities.
 typedef struct similarity_work {
     atedm_cpu_stream *s;
     const atedm_vec_act *act; // of the rows
@@ -58,8 +58,8 @@ typedef struct similarity_work {
     float scale;
 } similarity_work;
 
-// Takes scratch memory for every span of `args`. False, and the stream has failed, when there is
-// none. `size` is that of an element of the rows.
+// Takes scratch memory for every span of `args`. If there is none, it fails the stream and returns
+// false. `size` is the size of an element of the rows.
 static bool take_memory(similarity_work *w, const atedm_source_args *args, size_t size,
                         int32_t **ret_pruned)
 {
@@ -106,8 +106,8 @@ static void pack_kept(const similarity_work *w, const char *k, size_t row_bytes,
                           w->head_dim, w->keys + (size_t)h * w->keys_bytes);
 }
 
-// source of pruned tokens first .. first + BLOCK - 1 from the sum of all heads' maps. q: row of the
-// span's first token; lse: [heads, lse_stride] from the same token on.
+// Finds the sources of pruned tokens first .. first + BLOCK - 1 from the sum of all heads' maps. q
+// points at the row of the span's first token; lse [heads, lse_stride] starts at the same token.
 static void attend_block(const similarity_work *w, const atedm_source_map *map, const char *q,
                          const float *lse, const span_lists *lists, int64_t first)
 {
@@ -162,7 +162,7 @@ void atedm_cpu_source_attention(atedm_stream *stream, const atedm_source_args *a
     }
 }
 
-// Scales the row to length 1; a row of zeros stays.
+// Scales the row to length 1. A row of zeros is unchanged.
 static void normalize_row(float *row, int64_t c)
 {
     double sum = 0;
@@ -173,7 +173,8 @@ static void normalize_row(float *row, int64_t c)
         row[j] = (float)((double)row[j] * factor);
 }
 
-// source of pruned tokens first .. first + BLOCK - 1 by cosine. x: the span's first row.
+// Finds the sources of pruned tokens first .. first + BLOCK - 1 by cosine. x points at the span's
+// first row.
 static void compare_block(const similarity_work *w, const char *x, const span_lists *lists,
                           int64_t first)
 {
@@ -226,7 +227,7 @@ void atedm_cpu_source_cosine(atedm_stream *stream, const atedm_source_args *args
     }
 }
 
-// Slot of the kept token whose place in the grid is nearest to `place`.
+// The slot of the kept token that is nearest to `place` in the grid.
 static int32_t nearest_slot(const int32_t *places, const span_lists *lists, int64_t place,
                             int64_t width)
 {
@@ -275,7 +276,7 @@ void atedm_cpu_source_zero(atedm_stream *stream, const atedm_source_args *args)
     }
 }
 
-// One slot after the other, so that a sum does not depend on who computes it.
+// Serial, in the order of the tokens, so that a sum does not depend on the threads.
 void atedm_cpu_source_weights(atedm_stream *stream, const int32_t *source, const float *before,
                               float *weights, const atedm_prune_span *spans, int64_t n_spans)
 {

@@ -18,15 +18,15 @@
 #define PANEL ((int64_t)NV * VL) // columns of a packed panel: see vec_tile.h
 #define LOG2_E 1.44269504f
 #define LN_2 0.69314718055994530942
-#define KEY_TILE 256 // keys that attention looks at in one go, a multiple of PANEL
+#define KEY_TILE 256 // keys of an attention tile, a multiple of PANEL
 
 static int64_t round_up(int64_t n, int64_t step)
 {
     return (n + step - 1) / step * step;
 }
 
-// What the templates vec_act.h, vec_product.h (or vec_amx.h) and vec_tile.h take is defined here
-// for each dtype, and described there.
+// The parameters of the templates vec_act.h, vec_product.h (or vec_amx.h) and vec_tile.h are
+// defined here for each dtype. The templates describe them.
 
 // ---- float
 #define T float
@@ -113,7 +113,8 @@ static const atedm_vec_act f32_table = ACT_TABLE(f32);
 // ---- bf16
 #ifdef __AVX512BF16__
 #define T uint16_t
-// Maps for G-WPR are in f16, whose 11 bits last for all its iterations, scaled: down to 1.9e-9.
+// Maps for G-WPR are in f16, whose 11 bits are enough for all iterations. They are scaled, to reach
+// down to 1.9e-9.
 #define MAP_SCALE 32768.0f
 #define FN(x) bf16_##x
 #define KP 2

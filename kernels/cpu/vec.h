@@ -1,18 +1,18 @@
-// The inner loops of the cpu backend: one thread's work on a few rows, in a table of functions per
-// instruction set. vec.c is compiled once for each; the best one that the machine has is chosen at
-// run time. Which thread does what, and all memory, is the caller's business.
+// The inner loops of the cpu backend: one thread's work on a few rows, as a table of functions for
+// each instruction set. vec.c is compiled once for each. The best table for the machine is chosen
+// at run time. The caller divides work among threads and provides all memory.
 //
-// Pointers to activations ("act") are void; a table belongs to one dtype. Unless said otherwise,
-// tensors are dense, and outputs may be the inputs.
+// Pointers to activations ("act") are void, because a table belongs to one dtype. Unless stated
+// otherwise, tensors are dense, and outputs may be the inputs.
 #ifndef ATEDM_KERNELS_CPU_VEC_H
 #define ATEDM_KERNELS_CPU_VEC_H
 
 #include "kernels/kernels.h"
 
-// Query rows of one attention task: vec_act.attention and .map take at most so many.
+// The most query rows of one attention task, in vec_act.attention and .map.
 #define ATEDM_VEC_QUERY_ROWS 96
 
-// Columns of maps for G-WPR are filled up to a multiple of this.
+// Columns of maps for G-WPR are padded to a multiple of this.
 #define ATEDM_VEC_MAP_COLUMNS 16
 
 // Keys of one head, packed by pack_keys, and its values, packed by pack_values.
@@ -51,34 +51,34 @@ typedef struct atedm_vec_act {
 
     // Working memory that attention and map need, aligned to 64 bytes.
     size_t (*work_bytes)(int64_t dim);
-    // Rows first .. first + rows - 1 (rows <= ATEDM_VEC_QUERY_ROWS) of a span's queries against all
-    // keys: o = softmax(scale q k^T) v. q is row `first` (it matters only where causal), o and lse
-    // (NULL allowed) belong to the same row. q and o do not overlap.
+    // o = softmax(scale q k^T) v for rows first .. first + rows - 1 (rows <= ATEDM_VEC_QUERY_ROWS)
+    // of a span's queries, against all keys. q points at row `first`, and o and lse (which may be
+    // NULL) at its results. `first` matters only if causal. q and o must not overlap.
     void (*attention)(const atedm_vec_head *head, const void *q, int64_t q_stride, int64_t first,
                       int64_t rows, void *o, int64_t o_stride, float *lse, void *work);
     // Rows of the attention map: map[r, j] = exp(scale q_r k_j - lse[r]), j < n, or the logit scale
-    // q_r k_j itself where lse is NULL; or that added to what is there.
+    // q_r k_j itself if lse is NULL. With `add`, it adds this to the map's content.
     void (*map)(const atedm_vec_head *head, const void *q, int64_t q_stride, int64_t rows,
                 const float *lse, float *map, int64_t map_stride, bool add, void *work);
-    // The same for G-WPR, which reads a map often: elements of map_size bytes, as precise as the
-    // scores of act need. Only the two functions below know what they are. Columns are filled up
-    // with zeros to a multiple of ATEDM_VEC_MAP_COLUMNS, which map_stride is one of. row_sums: what
-    // the elements of each row come to, rounded as they are.
+    // The same for G-WPR, which reads a map many times. Elements have map_size bytes and the
+    // precision that scores of act need; only the two functions below know their type. Columns are
+    // padded with zeros to a multiple of ATEDM_VEC_MAP_COLUMNS, and map_stride is such a multiple.
+    // row_sums: the sum of each row's elements after rounding.
     size_t map_size;
     void (*packed_map)(const atedm_vec_head *head, const void *q, int64_t q_stride, int64_t rows,
                        const float *lse, void *map, int64_t map_stride, float *row_sums,
                        void *work);
-    // sums[j] = sum over rows of weights[r] * map[r, j] for j < n, and up to that multiple.
+    // sums[j] = sum over rows of weights[r] * map[r, j], for j < n and the padding.
     void (*weighted_rows)(const void *map, int64_t map_stride, const float *weights, int64_t rows,
                           int64_t n, float *sums);
-    // sum over j < n, and up to that multiple, of row[j] * b[j], for a row of a map.
+    // The sum of row[j] * b[j] over j < n and the padding, for a row of a map.
     float (*dot)(const void *row, const float *b, int64_t n);
 } atedm_vec_act;
 
 typedef struct atedm_vec {
     const char *name;
     const atedm_vec_act *f32;
-    const atedm_vec_act *bf16; // NULL where the instruction set lacks it
+    const atedm_vec_act *bf16; // NULL if the instruction set lacks it
 } atedm_vec;
 
 // The best table for this machine.

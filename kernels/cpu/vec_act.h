@@ -90,7 +90,7 @@ ALWAYS_INLINE void FN(activate_loop)(atedm_activation activation, const T *x, T 
 
 static void FN(activate)(atedm_activation activation, const void *x, void *y, int64_t n)
 {
-    switch (activation) { // a loop of its own for each, without a switch in it
+    switch (activation) { // a separate loop for each, without a switch in it
     case ATEDM_ACT_SILU:
         FN(activate_loop)(ATEDM_ACT_SILU, x, y, n);
         break;
@@ -149,7 +149,7 @@ static void FN(layer_norm)(const void *x, void *y, const float *scale, const flo
     FN(row_sums)(from, c, 0, &sum, &squares);
     float mean = sum / (float)c;
     FN(row_sums)(from, c, mean, &sum, &squares);
-    float rest = sum / (float)c; // what rounding left in the mean, which matters where it is large
+    float rest = sum / (float)c; // the mean's rounding error, which matters if the mean is large
     float factor = 1 / sqrtf(squares / (float)c - rest * rest + epsilon);
     int64_t i = 0;
     for (; i + VL <= c; i += VL) {
@@ -163,10 +163,10 @@ static void FN(layer_norm)(const void *x, void *y, const float *scale, const flo
     }
 }
 
-// Rows that column_sums adds in F32 before it goes on in double.
+// Rows that column_sums adds in F32 before it continues in double.
 #define FLOAT_ROWS 32
 
-// The plain sums are of differences to the first row, so that large means lose no digits.
+// Plain sums are sums of differences from the first row, so that large means lose no digits.
 ALWAYS_INLINE void FN(column_block)(const T *x, int64_t rows, int64_t c, int64_t width,
                                     const float *center, double *sums)
 {

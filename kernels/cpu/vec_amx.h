@@ -1,10 +1,10 @@
-// The product of rows with a packed panel on AMX tiles, for bf16: a template like vec_product.h,
-// which does it on vector registers, and in its place. A tile holds 16 rows of 64 bytes: 16 x 16
-// sums, 16 x 32 elements of the first factor, or 16 pairs of rows x 16 columns of the second, which
-// is how panels are packed. A block of 32 x 32 sums keeps all eight tiles busy.
+// The product of rows with a packed panel on AMX tiles, for bf16. This template replaces
+// vec_product.h, which computes it in vector registers. A tile holds 16 rows of 64 bytes: 16 x 16
+// sums, 16 x 32 elements of the first factor, or 16 pairs of rows x 16 columns of the second, in
+// the order in which panels are packed. A block of 32 x 32 sums keeps all eight tiles busy.
 //
-// GCC 12's tile intrinsics do not tell the compiler what memory they touch: no other memory access
-// may stand between the two barriers of the product.
+// GCC 12's tile intrinsics do not tell the compiler which memory they access. So no other memory
+// access may stand between the two barriers of the product.
 
 #define K_STEP 32
 #define ROW_STEP 16
@@ -24,7 +24,7 @@ static const tile_config whole_tiles = {
     .rows = {16, 16, 16, 16, 16, 16, 16, 16},
 };
 
-// oneDNN configures the tiles for itself and leaves them released.
+// oneDNN configures the tiles for itself, and leaves them released.
 ALWAYS_INLINE void bf16_begin(void)
 {
     _tile_loadconfig(&whole_tiles);
@@ -35,7 +35,8 @@ ALWAYS_INLINE void bf16_end(void)
     _tile_release();
 }
 
-// Sums of 16 or 32 (`low`) rows and 16 or 32 (`right`) columns of a panel of `columns`.
+// Computes the sums of 16 or 32 (`low`) rows and 16 or 32 (`right`) columns of a panel of
+// `columns`.
 ALWAYS_INLINE void tile_block(const uint16_t *a, int64_t lda, const uint16_t *b, int64_t columns,
                               int64_t steps, float *c, int64_t ldc, bool low, bool right, bool add)
 {

@@ -1,4 +1,4 @@
-// Which instruction set's table (vec.h) this machine runs.
+// Chooses the table (vec.h) of this machine's instruction set.
 #include "kernels/cpu/vec.h"
 
 #if defined(__x86_64__)

@@ -48,8 +48,8 @@ ALWAYS_INLINE vf vf_select(vi mask, vf a, vf b)
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
 }
 
-// The larger or smaller one; a where either is not a number. (The x86 instructions give their
-// second operand then.)
+// The larger or smaller one; a if either is NaN. (The x86 instructions return their second operand
+// then.)
 ALWAYS_INLINE vf vf_max(vf a, vf b)
 {
 #if defined(__AVX512F__)
@@ -110,9 +110,9 @@ ALWAYS_INLINE vf vf_round(vf x)
 #endif
 }
 
-// 2^(n + r) for a whole number n <= 128 and |r| <= 1/2 or a little more, by a polynomial that was
-// fitted to 2^r (least squares of the relative error, 2e-9). 0 where `x`, the number that n and r
-// come from, is below `least`, so that no result is denormal.
+// 2^(n + r) for a whole number n <= 128 and |r| <= 1/2 or slightly more, by a polynomial fitted to
+// 2^r (least squares of the relative error, 2e-9). The result is 0 if `x`, from which n and r were
+// computed, is below `least`, so that no result is denormal.
 ALWAYS_INLINE vf vf_power(vf n, vf r, vf x, float least)
 {
     vf p = r * 1.535336196e-4f + 1.339887385e-3f;
@@ -125,15 +125,15 @@ ALWAYS_INLINE vf vf_power(vf n, vf r, vf x, float least)
     __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(least), _CMP_NLT_UQ);
     return (vf)_mm512_maskz_scalef_ps(normal, (__m512)p, (__m512)n);
 #else
-    // In two steps, as 2^n is not a float where n is 128.
+    // In two steps, because 2^128 is not a float.
     vi whole = __builtin_convertvector(n, vi), half = whole >> 1;
     vf first = (vf)((half + 127) << 23), second = (vf)((whole - half + 127) << 23);
     return vf_select(x < least, vf_set(0), p * first * second);
 #endif
 }
 
-// 2^x to about 1e-7 of it. Infinity from 2^128 on, 0 below the smallest normal number; NaN stays
-// NaN.
+// 2^x with a relative error of about 1e-7. Infinity from 2^128 on, 0 below the smallest normal
+// number; NaN stays NaN.
 ALWAYS_INLINE vf vf_exp2(vf x)
 {
 #if defined(__AVX512F__)
@@ -145,7 +145,7 @@ ALWAYS_INLINE vf vf_exp2(vf x)
     return vf_power(n, limited - n, x, -126.0f);
 }
 
-// e^x likewise: x = n ln 2 + s, with ln 2 in two parts so that s is exact enough, and e^s = 2^(s /
+// e^x, likewise: x = n ln 2 + s, with ln 2 in two parts so that s is exact enough, and e^s = 2^(s /
 // ln 2).
 ALWAYS_INLINE vf vf_exp(vf x)
 {
@@ -170,9 +170,9 @@ ALWAYS_INLINE vf vf_quick_gelu(vf x)
     return x / (1.0f + vf_exp(x * -1.702f));
 }
 
-// x Phi(x). Phi(-|x|) = e^(-x^2/2) R(t), t = 1 / (1 + 0.27 |x|), where the polynomial R was fitted
-// to 3e-8 of the true value (weighted least squares over |x| <= 14.5), so that the tail keeps its
-// relative accuracy.
+// x Phi(x). Phi(-|x|) = e^(-x^2/2) R(t), t = 1 / (1 + 0.27 |x|). The polynomial R was fitted with
+// an error of 3e-8 (weighted least squares over |x| <= 14.5), so that the tail keeps its relative
+// accuracy.
 ALWAYS_INLINE vf vf_gelu(vf x)
 {
     vf z = vf_select(x < 0, -x, x);

@@ -16,7 +16,7 @@ ALWAYS_INLINE void FN(product)(const T *a, int64_t lda, const T *b, int64_t step
         for (int j = 0; j < vectors; j++)
             sums[i][j] = add ? vf_load(c + i * ldc + j * VL) : (vf){0};
     int64_t s = 0;
-    do { // at least one step: then GCC keeps the sums in registers around the loop
+    do { // at least one step, so that GCC keeps the sums in registers around the loop
         FN(operand) column[NV];
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++)

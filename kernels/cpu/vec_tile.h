@@ -16,7 +16,7 @@
 //
 // The softmax is the online one (Milakov & Gimelshein 2018; Dao et al. 2022, FlashAttention).
 
-// Columns of a panel of which `left` columns or more are left.
+// The number of columns of the next panel when `left` columns remain.
 static int64_t FN(panel_columns)(int64_t left)
 {
     return left < PANEL ? round_up(left, VL) : PANEL;
@@ -81,7 +81,7 @@ typedef struct FN(work) {
     float *sum;  // [ATEDM_VEC_QUERY_ROWS] of the exponentials so far
 } FN(work);
 
-// Bytes of each of these, in their order; all are multiples of the 64 that memory is aligned to.
+// The bytes of each of these, in order. All are multiples of 64, to which memory is aligned.
 static size_t FN(q_bytes)(int64_t dim)
 {
     return ATEDM_VEC_QUERY_ROWS * (size_t)round_up(dim, 64) * sizeof(T);
@@ -118,7 +118,7 @@ static size_t FN(work_bytes)(int64_t dim)
 #undef P_BYTES
 #undef ROW_BYTES
 
-// Dense rows of q, filled up with zeros: [rows up to a multiple of ROW_STEP, dim up to one of
+// Copies rows of q densely, padded with zeros: [rows up to a multiple of ROW_STEP, dim up to one of
 // K_STEP].
 static void FN(copy_queries)(const T *q, int64_t stride, int64_t rows, int64_t dim, T *to)
 {
@@ -128,9 +128,9 @@ static void FN(copy_queries)(const T *q, int64_t stride, int64_t rows, int64_t d
         memcpy(to + r * width, q + r * stride, (size_t)dim * sizeof(T));
 }
 
-// One row's tile of products s[0 .. n) to exponentials p[0 .. n up to a multiple of VL and K_STEP),
-// zeros from `valid` on, in powers of 2: `scale` has the factor log2(e). Returns the factor that
-// older sums of the row must be multiplied by.
+// Turns one row's tile of products s[0 .. n) into exponentials p[0 .. n up to a multiple of VL and
+// K_STEP), in powers of 2: `scale` has the factor log2(e). Elements from `valid` on become zeros.
+// Returns the factor by which earlier sums of the row must be multiplied.
 static float FN(soften)(float *s, T *p, int64_t n, int64_t valid, float scale, float *most,
                         float *sum)
 {
@@ -154,7 +154,7 @@ static float FN(soften)(float *s, T *p, int64_t n, int64_t valid, float scale, f
     return factor;
 }
 
-// Products of all rows with keys k0 .. k0 + n - 1.
+// Computes the products of all rows with keys k0 .. k0 + n - 1.
 static void FN(logits)(const atedm_vec_head *head, const FN(work) * w, int64_t rows, int64_t k0,
                        int64_t n)
 {
@@ -239,7 +239,7 @@ static void FN(attention)(const atedm_vec_head *head, const void *q, int64_t q_s
     }
 }
 
-// One row of a map from its products s[0 .. n).
+// Computes one row of a map from its products s[0 .. n).
 static void FN(map_row)(const float *s, int64_t n, float scale, const float *least, bool add,
                         float *to)
 {
@@ -257,7 +257,7 @@ static void FN(map_row)(const float *s, int64_t n, float scale, const float *lea
     }
 }
 
-// Queries, and the rows' log-sum-exp for powers of 2 where there is one.
+// Prepares queries and, if given, the rows' log-sum-exp for powers of 2.
 static FN(work) FN(prepare_map)(const void *q, int64_t q_stride, int64_t rows, int64_t dim,
                                 const float *lse, void *work)
 {
@@ -284,9 +284,10 @@ static void FN(map)(const atedm_vec_head *head, const void *q, int64_t q_stride,
     FN(end)();
 }
 
-// ---- maps for G-WPR: elements MAP_SCALE times as large as they are
+// ---- maps for G-WPR: elements are multiplied by MAP_SCALE
 
-// Zeros from n up to a multiple of ATEDM_VEC_MAP_COLUMNS. Returns the sum of what is kept.
+// Writes zeros from n up to a multiple of ATEDM_VEC_MAP_COLUMNS. Returns the sum of the elements as
+// stored.
 static float FN(packed_map_row)(float *s, int64_t n, float scale, float least, FN(map_element) * to)
 {
     int64_t end = round_up(n, ATEDM_VEC_MAP_COLUMNS);
@@ -318,7 +319,7 @@ static void FN(packed_map)(const atedm_vec_head *head, const void *q, int64_t q_
     FN(end)();
 }
 
-// The map is larger than caches: it is read row by row, four at a time.
+// The map is larger than caches, so it is read row by row, four rows at a time.
 static void FN(weighted_rows)(const void *map, int64_t stride, const float *weights, int64_t rows,
                               int64_t n, float *sums)
 {
@@ -328,7 +329,7 @@ static void FN(weighted_rows)(const void *map, int64_t stride, const float *weig
         float w[4] = {0};
         for (int64_t i = 0; i < 4 && r + i < rows; i++)
             w[i] = weights[r + i] / MAP_SCALE;
-        // Rows past the end have weight 0: any row may stand in for them.
+        // Rows after the end have weight 0, so any row may replace them.
         const FN(map_element) *first = (const FN(map_element) *)map + r * stride;
         const FN(map_element) *second = first + (r + 1 < rows ? stride : 0);
         const FN(map_element) *third = first + (r + 2 < rows ? 2 * stride : 0);

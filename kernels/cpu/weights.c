@@ -1,4 +1,4 @@
-// Weights of the cpu backend: converted to the stream's dtype and packed as oneDNN wants, once.
+// Weights of the cpu backend: converted to the stream's dtype and packed for oneDNN, once.
 #include "kernels/cpu/primitive.h"
 
 #include "core/base/memory.h"
@@ -8,11 +8,11 @@
 #include <string.h>
 
 // The input size for which oneDNN chooses the packed layout: rows of a linear layer, edge of a
-// convolution's feature map. Other sizes run on the same layout.
+// convolution's feature map. Other sizes use the same layout.
 #define LAYOUT_ROWS 1024
 #define LAYOUT_EDGE 64
 
-#define CONVERT_PIECE ((size_t)4096) // elements that one thread converts in one go
+#define CONVERT_PIECE ((size_t)4096) // elements that a thread converts at a time
 
 static void convert(const atedm_host_tensor *from, void *to, atedm_dtype dtype)
 {
@@ -53,7 +53,7 @@ void atedm_cpu_weight_destroy(atedm_weight *head)
     free(weight);
 }
 
-// A weight without data, or NULL when memory is out.
+// A weight without data, or NULL if memory is exhausted.
 static atedm_cpu_weight *weight_new(const atedm_weight *head)
 {
     atedm_cpu_weight *weight = calloc(1, sizeof *weight);
@@ -69,8 +69,7 @@ static atedm_cpu_weight *weight_new(const atedm_weight *head)
     return weight;
 }
 
-// [n] in F32 from the vectors one after the other, zeros where there are none. NULL when memory is
-// out.
+// Concatenates the vectors as F32 [n], with zeros for missing ones. NULL if memory is exhausted.
 static float *make_vector(const atedm_host_tensor *parts, size_t n_parts, int64_t n)
 {
     float *vector = atedm_cpu_alloc(atedm_cpu_bytes(n, 1, sizeof *vector));
@@ -141,7 +140,7 @@ static dnnl_status_t reorder(dnnl_engine_t engine, dnnl_memory_t from, dnnl_memo
     return status;
 }
 
-// weight->data from `plain`, the same tensor in the layout `plain_desc`.
+// Packs weight->data from `plain`, the same tensor in the layout `plain_desc`.
 static dnnl_status_t pack(dnnl_engine_t engine, atedm_cpu_weight *weight, void *plain,
                           const dnnl_memory_desc_t *plain_desc)
 {
@@ -194,8 +193,8 @@ dnnl_memory_t atedm_cpu_weight_memory(const atedm_cpu_weight *weight,
     return packed ? packed->memory : NULL;
 }
 
-// Fills `weight` from dense matrices [out, in * kernel^2] stacked along out; `plain_desc` describes
-// that.
+// Fills `weight` from dense matrices [out, in * kernel^2], stacked along out. `plain_desc`
+// describes the stack.
 static atedm_status fill(atedm_cpu_weight *weight, const atedm_host_tensor *parts, size_t n_parts,
                          const dnnl_memory_desc_t *plain_desc, atedm_error *err)
 {

@@ -1,11 +1,12 @@
-// Attention of the reference backend: one query row at a time, the softmax of its logits in double.
+// Attention of the reference backend: one query row at a time, with the softmax of its logits in
+// double.
 #include "kernels/ref/ref.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Logits of query row `row` against keys of the span; returns their log-sum-exp.
+// Computes the logits of query row `row` against the keys of the span. Returns their log-sum-exp.
 static double row_logits(const atedm_stream *s, const atedm_attention_args *args,
                          const atedm_span *span, int head, int64_t row, int64_t n_keys,
                          const float *keys, float *query, double *logits)

@@ -24,8 +24,8 @@ void ref_linear(atedm_stream *s, const atedm_linear_args *args)
     free(x);
 }
 
-// One output pixel: the window's rows are gathered (zeros outside), then a dot product an output
-// channel.
+// Computes one output pixel: gathers the window's rows (zeros outside the image), then computes a
+// dot product for each output channel.
 static void conv_pixel(atedm_stream *s, const atedm_conv_args *args, int64_t n, int64_t oy,
                        int64_t ox, int64_t wo, int64_t ho, float *window)
 {
@@ -68,8 +68,8 @@ void ref_conv(atedm_stream *s, const atedm_conv_args *args)
     free(window);
 }
 
-// Mean and 1 / sqrt(variance + epsilon) of a [rows, stride] matrix's columns first .. first +
-// columns - 1.
+// Mean and 1 / sqrt(variance + epsilon) of columns first .. first + columns - 1 of a [rows, stride]
+// matrix.
 static void statistics(atedm_dtype act, const void *x, int64_t first, int64_t rows, int64_t stride,
                        int64_t columns, double epsilon, double *ret_mean, double *ret_scale)
 {

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Rows of one head's queries or keys as f32 [n, head_dim]: row `first` + i, or `first` + list[i].
+// Loads rows of one head's queries or keys as F32 [n, head_dim]: row `first` + i, or `first` +
+// list[i].
 static float *load_rows(atedm_stream *s, const void *data, int64_t stride, int head,
                         int64_t head_dim, int64_t first, const int32_t *list, int64_t n)
 {
@@ -140,7 +141,7 @@ void ref_rank_tokens(atedm_stream *s, const atedm_rank_args *args)
         rank_span(s, args, &args->spans[i], &args->params[i]);
 }
 
-#define SPLIT_MIX_STEP 0x9e3779b97f4a7c15u // by which its state grows
+#define SPLIT_MIX_STEP 0x9e3779b97f4a7c15u // the increment of its state
 
 // The next output of SplitMix64.
 static uint64_t split_mix(uint64_t *state)
@@ -165,13 +166,14 @@ void ref_random_scores(atedm_stream *s, const uint64_t *draws, const float *weig
     }
 }
 
-// Whether a is better than b: larger, or a number where b is none.
+// Whether a is better than b: a is larger, or a number while b is NaN.
 static bool better(double a, double b)
 {
     return a > b || (isnan(b) && !isnan(a));
 }
 
-// How many tokens of the span come before token i: better score, or no worse and lower position.
+// The number of the span's tokens that rank before token i: with a better score, or with an equal
+// one and a lower position.
 static int64_t rank_of(const float *scores, int64_t n, int64_t i)
 {
     int64_t before = 0;
@@ -193,7 +195,7 @@ void ref_select_tokens(atedm_stream *s, const float *scores, int32_t *kept,
     }
 }
 
-// Gives every kept token its own slot and every other one -1.
+// Gives every kept token its own slot, and every other token -1.
 static void own_slots(const atedm_source_args *args, const atedm_prune_span *span)
 {
     for (int64_t i = 0; i < span->n; i++)
@@ -211,7 +213,7 @@ static int32_t best_slot(const double *similarity, int64_t n)
     return (int32_t)best;
 }
 
-// Adds one head's A(i, kept[j]) of every token i without a slot to similarity [n, keep].
+// Adds one head's A(i, kept[j]), for every token i without a slot, to similarity [n, keep].
 static void add_similarity(atedm_stream *s, const atedm_source_args *args,
                            const atedm_source_map *map, const atedm_prune_span *span, int head,
                            double *similarity)
@@ -240,13 +242,13 @@ void ref_source_attention(atedm_stream *s, const atedm_source_args *args,
         for (int head = 0; head < map->heads && !s->status; head++)
             add_similarity(s, args, map, span, head, similarity);
         for (int64_t i = 0; i < span->n && !s->status; i++)
-            if (args->source[span->first + i] < 0) // the sum has the same order as the mean
+            if (args->source[span->first + i] < 0) // the largest sum is also the largest mean
                 args->source[span->first + i] = best_slot(similarity + i * span->keep, span->keep);
         free(similarity);
     }
 }
 
-// Cosine similarity; 0 where a row has no direction.
+// Cosine similarity; 0 if a row is all zeros.
 static double cosine(const float *a, const float *b, int64_t c)
 {
     double norms = sqrt(ref_dot(a, a, c)) * sqrt(ref_dot(b, b, c));

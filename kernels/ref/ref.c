@@ -28,7 +28,7 @@ void ref_load_row(atedm_dtype dtype, const void *data, int64_t first, float *row
     atedm_convert(from, dtype, row, ATEDM_F32, (size_t)count);
 }
 
-// Partial sums of a dot product: one after the other they would wait for each other's addition.
+// Partial sums of a dot product. With a single sum, every addition would wait for the one before.
 #define LANES 8
 
 double ref_dot(const float *a, const float *b, int64_t n)

@@ -1,12 +1,12 @@
-// What the files of the reference backend share. Plain C, double accumulation: the readable
-// definition of every operation, against which the other backends are held.
+// Shared by the files of the reference backend. It is plain C with double accumulation: the
+// readable definition of every operation, with which the other backends are compared.
 #ifndef ATEDM_KERNELS_REF_H
 #define ATEDM_KERNELS_REF_H
 
 #include "kernels/backend.h"
 
-// Weights are f32 copies of the host's values, rounded to act first: what a backend in that dtype
-// sees.
+// Weights are F32 copies of the host's values, rounded to act first, so that they equal what a
+// backend in that dtype uses.
 typedef struct ref_weight {
     atedm_weight head;
     float *values; // linear [out, in]; conv [out, k, k, in]; norm: scale [c]; table [entries, c]
@@ -21,7 +21,7 @@ void ref_load_row(atedm_dtype dtype, const void *data, int64_t first, float *row
 
 double ref_dot(const float *a, const float *b, int64_t n);
 
-// Scratch of the host; NULL after failing the stream.
+// Scratch memory of the host. On failure it fails the stream and returns NULL.
 void *ref_scratch(atedm_stream *s, size_t count, size_t size);
 
 double ref_activate_value(atedm_activation activation, double x);

@@ -21,7 +21,8 @@ static ref_weight *make(const atedm_weight *head, size_t values, size_t bias, at
     return weight;
 }
 
-// Copies a host tensor, whose data may be unaligned, to f32, rounding through `act`.
+// Copies a host tensor, whose data may be unaligned, to F32. Values are rounded to `act` on the
+// way.
 static void fill(float *to, const atedm_host_tensor *from, atedm_dtype act)
 {
     size_t count = (size_t)atedm_host_tensor_count(from);

@@ -1,13 +1,13 @@
 // Times every operation of one SDXL UNet evaluation (or VAE decode) on the cpu backend, shape by
-// shape, and holds the sum against the rate that oneDNN's own GEMM of 4096x1280x1280 reaches in the
-// same run: the target is a share of that rate.
+// shape. It compares the sum with the rate of oneDNN's own GEMM of 4096x1280x1280 in the same run:
+// the target is a share of that rate.
 //
 // usage: cpu_shapes [--vae] [--f32] [--one-thread] [--seconds S] [SIZE]
 //   SIZE          pixels of a side, 1024
 //   --one-thread  processor time of one thread in place of wall-clock time: for a busy machine
 //
-// Each shape runs on its own buffers, over and over, so weights may stay in the cache where they
-// would not in a model: `atedm bench step` times that.
+// Each shape runs on its own buffers, again and again, so weights may stay in the cache where they
+// would not in a model. `atedm bench step` times a model.
 #include "tests/bench/cpu_shapes.h"
 
 #include "core/base/clock.h"
@@ -57,7 +57,7 @@ static double thread_clock(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// How long each shape is timed, and by what.
+// How long each shape is timed, and with which clock.
 typedef struct bench_timing {
     bench_clock clock;
     double seconds;
@@ -69,7 +69,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// Median seconds of a call, after one that does not count.
+// Median seconds of a call, after one unmeasured call.
 static double time_call(bench_call call, void *context, const bench_timing *timing)
 {
     static double runs[MAX_RUNS];
@@ -166,8 +166,7 @@ typedef struct bench_run {
     void *x, *residual, *y, *v;
 } bench_run;
 
-// Values around zero from a small generator: what they are does not matter, as long as they are
-// neither zeros nor denormal.
+// Values around zero from a small generator. They may be any values but zeros and denormal ones.
 static float next_value(uint32_t *state)
 {
     *state = *state * 1664525u + 1013904223u;
@@ -246,7 +245,7 @@ static void run_init(bench_run *r, const bench_shape *s, atedm_device *device, a
         y = s->rows * (s->in + s->out);
         r->v = take(r, s->rows * s->out);
     }
-    if (s->kind == BENCH_ATTENTION) { // q beside k beside v, or k beside v
+    if (s->kind == BENCH_ATTENTION) { // q, k and v side by side, or k and v
         int64_t width = s->out * s->head_dim;
         y = s->rows * width;
         x = s->rows * width * (s->rows == s->in ? 3 : 1);

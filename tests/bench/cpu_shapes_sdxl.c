@@ -1,13 +1,13 @@
-// SDXL's shapes: see cpu_shapes.h. Written down from the model's configs rather than recorded, so
-// that the program needs no weights and can time each shape on its own; cpu_shapes.c checks the sum
-// of multiply-accumulates against the cost model's.
+// SDXL's shapes: see cpu_shapes.h. They are written down from the model's configs, not recorded, so
+// that the program needs no weights and can time each shape alone. cpu_shapes.c checks the sum of
+// multiply-accumulates against the cost model's.
 #include "tests/bench/cpu_shapes.h"
 
 #define TEXT_TOKENS 77
 #define TEXT_WIDTH 2048
 #define HEAD_DIM 64
 
-// Adds `shape`, or its count to an equal one.
+// Adds `shape`, or adds its count to that of an equal shape.
 static void add(bench_shapes *shapes, bench_shape shape)
 {
     for (size_t i = 0; i < shapes->n; i++) {
