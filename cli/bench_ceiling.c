@@ -1,11 +1,12 @@
-// What the device reaches at best: the rates that everything else is held against. See
+// The best rates that the device reaches, with which everything else is compared. See
 // bench_private.h.
 #include "cli/bench_private.h"
 
 #include "cli/bench_weights.h"
 
-#define YARDSTICK_S 1.0 // of measuring
-// A run of a yardstick: waiting for it, some 10 us on a GPU, is to take no part of that.
+#define YARDSTICK_S 1.0 // duration of measuring
+// The duration of a yardstick's run. It is long, so that waiting for it, some 10 us on a GPU, takes
+// no noticeable part.
 #define RUN_S 0.005
 #define MIB ((int64_t)1 << 20)
 
@@ -19,7 +20,8 @@ static void enqueue_matrix(const atedm_bench_case *c, atedm_stream *s, atedm_are
         atedm_linear(s, &(atedm_linear_args){.weight = c->weight, .x = x, .y = y, .rows = c->rows});
 }
 
-// There and back: pages that nobody has written to need not exist, and would be read in no time.
+// Copies there and back. Pages that were never written need not exist, and reading them would take
+// no time.
 static void enqueue_copy(const atedm_bench_case *c, atedm_stream *s, atedm_arena *arena)
 {
     size_t bytes = (size_t)c->b->report->options->copy_mib * MIB;

@@ -1,8 +1,8 @@
-// The denoising loop of some images, with guidance, as the pipeline runs it: a step is enqueued,
-// and waited for. See bench_private.h.
+// The denoising loop of some images, with guidance, as the pipeline runs it: it enqueues a step,
+// then waits for it. See bench_private.h.
 #include "cli/bench_private.h"
 
-// Of every step, in place of a schedule's: what x becomes stays of the size that it had.
+// Replaces a schedule's factor in every step, so that x keeps its magnitude.
 #define STEP_X 0.95
 #define STEP_OUTPUT (-0.05)
 #define INPUT_SCALE 0.7

@@ -137,7 +137,7 @@ static bool parse_rates(const char *text, atedm_profile_rates *ret_rates)
            parse_rate(text + length + 1, &ret_rates->bytes_per_s);
 }
 
-// Takes one option's value; false where it is wrong.
+// Takes one option's value. False if it is wrong.
 static bool take(atedm_bench_options *o, int option, const char *value)
 {
     switch (option) {
@@ -193,7 +193,8 @@ static bool take(atedm_bench_options *o, int option, const char *value)
     }
 }
 
-// Defaults of what was not given, and the prunings' meaning. Returns the exit status, 0 for none.
+// Sets defaults of missing options, and parses the prunings. Returns the exit status, 0 if all is
+// well.
 static int complete(atedm_bench_options *o)
 {
     if (!o->model == !o->arch)

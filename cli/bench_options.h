@@ -13,7 +13,7 @@
 #define ATEDM_BENCH_MAX_REPEAT 1000 // measured runs of a stage
 #define ATEDM_BENCH_MAX_MATRIX 65536
 #define ATEDM_BENCH_MAX_COPY_MIB 65536
-#define ATEDM_BENCH_MIN_RATE 1.0 // of a device that is reckoned with: FLOPs or bytes per second
+#define ATEDM_BENCH_MIN_RATE 1.0 // of an assumed device: FLOPs or bytes per second
 #define ATEDM_BENCH_MAX_RATE 1e24
 
 typedef struct atedm_bench_size {
@@ -24,8 +24,8 @@ typedef struct atedm_bench_options {
     const char *model; // directory; NULL: `arch` with random weights
     const char *arch;
     const char *backend, *dtype;
-    bool dry;                  // backend "dry": what there is to do is counted, nothing is timed
-    atedm_profile_rates rates; // of the device that is reckoned with then; 0: not given
+    bool dry;                  // backend "dry": counts the work, times nothing
+    atedm_profile_rates rates; // of the device assumed then; 0: not given
     atedm_bench_size sizes[ATEDM_BENCH_MAX_LIST];
     int n_sizes; // 0: the native size
     int64_t batches[ATEDM_BENCH_MAX_LIST];
@@ -38,14 +38,14 @@ typedef struct atedm_bench_options {
     int steps, repeat;
     int64_t matrix, copy_mib;             // sizes of the stage "ceilings"
     bool ceilings, text, unet, loop, vae; // stages
-    bool ops;                             // each stage by operation, too
+    bool ops;                             // also by operation
     bool json;
 } atedm_bench_options;
 
-// Returns true where there is something to time; otherwise *ret_exit has the exit status.
+// Returns true if there is something to time. Otherwise *ret_exit has the exit status.
 bool atedm_bench_options_parse(int argc, char **argv, atedm_bench_options *ret_options,
                                int *ret_exit);
-// Completes and checks the sizes; returns false after it said what is wrong with them.
+// Completes and checks the sizes. On an error it prints what is wrong and returns false.
 bool atedm_bench_options_check_sizes(atedm_bench_options *options,
                                      const atedm_model_config *config);
 

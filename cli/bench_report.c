@@ -1,4 +1,4 @@
-// What `atedm bench step` measured or counted: see bench_report.h.
+// The report of `atedm bench step`: see bench_report.h.
 #include "cli/bench_report.h"
 
 #include "cli/cli.h"
@@ -12,7 +12,7 @@ typedef struct cell {
     char text[32];
 } cell;
 
-// "-" where it is not known.
+// Prints as "-" if it is not known.
 static cell number(double value, int decimals, bool known)
 {
     cell c = {"-"};
@@ -41,7 +41,7 @@ double atedm_bench_row_rate(const atedm_bench_row *row)
     return row->min_s > 0 ? (double)useful_flops(row) / row->min_s : 0;
 }
 
-// The least that it can take: of its operations, one after the other. 0 where it is not known.
+// The floor of a row: the sum of its operations' floors. 0 if it is not known.
 static double row_floor(const atedm_bench_row *row)
 {
     double sum = 0;
@@ -50,8 +50,8 @@ static double row_floor(const atedm_bench_row *row)
     return sum;
 }
 
-// Seconds of a step, or the least of them where nothing is timed, weighted by how many steps of the
-// plan cost what; 0 where rows do not follow each other as the phases of one plan.
+// The mean seconds of a step, or their floor if nothing is timed, weighted by the number of the
+// plan's steps that each row stands for. 0 if the rows are not consecutive phases of one plan.
 static double mean_step(const atedm_bench_report *report, size_t first, size_t *ret_end)
 {
     double sum = 0;
@@ -85,7 +85,8 @@ static void print_row(const atedm_bench_report *report, const atedm_bench_row *r
            (double)row->scratch_bytes / (1 << 20));
 }
 
-// Where the time of a row goes. What is not in an operation is checking, copying and waiting.
+// Prints how the time of a row is divided. Time outside of operations is checking, copying and
+// waiting.
 static void print_ops(const atedm_bench_report *report, const atedm_bench_row *row)
 {
     double inside = 0;
@@ -105,7 +106,7 @@ static void print_ops(const atedm_bench_report *report, const atedm_bench_row *r
     }
 }
 
-// What a row has to do.
+// Prints the operations of a row that was only counted.
 static void print_counted_ops(const atedm_bench_row *row)
 {
     for (size_t i = 0; i < row->n_ops; i++) {
@@ -168,7 +169,7 @@ static void print_table(const atedm_bench_report *report)
     printf("peak memory %.2f GiB\n", (double)atedm_cli_peak_memory() / (1 << 30));
 }
 
-// For "o*", which leaves out what is NULL.
+// For "o*" of json_pack, which leaves out fields that are NULL.
 static json_t *number_json(double value, bool known)
 {
     return known ? json_real(value) : NULL;
@@ -176,7 +177,7 @@ static json_t *number_json(double value, bool known)
 
 static json_t *ops_json(const atedm_bench_report *report, const atedm_bench_row *row)
 {
-    // What was timed without the ceilings has floors of 0.
+    // Rows timed without the ceilings have floors of 0.
     const bool timed = is_timed(report), has_floor = timed || report->matrix_flops_per_s > 0;
     json_t *list = json_array();
     for (size_t i = 0; i < row->n_ops; i++) {

@@ -1,4 +1,5 @@
-// `atedm bench serve`: options, load, results. The parts are load_*.h; load_run.h is the heart.
+// `atedm bench serve`: options, load, results. load_*.h are its parts; load_run.h is the central
+// one.
 #include "cli/bench_serve.h"
 
 #include "cli/cli.h"
@@ -11,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// That a file cannot be written is better said before the run than after it. What is in it stays
-// until then.
+// Whether the file can be written: an error is better reported before the run than after it. The
+// file's content stays until then.
 static bool can_write(const char *path)
 {
     FILE *file = path ? fopen(path, "ae") : NULL;
@@ -33,7 +34,7 @@ static atedm_status write_json(const char *path, const json_t *report, atedm_err
     return failed ? atedm_error_set(err, ATEDM_ERR_IO, "%s: cannot be written", path) : ATEDM_OK;
 }
 
-// Everything that was asked for, as far as it goes. Returns the exit status.
+// Writes every report that was asked for, as far as possible. Returns the exit status.
 static int report(const atedm_load_options *options, const atedm_load_record *record,
                   const atedm_load_stats *stats)
 {

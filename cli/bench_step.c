@@ -14,7 +14,7 @@
 
 #define GEMM_ROWS 4096
 #define GEMM_WIDTH 1280
-#define DRAWN ((size_t)8000009) // values; a prime, so that rows do not repeat early
+#define DRAWN ((size_t)8000009) // values; a prime number, so that rows do not repeat early
 
 // ---- stages
 
@@ -38,10 +38,11 @@ void atedm_bench_enqueue_unet(const atedm_bench_case *c, atedm_stream *s, atedm_
     const atedm_model *m = c->model;
     const atedm_unet_config *config = &m->config.parts.unet;
     atedm_unet_sample samples[ATEDM_UNET_MAX_SAMPLES];
-    // Guidance's halves, whose second one follows the first where the plan says so.
+    // The halves of guidance. The second one follows the first if the plan says so.
     int64_t images = c->batch / 2;
     bool shared = c->batch % 2 == 0 && atedm_plan_shares_masks(c->plan);
-    // Of rankings that serve several steps; whatever is there: ranking and selection take as long.
+    // Scores of rankings that serve several steps. Their values do not matter, because ranking and
+    // selection take as long with any.
     bool scored = c->plan && c->plan->spec.score_interval > 1;
     size_t scores = (size_t)(c->batch * atedm_unet_score_count(m->unet, c->h, c->w));
     for (int64_t i = 0; i < c->batch; i++)
@@ -84,7 +85,7 @@ static void enqueue_vae(const atedm_bench_case *c, atedm_stream *s, atedm_arena 
     atedm_vae_decode(m->vae, s, arena, latents, c->h, c->w, y);
 }
 
-// The yardstick, before and after the stages.
+// Times the yardstick, before and after the stages.
 static atedm_status time_gemm(atedm_bench *b, atedm_error *err)
 {
     double rate = 0;
@@ -98,7 +99,8 @@ static atedm_status time_gemm(atedm_bench *b, atedm_error *err)
 
 // ---- components
 
-// Parameters of one component: from the model's files, or random; shapes alone for a dry device.
+// Opens the parameters of one component: from the model's files, or random ones; for a dry device
+// only their shapes.
 static atedm_status open_weights(atedm_bench *b, atedm_component component, atedm_dtype dtype,
                                  atedm_weights **ret_weights, atedm_error *err)
 {
@@ -155,7 +157,7 @@ static atedm_status time_text(atedm_bench *b, atedm_error *err)
     return status;
 }
 
-// A plan's steps fall into runs that prune alike: one row for each.
+// The steps of a plan form runs with equal pruning. Adds one row for each run.
 static atedm_status time_plan(atedm_bench *b, atedm_bench_case *c, atedm_bench_row *row,
                               atedm_error *err)
 {
@@ -176,7 +178,7 @@ static atedm_status time_plan(atedm_bench *b, atedm_bench_case *c, atedm_bench_r
     return ATEDM_OK;
 }
 
-// With each pruning: single evaluations of `batch` samples, or whole loops of `batch` images.
+// Times, with each pruning, single evaluations of `batch` samples or whole loops of `batch` images.
 static atedm_status time_unet_size(atedm_bench *b, const atedm_bench_size *size, int64_t batch,
                                    bool loop, atedm_error *err)
 {
@@ -259,14 +261,14 @@ static atedm_status time_vae(atedm_bench *b, atedm_error *err)
     return status;
 }
 
-// ---- the whole
+// ---- all stages
 
 static int64_t larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;
 }
 
-// Values that the largest input of any case has.
+// The number of values of the largest input of any case.
 static int64_t most_values(const atedm_bench *b)
 {
     const atedm_bench_options *options = b->report->options;
@@ -288,7 +290,7 @@ static int64_t most_values(const atedm_bench *b)
     return most;
 }
 
-// Random values for every input; more than so many are repeated.
+// Makes random values for every input. Larger inputs repeat them.
 static atedm_status make_inputs(atedm_bench *b, atedm_error *err)
 {
     size_t most = (size_t)most_values(b), drawn = most < DRAWN ? most : DRAWN;
@@ -332,7 +334,7 @@ atedm_status atedm_bench_step_run(atedm_bench_report *report, atedm_device *devi
     if (!status && report->options->vae)
         status = time_vae(&b, err);
     if (!status)
-        status = time_gemm(&b, err); // again: a machine that slowed down meanwhile shows
+        status = time_gemm(&b, err); // again, to show whether the machine slowed down meanwhile
     atedm_model_close(b.dry);
     free(b.inputs);
     free(b.vae_latents);

@@ -1,4 +1,4 @@
-// Times the stages of a model one after the other: each component is loaded, timed and destroyed
+// Times the stages of a model one after the other. Each component is loaded, timed and destroyed
 // before the next one.
 #ifndef ATEDM_CLI_BENCH_STEP_H
 #define ATEDM_CLI_BENCH_STEP_H

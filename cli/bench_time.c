@@ -1,8 +1,8 @@
 // Timing of a case: see bench_private.h.
 //
-// Every case is a function that enqueues it on a stream, inputs included. It runs on the dry
-// device over a measuring arena first, which tells the scratch memory that it needs, then on the
-// real one.
+// Every case is a function that enqueues it on a stream, inputs included. It runs first on the dry
+// device with a measuring arena, which shows how much scratch memory it needs, then on the real
+// device.
 #include "cli/bench_private.h"
 
 #include "cli/cli.h"
@@ -52,7 +52,7 @@ static atedm_status measure_scratch(const atedm_bench_case *c, atedm_dtype dtype
     return status;
 }
 
-// One run; seconds of a call, until the results are there.
+// Makes one run. The result is the seconds of one call, until its results are there.
 static atedm_status run_once(const atedm_bench_case *c, atedm_bench_fn enqueue, atedm_stream *s,
                              atedm_arena *arena, double *ret_seconds, atedm_error *err)
 {
@@ -67,8 +67,8 @@ static atedm_status run_once(const atedm_bench_case *c, atedm_bench_fn enqueue, 
     return status;
 }
 
-// The first runs, which do not count: inputs go to the device; how many calls make a run that is
-// long enough.
+// Makes the first runs, which do not count. They upload inputs, and find how many calls make a run
+// that is long enough.
 static atedm_status warm_up(atedm_bench_case *c, atedm_bench_fn enqueue, atedm_stream *s,
                             atedm_arena *arena, atedm_error *err)
 {
@@ -87,7 +87,7 @@ static atedm_status warm_up(atedm_bench_case *c, atedm_bench_fn enqueue, atedm_s
     return status;
 }
 
-// Runs the case again, `repeat` times, each operation timed: fills the means of a run.
+// Runs the case again, `repeat` times, with each operation timed. Fills in the means of a run.
 static atedm_status profile_case(const atedm_bench_case *c, atedm_bench_fn enqueue, atedm_stream *s,
                                  atedm_arena *arena, atedm_bench_row *row, atedm_error *err)
 {
@@ -117,7 +117,7 @@ static atedm_status profile_case(const atedm_bench_case *c, atedm_bench_fn enque
     return status;
 }
 
-// Fills the times, counts and memory of `row`.
+// Fills in the times, counts and memory of `row`.
 static atedm_status time_case(atedm_bench_case *c, atedm_dtype dtype, atedm_bench_fn enqueue,
                               double seconds, atedm_bench_row *row, atedm_error *err)
 {
@@ -148,7 +148,7 @@ static atedm_status time_case(atedm_bench_case *c, atedm_dtype dtype, atedm_benc
         row->counts.attention /= (uint64_t)c->calls;
         row->counts.overhead /= (uint64_t)c->calls;
     }
-    // What is only counted has its floor from its operations.
+    // A case that is only counted gets its floor from its operations.
     if (!status && (options->ops || options->dry) && row->profiled)
         status = profile_case(c, enqueue, s, &arena, row, err);
     atedm_arena_finish(&arena);

@@ -5,15 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Values are drawn once and repeated: random enough to time, and billions of them in seconds. A
-// prime, so that rows of a matrix do not repeat early.
+// Values are drawn once and repeated. That is random enough for timing, and gives billions of
+// values in seconds. The number is prime, so that rows of a matrix do not repeat early.
 #define PATTERN 65521
 
 typedef struct random_weights {
     atedm_weights base; // first: it is an atedm_weights
     atedm_dtype dtype;
     float pattern[PATTERN]; // uniform in -1..1
-    float scaled[PATTERN];  // what `pattern` becomes for one parameter
+    float scaled[PATTERN];  // `pattern`, scaled for one parameter
 } random_weights;
 
 static bool ends_with(const char *text, const char *end)
@@ -37,7 +37,7 @@ static void scale_pattern(random_weights *r, const char *name, int ndim, const i
 static atedm_status get(atedm_weights *weights, const char *name, int ndim, const int64_t *shape,
                         bool optional, atedm_host_tensor *ret_tensor, atedm_error *err)
 {
-    (void)optional; // every parameter that has a place is there
+    (void)optional; // every optional parameter exists too
     random_weights *r = (random_weights *)weights;
     atedm_host_tensor tensor = {.dtype = r->dtype, .ndim = ndim};
     for (int i = 0; i < ndim; i++)

@@ -1,5 +1,5 @@
-// `atedm inspect`: options, and gathering what the report shows (inspect_report.c, inspect_json.c
-// write it; inspect_model.c asks the modules).
+// `atedm inspect`: its options, and gathering the report. inspect_report.c and inspect_json.c write
+// it; inspect_model.c queries the modules.
 #include "cli/inspect.h"
 
 #include "cli/cli.h"
@@ -55,7 +55,7 @@ static const struct option options_table[] = {
 static const atedm_cli_command command = {
     .name = "inspect", .help = help, .options = options_table, .letters = "h", .operands = true};
 
-// False: *ret_exit is the exit status.
+// On false, *ret_exit is the exit status.
 static bool parse_options(int argc, char **argv, inspect_options *options, int *ret_exit)
 {
     int option;
@@ -90,7 +90,8 @@ static bool parse_options(int argc, char **argv, inspect_options *options, int *
     return false;
 }
 
-// The request whose cost is shown. False: it is wrong, *ret_exit is the exit status.
+// Makes the request whose cost is shown. Returns false if it is wrong; then *ret_exit is the exit
+// status.
 static bool make_request(const inspect_options *options, atedm_inspect_report *report,
                          int *ret_exit)
 {
@@ -101,14 +102,14 @@ static bool make_request(const inspect_options *options, atedm_inspect_report *r
                             &errors);
     atedm_request *r = &report->request;
     atedm_request_init(r, &limits, &prune);
-    r->prompt = strdup("x"); // costs are those of any prompt
+    r->prompt = strdup("x"); // any prompt has the same cost
     int64_t steps = r->steps;
     if (options->size && !atedm_cli_parse_size(options->size, &r->width, &r->height))
         atedm_field_errors_add(&errors, "/size", "\"%s\" is not WxH", options->size);
     if (options->steps && !atedm_cli_parse_int(options->steps, INT32_MIN, INT32_MAX, &steps))
         atedm_field_errors_add(&errors, "/steps", "\"%s\" is not an integer", options->steps);
     r->steps = (int)steps;
-    // What could not be read kept its default, so all else can be checked beside it.
+    // Unreadable values kept their defaults, so everything else can be checked too.
     atedm_request_validate(r, &limits, &errors);
     if (!errors.count)
         return true;
@@ -149,7 +150,7 @@ static atedm_status add_plan(atedm_inspect_report *report, const char *name,
     return ATEDM_OK;
 }
 
-// All presets, or "off" and what --pruning asks for.
+// Adds all presets, or "off" and the plan of --pruning.
 static atedm_status add_plans(atedm_inspect_report *report, const char *pruning, atedm_error *err)
 {
     const char *wanted = pruning ? pruning : ATEDM_CLI_PRUNING;

@@ -1,4 +1,4 @@
-// `atedm inspect`: what a model is made of, and what a request on it costs; nothing is computed.
+// `atedm inspect`: the parts of a model, and the cost of a request on it. It computes nothing.
 #ifndef ATEDM_CLI_INSPECT_H
 #define ATEDM_CLI_INSPECT_H
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// A weights source that counts what it hands on from another.
+// A source of weights that counts the weights it passes on from another source.
 typedef struct tally {
     atedm_weights base; // first: a tally is an atedm_weights
     atedm_weights *source;
@@ -42,7 +42,7 @@ static void tally_done(atedm_weights *weights, const atedm_host_tensor *tensor)
         t->source->done(t->source, tensor);
 }
 
-// Makes module i on the device and destroys it again: only its questions matter.
+// Makes module i on the device and destroys it again: only the weights that it asks for matter.
 static atedm_status ask(const atedm_model_configs *parts, int i, atedm_device *device,
                         atedm_weights *weights, atedm_error *err)
 {
@@ -138,7 +138,7 @@ static void run_text_encoders(const atedm_model *model, atedm_stream *s, atedm_a
     free(ids);
 }
 
-// Every step whose ratios differ from the step before.
+// Runs every step whose ratios differ from those of the step before.
 static void run_unet(const atedm_model *model, atedm_stream *s, atedm_arena *arena, int samples,
                      int64_t h, int64_t w, const atedm_plan *plan, void *operand)
 {
@@ -176,7 +176,7 @@ atedm_status atedm_inspect_scratch_measure(const atedm_model_config *config, ate
         status = atedm_stream_create(model->device, dtype, &s, err);
     if (status)
         goto fail;
-    // On the dry backend an operand is an address and nothing else.
+    // On the dry backend operands need addresses only.
     atedm_arena operands;
     atedm_arena arena[3];
     atedm_arena_init_measuring(&operands);

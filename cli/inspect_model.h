@@ -1,5 +1,5 @@
-// The parameters of a model's components, and the scratch memory of its stages: found by loading
-// the modules on the dry backend, which computes nothing.
+// The parameters of a model's components, and the scratch memory of its stages. They are found by
+// loading the modules on the dry backend, which computes nothing.
 #ifndef ATEDM_CLI_INSPECT_MODEL_H
 #define ATEDM_CLI_INSPECT_MODEL_H
 
@@ -18,18 +18,20 @@ typedef struct atedm_inspect_component {
     size_t stored_bytes;                   // 0 without files
 } atedm_inspect_component;
 
-// Parameters that the pipeline uses: text encoders, UNet, VAE decoder. `dir` NULL: no files, counts
-// only. With files every name, shape and dtype is checked, as a load does.
+// The parameters that the pipeline uses: text encoders, UNet, VAE decoder. If `dir` is NULL, there
+// are no files, and parameters are only counted. With files, every name, shape and dtype is checked
+// as when loading.
 ATEDM_MUST_CHECK atedm_status atedm_inspect_components(
     const atedm_model_config *config, const char *dir,
     atedm_inspect_component ret_components[ATEDM_INSPECT_COMPONENTS], atedm_error *err);
 
-// Most scratch bytes that each stage takes.
+// The most scratch bytes that each stage takes.
 typedef struct atedm_inspect_scratch {
     size_t text_encoder, unet, vae;
 } atedm_inspect_scratch;
 
-// With activations of `dtype`, `samples` prompts and UNet samples, latents h x w. plan NULL: off.
+// Measures with activations of `dtype`, `samples` prompts and UNet samples, latents h x w. plan
+// NULL: off.
 ATEDM_MUST_CHECK atedm_status atedm_inspect_scratch_measure(
     const atedm_model_config *config, atedm_dtype dtype, int samples, int64_t h, int64_t w,
     const atedm_plan *plan, atedm_inspect_scratch *ret_scratch, atedm_error *err);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// A power of 1000 to write numbers with, the same for a whole table.
+// A power of 1000 as the unit of all numbers of a table.
 typedef struct unit {
     double divisor;
     const char *prefix;
@@ -15,7 +15,7 @@ static unit unit_for(double value)
 {
     static const unit units[] = {{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}};
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-        // From a tenth on, so that what belongs to a trillion is written in trillions.
+        // From a tenth of the unit on, so that shares of a trillion are written in trillions too.
         if (value >= units[i].divisor / 10)
             return units[i];
     }
@@ -108,7 +108,8 @@ static void print_plans(const atedm_inspect_report *report)
     }
 }
 
-// One line a block: unpruned, and in the first and the last phase of the request's plan.
+// Prints one line for each block: its cost unpruned, and in the first and last phases of the
+// request's plan.
 static void print_blocks(const atedm_inspect_report *report)
 {
     const atedm_inspect_plan *p = &report->plans[report->chosen];

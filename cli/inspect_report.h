@@ -1,4 +1,4 @@
-// What `atedm inspect` found out, and writing it as text or JSON.
+// The report of `atedm inspect`, and writing it as text or JSON.
 #ifndef ATEDM_CLI_INSPECT_REPORT_H
 #define ATEDM_CLI_INSPECT_REPORT_H
 
@@ -24,7 +24,7 @@ typedef struct atedm_inspect_plan {
     atedm_plan *plan; // owned
     size_t n_phases;
     atedm_inspect_phase phases[ATEDM_MAX_PHASES];
-    double mean_flops, mean_overhead_flops; // of a step and sample; the first without overhead
+    double mean_flops, mean_overhead_flops; // of a step and sample; mean_flops: no overhead
     double share;                           // mean_flops over the unpruned UNet's
 } atedm_inspect_plan;
 
@@ -44,9 +44,9 @@ typedef struct atedm_inspect_report {
 
 extern const atedm_dtype atedm_inspect_scratch_dtypes[2];
 
-// Useful multiply-accumulates: without overhead.
+// Useful multiply-accumulates, that is, without overhead.
 uint64_t atedm_inspect_macs(const atedm_op_counts *counts);
 void atedm_inspect_print(const atedm_inspect_report *report);
-json_t *atedm_inspect_json(const atedm_inspect_report *report); // NULL: no memory
+json_t *atedm_inspect_json(const atedm_inspect_report *report); // NULL if memory is exhausted
 
 #endif

@@ -1,4 +1,4 @@
-// What `atedm bench serve` wants of an answer: see load_answer.h.
+// Reads answers for `atedm bench serve`: see load_answer.h.
 #include "cli/load_answer.h"
 
 #include <jansson.h>
@@ -25,7 +25,7 @@ void atedm_load_sieve_reset(atedm_load_sieve *sieve)
     sieve->kept.size = 0;
 }
 
-// Looks at one byte; returns whether it is kept.
+// Processes one byte. Returns whether to keep it.
 static bool pass(atedm_load_sieve *s, char byte)
 {
     if (!s->in_string) {
@@ -62,7 +62,7 @@ atedm_status atedm_load_sieve_write(atedm_load_sieve *sieve, const char *data, s
 
 // ---- the fields
 
-// False where `object` has no number `name`.
+// False if `object` has no number `name`.
 static bool number(const json_t *object, const char *name, double *ret_value)
 {
     const json_t *value = json_object_get(object, name);

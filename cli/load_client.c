@@ -9,11 +9,11 @@
 #include <strings.h>
 #include <sys/resource.h>
 
-#define WAIT_MS 1000         // at most; libcurl's own timers are looked at on return
-#define SPARE_DESCRIPTORS 64 // beside the connections
+#define WAIT_MS 1000         // the longest wait; libcurl's own timers are checked after it
+#define SPARE_DESCRIPTORS 64 // besides the connections
 
 typedef struct client {
-    CURL *easy; // made when it is first needed
+    CURL *easy; // made at first use
     char *body;
     atedm_load_sieve sieve;
     size_t sample;
@@ -35,7 +35,7 @@ static size_t on_data(char *data, size_t size, size_t count, void *user)
     client *c = user;
     if (!c->status)
         c->status = atedm_load_sieve_write(&c->sieve, data, size * count);
-    return size * count; // read to the end in any case: the connection serves on
+    return size * count; // read to the end in any case, so that the connection can be used again
 }
 
 static CURL *make_easy(const atedm_load_clients *clients, client *c)
@@ -50,7 +50,7 @@ static CURL *make_easy(const atedm_load_clients *clients, client *c)
     code = code ? code : curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_WRITEDATA, c);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_PRIVATE, c);
-    // Whole milliseconds, rounded up: 0 would be none at all.
+    // Whole milliseconds, rounded up, because 0 would mean no timeout.
     long timeout_ms = (long)ceil(clients->plan->timeout_s * 1e3);
     code = code ? code : curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
     if (code) {
@@ -60,7 +60,7 @@ static CURL *make_easy(const atedm_load_clients *clients, client *c)
     return easy;
 }
 
-// A descriptor for each client, as far as the system allows.
+// Raises the limit of descriptors to one for each client, as far as the system allows.
 static atedm_status raise_descriptors(size_t n, atedm_error *err)
 {
     struct rlimit limit;
@@ -103,7 +103,7 @@ atedm_status atedm_load_clients_create(const atedm_load_plan *plan,
     clients->n = clients->n_idle = n;
     for (size_t i = 0; i < n; i++) {
         atedm_load_sieve_init(&clients->all[i].sieve);
-        clients->idle[i] = &clients->all[n - 1 - i]; // the first is taken first
+        clients->idle[i] = &clients->all[n - 1 - i]; // client 0 is on top of the stack
     }
     *ret_clients = clients;
     return ATEDM_OK;
@@ -116,7 +116,7 @@ void atedm_load_clients_destroy(atedm_load_clients *clients)
     for (size_t i = 0; i < clients->n; i++) {
         client *c = &clients->all[i];
         if (c->easy) {
-            curl_multi_remove_handle(clients->multi, c->easy); // of no effect on an idle one
+            curl_multi_remove_handle(clients->multi, c->easy); // no effect on an idle one
             curl_easy_cleanup(c->easy);
         }
         free(c->body);

@@ -1,11 +1,11 @@
-// What chance decides in `atedm bench serve`: see load_draw.h.
+// The random choices of `atedm bench serve`: see load_draw.h.
 #include "cli/load_draw.h"
 
 #include "core/base/splitmix.h"
 
 #include <math.h>
 
-// Three generators that share nothing but the run's seed.
+// Three generators, independent except for the run's seed.
 enum { DRAW_GAP, DRAW_ENTRY, DRAW_SEED };
 
 static uint64_t draw(uint64_t seed, uint64_t what, uint64_t number)

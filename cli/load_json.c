@@ -1,5 +1,4 @@
-// The results of `atedm bench serve` as JSON: see load_report.h. What there is no figure for is
-// null.
+// The results of `atedm bench serve` as JSON: see load_report.h. Missing figures are null.
 #include "cli/load_report.h"
 
 #include <math.h>

@@ -112,7 +112,7 @@ static size_t pruning_length(const char *text)
     return i;
 }
 
-// Checks the value as the daemon will, and keeps it as JSON.
+// Checks the value as the daemon will, and stores it as JSON.
 static int add_pruning(atedm_load_lists *lists, const char *value)
 {
     atedm_prune_spec spec;
@@ -120,7 +120,7 @@ static int add_pruning(atedm_load_lists *lists, const char *value)
     if (lists->n_prunings == ATEDM_LOAD_MAX_LIST)
         return atedm_cli_usage("bench serve", "--pruning: more than %d values",
                                ATEDM_LOAD_MAX_LIST);
-    if (strcmp(value, "auto") != 0) // which only a daemon knows
+    if (strcmp(value, "auto") != 0) // only a daemon knows it
         atedm_cli_parse_pruning(value, &spec, &errors);
     if (errors.count)
         return atedm_cli_field_errors("bench serve", &errors);
@@ -147,7 +147,7 @@ int atedm_load_lists_add_prunings(atedm_load_lists *lists, const char *text)
 
 // ---- all of them
 
-// Entry `number` of the cross product, prunings fastest.
+// Entry `number` of the cross product, in which prunings vary fastest.
 static json_t *crossed(const atedm_load_lists *l, size_t number)
 {
     size_t n_prunings = l->n_prunings ? l->n_prunings : 1;

@@ -1,4 +1,4 @@
-// The options of `atedm bench serve` that are lists: what a request may be, value by value.
+// The options of `atedm bench serve` that are lists of values, from which requests are combined.
 #ifndef ATEDM_CLI_LOAD_LISTS_H
 #define ATEDM_CLI_LOAD_LISTS_H
 
@@ -30,18 +30,18 @@ typedef struct atedm_load_lists {
 
 void atedm_load_lists_finish(atedm_load_lists *lists);
 
-// Each adds the values of a text, separated by commas but for prompts; false where one is wrong or
-// too many.
+// Each function adds the values of a text. Commas separate values, except of prompts. False if a
+// value is wrong or there are too many.
 bool atedm_load_lists_add_prompt(atedm_load_lists *lists, const char *text);
 bool atedm_load_lists_add_sizes(atedm_load_lists *lists, const char *text);
 bool atedm_load_lists_add_steps(atedm_load_lists *lists, const char *text);
 bool atedm_load_lists_add_guidance(atedm_load_lists *lists, const char *text);
-// Commas within an object separate nothing. Returns the exit status, 0 for none, after it said what
-// is wrong.
+// Commas within a JSON object do not separate values. On an error it prints what is wrong. Returns
+// the exit status, 0 if there is no error.
 int atedm_load_lists_add_prunings(atedm_load_lists *lists, const char *text);
 
-// Each prompt with each size, number of steps and pruning: entries of weight 1. An empty list
-// leaves its fields out.
+// Combines each prompt with each size, number of steps and pruning, as entries of weight 1. Fields
+// with empty lists are left out.
 ATEDM_MUST_CHECK atedm_status atedm_load_lists_cross(const atedm_load_lists *lists,
                                                      atedm_load_mix *ret_mix, atedm_error *err);
 

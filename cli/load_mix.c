@@ -56,7 +56,7 @@ static atedm_status add_entry(atedm_load_mix *mix, const json_t *entry, atedm_er
             return atedm_error_set(err, ATEDM_ERR_INVALID, "there is no \"%.60s\" here", key);
     }
     const json_t *weight = json_object_get(entry, "weight");
-    // json_number_value is 0 for what is no number, and so refused.
+    // json_number_value is 0 for anything but a number, so that the call refuses it.
     return atedm_load_mix_add(mix, weight ? json_number_value(weight) : 1,
                               json_incref(json_object_get(entry, "request")), err);
 }
@@ -71,7 +71,7 @@ atedm_status atedm_load_mix_parse(const char *text, size_t size, const char *nam
                                parse.column, parse.text);
     atedm_load_mix mix = {.n = 0};
     atedm_status status = ATEDM_OK;
-    if (!json_array_size(array)) // 0 for what is no array, too
+    if (!json_array_size(array)) // also 0 if it is not an array
         status = atedm_error_set(err, ATEDM_ERR_INVALID, "not an array of requests");
     size_t i;
     const json_t *entry;

@@ -104,7 +104,7 @@ static const struct option options_table[] = {
     {NULL, 0, NULL, 0},
 };
 
-// What a value may be, for the message where it is not.
+// The allowed values of each option, for error messages.
 static const char *const allowed[N_OPTIONS] = {
     [OPTION_RATE] = "over 0, up to 100000 requests/s",
     [OPTION_CONCURRENCY] = "1..4096 clients",
@@ -121,7 +121,7 @@ static const char *const allowed[N_OPTIONS] = {
     [OPTION_GUIDANCE_SCALE] = "0..30",
 };
 
-// What is given, before it is put together.
+// The given options, before they are combined.
 typedef struct given {
     atedm_load_options *o;
     atedm_load_lists lists;
@@ -149,7 +149,7 @@ static bool parse_seed(const char *text, uint64_t *ret_seed)
     return true;
 }
 
-// Takes an option of the load itself; false where its value is wrong.
+// Takes an option of the load itself. False if its value is wrong.
 static bool take_plan(atedm_load_plan *p, int option, const char *value)
 {
     switch (option) {
@@ -174,7 +174,7 @@ static bool take_plan(atedm_load_plan *p, int option, const char *value)
     }
 }
 
-// Takes one option's value; returns the exit status, 0 where it is right.
+// Takes one option's value. Returns the exit status, 0 if it is right.
 static int take(given *g, int option, const char *value)
 {
     bool good = true;
@@ -224,7 +224,7 @@ static int take(given *g, int option, const char *value)
                            value, allowed[option]);
 }
 
-// Options that exclude each other. Returns the exit status, 0 for none.
+// Checks for options that exclude each other. Returns the exit status, 0 if there are none.
 static int check_together(const given *g)
 {
     if (g->is[OPTION_RATE] == g->is[OPTION_CONCURRENCY])
@@ -246,7 +246,8 @@ static int check_together(const given *g)
     return 0;
 }
 
-// Defaults, and what the values come to together. Returns the exit status, 0 for none.
+// Sets defaults, and derives the values that depend on several options. Returns the exit status, 0
+// if all is well.
 static int complete(given *g)
 {
     atedm_load_options *o = g->o;

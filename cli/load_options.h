@@ -19,8 +19,8 @@ typedef struct atedm_load_options {
     bool json, fail_on_errors;
 } atedm_load_options;
 
-// Returns true where there is a load to run, and the caller finishes the options; otherwise
-// *ret_exit has the exit status.
+// Returns true if there is a load to run; the caller then finishes the options. Otherwise *ret_exit
+// has the exit status.
 bool atedm_load_options_parse(int argc, char **argv, atedm_load_options *ret_options,
                               int *ret_exit);
 void atedm_load_options_finish(atedm_load_options *options); // NULL is allowed

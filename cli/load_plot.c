@@ -18,7 +18,7 @@
 #define COLUMNS 840 // points of a line over time
 #define BINS 50     // of the histogram
 
-// Colours that the common kinds of colour blindness tell apart, too.
+// Colours that people with the common kinds of colour blindness can distinguish too.
 #define OK "#2f6fb5"
 #define FAILED "#c8371b"
 #define WARM_UP "#a3abb3"
@@ -27,7 +27,7 @@
 #define BAR "#a9c7e6"
 #define CURVE "#24292f"
 
-// Of text that may lie on lines.
+// For text that may lie on lines.
 #define HALO "stroke=\"white\" stroke-width=\"4\" paint-order=\"stroke\""
 
 // Marks of legends.
@@ -41,7 +41,7 @@ typedef struct plot {
     const atedm_load_plan *plan;
     const atedm_load_record *record;
     const atedm_load_stats *stats;
-    double end_s, slowest_s; // last answer; highest latency, failures too
+    double end_s, slowest_s; // the last answer; the highest latency, including failures
 } plot;
 
 static double latency(const atedm_load_sample *s)
@@ -99,7 +99,7 @@ static void draw_crosses(const plot *p, const atedm_svg_panel *panel)
     fputs("\"/>\n", p->file);
 }
 
-// The median of each tenth of the run.
+// Draws the median of each tenth of the run.
 static void draw_medians(const plot *p, const atedm_svg_panel *panel)
 {
     fputs("<path stroke=\"" CURVE "\" stroke-width=\"2\" fill=\"none\" d=\"M0 0", p->file);
@@ -140,7 +140,7 @@ static void draw_latency(const plot *p)
 
 typedef struct event {
     double at_s;
-    int change; // of the number of requests
+    int change; // change of the number of requests
 } event;
 
 static int compare_events(const void *a, const void *b)
@@ -149,7 +149,7 @@ static int compare_events(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// The events of what is open, or of the daemon's queue; returns their number.
+// Collects the events of open requests, or of the daemon's queue. Returns their number.
 static size_t collect(const atedm_load_record *record, bool queue, event *events)
 {
     size_t n = 0;
@@ -191,7 +191,7 @@ static void draw_columns(const plot *p, const atedm_svg_panel *panel, const doub
     fputs("\"/>\n", p->file);
 }
 
-// False without memory.
+// False if memory is exhausted.
 static bool draw_open(const plot *p)
 {
     static const atedm_svg_key keys[] = {{LINE, OPEN, "due and not answered"},
@@ -244,7 +244,7 @@ static void draw_curve(const plot *p, const atedm_svg_panel *panel, const double
     fprintf(p->file, "H%.1f\"/>\n", panel->left + panel->width);
 }
 
-// A mark for a percentile; `row` keeps the texts of neighbours apart.
+// Draws a mark for a percentile. `row` keeps the labels of neighbouring marks apart.
 static void draw_percentile(const plot *p, const atedm_svg_panel *panel, const char *name,
                             double value, int row)
 {
@@ -269,7 +269,7 @@ static void draw_spread_of(const plot *p, const double *sorted, size_t n)
                              .width = INNER,
                              .height = 230,
                              .x_max = n ? atedm_svg_ceil(sorted[n - 1], 10) : 1,
-                             .y_max = 126, // three lines of text over the curve
+                             .y_max = 126, // room for three lines of text above the curve
                              .y_last = 100};
     size_t bins[BINS] = {0}, most = 1;
     for (size_t i = 0; i < n; i++) {
@@ -277,7 +277,7 @@ static void draw_spread_of(const plot *p, const double *sorted, size_t n)
         bins[bin]++;
         most = bins[bin] > most ? bins[bin] : most;
     }
-    double top = atedm_svg_ceil(fmax((double)most, 5), 5); // ticks are whole
+    double top = atedm_svg_ceil(fmax((double)most, 5), 5); // ticks are integers
     atedm_svg_axes(p->file, &panel, "How the latencies are spread", "latency, s", "share, %");
     atedm_svg_right_axis(p->file, &panel, top, "requests");
     atedm_svg_legend(p->file, &panel, keys, sizeof keys / sizeof *keys);
@@ -293,7 +293,7 @@ static void draw_spread_of(const plot *p, const double *sorted, size_t n)
     draw_percentile(p, &panel, "p99", p->stats->total.p99, 2);
 }
 
-// False without memory.
+// False if memory is exhausted.
 static bool draw_spread(const plot *p)
 {
     double *sorted = calloc(p->record->n + 1, sizeof *sorted);
@@ -318,10 +318,10 @@ atedm_status atedm_load_plot_write(const char *path, const atedm_load_plan *plan
     plot p = {.plan = plan, .record = record, .stats = stats, .end_s = record->end_s};
     for (size_t i = 0; i < record->n; i++) {
         const atedm_load_sample *s = &record->samples[i];
-        p.end_s = fmax(p.end_s, s->done_s); // fmax passes NAN over
+        p.end_s = fmax(p.end_s, s->done_s); // fmax ignores NAN
         p.slowest_s = fmax(p.slowest_s, latency(s));
     }
-    p.end_s = fmax(p.end_s, 1e-3); // axes have a length
+    p.end_s = fmax(p.end_s, 1e-3); // so that axes have a length
     p.slowest_s = fmax(p.slowest_s, 1e-3);
     p.file = fopen(path, "we");
     if (!p.file)

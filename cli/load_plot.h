@@ -6,10 +6,10 @@
 #include "cli/load_stats.h"
 #include "core/base/status.h"
 
-#define ATEDM_LOAD_MAX_DOTS 5000 // of more requests, every n-th is drawn
+#define ATEDM_LOAD_MAX_DOTS 5000 // with more requests, only every n-th is drawn
 
-// Each request's latency over its arrival; requests open and in the daemon's queue over time; how
-// the latencies are spread.
+// Draws each request's latency over its arrival; the numbers of requests open and in the daemon's
+// queue over time; and the distribution of the latencies.
 ATEDM_MUST_CHECK atedm_status atedm_load_plot_write(const char *path, const atedm_load_plan *plan,
                                                     const atedm_load_record *record,
                                                     const atedm_load_stats *stats,

@@ -7,10 +7,10 @@
 
 #include <jansson.h>
 
-// To standard output.
+// Prints to standard output.
 void atedm_load_report_table(const atedm_load_plan *plan, const atedm_load_record *record,
                              const atedm_load_stats *stats);
-// NULL without memory.
+// NULL if memory is exhausted.
 json_t *atedm_load_report_json(const atedm_load_plan *plan, const atedm_load_record *record,
                                const atedm_load_stats *stats);
 

@@ -15,9 +15,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define PROGRESS_S 0.1      // between two looks of the progress bar
+#define PROGRESS_S 0.1      // between two updates of the progress bar
 #define FIRST_CAPACITY 1024 // samples
-#define ANSWERS_AT_ONCE 16  // read before it is looked at the clock again
+#define ANSWERS_AT_ONCE 16  // answers to read before the next look at the clock
 
 const char *const atedm_load_error_names[ATEDM_LOAD_N_ERRORS] = {
     "answered", "no connection",        "timeout",     "connection broken",
@@ -33,8 +33,8 @@ typedef struct run {
     int64_t n_counted;   // samples that are not warm-up
     double next_due_s;   // open loop
     double not_before_s; // closed loop: the end of a pause
-    bool sending;        // requests become due
-    double give_up_s;    // when nothing is waited for any more; INFINITY
+    bool sending;        // requests still become due
+    double give_up_s;    // when waiting ends; INFINITY: never
     size_t n_done, n_failed;
     double start;       // monotonic clock
     int timer, signals; // descriptors
@@ -51,7 +51,7 @@ void atedm_load_record_finish(atedm_load_record *record)
     record->n = 0;
 }
 
-// ---- what is due
+// ---- requests that are due
 
 static double now_s(const run *r)
 {
@@ -88,7 +88,7 @@ static atedm_status add_sample(run *r, double due_s, atedm_error *err)
     return ATEDM_OK;
 }
 
-// The arrivals until now.
+// Adds the open loop's arrivals until now.
 static atedm_status arrive_open(run *r, double now, atedm_error *err)
 {
     const atedm_load_plan *plan = r->plan;
@@ -109,7 +109,7 @@ static atedm_status arrive_open(run *r, double now, atedm_error *err)
     return ATEDM_OK;
 }
 
-// A request for each client that has nothing to do.
+// Adds a request for each idle client of the closed loop.
 static atedm_status arrive_closed(run *r, double now, atedm_error *err)
 {
     const atedm_load_plan *plan = r->plan;
@@ -142,7 +142,7 @@ static atedm_status send_due(run *r, atedm_error *err)
     return status;
 }
 
-// ---- what came
+// ---- answers
 
 static void take_answers(run *r)
 {
@@ -170,7 +170,7 @@ static void take_signals(run *r, double now)
     }
 }
 
-// What was not sent by now never is; what is open has failed.
+// Ends the run: requests not sent by now never will be, and open ones have failed.
 static void give_up(run *r, double now)
 {
     for (size_t i = 0; i < r->next; i++) {
@@ -190,10 +190,10 @@ static void show_progress(run *r, double now)
     size_t open = atedm_load_clients_open(r->clients);
     double whole = plan->warm_up_s + plan->duration_s, share = now / whole, left = whole - now;
     if (plan->requests != INT64_MAX) {
-        share = (double)r->n_done / (double)plan->requests; // a guess while there is warm-up
+        share = (double)r->n_done / (double)plan->requests; // a guess during the warm-up
         left = now / share - now;
     }
-    if (!r->sending) // at the speed so far
+    if (!r->sending) // at the speed of the run so far
         left = (double)(r->record->n - r->n_done) * now / (double)r->n_done;
     char eta[48] = "";
     if (isfinite(left))
@@ -204,7 +204,7 @@ static void show_progress(run *r, double now)
     r->progress_due_s = now + PROGRESS_S;
 }
 
-// Sets the timer to when the run has something to do of itself.
+// Sets the timer to the next time at which the run must act without an answer.
 static void set_timer(const run *r, double now)
 {
     double due = fmin(r->give_up_s, r->progress.visible ? r->progress_due_s : INFINITY);
@@ -234,7 +234,7 @@ static atedm_status loop(run *r, atedm_error *err)
             return ATEDM_OK;
         size_t sent = r->next, done = r->n_done;
         atedm_status status = ATEDM_OK;
-        if (!r->record->interrupted) // else what is due but was not sent stays here
+        if (!r->record->interrupted) // after an interrupt, due requests are no longer sent
             status = send_due(r, err);
         if (!status)
             status = atedm_load_clients_work(r->clients, err);
@@ -247,7 +247,7 @@ static atedm_status loop(run *r, atedm_error *err)
         if (r->progress.visible && now >= r->progress_due_s)
             show_progress(r, now);
         if (sent != r->next || done != r->n_done)
-            continue; // there may be more
+            continue; // there may be more answers
         set_timer(r, now);
         status = atedm_load_clients_wait(r->clients, r->timer, r->signals, err);
         if (status)
@@ -264,7 +264,7 @@ static atedm_status open_descriptors(run *r, atedm_error *err)
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     sigset_t blocked = signals;
-    sigaddset(&blocked, SIGPIPE); // TLS may write into a connection that the other end closed
+    sigaddset(&blocked, SIGPIPE); // TLS may write to a connection that the other end has closed
     r->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     r->signals = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r->timer < 0 || r->signals < 0 || sigprocmask(SIG_BLOCK, &blocked, NULL))

@@ -1,4 +1,4 @@
-// What a run of `atedm bench serve` comes to: see load_stats.h.
+// The statistics of a run of `atedm bench serve`: see load_stats.h.
 #include "cli/load_stats.h"
 
 #include "cli/cli.h"
@@ -55,7 +55,7 @@ static double service_of(const atedm_load_sample *s)
     return s->detailed ? s->done_s - s->sent_s - s->answer.queue_s : NAN;
 }
 
-// Of the counted samples that became due in [from_s, to_s). `values` has room for all.
+// The spread over the counted samples that became due in [from_s, to_s). `values` has room for all.
 static atedm_load_spread spread(const atedm_load_record *record, double from_s, double to_s,
                                 time_fn *time, double *values)
 {
@@ -141,7 +141,8 @@ static void make_rates(const atedm_load_plan *plan, const atedm_load_record *rec
         in_time += !s->warm_up && s->sent_s < record->end_s + ATEDM_LOAD_LATE_S;
         if (s->done_s > last)
             last = s->done_s;
-        // Warm-up requests that are answered late take the place of counted ones.
+        // Warm-up requests that are answered later count too: the daemon worked on them instead of
+        // on counted ones.
         if (s->ok && s->done_s >= start) {
             ok++;
             images += (double)s->answer.images;
@@ -157,7 +158,7 @@ static void make_rates(const atedm_load_plan *plan, const atedm_load_record *rec
 static void make_tenth(const atedm_load_record *record, atedm_load_tenth *tenth, bool last,
                        double *values)
 {
-    double to_s = last ? INFINITY : tenth->to_s; // what is due at the very end belongs to the last
+    double to_s = last ? INFINITY : tenth->to_s; // the last tenth includes its end
     double sum = 0;
     size_t n = 0;
     for (size_t i = 0; i < record->n; i++) {
