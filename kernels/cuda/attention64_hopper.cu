@@ -1,15 +1,15 @@
 // Attention with heads of 64 for compute capability 9.0, after FlashAttention-3 (Shah et al. 2024).
-// The results are those of attention64.cu, which runs everywhere.
+// It computes what attention64.cu computes, which runs everywhere.
 //
 // A block computes 192 or 128 queries of one head of one span. Its first warpgroup is the loader:
-// it copies keys and values through tensor maps, 128 at a time, into two stages. Each of the other
-// three or two warpgroups (the workers) has 64 queries. For each tile of keys a worker starts the
-// product of logits and the previous tile's product with values, then computes exponentials while
-// products run.
+// one thread of it copies keys and values through tensor maps, 128 at a time, into two stages. Each
+// of the other three or two warpgroups (the workers) has 64 queries. For each tile of keys a worker
+// starts the product of logits and the previous tile's product with values. It computes
+// exponentials while its own products and those of other workers run.
 //
-// Synchronisation: each stage has an mbarrier `_there`, on which the loader's copies arrive, and an
-// mbarrier `_free`, on which every worker warp arrives when it has finished reading. Named barriers
-// make the workers start their products in turn.
+// Synchronisation: each stage has an mbarrier `_there`, which counts the bytes of the loader's
+// copies, and an mbarrier `_free`, on which every worker warp arrives when it has finished reading.
+// Named barriers make the workers start their products in turn.
 //
 // A query's results have the same bits in blocks of either size. Its warpgroup does the same work
 // in both, and fmaf is explicit wherever the compiler could round once or twice.
@@ -280,7 +280,7 @@ template <class T, class G> GPU_FN void work(const call &a, tiles<T, G> &t, cons
         gpu_mbarrier_wait(t.v_there[last], (i - 1) / STAGES & 1);
         start_values(r.sums, e, t.v[last]);
         pass_turn<G>(group, i, p.n_tiles);
-        gpu_wgmma_wait<1>(s); // the sums go on
+        gpu_wgmma_wait<1>(s); // the product with values continues
         gpu_leave(t.k_free[stage]);
         adjust(a, p, s, i, row);
         exponentials(r, s, shrink);

@@ -31,9 +31,9 @@ constexpr int THREADS = (1 + WORKERS) * GPU_WARPGROUP, WARPS = WORKERS * GPU_WAR
 constexpr int LOADER_REGISTERS = 40, WORKER_REGISTERS = 232;
 constexpr int MOST_SHARED = 227 * 1024; // of a block
 
-// A part has PRODUCTS x 64 pixels for each worker, times OUTPUTS. Small parts are for images with
-// few pixels. A slab serves as many steps of products as the window has rows. A window of one pixel
-// uses up a slab in each step, so slabs then have as many stages as weights.
+// A part has PRODUCTS x 64 pixels for each worker, times OUTPUTS. Small parts are for few pixels. A
+// slab serves as many steps of products as the window has rows. A window of one pixel uses up a
+// slab in each step, so slabs then have as many stages as weights.
 template <int PRODUCTS, int OUTPUTS, int KERNEL> struct tiling {
     static constexpr int products = PRODUCTS, outputs = OUTPUTS;
     static constexpr int pixels = PRODUCTS * 64 * WORKERS;

@@ -204,8 +204,9 @@ template <class S> struct addends {
     uint32_t bias[groups][GPU_GROUP], residual[groups][2][GPU_GROUP];
 };
 
-// `row` is the thread's first row; its second is row + 8. Called before the products: after them
-// the thread would have to wait for each of these loads, and no store could pass the next load.
+// `row` is the thread's first row; its second is row + 8. This is called before the products. After
+// them the thread would have to wait for each of these loads, and no store could pass the next
+// load.
 template <class T, class S>
 GPU_FN void load_addends(const atedm_cuda_linear_hopper &a, int64_t row, int output,
                          addends<S> &ret_more)

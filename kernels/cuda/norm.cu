@@ -125,7 +125,7 @@ cudaError_t layer_norm(const float *scale, const float *shift, const atedm_layer
 constexpr int THREADS = 256;  // of a block
 constexpr int DEPTH = 8;      // pixels that a thread holds in registers
 constexpr int MOST_ROWS = 32; // of vectors in a block: one thread adds up their sums
-constexpr int SLICE = 512;    // channels of a block, about: with few pixels, slices give blocks too
+constexpr int SLICE = 512;    // about a block's channels: slices give blocks to few pixels too
 constexpr int MOST_CHANNELS = THREADS * GPU_VECTOR; // that a block can process
 // Up to this many pieces of a slice's groups, each block of apply_kernel merges them by itself:
 // they are less than it reads anyway, and another launch takes longer.

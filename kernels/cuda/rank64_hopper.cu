@@ -256,8 +256,8 @@ template <class T> GPU_FN void start_next(worker<T> &w, float (&s)[16][4])
 template <class T> GPU_FN void add_tile(worker<T> &w, const float (&s)[16][4])
 {
     add_rows(w.total, s, w.t.offsets[w.now.stage]);
-    gpu_async_fence(); // behind which the next copy may overwrite the offsets
-    __syncwarp();      // all of the warp have read them
+    gpu_async_fence(); // after this, the next copy may overwrite the offsets
+    __syncwarp();      // all lanes have read them
     gpu_leave(w.t.free[w.now.stage]);
     gpu_advance(w.now);
 }
@@ -288,8 +288,8 @@ template <class T> GPU_FN void add_last(worker<T> &w, float (&s)[16][4], bool is
 template <class T> GPU_FN void take_keys(worker<T> &w, int group)
 {
     tile_rows(w.keys, w.t.k[group]);
-    gpu_async_fence(); // behind which the next copy may overwrite them
-    __syncwarp();      // all of the warp have read them
+    gpu_async_fence(); // after this, the next copy may overwrite them
+    __syncwarp();      // all lanes have read them
     gpu_leave(w.t.k_free);
 }
 
@@ -431,8 +431,8 @@ cudaError_t atedm_cuda_launch_columns64_hopper(atedm_dtype act, const atedm_cuda
                                                cudaStream_t stream)
 {
     const call a = {maps->q, maps->k, maps->offsets[(t - 1) % 2], *rank, t};
-    // For later s^t the previous pass has stored the offsets, except with cross-attention, whose
-    // sums belong to columns and not to rows.
+    // For later s^t the previous pass has stored the offsets, except with cross-attention, where
+    // rows_kernel (rank.cu) computes s^t.
     if (t == 1 || rank->cross) {
         cudaError_t error = GPU_LAUNCH(
             offsets_kernel, dim3(count_blocks(*rank), (unsigned)rank->heads, (unsigned)rank->n),

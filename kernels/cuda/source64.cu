@@ -76,7 +76,7 @@ template <class T, class ADD> GPU_FN void walk_parts(tiles<T> &t, const compared
         load_part(t, rows, part);
     for (int64_t part = 0; part < rows.n; part++) {
         gpu_copy_wait<STAGES - 2>();
-        __syncthreads(); // this part's tiles are there, and nobody reads the last one's any more
+        __syncthreads(); // this part's tiles are there, and no warp reads the last one's any more
         load_part(t, rows, part + STAGES - 1);
         float s[8][4];
         uint32_t queries[4][4];
