@@ -75,7 +75,7 @@ Test(overlap, streams_in_the_background)
     cr_expect_float_eq(result[0], 6, 0);
     atedm_add(s, memory, memory, memory, COUNT);
     atedm_add(s, NULL, memory, memory, COUNT);
-    cr_expect(atedm_stream_idle(s)); // the wait has reported the failure
+    cr_expect(atedm_stream_idle(s)); // it failed, which only a wait reports
     cr_expect_eq(atedm_stream_sync(s, NULL), ATEDM_ERR_INVALID);
     atedm_device_free(device, memory);
     atedm_stream_destroy(s);

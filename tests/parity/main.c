@@ -9,8 +9,9 @@
 
 #define SKIPPED 77 // Meson's exit status for it
 
-// Cases of each kind of sabotage, and how many of them may go unseen. A fault in one element can
-// hide within the tolerance of an ill-conditioned case. All other faults must be seen every time.
+// The most cases of each kind of sabotage, and how many of them may go unseen. A fault in one
+// element can hide within the tolerance of an ill-conditioned case. All other faults must be seen
+// every time.
 #define SABOTAGE_CASES 10
 #define SABOTAGE_UNSEEN 1
 // Seeds tried until a fault applies to a case.
