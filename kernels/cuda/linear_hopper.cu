@@ -205,8 +205,8 @@ template <class S> struct addends {
 };
 
 // `row` is the thread's first row; its second is row + 8. This is called before the products. After
-// them the thread would have to wait for each of these loads, and no store could pass the next
-// load.
+// them the thread would wait for each of these loads in turn: none could move ahead of the store
+// before it, because the residual may be y.
 template <class T, class S>
 GPU_FN void load_addends(const atedm_cuda_linear_hopper &a, int64_t row, int output,
                          addends<S> &ret_more)
