@@ -1,4 +1,4 @@
-// The product of rows with a packed panel on AMX tiles, for bf16. This template replaces
+// The product of rows with a packed panel on AMX tiles, for bf16: a template that replaces
 // vec_product.h, which computes it in vector registers. A tile holds 16 rows of 64 bytes: 16 x 16
 // sums, 16 x 32 elements of the first factor, or 16 pairs of rows x 16 columns of the second, in
 // the order in which panels are packed. A block of 32 x 32 sums keeps all eight tiles busy.
