@@ -4,6 +4,7 @@
 // A block computes 16 queries of a head of a span. It goes over the keys once, 32 at a time, with a
 // running maximum (Milakov & Gimelshein 2018). Whenever the maximum grows, the sums so far are
 // multiplied by `shrink`. Sums of values are in shared memory.
+#include "kernels/cuda/attention_call.cuh"
 #include "kernels/cuda/plain_tile.cuh"
 
 namespace
@@ -17,16 +18,7 @@ struct tiles {
     float p[PLAIN_ROWS * P_STRIDE], shrink[PLAIN_ROWS], total[PLAIN_ROWS];
 };
 
-struct call {
-    const void *q, *k, *v;
-    const float *bias; // by row of k, or NULL
-    int64_t q_stride, k_stride, v_stride, lse_stride;
-    void *o;
-    float *lse;
-    int heads, head_dim;
-    bool causal;
-    atedm_cuda_spans spans;
-};
+using call = attention_call;
 
 // sums = sums * shrink + P V. The threads divide the columns among them.
 template <class T>
@@ -125,21 +117,7 @@ template <class T> cudaError_t attend(const call &a, int64_t most_queries, cudaS
 cudaError_t atedm_cuda_launch_attention(atedm_dtype act, const atedm_attention_args *args,
                                         const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    call a = {};
-    a.q = args->q;
-    a.k = args->k;
-    a.v = args->v;
-    a.bias = args->key_bias;
-    a.q_stride = args->q_stride;
-    a.k_stride = args->k_stride;
-    a.v_stride = args->v_stride;
-    a.lse_stride = args->lse_stride;
-    a.o = args->o;
-    a.lse = args->lse;
-    a.heads = args->heads;
-    a.head_dim = args->head_dim;
-    a.causal = args->causal;
-    a.spans = *spans;
+    const call a = make_attention_call(args, spans);
     int64_t most = gpu_most_queries(spans);
     return GPU_FOR_ACT(act, attend, a, most, stream);
 }

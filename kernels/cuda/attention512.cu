@@ -10,6 +10,7 @@
 // All slices of the queries stay in shared memory. Keys and values arrive in slices of 64 columns,
 // by cp.async, through a ring of three tiles: all slices of a tile of keys, then all of its values.
 // One barrier for each slice makes it visible to all warps, and frees the slice before it.
+#include "kernels/cuda/attention_call.cuh"
 #include "kernels/cuda/tile64.cuh"
 
 namespace
@@ -17,16 +18,9 @@ namespace
 
 constexpr int THREADS = 256, STAGES = 3;
 
-struct call {
-    const void *q, *k, *v;
-    const float *bias; // by row of k, or NULL
-    int64_t q_stride, k_stride, v_stride, lse_stride;
-    void *o;
-    float *lse;
-    int heads, head_dim, slices;
+struct call : attention_call {
+    int slices;
     float scale, scale2; // of logits; the same for exponentials of base 2
-    bool causal;
-    atedm_cuda_spans spans;
 };
 
 // Shared memory. The queries' slices follow it, all of them.
@@ -331,23 +325,10 @@ cudaError_t atedm_cuda_launch_attention512(atedm_dtype act, const atedm_attentio
                                            const atedm_cuda_spans *spans, cudaStream_t stream)
 {
     call a = {};
-    a.q = args->q;
-    a.k = args->k;
-    a.v = args->v;
-    a.bias = args->key_bias;
-    a.q_stride = args->q_stride;
-    a.k_stride = args->k_stride;
-    a.v_stride = args->v_stride;
-    a.lse_stride = args->lse_stride;
-    a.o = args->o;
-    a.lse = args->lse;
-    a.heads = args->heads;
-    a.head_dim = args->head_dim;
-    a.causal = args->causal;
+    static_cast<attention_call &>(a) = make_attention_call(args, spans);
     a.slices = (args->head_dim + TILE - 1) / TILE;
     a.scale = 1.0f / sqrtf((float)args->head_dim);
     a.scale2 = a.scale * TILE_LOG2E;
-    a.spans = *spans;
     int64_t most = gpu_most_queries(spans);
     return act == ATEDM_BF16 ? choose<gpu_bf16>(a, most, stream) : choose<gpu_f16>(a, most, stream);
 }

@@ -5,21 +5,13 @@
 // products read the other. The order of loads is keys, values, next keys, next values, one group
 // each, so waiting for all but one group is enough. A barrier follows each wait, because every warp
 // reads what all threads have loaded.
+#include "kernels/cuda/attention_call.cuh"
 #include "kernels/cuda/tile64.cuh"
 
 namespace
 {
 
-struct call {
-    const void *q, *k, *v;
-    const float *bias; // by row of k, or NULL
-    int64_t q_stride, k_stride, v_stride, lse_stride;
-    void *o;
-    float *lse;
-    int heads;
-    bool causal;
-    atedm_cuda_spans spans;
-};
+using call = attention_call;
 
 template <class T> struct tiles {
     T q[TILE_ELEMENTS], k[2][TILE_ELEMENTS], v[2][TILE_ELEMENTS];
@@ -177,20 +169,7 @@ bool atedm_cuda_is_head64(atedm_dtype act, int head_dim, const void *const *matr
 cudaError_t atedm_cuda_launch_attention64(atedm_dtype act, const atedm_attention_args *args,
                                           const atedm_cuda_spans *spans, cudaStream_t stream)
 {
-    call a = {};
-    a.q = args->q;
-    a.k = args->k;
-    a.v = args->v;
-    a.bias = args->key_bias;
-    a.q_stride = args->q_stride;
-    a.k_stride = args->k_stride;
-    a.v_stride = args->v_stride;
-    a.lse_stride = args->lse_stride;
-    a.o = args->o;
-    a.lse = args->lse;
-    a.heads = args->heads;
-    a.causal = args->causal;
-    a.spans = *spans;
+    const call a = make_attention_call(args, spans);
     int64_t most = gpu_most_queries(spans);
     return act == ATEDM_BF16 ? attend<gpu_bf16>(a, most, stream) : attend<gpu_f16>(a, most, stream);
 }

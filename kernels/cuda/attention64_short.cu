@@ -9,6 +9,7 @@
 //
 // A query's results have the same bits in blocks of either size. Its row sees the same products in
 // the same order, and fmaf is explicit wherever the compiler could round once or twice.
+#include "kernels/cuda/attention_call.cuh"
 #include "kernels/cuda/tile64.cuh"
 
 namespace
@@ -18,14 +19,7 @@ constexpr int KEYS = ATEDM_CUDA_SHORT_KEYS, WARPS = TILE_THREADS / 32;
 constexpr int MMA_ROWS = 16, MMA_K = 16, MMA_COLUMNS = 8;
 static_assert(KEYS % MMA_K == 0);
 
-struct call {
-    const void *q, *k, *v;
-    int64_t q_stride, k_stride, v_stride, lse_stride;
-    void *o;
-    float *lse;
-    int heads;
-    atedm_cuda_spans spans;
-};
+using call = attention_call;
 
 // A warp has 16 N rows, a block four times as many.
 template <int N> constexpr int WARP_ROWS = N *MMA_ROWS;
@@ -278,18 +272,7 @@ cudaError_t atedm_cuda_launch_attention64_short(atedm_dtype act, const atedm_att
                                                 const atedm_cuda_spans *spans, int multiprocessors,
                                                 cudaStream_t stream)
 {
-    call a = {};
-    a.q = args->q;
-    a.k = args->k;
-    a.v = args->v;
-    a.q_stride = args->q_stride;
-    a.k_stride = args->k_stride;
-    a.v_stride = args->v_stride;
-    a.lse_stride = args->lse_stride;
-    a.o = args->o;
-    a.lse = args->lse;
-    a.heads = args->heads;
-    a.spans = *spans;
+    const call a = make_attention_call(args, spans);
     return act == ATEDM_BF16 ? attend_rows<gpu_bf16>(a, multiprocessors, stream)
                              : attend_rows<gpu_f16>(a, multiprocessors, stream);
 }
