@@ -74,8 +74,8 @@ static size_t end_queue(atedm_dispatch *d, const atedm_queue *queue, atedm_job_e
                         const atedm_error *error)
 {
     size_t count = 0;
-    for (; queue->items; count++) {
-        atedm_job *job = atedm_job_of(queue->items);
+    for (; !LIST_EMPTY(&queue->items); count++) {
+        atedm_job *job = atedm_job_of(LIST_FIRST(&queue->items));
         leave(d, job);
         end(job, how, NULL, error);
     }
@@ -176,7 +176,7 @@ static bool takes(const atedm_seat *s, const atedm_job *job)
     if (!s->ready || s->active.depth >= s->active.limit ||
         s->active.depth + s->unheard >= s->active.limit + ATEDM_MAX_UNHEARD)
         return false;
-    const atedm_queue_item *other = s->active.items;
+    const atedm_queue_item *other = LIST_FIRST(&s->active.items);
     return !other || (!job->strikes && !atedm_job_of(other)->strikes);
 }
 
@@ -185,7 +185,7 @@ static bool takes(const atedm_seat *s, const atedm_job *job)
 static bool is_barred(const atedm_dispatch *d, const atedm_job *job)
 {
     for (size_t i = 0; i < d->n_seats; i++) {
-        const atedm_queue_item *other = d->seats[i].active.items;
+        const atedm_queue_item *other = LIST_FIRST(&d->seats[i].active.items);
         if (other && (job->tries || atedm_job_of(other)->tries))
             return true;
     }
@@ -368,10 +368,10 @@ static void measure_rate(atedm_seat *s, const atedm_worker_message *message)
 // Finds a job of the worker by its id; NULL: the job was canceled.
 static atedm_job *find_active(const atedm_seat *s, uint64_t id)
 {
-    const atedm_queue_item *place = s->active.items;
-    while (place && place->arrival != id)
-        place = place->after;
-    return place ? atedm_job_of(place) : NULL;
+    const atedm_queue_item *item = LIST_FIRST(&s->active.items);
+    while (item && item->arrival != id)
+        item = LIST_NEXT(item, place);
+    return item ? atedm_job_of(item) : NULL;
 }
 
 // The worker has finished the job, with whatever result.
@@ -418,9 +418,9 @@ static void lose(atedm_seat *s, const atedm_error *error)
     s->ready = false;
     s->unheard = 0;
     s->device_memory = 0;
-    for (atedm_queue_item *place = s->active.items, *next; place; place = next) {
-        next = place->after;
-        requeue(d, atedm_job_of(place));
+    for (atedm_queue_item *item = LIST_FIRST(&s->active.items), *next; item; item = next) {
+        next = LIST_NEXT(item, place);
+        requeue(d, atedm_job_of(item));
     }
     d->options.lost(d->options.user, s->device, error);
     start_next(d);

@@ -18,8 +18,9 @@ static double job_flops_left(const atedm_job *job)
 double atedm_seat_seconds_left(const atedm_seat *s, bool measured)
 {
     double flops = 0;
-    for (const atedm_queue_item *place = s->active.items; place; place = place->after)
-        flops += job_flops_left(atedm_job_of(place));
+    for (const atedm_queue_item *item = LIST_FIRST(&s->active.items); item;
+         item = LIST_NEXT(item, place))
+        flops += job_flops_left(atedm_job_of(item));
     return measured ? flops / s->rate : flops;
 }
 
@@ -115,8 +116,9 @@ static double seconds_until_room(const atedm_seat *s)
     if (s->active.depth < s->active.limit)
         return 0;
     double least = INFINITY;
-    for (const atedm_queue_item *place = s->active.items; place; place = place->after)
-        least = fmin(least, job_flops_left(atedm_job_of(place)));
+    for (const atedm_queue_item *item = LIST_FIRST(&s->active.items); item;
+         item = LIST_NEXT(item, place))
+        least = fmin(least, job_flops_left(atedm_job_of(item)));
     return least * (double)s->active.depth / s->rate;
 }
 

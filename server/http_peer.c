@@ -28,35 +28,27 @@ struct atedm_peer {
     int fd;
     bool quiet;   // no request has come yet; the peer is in the list of `http`
     double since; // monotonic clock: when it came or its last request ended
-    atedm_peer *before, *after;
+    TAILQ_ENTRY(atedm_peer) place;
 };
 
 // ---- without a request
 
 static void unlist(atedm_peer *peer)
 {
-    atedm_http *http = peer->http;
     if (!peer->quiet)
         return;
     peer->quiet = false;
-    if (peer->before)
-        peer->before->after = peer->after;
-    else
-        http->first_quiet = peer->after;
-    if (peer->after)
-        peer->after->before = peer->before;
-    else
-        http->last_quiet = peer->before;
-    peer->before = peer->after = NULL;
+    TAILQ_REMOVE(&peer->http->quiet_peers, peer, place);
 }
 
 static void on_quiet(uv_timer_t *timer);
 
 static void watch_quiet(atedm_http *http)
 {
-    if (!http->first_quiet || uv_is_active((uv_handle_t *)&http->quiet) || http->closing)
+    const atedm_peer *first = TAILQ_FIRST(&http->quiet_peers);
+    if (!first || uv_is_active((uv_handle_t *)&http->quiet) || http->closing)
         return;
-    double due = http->first_quiet->since + QUIET_TIMEOUTS * http->options.connection_timeout_s;
+    double due = first->since + QUIET_TIMEOUTS * http->options.connection_timeout_s;
     double left = fmax(0, due - atedm_clock_monotonic());
     uv_timer_start(&http->quiet, on_quiet, (uint64_t)ceil(left * 1e3) + 1, 0);
 }
@@ -66,8 +58,8 @@ static void on_quiet(uv_timer_t *timer)
 {
     atedm_http *http = timer->data;
     double until = atedm_clock_monotonic() - QUIET_TIMEOUTS * http->options.connection_timeout_s;
-    while (http->first_quiet && http->first_quiet->since <= until) {
-        atedm_peer *peer = http->first_quiet;
+    atedm_peer *peer;
+    while ((peer = TAILQ_FIRST(&http->quiet_peers)) && peer->since <= until) {
         unlist(peer);
         shutdown(peer->fd, SHUT_RDWR);
     }
@@ -80,12 +72,7 @@ static void list(atedm_peer *peer)
     unlist(peer);
     peer->quiet = true;
     peer->since = atedm_clock_monotonic();
-    peer->before = http->last_quiet;
-    if (peer->before)
-        peer->before->after = peer;
-    else
-        http->first_quiet = peer;
-    http->last_quiet = peer;
+    TAILQ_INSERT_TAIL(&http->quiet_peers, peer, place);
     watch_quiet(http);
 }
 

@@ -10,6 +10,7 @@
 #include "server/http.h"
 
 #include <microhttpd.h>
+#include <sys/queue.h>
 
 #define ATEDM_ROUTE_PARAMETERS 2     // most {segments} of a route
 #define ATEDM_ROUTE_PARAMETER_MAX 64 // bytes, including the terminator
@@ -34,12 +35,12 @@ struct atedm_http {
     size_t n_accepts; // 0: no new connections are accepted
     atedm_tls *tls;   // for new connections; NULL: none
     uv_timer_t waker;
-    uv_timer_t timer;                           // libmicrohttpd's next timeout; 0 ms: run it soon
-    size_t open;                                // number of open exchanges
-    size_t unread;                              // bytes of the answers' bodies of open exchanges
-    atedm_exchange *first_waking, *last_waking; // exchanges that are to be resumed
-    uv_timer_t quiet; // goes off when first_quiet has had no request for too long
-    atedm_peer *first_quiet, *last_quiet; // connections without a request, the longest quiet first
+    uv_timer_t timer; // libmicrohttpd's next timeout; 0 ms: run it soon
+    size_t open;      // number of open exchanges
+    size_t unread;    // bytes of the answers' bodies of open exchanges
+    TAILQ_HEAD(atedm_waking, atedm_exchange) waking; // exchanges that are to be resumed
+    uv_timer_t quiet; // goes off when the first quiet peer has had no request for too long
+    TAILQ_HEAD(atedm_quiet, atedm_peer) quiet_peers; // without a request, the longest quiet first
     bool quiesced;
     bool closing; // finished answers are still sent, and nothing else happens
 };
@@ -67,8 +68,8 @@ struct atedm_exchange {
     atedm_response response;
     bool streams; // `response` has no body: `stream` supplies the text
     atedm_stream stream;
-    bool waking; // in the waking list of `http`, linked by the following two
-    atedm_exchange *wake_before, *wake_after;
+    bool waking; // `wake_place` is in the waking list of `http`
+    TAILQ_ENTRY(atedm_exchange) wake_place;
     void (*gone)(void *user); // called if the client hangs up; NULL: nobody needs to know
     void *gone_user;
 };

@@ -52,8 +52,8 @@ static void run(atedm_http *http)
 
 static void resume_waking(atedm_http *http, size_t most)
 {
-    while (most-- && http->first_waking)
-        atedm_exchange_resume(http->first_waking);
+    while (most-- && !TAILQ_EMPTY(&http->waking))
+        atedm_exchange_resume(TAILQ_FIRST(&http->waking));
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -67,7 +67,7 @@ static void on_waker(uv_timer_t *timer)
 {
     atedm_http *http = timer->data;
     resume_waking(http, WAKES_AT_ONCE);
-    if (http->first_waking)
+    if (!TAILQ_EMPTY(&http->waking))
         uv_timer_start(timer, on_waker, 1, 0);
     run(http);
 }
@@ -233,6 +233,8 @@ atedm_status atedm_http_create(const atedm_http_options *options, atedm_http **r
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for HTTP");
     }
     http->options = *options;
+    TAILQ_INIT(&http->waking);
+    TAILQ_INIT(&http->quiet_peers);
     for (size_t i = 0; i < ATEDM_HTTP_SIDES; i++)
         http->sides[i].http = http;
     atedm_http_set_tls(http, options->tls);

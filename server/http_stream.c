@@ -52,28 +52,14 @@ void atedm_exchange_wake(atedm_exchange *x)
     if (!x->answered || !x->suspended || x->waking)
         return;
     x->waking = true;
-    x->wake_before = http->last_waking;
-    if (x->wake_before)
-        x->wake_before->wake_after = x;
-    else
-        http->first_waking = x;
-    http->last_waking = x;
+    TAILQ_INSERT_TAIL(&http->waking, x, wake_place);
     atedm_http_wake_soon(http);
 }
 
 void atedm_exchange_unwake(atedm_exchange *x)
 {
-    atedm_http *http = x->http;
     if (!x->waking)
         return;
     x->waking = false;
-    if (x->wake_before)
-        x->wake_before->wake_after = x->wake_after;
-    else
-        http->first_waking = x->wake_after;
-    if (x->wake_after)
-        x->wake_after->wake_before = x->wake_before;
-    else
-        http->last_waking = x->wake_before;
-    x->wake_before = x->wake_after = NULL;
+    TAILQ_REMOVE(&x->http->waking, x, wake_place);
 }

@@ -170,7 +170,7 @@ static void on_end_stored(void *user, atedm_store_result *result)
 // possible.
 static void store_ends(atedm_jobs *jobs)
 {
-    for (atedm_live *live = jobs->lives.first; live; live = live->after)
+    for (atedm_live *live = LIST_FIRST(&jobs->lives.all); live; live = LIST_NEXT(live, place))
         store_end(live);
 }
 
@@ -439,7 +439,7 @@ static void on_retry(uv_timer_t *timer)
 static void on_tick(uv_timer_t *timer)
 {
     const atedm_jobs *jobs = timer->data;
-    for (atedm_live *live = jobs->lives.first; live; live = live->after)
+    for (atedm_live *live = LIST_FIRST(&jobs->lives.all); live; live = LIST_NEXT(live, place))
         atedm_live_tell(live, ATEDM_JOB_MOVED);
 }
 
@@ -500,8 +500,8 @@ void atedm_jobs_drain(atedm_jobs *jobs)
 {
     jobs->draining = true;
     atedm_live *next;
-    for (atedm_live *live = jobs->lives.first; live; live = next) {
-        next = live->after;
+    for (atedm_live *live = LIST_FIRST(&jobs->lives.all); live; live = next) {
+        next = LIST_NEXT(live, place);
         if (live->job && live->job->seat)
             note_run(live, live->job, false);
         if (!live->stored || !live->job || live->job->seat)
@@ -516,8 +516,8 @@ void atedm_jobs_drain(atedm_jobs *jobs)
 void atedm_jobs_leave(atedm_jobs *jobs)
 {
     atedm_live *next;
-    for (atedm_live *live = jobs->lives.first; live; live = next) {
-        next = live->after;
+    for (atedm_live *live = LIST_FIRST(&jobs->lives.all); live; live = next) {
+        next = LIST_NEXT(live, place);
         if (!live->job)
             continue;
         give_up(live);
@@ -530,7 +530,7 @@ void atedm_jobs_close(atedm_jobs *jobs)
     if (!jobs)
         return;
     jobs->closed = true;
-    for (atedm_live *live = jobs->lives.first; live; live = live->after) {
+    for (atedm_live *live = LIST_FIRST(&jobs->lives.all); live; live = LIST_NEXT(live, place)) {
         if (live->job)
             note_run(live, live->job, false);
         give_up(live);
@@ -538,8 +538,8 @@ void atedm_jobs_close(atedm_jobs *jobs)
     atedm_store_close(jobs->store); // calls back for all operations that it was given
     jobs->store = NULL;
     atedm_live *next;
-    for (atedm_live *live = jobs->lives.first; live; live = next) {
-        next = live->after;
+    for (atedm_live *live = LIST_FIRST(&jobs->lives.all); live; live = next) {
+        next = LIST_NEXT(live, place);
         leave(live, ATEDM_JOB_LEFT);
     }
     uv_close((uv_handle_t *)&jobs->retry, NULL);

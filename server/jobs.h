@@ -17,6 +17,7 @@
 #include "server/log.h"
 #include "server/store.h"
 
+#include <sys/queue.h>
 #include <uv.h>
 
 // A job fails without another run if this many daemons ended while they ran it, not counting those
@@ -43,9 +44,9 @@ typedef enum atedm_job_event {
 typedef struct atedm_job_watcher {
     void (*call)(void *user, atedm_live *live, atedm_job_event event);
     void *user;
-    bool previews;    // this watcher wants previews; MOVED reports them too
-    atedm_live *live; // the job that it watches; NULL: none, or no longer any
-    struct atedm_job_watcher *before, *after;
+    bool previews;                       // this watcher wants previews; MOVED reports them too
+    atedm_live *live;                    // the job that it watches; NULL: none, or no longer any
+    LIST_ENTRY(atedm_job_watcher) place; // in the job's list
 } atedm_job_watcher;
 
 struct atedm_live {
@@ -64,9 +65,9 @@ struct atedm_live {
     bool ending;      // atedm_store_end was called, and its result is pending
     bool left;        // leave the job to the next daemon as soon as the store has taken it
     size_t unwritten; // bytes of its images, if the store could not take its end
-    atedm_job_watcher *watchers;
-    size_t previewers; // watchers that want previews
-    struct atedm_live *before, *after;
+    LIST_HEAD(atedm_job_watchers, atedm_job_watcher) watchers;
+    size_t previewers;            // watchers that want previews
+    LIST_ENTRY(atedm_live) place; // in the list of all
     atedm_index_node by_id, by_key;
 };
 

@@ -6,7 +6,7 @@
 
 void atedm_lives_init(atedm_lives *lives)
 {
-    lives->first = NULL;
+    LIST_INIT(&lives->all);
     atedm_index_init(&lives->ids);
     atedm_index_init(&lives->keys);
 }
@@ -20,10 +20,7 @@ atedm_live *atedm_lives_add(atedm_lives *lives, const atedm_store_job *record)
         free(live);
         return NULL;
     }
-    live->after = lives->first;
-    if (live->after)
-        live->after->before = live;
-    lives->first = live;
+    LIST_INSERT_HEAD(&lives->all, live, place);
     atedm_index_add(&lives->ids, &live->by_id, atedm_index_hash(&lives->ids, record->id, ""));
     if (record->key)
         atedm_index_add(&lives->keys, &live->by_key,
@@ -33,12 +30,7 @@ atedm_live *atedm_lives_add(atedm_lives *lives, const atedm_store_job *record)
 
 void atedm_lives_remove(atedm_lives *lives, atedm_live *live)
 {
-    if (live->before)
-        live->before->after = live->after;
-    else
-        lives->first = live->after;
-    if (live->after)
-        live->after->before = live->before;
+    LIST_REMOVE(live, place);
     atedm_index_remove(&lives->ids, &live->by_id);
     if (live->record.key)
         atedm_index_remove(&lives->keys, &live->by_key);
@@ -91,8 +83,8 @@ atedm_live *atedm_lives_find_key(const atedm_lives *lives, const char *owner, co
 void atedm_live_tell(atedm_live *live, atedm_job_event event)
 {
     atedm_job_watcher *next;
-    for (atedm_job_watcher *w = live->watchers; w; w = next) {
-        next = w->after;
+    for (atedm_job_watcher *w = LIST_FIRST(&live->watchers); w; w = next) {
+        next = LIST_NEXT(w, place);
         if (event >= ATEDM_JOB_ENDED)
             w->live = NULL; // before the call, which may free the watcher
         w->call(w->user, live, event);
@@ -109,11 +101,7 @@ static void update_previews(const atedm_live *live)
 void atedm_live_watch(atedm_live *live, atedm_job_watcher *watcher)
 {
     watcher->live = live;
-    watcher->before = NULL;
-    watcher->after = live->watchers;
-    if (watcher->after)
-        watcher->after->before = watcher;
-    live->watchers = watcher;
+    LIST_INSERT_HEAD(&live->watchers, watcher, place);
     live->previewers += watcher->previews;
     update_previews(live);
 }
@@ -123,12 +111,7 @@ void atedm_live_unwatch(atedm_job_watcher *watcher)
     atedm_live *live = watcher->live;
     if (!live)
         return;
-    if (watcher->before)
-        watcher->before->after = watcher->after;
-    else
-        live->watchers = watcher->after;
-    if (watcher->after)
-        watcher->after->before = watcher->before;
+    LIST_REMOVE(watcher, place);
     watcher->live = NULL;
     live->previewers -= watcher->previews;
     update_previews(live);

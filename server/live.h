@@ -1,4 +1,4 @@
-// The table of live jobs and their watchers; jobs.c keeps its jobs here. Only a walk along `first`
+// The table of live jobs and their watchers; jobs.c keeps its jobs here. Only a walk along `all`
 // visits all jobs: each function below takes about the same time however many there are.
 #ifndef ATEDM_LIVE_H
 #define ATEDM_LIVE_H
@@ -6,7 +6,7 @@
 #include "server/jobs.h"
 
 typedef struct atedm_lives {
-    atedm_live *first; // first of all jobs, linked by `after`
+    LIST_HEAD(atedm_live_list, atedm_live) all;
     atedm_index ids, keys;
 } atedm_lives;
 

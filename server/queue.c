@@ -44,11 +44,7 @@ void atedm_queue_push(atedm_queue *queue, atedm_queue_item *item)
     atedm_heap_push(&class->order, &item->order);
     atedm_heap_push(&queue->age, &item->age);
     class->flops += item->flops;
-    item->before = NULL;
-    item->after = queue->items;
-    if (item->after)
-        item->after->before = item;
-    queue->items = item;
+    LIST_INSERT_HEAD(&queue->items, item, place);
     queue->depth++;
     queue->flops += item->flops;
 }
@@ -59,14 +55,7 @@ void atedm_queue_remove(atedm_queue *queue, atedm_queue_item *item)
     atedm_heap_remove(&class->order, &item->order);
     atedm_heap_remove(&queue->age, &item->age);
     class->flops -= item->flops;
-    if (item->before)
-        item->before->after = item->after;
-    else
-        queue->items = item->after;
-    if (item->after)
-        item->after->before = item->before;
-    item->before = NULL;
-    item->after = NULL;
+    LIST_REMOVE(item, place);
     queue->depth--;
     queue->flops -= item->flops;
 }

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #define ATEDM_QUEUE_CLASSES (2 * ATEDM_PRIORITY_MAX + 1)
 
@@ -22,7 +23,7 @@ typedef struct atedm_queue_item {
 
     // The members below belong to the queue.
     atedm_heap_node order, age;
-    struct atedm_queue_item *before, *after;
+    LIST_ENTRY(atedm_queue_item) place;
 } atedm_queue_item;
 
 // The items of one priority.
@@ -34,7 +35,7 @@ typedef struct atedm_queue_class {
 typedef struct atedm_queue {
     atedm_queue_class classes[ATEDM_QUEUE_CLASSES]; // the highest priority first
     atedm_heap age;
-    atedm_queue_item *items; // all items in no order, linked by `after`
+    LIST_HEAD(atedm_queue_items, atedm_queue_item) items; // all items, in no order
     size_t depth, limit;
     uint64_t flops; // of all items
 } atedm_queue;

@@ -10,11 +10,9 @@
 static size_t count_items(const atedm_queue *queue)
 {
     size_t n = 0;
-    const atedm_queue_item *before = NULL;
-    for (const atedm_queue_item *item = queue->items; item; item = item->after, n++) {
-        cr_assert_eq(item->before, before);
-        before = item;
-    }
+    atedm_queue_item *item, *const *link = &LIST_FIRST(&queue->items);
+    for (; (item = *link); link = &LIST_NEXT(item, place), n++)
+        cr_assert_eq(item->place.le_prev, link, "the link back");
     return n;
 }
 
@@ -33,7 +31,7 @@ static void expect_order(atedm_queue *queue, const uint64_t *flops, size_t n)
     cr_assert_null(atedm_queue_first(queue));
     cr_assert_null(atedm_queue_most_urgent(queue));
     cr_assert_null(atedm_queue_oldest(queue));
-    cr_assert_null(queue->items);
+    cr_assert(LIST_EMPTY(&queue->items));
     cr_assert_eq(queue->depth, 0);
     cr_assert_eq(queue->flops, 0);
     for (size_t i = 0; i < n; i++)
@@ -105,7 +103,7 @@ Test(queue, removal_from_any_place)
     cr_assert_eq(atedm_queue_oldest(&queue), &items[2]);
     atedm_queue_remove(&queue, &items[2]);
     cr_assert_null(atedm_queue_first(&queue));
-    cr_assert_null(queue.items);
+    cr_assert(LIST_EMPTY(&queue.items));
     cr_assert_eq(queue.flops, 0);
     cr_assert_eq(queue.depth, 0);
     atedm_queue_push(&queue, &items[2]);
