@@ -95,14 +95,14 @@ bool atedm_generate_options_parse(int argc, char **argv, atedm_generate_options 
 // Parses an option's integer, if the option was given. Adds an error, and leaves *ret_value alone,
 // if the text is not an integer in the range. The request's validation may refuse it all the same.
 static void read_int(const atedm_generate_options *options, atedm_generate_option which,
-                     const char *pointer, int64_t min, int64_t max, int64_t *ret_value,
+                     const char *pointer, atedm_integer_range range, int64_t *ret_value,
                      atedm_field_errors *errors)
 {
     const char *text = options->values[which];
-    if (text && !atedm_cli_parse_int(text, min, max, ret_value))
+    if (text && !atedm_cli_parse_int(text, range.min, range.max, ret_value))
         atedm_field_errors_add(errors, pointer,
-                               "\"%s\" is not an integer within %" PRId64 "..%" PRId64, text, min,
-                               max);
+                               "\"%s\" is not an integer within %" PRId64 "..%" PRId64, text,
+                               range.min, range.max);
 }
 
 static void read_real(const atedm_generate_options *options, atedm_generate_option which,
@@ -146,12 +146,15 @@ void atedm_generate_options_request(const atedm_generate_options *options,
         r.negative_prompt =
             copy_text(values[ATEDM_GENERATE_NEGATIVE_PROMPT], "/negative_prompt", errors);
     int64_t steps = r.steps, images = r.num_images, seed = 0;
-    read_int(options, ATEDM_GENERATE_WIDTH, "/width", 1, ATEDM_SIZE_MAX, &r.width, errors);
-    read_int(options, ATEDM_GENERATE_HEIGHT, "/height", 1, ATEDM_SIZE_MAX, &r.height, errors);
-    read_int(options, ATEDM_GENERATE_STEPS, "/steps", 1, ATEDM_MAX_STEPS, &steps, errors);
-    read_int(options, ATEDM_GENERATE_NUM_IMAGES, "/num_images", 1, ATEDM_CLI_MAX_IMAGES, &images,
-             errors);
-    read_int(options, ATEDM_GENERATE_SEED, "/seed", 0, ATEDM_SEED_MAX, &seed, errors);
+    atedm_integer_range side = atedm_request_range(&limits, ATEDM_REQUEST_SIDE);
+    read_int(options, ATEDM_GENERATE_WIDTH, "/width", side, &r.width, errors);
+    read_int(options, ATEDM_GENERATE_HEIGHT, "/height", side, &r.height, errors);
+    read_int(options, ATEDM_GENERATE_STEPS, "/steps",
+             atedm_request_range(&limits, ATEDM_REQUEST_STEPS), &steps, errors);
+    read_int(options, ATEDM_GENERATE_NUM_IMAGES, "/num_images",
+             atedm_request_range(&limits, ATEDM_REQUEST_NUM_IMAGES), &images, errors);
+    read_int(options, ATEDM_GENERATE_SEED, "/seed",
+             atedm_request_range(&limits, ATEDM_REQUEST_SEED), &seed, errors);
     r.seed = (uint64_t)seed;
     if (!values[ATEDM_GENERATE_SEED])
         draw_seed(&r.seed, errors);

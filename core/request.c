@@ -107,6 +107,24 @@ bool atedm_field_errors_has(const atedm_field_errors *errors, const char *pointe
 
 // ---- validation
 
+atedm_integer_range atedm_request_range(const atedm_request_limits *limits,
+                                        atedm_request_integer which)
+{
+    switch (which) {
+    case ATEDM_REQUEST_SIDE:
+        return (atedm_integer_range){limits->size_multiple, ATEDM_SIZE_MAX};
+    case ATEDM_REQUEST_STEPS:
+        return (atedm_integer_range){1, limits->max_steps};
+    case ATEDM_REQUEST_SEED:
+        return (atedm_integer_range){0, ATEDM_SEED_MAX};
+    case ATEDM_REQUEST_NUM_IMAGES:
+        return (atedm_integer_range){1, limits->max_images};
+    case ATEDM_REQUEST_PRIORITY:
+        break;
+    }
+    return (atedm_integer_range){-ATEDM_PRIORITY_MAX, ATEDM_PRIORITY_MAX};
+}
+
 static void check_text(const char *text, const char *pointer, size_t min,
                        atedm_field_errors *errors)
 {
@@ -120,20 +138,27 @@ static void check_text(const char *text, const char *pointer, size_t min,
         atedm_field_errors_add(errors, pointer, "is not valid UTF-8");
 }
 
-static void check_int(int64_t value, const char *pointer, int64_t min, int64_t max,
+static void add_range(int64_t value, const char *pointer, atedm_integer_range range,
                       atedm_field_errors *errors)
 {
-    if (value < min || value > max)
-        atedm_field_errors_add(errors, pointer, "is %" PRId64 ", not within %" PRId64 "..%" PRId64,
-                               value, min, max);
+    atedm_field_errors_add(errors, pointer, "is %" PRId64 ", not within %" PRId64 "..%" PRId64,
+                           value, range.min, range.max);
 }
 
-static bool check_side(int64_t value, const char *pointer, int64_t multiple,
+static void check_int(int64_t value, const char *pointer, atedm_integer_range range,
+                      atedm_field_errors *errors)
+{
+    if (value < range.min || value > range.max)
+        add_range(value, pointer, range, errors);
+}
+
+static bool check_side(int64_t value, const char *pointer, const atedm_request_limits *limits,
                        atedm_field_errors *errors)
 {
-    if (value < 1 || value > ATEDM_SIZE_MAX) {
-        atedm_field_errors_add(errors, pointer, "is %" PRId64 ", not within %" PRId64 "..%d", value,
-                               multiple, ATEDM_SIZE_MAX);
+    atedm_integer_range range = atedm_request_range(limits, ATEDM_REQUEST_SIDE);
+    int64_t multiple = limits->size_multiple;
+    if (value < 1 || value > range.max) {
+        add_range(value, pointer, range, errors);
         return false;
     }
     if (value % multiple) {
@@ -147,8 +172,8 @@ static bool check_side(int64_t value, const char *pointer, int64_t multiple,
 static void check_size(const atedm_request *request, const atedm_request_limits *limits,
                        atedm_field_errors *errors)
 {
-    bool width = check_side(request->width, "/width", limits->size_multiple, errors);
-    bool height = check_side(request->height, "/height", limits->size_multiple, errors);
+    bool width = check_side(request->width, "/width", limits, errors);
+    bool height = check_side(request->height, "/height", limits, errors);
     if (width && height && request->width * request->height > limits->max_area)
         atedm_field_errors_add(errors, "/width",
                                "%" PRId64 " x %" PRId64 " is more than the limit of %" PRId64
@@ -194,13 +219,14 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
     if (request->negative_prompt)
         check_text(request->negative_prompt, "/negative_prompt", 0, errors);
     check_size(request, limits, errors);
-    check_int(request->steps, "/steps", 1, limits->max_steps, errors);
+    check_int(request->steps, "/steps", atedm_request_range(limits, ATEDM_REQUEST_STEPS), errors);
     // `!(in range)`, so that NaN fails.
     if (!(request->guidance_scale >= 0 && request->guidance_scale <= ATEDM_GUIDANCE_MAX))
         atedm_field_errors_add(errors, "/guidance_scale", "is %.15g, not within 0..%g",
                                request->guidance_scale, ATEDM_GUIDANCE_MAX);
     check_seed(request, errors);
-    check_int(request->num_images, "/num_images", 1, limits->max_images, errors);
+    check_int(request->num_images, "/num_images",
+              atedm_request_range(limits, ATEDM_REQUEST_NUM_IMAGES), errors);
     if (!atedm_sampler_find(request->sampler))
         atedm_field_errors_add_sampler(errors, request->sampler);
     check_prune(&request->prune, errors);
@@ -211,5 +237,6 @@ void atedm_request_validate(const atedm_request *request, const atedm_request_li
     if (!isnan(deadline) && !(deadline > 0 && deadline <= ATEDM_DEADLINE_MAX_S))
         atedm_field_errors_add(errors, "/deadline_s", "is %.15g, not over 0 and up to %g", deadline,
                                ATEDM_DEADLINE_MAX_S);
-    check_int(request->priority, "/priority", -ATEDM_PRIORITY_MAX, ATEDM_PRIORITY_MAX, errors);
+    check_int(request->priority, "/priority", atedm_request_range(limits, ATEDM_REQUEST_PRIORITY),
+              errors);
 }

@@ -78,6 +78,20 @@ typedef struct atedm_request_limits {
     int max_steps; // <= ATEDM_MAX_STEPS
 } atedm_request_limits;
 
+// The integers of a request, and the least and the greatest value that each may have.
+typedef enum atedm_request_integer {
+    ATEDM_REQUEST_SIDE, // width and height; they must also be multiples of size_multiple
+    ATEDM_REQUEST_STEPS,
+    ATEDM_REQUEST_SEED,
+    ATEDM_REQUEST_NUM_IMAGES,
+    ATEDM_REQUEST_PRIORITY,
+} atedm_request_integer;
+typedef struct atedm_integer_range {
+    int64_t min, max;
+} atedm_integer_range;
+atedm_integer_range atedm_request_range(const atedm_request_limits *limits,
+                                        atedm_request_integer which);
+
 // Sets the defaults of POST /generate: guidance 7, 30 steps, 1 image, native size, "euler", pruning
 // `prune`. prompt and seed have none.
 void atedm_request_init(atedm_request *request, const atedm_request_limits *limits,

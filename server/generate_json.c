@@ -20,16 +20,12 @@ typedef struct reader {
     atedm_status status; // ATEDM_OK or ATEDM_ERR_NOMEM
 } reader;
 
-typedef struct integer_range {
-    int64_t min, max;
-} integer_range;
-
 typedef struct field {
     const char *name;
     void (*read)(reader *r, const struct field *f, const char *pointer, const json_t *value);
-    // For read_integer: the field's place in atedm_request (an int or an int64_t) and its range.
+    // For read_integer: which integer it is, and its place in atedm_request (an int or an int64_t).
+    atedm_request_integer integer;
     size_t offset, size;
-    integer_range (*range)(const atedm_request_limits *limits);
 } field;
 
 static char *copy_string(reader *r, const json_t *value)
@@ -67,30 +63,10 @@ static void add_real(reader *r, const char *pointer, double real, const char *wa
                            real, wanted);
 }
 
-static integer_range size_range(const atedm_request_limits *limits)
-{
-    return (integer_range){limits->size_multiple, ATEDM_SIZE_MAX};
-}
-
-static integer_range steps_range(const atedm_request_limits *limits)
-{
-    return (integer_range){1, limits->max_steps};
-}
-
-static integer_range images_range(const atedm_request_limits *limits)
-{
-    return (integer_range){1, limits->max_images};
-}
-
-static integer_range priority_range(const atedm_request_limits *limits)
-{
-    return (integer_range){-ATEDM_PRIORITY_MAX, ATEDM_PRIORITY_MAX};
-}
-
 // Reads an integer. Refuses only what its type cannot hold; the validation checks the range.
 static void read_integer(reader *r, const field *f, const char *pointer, const json_t *value)
 {
-    integer_range allowed = f->range(r->limits);
+    atedm_integer_range allowed = atedm_request_range(r->limits, f->integer);
     json_int_t number = json_integer_value(value);
     char wanted[64];
     snprintf(wanted, sizeof wanted, "an integer within %" PRId64 "..%" PRId64, allowed.min,
@@ -180,24 +156,24 @@ static void read_response_format(reader *r, const field *f, const char *pointer,
         atedm_field_errors_add(r->errors, pointer, "is not one of \"b64_json\", \"png\", \"url\"");
 }
 
-#define INTEGER(member, ranged)                                                                    \
+#define INTEGER(member, which)                                                                     \
     .read = read_integer, .offset = offsetof(atedm_request, member),                               \
-    .size = sizeof(((atedm_request *)NULL)->member), .range = ranged
+    .size = sizeof(((atedm_request *)NULL)->member), .integer = which
 
 static const field fields[] = {
     {.name = "prompt", .read = read_prompt},
     {.name = "negative_prompt", .read = read_negative_prompt},
-    {.name = "width", INTEGER(width, size_range)},
-    {.name = "height", INTEGER(height, size_range)},
-    {.name = "steps", INTEGER(steps, steps_range)},
+    {.name = "width", INTEGER(width, ATEDM_REQUEST_SIDE)},
+    {.name = "height", INTEGER(height, ATEDM_REQUEST_SIDE)},
+    {.name = "steps", INTEGER(steps, ATEDM_REQUEST_STEPS)},
     {.name = "guidance_scale", .read = read_guidance_scale},
     {.name = "seed", .read = read_seed},
-    {.name = "num_images", INTEGER(num_images, images_range)},
+    {.name = "num_images", INTEGER(num_images, ATEDM_REQUEST_NUM_IMAGES)},
     {.name = "sampler", .read = read_sampler},
     {.name = "pruning", .read = read_pruning},
     {.name = "response_format", .read = read_response_format},
     {.name = "deadline_s", .read = read_deadline_s},
-    {.name = "priority", INTEGER(priority, priority_range)},
+    {.name = "priority", INTEGER(priority, ATEDM_REQUEST_PRIORITY)},
 };
 #define N_FIELDS (sizeof fields / sizeof *fields)
 
