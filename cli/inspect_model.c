@@ -106,12 +106,11 @@ atedm_inspect_components(const atedm_model_config *config, const char *dir,
                          atedm_inspect_component ret_components[ATEDM_INSPECT_COMPONENTS],
                          atedm_error *err)
 {
-    static const char *const names[] = {"text_encoder", "text_encoder_2", "unet", "vae"};
     atedm_inspect_component components[ATEDM_INSPECT_COMPONENTS] = {{0}};
     atedm_device *device = NULL;
     atedm_status status = atedm_device_create("dry", &device, err);
     for (int i = 0; i < ATEDM_INSPECT_COMPONENTS && !status; i++) {
-        components[i].name = names[i];
+        components[i].name = atedm_component_name((atedm_component)i);
         status = dir ? count_from_files(&config->parts, i, dir, device, &components[i], err)
                      : count_from_config(&config->parts, i, device, &components[i], err);
     }

@@ -143,3 +143,8 @@ atedm_status atedm_model_files_check_all_used(atedm_component component, atedm_w
 {
     return atedm_weights_check_all_used(weights, components[component].leftovers, err);
 }
+
+const char *atedm_component_name(atedm_component component)
+{
+    return components[component].dir;
+}

@@ -47,4 +47,7 @@ ATEDM_MUST_CHECK atedm_status atedm_model_files_check_all_used(atedm_component c
                                                                atedm_weights *weights,
                                                                atedm_error *err);
 
+// The name of the component's folder, "unet". Static storage.
+const char *atedm_component_name(atedm_component component);
+
 #endif
