@@ -7,7 +7,6 @@ pruned and held against atedm_oracle.py. Prints the first stage that differs; ex
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import random
@@ -15,8 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import unittest.mock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers.utils.torch_utils import randn_tensor
 from safetensors.torch import load_file
 
 import golden_atedm
@@ -288,23 +285,6 @@ def ours(case: Case, request: Request, folder: Path, atedm: Path) -> Tensors:
     return tensors
 
 
-@contextlib.contextmanager
-def noise_as_in_f32() -> Iterator[None]:
-    """A generator draws other numbers in float64: a run in that gets those of f32."""
-
-    def draw_f32(*args: Any, dtype: torch.dtype | None = None, **options: Any) -> torch.Tensor:
-        return randn_tensor(*args, dtype=torch.float32, **options).to(dtype)
-
-    places = (
-        "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl.randn_tensor",
-        "diffusers.schedulers.scheduling_euler_ancestral_discrete.randn_tensor",
-    )
-    with contextlib.ExitStack() as stack:
-        for place in places:
-            stack.enter_context(unittest.mock.patch(place, draw_f32))
-        yield
-
-
 def without_idle(tensors: Tensors) -> Tensors:
     """Leaves out what was decided in blocks that lost no token: there we decide nothing."""
     kept = {name: tensor.shape[1] for name, tensor in tensors.items() if name.startswith("kept.")}
@@ -319,8 +299,7 @@ def reference(case: Case, request: Request, folder: Path, dtype: torch.dtype) ->
     pipeline.scheduler = scheduler_for(request.sampler, pipeline.scheduler.config)
     if case.pruning:
         return without_idle(golden_atedm.run(pipeline, request, case.pruning, dtype)[0])
-    with noise_as_in_f32() if dtype == torch.float64 else contextlib.nullcontext():
-        tensors = run(pipeline, request, dtype)
+    tensors = run(pipeline, request, dtype)
     # With sigmas interpolated in the logarithm it has one more, where no step gets.
     return tensors | {"sigmas": tensors["sigmas"][: request.steps + 1]}
 
