@@ -4,7 +4,8 @@
 // A device is one backend on one piece of hardware. A stream is an ordered queue of operations on a
 // device: operations are enqueued and may run later; results are there after atedm_stream_sync.
 // Operations return nothing: the first failure is kept by the stream, later operations on it do
-// nothing, and atedm_stream_sync reports it. A stream belongs to one thread at a time.
+// nothing, and atedm_stream_sync reports it. All streams of a device belong to one thread at a
+// time: an operation may wait for the whole device.
 //
 // Notation: "act" is the stream's activation dtype (F32, BF16 or F16). Pointers marked [device]
 // point into device memory (atedm_device_alloc); pointers marked [host] are read before the call

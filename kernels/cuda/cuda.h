@@ -35,7 +35,9 @@ typedef struct atedm_cuda_hopper {
     bool attention;              // attention and ranking with heads of 64
     bool conv;                   // the convolutions that hopper_conv.c takes
     atedm_cuda_linear_choice linear;
-    int multiprocessors; // known of every device, whatever its compute capability
+    int linear_clusters[3]; // how many clusters of 1, 2 and 4 blocks of linear_hopper.cu run at
+                            // once; known where `linear` is not ATEDM_CUDA_LINEAR_CUBLAS
+    int multiprocessors;    // known of every device, whatever its compute capability
 } atedm_cuda_hopper;
 
 typedef struct atedm_cuda_device {
@@ -238,9 +240,9 @@ bool atedm_cuda_dnn_conv(atedm_stream *s, const atedm_conv_args *args);
 
 // ---- hopper.c
 
-// Chooses for the device with this number, as ATEDM_CUDA_ATTENTION, ATEDM_CUDA_CONV and
-// ATEDM_CUDA_LINEAR say. ATEDM_ERR_UNSUPPORTED for a wrong value, or where the device is none for
-// the kernels that are asked for by name.
+// Chooses for the device with this number, which is the current one, as ATEDM_CUDA_ATTENTION,
+// ATEDM_CUDA_CONV and ATEDM_CUDA_LINEAR say. ATEDM_ERR_UNSUPPORTED for a wrong value, or where the
+// device is none for the kernels that are asked for by name.
 ATEDM_MUST_CHECK atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper,
                                                        atedm_error *err);
 // Attention that atedm_cuda_is_head64 takes, of `spans`; those of args are not looked at.
@@ -263,8 +265,8 @@ bool atedm_cuda_hopper_encode(atedm_cuda_encode_fn function, atedm_dtype act, co
                               cuuint32_t rank, const cuuint64_t *dims, const cuuint64_t *strides,
                               const cuuint32_t *box, CUtensorMap *ret_map);
 // Most rows of a tensor with a map: a copy's coordinates are 32 bits, also those in the last box
-// behind the last row, which has 256 rows at most.
-#define ATEDM_CUDA_HOPPER_MOST_ROWS (INT32_MAX - 256)
+// behind the last row: 256 rows at most, in a cluster 512.
+#define ATEDM_CUDA_HOPPER_MOST_ROWS (INT32_MAX - 512)
 
 // ---- hopper_conv.c
 

@@ -25,29 +25,59 @@
 // GPU_LAUNCH_CLUSTERS((kernel<T>), blocks of a cluster, as before...)
 
 #ifdef __CUDACC__
+// A launch without its kernel. `config` names `cluster`: neither moves.
+struct gpu_launch_config {
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute cluster = {};
+    gpu_launch_config(int blocks_of_cluster, dim3 grid, dim3 block, size_t shared,
+                      cudaStream_t stream)
+    {
+        cluster.id = cudaLaunchAttributeClusterDimension;
+        cluster.val.clusterDim = {(unsigned)blocks_of_cluster, 1, 1};
+        config.gridDim = grid;
+        config.blockDim = block;
+        config.dynamicSmemBytes = shared;
+        config.stream = stream;
+        config.attrs = &cluster;
+        config.numAttrs = blocks_of_cluster > 1;
+    }
+    gpu_launch_config(const gpu_launch_config &) = delete;
+    gpu_launch_config &operator=(const gpu_launch_config &) = delete;
+};
+
+// Shared memory beyond the default limit has to be allowed of each kernel.
+inline cudaError_t gpu_allow_shared(const void *kernel, size_t bytes)
+{
+    return bytes > 48u << 10 ? cudaFuncSetAttribute(
+                                   kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes)
+                             : cudaSuccess;
+}
+
 template <class... P, class... A>
 inline cudaError_t gpu_launch(void (*kernel)(P...), int cluster, dim3 grid, dim3 block,
                               size_t shared, cudaStream_t stream, A &&...arguments)
 {
-    if (shared > 48u << 10) // the default limit of a kernel
-        if (cudaError_t error = cudaFuncSetAttribute(
-                (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared))
-            return error;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {(unsigned)cluster, 1, 1};
-    config.attrs = &attribute;
-    config.numAttrs = cluster > 1;
-    return cudaLaunchKernelEx(&config, kernel, static_cast<A &&>(arguments)...);
+    gpu_launch_config launch(cluster, grid, block, shared, stream);
+    if (cudaError_t error = gpu_allow_shared((const void *)kernel, shared))
+        return error;
+    return cudaLaunchKernelEx(&launch.config, kernel, static_cast<A &&>(arguments)...);
+}
+
+// How many clusters of `cluster` blocks run at once: multiprocessors come in groups, of which a
+// cluster must fit into one.
+template <class... P>
+inline cudaError_t gpu_count_clusters(void (*kernel)(P...), int cluster, dim3 block, size_t shared,
+                                      int *ret_clusters)
+{
+    gpu_launch_config launch(cluster, dim3((unsigned)cluster), block, shared, nullptr);
+    if (cudaError_t error = gpu_allow_shared((const void *)kernel, shared))
+        return error;
+    return cudaOccupancyMaxActiveClusters(ret_clusters, kernel, &launch.config);
 }
 #define GPU_LAUNCH_CLUSTERS(kernel, ...) gpu_launch(kernel, __VA_ARGS__)
 #else
 #define GPU_LAUNCH_CLUSTERS(kernel, ...) ::emulated::launch(#kernel, kernel, __VA_ARGS__)
+using emulated::gpu_count_clusters;
 #endif
 #define GPU_LAUNCH(kernel, ...) GPU_LAUNCH_CLUSTERS(kernel, 1, __VA_ARGS__)
 

@@ -65,6 +65,13 @@ static atedm_status read_linear(atedm_cuda_linear_choice *ret_choice, atedm_erro
     return ATEDM_OK;
 }
 
+static cudaError_t count_clusters(atedm_cuda_hopper *hopper)
+{
+    hopper->linear_clusters[0] = hopper->multiprocessors;
+    cudaError_t error = atedm_cuda_linear_hopper_clusters(2, &hopper->linear_clusters[1]);
+    return error ? error : atedm_cuda_linear_hopper_clusters(4, &hopper->linear_clusters[2]);
+}
+
 atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, atedm_error *err)
 {
     const char *attention = getenv(ATTENTION_ENVIRONMENT), *conv = getenv(CONV_ENVIRONMENT);
@@ -97,6 +104,9 @@ atedm_status atedm_cuda_hopper_choose(int index, atedm_cuda_hopper *ret_hopper, 
         return status;
     found.attention = found.encode && (is_auto || is_asked);
     found.linear = found.encode ? found.linear : ATEDM_CUDA_LINEAR_CUBLAS;
+    error = found.linear ? count_clusters(&found) : cudaSuccess;
+    if (error)
+        return atedm_cuda_status(error, "asking for clusters", err);
     *ret_hopper = found;
     return ATEDM_OK;
 }

@@ -45,13 +45,19 @@ static double step_cycles(const atedm_cuda_linear_cut *c, double blocks)
     return fmax(most, fmax(loaded / PORT_BYTES, own * blocks / CACHE_BYTES));
 }
 
+// How many blocks run at once; 0 on a device, or a part of one, that has no room for such a
+// cluster.
+static int64_t count_fit(const atedm_cuda_hopper *hopper, const atedm_cuda_linear_cut *c)
+{
+    int cluster = c->down * c->across;
+    return (int64_t)hopper->linear_clusters[cluster / 2] * cluster;
+}
+
 static double cut_cycles(const atedm_cuda_hopper *hopper, const atedm_cuda_plan_key *key,
                          const atedm_cuda_linear_cut *c)
 {
     int64_t blocks = count_down(c, key->rows) * count_across(c, key->out),
-            cluster = (int64_t)c->down * c->across;
-    int64_t fit = hopper->multiprocessors / cluster * cluster;
-    fit = fit > 0 ? fit : cluster;
+            fit = count_fit(hopper, c);
     double steps = (double)divide_up(key->in, STEP_BYTES / 2);
     return (double)divide_up(blocks, fit) *
            (steps * step_cycles(c, (double)(blocks < fit ? blocks : fit)) + ROUND_CYCLES);
@@ -70,6 +76,8 @@ int atedm_cuda_linear_cuts(const atedm_cuda_stream *s, const atedm_cuda_plan_key
                                                .outputs = tiles[t][1],
                                                .down = clusters[i][0],
                                                .across = clusters[i][1]};
+            if (!count_fit(hopper, &cut))
+                continue;
             double cycles = cut_cycles(hopper, key, &cut);
             int at = n < wanted ? n++ : wanted; // the last one has to go
             for (; at > 0 && cycles < cut_cycles(hopper, key, &ret_cuts[at - 1]); at--)

@@ -153,6 +153,8 @@ typedef struct atedm_cuda_linear_hopper {
 } atedm_cuda_linear_hopper;
 cudaError_t atedm_cuda_launch_linear_hopper(atedm_dtype act, const atedm_cuda_linear_hopper *linear,
                                             unsigned blocks, cudaStream_t stream);
+// How many of its clusters of 2 or 4 blocks run at once on the current device.
+cudaError_t atedm_cuda_linear_hopper_clusters(int cluster, int *ret_clusters);
 
 // ---- conv_hopper.cu
 

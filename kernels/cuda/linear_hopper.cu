@@ -37,6 +37,10 @@ template <class T, class S> struct alignas(GPU_TILE_ALIGN) tiles {
     T x[S::stages][S::rows * STEP], weight[S::stages][S::outputs * STEP];
     gpu_mbarrier there[S::stages], free[S::stages];
 };
+static_assert(sizeof(tiles<gpu_bf16, tiling<64, 64>>) <= 227 << 10 &&
+              sizeof(tiles<gpu_bf16, tiling<64, 128>>) <= 227 << 10 &&
+              sizeof(tiles<gpu_bf16, tiling<128, 128>>) <= 227 << 10 &&
+              sizeof(tiles<gpu_bf16, tiling<128, 160>>) <= 227 << 10);
 
 // A block's position in its cluster, and the first row and output of its tile.
 struct place {
@@ -224,22 +228,28 @@ GPU_FN void load_addends(const atedm_cuda_linear_hopper &a, int64_t row, int out
     }
 }
 
-template <class T, class S>
+// HAS_MORE: there is a bias or a residual. Half of a tile's instructions after its products are for
+// these.
+template <class T, class S, bool HAS_MORE>
 GPU_FN void store(const atedm_cuda_linear_hopper &a, int64_t row, int output, const sums<S> &r,
                   addends<S> &more)
 {
     int own = output + (int)threadIdx.x % 4 * 8;
 #pragma unroll
     for (int group = 0; group < addends<S>::groups; group++, own += GPU_GROUP * 8) {
-        gpu_quad_transpose(more.bias[group]);
+        if (HAS_MORE && a.bias)
+            gpu_quad_transpose(more.bias[group]);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             uint32_t(&words)[GPU_GROUP] = more.residual[group][i];
-            gpu_quad_transpose(words);
+            if (HAS_MORE && a.residual)
+                gpu_quad_transpose(words);
 #pragma unroll
             for (int n = 0; n < GPU_GROUP; n++) {
                 const float(&sum)[4] = r.d[group * GPU_GROUP + n];
-                words[n] = finish<T>(a, sum[i * 2], sum[i * 2 + 1], words[n], more.bias[group][n]);
+                words[n] = HAS_MORE ? finish<T>(a, sum[i * 2], sum[i * 2 + 1], words[n],
+                                                more.bias[group][n])
+                                    : gpu_pack(T(), sum[i * 2], sum[i * 2 + 1]);
             }
             gpu_quad_transpose(words);
             if (row + i * 8 < a.rows && own < a.out)
@@ -274,8 +284,10 @@ GPU_FN void work(const atedm_cuda_linear_hopper &a, const place &p, tiles<T, S> 
     multiply<T, S>(a, p, t, worker, r);
     if (a.sums)
         store_sums<S>(a, row, p.output, r);
+    else if (a.bias || a.residual)
+        store<T, S, true>(a, row, p.output, r, more);
     else
-        store<T, S>(a, row, p.output, r, more);
+        store<T, S, false>(a, row, p.output, r, more);
 }
 
 template <class T, class S>
@@ -305,6 +317,8 @@ cudaError_t launch(const atedm_cuda_linear_hopper &a, unsigned blocks, cudaStrea
                                dim3(S::threads), sizeof(tiles<T, S>), stream, a);
 }
 
+using widest = tiling<128, 160>;
+
 template <class T>
 cudaError_t choose(const atedm_cuda_linear_hopper &a, unsigned blocks, cudaStream_t stream)
 {
@@ -312,7 +326,7 @@ cudaError_t choose(const atedm_cuda_linear_hopper &a, unsigned blocks, cudaStrea
         return a.tile_outputs == 64 ? launch<T, tiling<64, 64>>(a, blocks, stream)
                                     : launch<T, tiling<64, 128>>(a, blocks, stream);
     return a.tile_outputs == 128 ? launch<T, tiling<128, 128>>(a, blocks, stream)
-                                 : launch<T, tiling<128, 160>>(a, blocks, stream);
+                                 : launch<T, widest>(a, blocks, stream);
 }
 
 } // namespace
@@ -322,4 +336,11 @@ cudaError_t atedm_cuda_launch_linear_hopper(atedm_dtype act, const atedm_cuda_li
 {
     return act == ATEDM_BF16 ? choose<gpu_bf16>(*linear, blocks, stream)
                              : choose<gpu_f16>(*linear, blocks, stream);
+}
+
+// Of no tile do two blocks fit on a multiprocessor, so one stands for all.
+cudaError_t atedm_cuda_linear_hopper_clusters(int cluster, int *ret_clusters)
+{
+    return gpu_count_clusters(linear_hopper_kernel<gpu_bf16, widest>, cluster,
+                              dim3(widest::threads), sizeof(tiles<gpu_bf16, widest>), ret_clusters);
 }

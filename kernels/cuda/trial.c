@@ -1,8 +1,6 @@
 // Trials of algorithms: see trial.h.
 #include "kernels/cuda/trial.h"
 
-#include "core/base/clock.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +14,11 @@
 #define ATEDM_CUDA_TRIAL_RESULTS ((int64_t)1 << 20)
 #endif
 #define MOST_ROUNDS 16 // shapes so small that they would take more gain little
-#define TIMED_RUNS 3   // timed together
-// Runs that take less are timed SHORT_TIMES times, and the least time counts: algorithms for few
-// rows differ by microseconds.
-#define SHORT_SECONDS 1e-3
+// Runs that are timed, of which the least time counts; of short ones more: algorithms for few rows
+// differ by microseconds.
+#define LONG_TIMES 3
 #define SHORT_TIMES 8
+#define SHORT_MS 1.0F
 #define ALIGN ((size_t)256) // bytes
 
 // A trial under way.
@@ -28,6 +26,7 @@ typedef struct course {
     atedm_cuda_stream *s;
     const atedm_cuda_trial *trial;
     char *operands, *expected, *y;           // [device] expected: the known algorithm's results
+    char *cold;                              // [device] ATEDM_CUDA_TRIAL_COLD_BYTES
     float *counts;                           // [device] of differences
     bool is_in[ATEDM_CUDA_TRIAL_CANDIDATES]; // by candidate: has given the expected bits so far
 } course;
@@ -90,7 +89,8 @@ static bool begin(atedm_cuda_stream *s, const atedm_cuda_trial *trial, course *r
 {
     size_t operands = trial->operands->bytes;
     size_t y = atedm_cuda_trial_whole(trial->y_bytes);
-    size_t all = operands + 2 * y + ATEDM_CUDA_DIFFERENCES * sizeof *ret_course->counts;
+    size_t counts = atedm_cuda_trial_whole(ATEDM_CUDA_DIFFERENCES * sizeof *ret_course->counts);
+    size_t all = operands + 2 * y + counts + ATEDM_CUDA_TRIAL_COLD_BYTES;
     void *memory = NULL;
     atedm_error err;
     if (all > ATEDM_CUDA_TRIAL_BYTES || atedm_cuda_alloc(s->head.device, all, &memory, &err))
@@ -99,6 +99,7 @@ static bool begin(atedm_cuda_stream *s, const atedm_cuda_trial *trial, course *r
     ret_course->expected = ret_course->operands + operands;
     ret_course->y = ret_course->expected + y;
     ret_course->counts = (float *)(void *)(ret_course->y + y);
+    ret_course->cold = ret_course->y + y + counts;
     for (int i = 0; i < trial->candidates; i++)
         ret_course->is_in[i] = true;
     return true;
@@ -150,39 +151,68 @@ static bool go_round(course *c, int round)
     return !c->s->head.status;
 }
 
-static double time_runs(const course *c, int candidate)
+// Milliseconds of a run between two events of the device, INFINITY where it fails. As in an
+// evaluation, the weights come from memory, and x, which the operation before has just written, is
+// in the cache. What comes before the first event also gives the host the time to enqueue the run.
+static float time_run(const course *c, int candidate, const cudaEvent_t events[2])
 {
     const atedm_cuda_trial *trial = c->trial;
-    atedm_cuda_sync(&c->s->head);
-    double start = atedm_clock_monotonic();
-    for (int i = 0; i < TIMED_RUNS; i++)
-        if (!trial->run(trial->user, c->operands, candidate, c->y))
-            return INFINITY;
-    atedm_cuda_sync(&c->s->head);
-    return c->s->head.status ? INFINITY : atedm_clock_monotonic() - start;
+    atedm_stream *s = &c->s->head;
+    cudaStream_t stream = c->s->stream;
+    float ms = INFINITY;
+    cudaError_t error = cudaMemsetAsync(c->cold, 0, ATEDM_CUDA_TRIAL_COLD_BYTES, stream);
+    if (!error)
+        error = fill(c->s, &trial->operands->x, ATEDM_CUDA_NOISE_PLAIN, 0, c->operands);
+    if (!error)
+        error = cudaEventRecord(events[0], stream);
+    atedm_cuda_check(s, error, "trial");
+    if (s->status || !trial->run(trial->user, c->operands, candidate, c->y))
+        return INFINITY;
+    atedm_cuda_check(s, cudaEventRecord(events[1], stream), "trial");
+    atedm_cuda_sync(s);
+    if (!s->status)
+        atedm_cuda_check(s, cudaEventElapsedTime(&ms, events[0], events[1]), "trial");
+    return s->status ? INFINITY : ms;
 }
 
-static double seconds_of(const course *c, int candidate)
+static float least_ms(const course *c, int candidate, const cudaEvent_t events[2])
 {
-    double least = time_runs(c, candidate);
-    for (int i = 1; i < SHORT_TIMES && least < SHORT_SECONDS; i++)
-        least = fmin(least, time_runs(c, candidate));
+    float least = time_run(c, candidate, events);
+    for (int i = 1; i < (least < SHORT_MS ? SHORT_TIMES : LONG_TIMES); i++)
+        least = fminf(least, time_run(c, candidate, events));
     return least;
+}
+
+// Of the candidates that are still in.
+static int compare_times(const course *c, const cudaEvent_t events[2])
+{
+    int fastest = ATEDM_CUDA_TRIAL_KNOWN;
+    float least = INFINITY;
+    // Else what other streams have under way would be timed as well.
+    atedm_cuda_check(&c->s->head, cudaDeviceSynchronize(), "trial");
+    for (int i = 0; i < c->trial->candidates; i++) {
+        float ms = c->is_in[i] ? least_ms(c, i, events) : INFINITY;
+        if (ms < least) {
+            least = ms;
+            fastest = i;
+        }
+    }
+    return fastest;
 }
 
 static int find_fastest(const course *c)
 {
+    cudaEvent_t events[2] = {NULL, NULL};
     int fastest = ATEDM_CUDA_TRIAL_KNOWN;
-    double least = INFINITY;
-    // Else what other streams have under way would be timed as well.
-    atedm_cuda_check(&c->s->head, cudaDeviceSynchronize(), "trial");
-    for (int i = 0; i < c->trial->candidates; i++) {
-        double seconds = c->is_in[i] ? seconds_of(c, i) : INFINITY;
-        if (seconds < least) {
-            least = seconds;
-            fastest = i;
-        }
-    }
+    cudaError_t error = cudaEventCreateWithFlags(&events[0], cudaEventDefault);
+    if (!error)
+        error = cudaEventCreateWithFlags(&events[1], cudaEventDefault);
+    atedm_cuda_check(&c->s->head, error, "trial");
+    if (!error)
+        fastest = compare_times(c, events);
+    for (int i = 0; i < 2; i++)
+        if (events[i])
+            (void)cudaEventDestroy(events[i]);
     return fastest;
 }
 

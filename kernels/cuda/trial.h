@@ -8,6 +8,11 @@
 // Most device memory of a trial, which gives it back. Operands that want more are not tried, nor is
 // anything where the device has not the room.
 #define ATEDM_CUDA_TRIAL_BYTES ((size_t)1 << 30)
+// Of these, bytes that are written before a timed run, so that the second-level cache has nothing
+// left of the weights: as many as the largest such cache has (126 MiB, on the B200).
+#ifndef ATEDM_CUDA_TRIAL_COLD_BYTES
+#define ATEDM_CUDA_TRIAL_COLD_BYTES ((size_t)128 << 20)
+#endif
 #define ATEDM_CUDA_TRIAL_CANDIDATES 13 // at most
 #define ATEDM_CUDA_TRIAL_KNOWN (-1)    // the known algorithm, in place of a candidate's number
 

@@ -109,6 +109,7 @@ struct launch_request {
     void *closure;
 };
 cudaError_t check_launch(const launch_request &launch); // what a driver would refuse
+cudaError_t count_clusters(int cluster, int *ret_clusters);
 void run_launch(const launch_request &launch);
 
 // ---- memory.cpp
@@ -155,6 +156,12 @@ cudaError_t launch(const char *name, void (*kernel)(P...), int cluster, dim3 gri
     return enqueue(
         stream, [](void *p) { run_launch(static_cast<closure *>(p)->request); }, c,
         [](void *p) { delete static_cast<closure *>(p); });
+}
+
+template <class... P>
+cudaError_t gpu_count_clusters(void (*)(P...), int cluster, dim3, size_t, int *ret_clusters)
+{
+    return count_clusters(cluster, ret_clusters);
 }
 
 // ---- warp.cpp

@@ -43,6 +43,7 @@ settings::settings()
     sm = number("ATEDM_EMULATED_SM", sm);
     devices = std::min(number("ATEDM_EMULATED_DEVICES", devices), MOST_DEVICES);
     multiprocessors = number("ATEDM_EMULATED_MULTIPROCESSORS", multiprocessors);
+    most_cluster = std::min(number("ATEDM_EMULATED_MOST_CLUSTER", most_cluster), most_cluster);
     fail_after = number("ATEDM_EMULATED_FAIL_AFTER", fail_after);
     blas_ms = number("ATEDM_EMULATED_BLAS_MS", blas_ms);
     blas_bias_first = number("ATEDM_EMULATED_BLAS_BIAS_FIRST", 0) != 0;

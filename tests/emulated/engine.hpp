@@ -51,7 +51,8 @@ struct settings {
     int devices = 1;      // ATEDM_EMULATED_DEVICES
     // ATEDM_EMULATED_MULTIPROCESSORS of each: few, so that toy sizes are several rounds of blocks.
     int multiprocessors = 1;
-    int fail_after = -1;          // ATEDM_EMULATED_FAIL_AFTER
+    int most_cluster = MOST_CLUSTER; // ATEDM_EMULATED_MOST_CLUSTER: blocks that it has room for
+    int fail_after = -1;             // ATEDM_EMULATED_FAIL_AFTER
     int blas_ms = 0;              // ATEDM_EMULATED_BLAS_MS: that a product of cuBLASLt takes more
     bool blas_bias_first = false; // ATEDM_EMULATED_BLAS_BIAS_FIRST=1: added before residuals
     size_t memory = (size_t)8 << 30; // ATEDM_EMULATED_MEMORY: bytes of each device

@@ -2,9 +2,12 @@
 // or another stream can wait. C++.
 #include "tests/emulated/stream.hpp"
 
+#include <chrono>
+
 using guard = std::lock_guard<std::recursive_mutex>;
 
 struct CUevent_st {
+    bool is_timed;
     emulated::mark_pointer mark;       // where it was recorded last, outside a capture
     emulated::capture_pointer capture; // or: the capture,
     std::vector<size_t> last;          // and the nodes before it
@@ -16,13 +19,20 @@ static void run_to(const emulated::mark_pointer &mark)
         emulated::run_until(mark->stream, [=] { return !mark->stream; });
 }
 
+static void pass(emulated::mark &mark)
+{
+    mark.stream = nullptr;
+    mark.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 extern "C" {
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ret_event, unsigned flags)
 {
-    if (flags != cudaEventDisableTiming)
+    if (flags != cudaEventDefault && flags != cudaEventDisableTiming)
         return cudaErrorInvalidValue;
-    *ret_event = new CUevent_st;
+    *ret_event = new CUevent_st{flags == cudaEventDefault, nullptr, nullptr, {}};
     return cudaSuccess;
 }
 
@@ -40,13 +50,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     if (stream->capture) {
         if (!stream->capture->valid)
             return cudaErrorStreamCaptureInvalidated;
-        *event = {nullptr, stream->capture, stream->last};
+        *event = {event->is_timed, nullptr, stream->capture, stream->last};
         return emulated::use(stream->device);
     }
     using closure = emulated::mark_pointer;
-    *event = {std::make_shared<emulated::mark>(emulated::mark{stream}), nullptr, {}};
+    *event = {
+        event->is_timed, std::make_shared<emulated::mark>(emulated::mark{stream}), nullptr, {}};
     return emulated::enqueue(
-        stream, [](void *p) { (*(closure *)p)->stream = nullptr; }, new closure(event->mark),
+        stream, [](void *p) { pass(**(closure *)p); }, new closure(event->mark),
         [](void *p) { delete (closure *)p; });
 }
 
@@ -81,6 +92,19 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (cudaError_t error = emulated::lost(event->mark->stream->device))
         return error;
     run_to(event->mark);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *ret_ms, cudaEvent_t start, cudaEvent_t end)
+{
+    guard g(emulated::lock);
+    if (start->capture || end->capture)
+        return cudaErrorCapturedEvent;
+    if (!start->is_timed || !end->is_timed || !start->mark || !end->mark)
+        return cudaErrorInvalidResourceHandle;
+    if (start->mark->stream || end->mark->stream)
+        return cudaErrorNotReady;
+    *ret_ms = (float)((end->mark->seconds - start->mark->seconds) * 1e3);
     return cudaSuccess;
 }
 

@@ -55,7 +55,7 @@ cudaError_t check_launch(const launch_request &launch)
     size_t most_shared = setting().sm >= 90 ? MOST_SHARED : (size_t)163 << 10;
     if (threads > 0 && threads <= MOST_THREADS && launch.grid.x && launch.grid.y && launch.grid.z &&
         launch.grid.x <= INT32_MAX && launch.grid.y <= 65535 && launch.grid.z <= 65535 &&
-        launch.shared <= most_shared && launch.cluster <= MOST_CLUSTER &&
+        launch.shared <= most_shared && launch.cluster <= setting().most_cluster &&
         launch.grid.x % (unsigned)launch.cluster == 0 &&
         (launch.cluster == 1 || setting().sm == 90))
         return cudaSuccess;
@@ -65,6 +65,13 @@ cudaError_t check_launch(const launch_request &launch)
             launch.name, launch.grid.x, launch.grid.y, launch.grid.z, (unsigned long long)threads,
             launch.shared, launch.cluster);
     return cudaErrorInvalidConfiguration;
+}
+
+cudaError_t count_clusters(int cluster, int *ret_clusters)
+{
+    bool is_room = cluster <= setting().most_cluster;
+    *ret_clusters = is_room ? std::max(1, setting().multiprocessors / cluster) : 0;
+    return cudaSuccess;
 }
 
 void run_launch(const launch_request &launch)

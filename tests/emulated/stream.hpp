@@ -31,7 +31,8 @@ using task_pointer = std::shared_ptr<task>;
 
 // A place in a stream.
 struct mark {
-    CUstream_st *stream; // NULL: passed
+    CUstream_st *stream;  // NULL: passed,
+    double seconds = NAN; // then, by the host's clock
 };
 using mark_pointer = std::shared_ptr<mark>;
 

@@ -216,6 +216,17 @@ Test(linear, own_without_a_trial)
     close_layer(&l);
 }
 
+// Of the cuts that would be best some have clusters.
+Test(linear, own_without_room_for_clusters)
+{
+    setenv("ATEDM_EMULATED_MOST_CLUSTER", "1", 1);
+    layer l = open_layer("hopper", "90", IN);
+    for (int64_t rows = 1; rows <= ROWS; rows *= 2)
+        run_rows(&l, 0, rows, ATEDM_ACT_NONE);
+    cr_assert_eq(products(), 0);
+    close_layer(&l);
+}
+
 // Computes all rows at once, or one by one, by either kernel.
 static void compute(const char *choice, bool is_alone, uint16_t *ret_y)
 {

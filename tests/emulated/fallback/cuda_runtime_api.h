@@ -18,6 +18,7 @@ typedef enum cudaError {
     cudaErrorInvalidConfiguration = 9,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorInvalidResourceHandle = 400,
     cudaErrorIllegalState = 401,
     cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
@@ -37,6 +38,7 @@ typedef struct CUgraphExec_st *cudaGraphExec_t;
 #define cudaStreamNonBlocking 0x01
 
 typedef struct CUevent_st *cudaEvent_t;
+#define cudaEventDefault 0x00
 #define cudaEventDisableTiming 0x02
 
 enum cudaStreamCaptureMode {
@@ -108,6 +110,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *, unsigned);
 cudaError_t cudaEventDestroy(cudaEvent_t);
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t);
+cudaError_t cudaEventElapsedTime(float *, cudaEvent_t, cudaEvent_t);
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned);
 cudaError_t cudaGetLastError(void);
 const char *cudaGetErrorName(cudaError_t);
