@@ -260,6 +260,8 @@ class BenchStep(CommandTest):
         for backend in ("ref", "dry"):
             report = self.run_json(*self.ARGS, "--stages", "unet", "--ops", "--dtype", "f32", "--backend", backend)
             rows[backend] = [row for row in report["stages"] if row["stage"] == "unet"]
+            if backend == "ref":
+                self.assertEqual(2 * 64 * 1280**2, report["stages"][0]["flops"], "few rows: it is slow")
         for counted, timed in zip(rows["dry"], rows["ref"], strict=True):
             for key in ("flops", "overhead_flops", "scratch_bytes"):
                 self.assertEqual(timed[key], counted[key])
