@@ -7,6 +7,7 @@
 
 // For measuring what it brings: "0" leaves it out, and work aside is done in order. "2" and more:
 // as many multiprocessors at most are a ranking's that stays on them, the others the main queue's.
+// "first", alone or behind a number: it has the main queue's priority, not a lower one.
 #define SWITCH "ATEDM_CUDA_ASIDE"
 
 atedm_status atedm_cuda_aside_init(atedm_cuda_aside *aside, atedm_error *err)
@@ -16,11 +17,13 @@ atedm_status atedm_cuda_aside_init(atedm_cuda_aside *aside, atedm_error *err)
         return ATEDM_OK;
     long number = value ? strtol(value, NULL, 10) : 1;
     aside->multiprocessors = number > 1 && number < INT32_MAX ? (int32_t)number : INT32_MAX;
+    bool is_first = value && strstr(value, "first");
     cudaError_t error = cudaEventCreateWithFlags(&aside->begun, cudaEventDisableTiming);
     if (!error)
         error = cudaEventCreateWithFlags(&aside->done, cudaEventDisableTiming);
     if (!error)
-        error = atedm_cuda_stream_make(ATEDM_CUDA_BESIDE, &aside->stream);
+        error = atedm_cuda_stream_make(is_first ? ATEDM_CUDA_URGENT : ATEDM_CUDA_BESIDE,
+                                       &aside->stream);
     return atedm_cuda_status(error, "making a stream's second queue", err);
 }
 

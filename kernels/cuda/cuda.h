@@ -279,7 +279,7 @@ bool atedm_cuda_hopper_conv(atedm_stream *s, const atedm_cuda_conv_call *conv, c
 // The priority of a CUDA stream: whose blocks start first where several wait for multiprocessors.
 typedef enum atedm_cuda_urgency {
     ATEDM_CUDA_URGENT,     // a stream's main queue
-    ATEDM_CUDA_BESIDE,     // its queue aside: the next lower one, where the device has three
+    ATEDM_CUDA_BESIDE,     // its queue aside, by default: the next lower one, of three at least
     ATEDM_CUDA_BACKGROUND, // both queues of a stream in the background: the lowest one
 } atedm_cuda_urgency;
 ATEDM_MUST_CHECK cudaError_t atedm_cuda_stream_make(atedm_cuda_urgency urgency,

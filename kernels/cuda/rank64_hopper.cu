@@ -147,6 +147,9 @@ GPU_FN void load_queries(const call &a, tiles<T> &t, const part &p, gpu_ring<STA
 // because a block may have to wait for a multiprocessor while the rest already work.
 template <class T> GPU_FN void load(const call &a, tiles<T> &t, unsigned going_on)
 {
+    gpu_prefetch_map(a.k);
+    gpu_prefetch_map(a.q);
+    gpu_prefetch_map(a.offsets);
     gpu_ring<STAGES> r;
     int number = blockIdx.x;
     for (unsigned phase = 1;; phase ^= 1) {
@@ -294,8 +297,10 @@ template <class T> GPU_FN void take_keys(worker<T> &w, int group)
 }
 
 // Computes the sums of the warpgroup's keys over all queries. All four threads of a quad get the
-// sums of keys 16 (warp % 4) + lane / 4 and 8 further on.
-template <class T> GPU_FN void add_tiles(worker<T> &w, int nq, float (&ret_sums)[2])
+// sums of keys 16 (warp % 4) + lane / 4 and 8 further on. It calls meanwhile() while the first
+// product runs.
+template <class T, class MEANWHILE>
+GPU_FN void add_tiles(worker<T> &w, int nq, MEANWHILE meanwhile, float (&ret_sums)[2])
 {
     int left = (nq + QUERIES - 1) / QUERIES;
     bool is_whole = nq % QUERIES == 0;
@@ -303,6 +308,7 @@ template <class T> GPU_FN void add_tiles(worker<T> &w, int nq, float (&ret_sums)
     for (float &total : w.total)
         total = 0;
     start_next(w, s);
+    meanwhile();
     for (; left > 2; left -= 2) {
         add_and_start(w, s, other);
         add_and_start(w, other, s);
@@ -374,10 +380,12 @@ template <class T> GPU_FN void work(const call &a, tiles<T> &t)
     await_keys(w);
     for (part p = t.now; p.span != NO_SPAN; p = t.now) {
         int64_t key = p.key0 + warp * 16 + lane / 4;
-        const column_state before = load_columns(rank, a.t, p, key);
+        column_state before;
         float sums[2];
         take_keys(w, group);
-        add_tiles(w, (int)rank.span[p.span].nq, sums);
+        // Not earlier: the fence in take_keys would wait for these loads.
+        auto load_before = [&] { before = load_columns(rank, a.t, p, key); };
+        add_tiles(w, (int)rank.span[p.span].nq, load_before, sums);
         float change = gpu_warp_sum(store_sums(rank, a.t, p, key, before, sums));
         int64_t block =
             ((int64_t)p.span * rank.heads + p.head) * rank.change_blocks + p.key0 / KEYS;

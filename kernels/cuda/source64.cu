@@ -15,7 +15,7 @@ constexpr int STAGES = 3;
 
 template <class T> struct tiles {
     T q[STAGES][TILE_ELEMENTS], k[STAGES][TILE_ELEMENTS];
-    int64_t pruned[TILE], kept[TILE]; // rows; -1: none
+    int32_t pruned[TILE], kept[TILE]; // positions in the span; -1: none
 };
 
 // The best slot of each pruned token in each tile of kept tokens: [spans, tiles, pruned], with the
@@ -29,41 +29,71 @@ struct found_place {
     }
 };
 
-struct named_rows {
-    const int64_t *row;
-    GPU_FN int64_t operator()(int i) const
-    {
-        return row[i];
-    }
-};
-
-// Names the rows of the pruned tokens from number `first` on, and of the kept ones from slot0 on.
+// Finds the positions of the pruned tokens from number `first` on, and of the kept ones from slot0
+// on.
 template <class T>
-GPU_FN void name_rows(tiles<T> &t, const int32_t *kept, const atedm_prune_span &span, int64_t first,
-                      int64_t slot0)
+GPU_FN void find_positions(tiles<T> &t, const int32_t *kept, const atedm_prune_span &span,
+                           int64_t first, int64_t slot0)
 {
     int64_t i = threadIdx.x % TILE, number = first + i, slot = slot0 + i;
     if (threadIdx.x < TILE)
-        t.pruned[i] = number < span.n - span.keep
-                          ? span.first + pruned_position(kept, span.keep, number)
-                          : -1;
+        t.pruned[i] =
+            number < span.n - span.keep ? (int32_t)pruned_position(kept, span.keep, number) : -1;
     else
-        t.kept[i] = slot < span.keep ? span.first + kept[slot] : -1;
+        t.kept[i] = slot < span.keep ? kept[slot] : -1;
 }
 
-// Rows that are compared in n parts of 64 columns each.
+// A span's rows, from its first on, which are compared in n parts of 64 columns each.
 template <class T> struct compared {
     const T *q, *k;
     int64_t q_stride, k_stride, n;
 };
 
+// The vectors of a tile that a thread loads: where each begins in the first part, in vectors from
+// the span's first row. They are found once, because the parts' rows are the same.
+constexpr int LOADS = TILE * TILE_VECTORS / TILE_THREADS;
+constexpr uint32_t NOWHERE = UINT32_MAX; // of a token that is none, which is loaded as zeros
+struct places {
+    uint32_t at[LOADS];
+};
+
+GPU_FN int tile_row(int load)
+{
+    return (load * TILE_THREADS + (int)threadIdx.x) / TILE_VECTORS;
+}
+
+GPU_FN places find_places(const int32_t (&positions)[TILE], int64_t stride)
+{
+    places p;
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        int position = positions[tile_row(i)];
+        p.at[i] = position < 0
+                      ? NOWHERE
+                      : (uint32_t)position * (uint32_t)(stride / 8) + threadIdx.x % TILE_VECTORS;
+    }
+    return p;
+}
+
+template <class T> GPU_FN void load_tile(T *tile, const T *matrix, const places &p)
+{
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        bool is_there = p.at[i] != NOWHERE;
+        gpu_copy_16(tile + tile_at(tile_row(i), (int)threadIdx.x % TILE_VECTORS),
+                    matrix + (is_there ? (size_t)p.at[i] * 8 : 0), is_there);
+    }
+}
+
 // Starts to load a part's tiles. After the last part it loads nothing.
-template <class T> GPU_FN void load_part(tiles<T> &t, const compared<T> &rows, int64_t part)
+template <class T>
+GPU_FN void load_part(tiles<T> &t, const compared<T> &rows, const places &q, const places &k,
+                      int64_t part)
 {
     if (part < rows.n) {
         int64_t stage = part % STAGES, column = part * TILE;
-        tile_load(t.q[stage], rows.q + column, rows.q_stride, named_rows{t.pruned});
-        tile_load(t.k[stage], rows.k + column, rows.k_stride, named_rows{t.kept});
+        load_tile(t.q[stage], rows.q + column, q);
+        load_tile(t.k[stage], rows.k + column, k);
     }
     gpu_copy_commit();
 }
@@ -71,13 +101,14 @@ template <class T> GPU_FN void load_part(tiles<T> &t, const compared<T> &rows, i
 // Calls add(products, part) for each part in turn. The products have the layout of tile_scores.
 template <class T, class ADD> GPU_FN void walk_parts(tiles<T> &t, const compared<T> &rows, ADD add)
 {
+    const places q = find_places(t.pruned, rows.q_stride), k = find_places(t.kept, rows.k_stride);
 #pragma unroll
     for (int part = 0; part < STAGES - 1; part++)
-        load_part(t, rows, part);
+        load_part(t, rows, q, k, part);
     for (int64_t part = 0; part < rows.n; part++) {
         gpu_copy_wait<STAGES - 2>();
         __syncthreads(); // this part's tiles are there, and no warp reads the last one's any more
-        load_part(t, rows, part + STAGES - 1);
+        load_part(t, rows, q, k, part + STAGES - 1);
         float s[8][4];
         uint32_t queries[4][4];
         tile_rows(queries, t.q[part % STAGES]);
@@ -102,11 +133,13 @@ GPU_FN void load_lse(float (&lse2)[2], const atedm_source_map &map, int64_t head
 struct by_attention {
     atedm_source_map map;
 
-    template <class T> GPU_FN void sum(float (&p)[8][4], tiles<T> &t, const int64_t (&row)[2]) const
+    template <class T>
+    GPU_FN void sum(float (&p)[8][4], tiles<T> &t, int64_t first, const int64_t (&row)[2]) const
     {
         float lse2[2];
         load_lse(lse2, map, 0, row);
-        const compared<T> rows = {static_cast<const T *>(map.q), static_cast<const T *>(map.k),
+        const compared<T> rows = {static_cast<const T *>(map.q) + first * map.q_stride,
+                                  static_cast<const T *>(map.k) + first * map.k_stride,
                                   map.q_stride, map.k_stride, map.heads};
         walk_parts(t, rows, [&](const float(&s)[8][4], int64_t head) {
 #pragma unroll
@@ -129,9 +162,10 @@ struct by_attention {
 struct by_cosine {
     atedm_cuda_cosine of;
 
-    template <class T> GPU_FN void sum(float (&p)[8][4], tiles<T> &t, const int64_t (&)[2]) const
+    template <class T>
+    GPU_FN void sum(float (&p)[8][4], tiles<T> &t, int64_t first, const int64_t (&)[2]) const
     {
-        const T *x = static_cast<const T *>(of.x);
+        const T *x = static_cast<const T *>(of.x) + first * of.c;
         walk_parts(t, compared<T>{x, x, of.c, of.c, of.c / TILE},
                    [&](const float(&s)[8][4], int64_t) {
 #pragma unroll
@@ -174,12 +208,17 @@ __global__ void __launch_bounds__(TILE_THREADS, 4)
     if (first >= span.n - span.keep || slot0 >= span.keep)
         return;
     tiles<T> &t = *gpu_shared<tiles<T>>();
-    name_rows(t, kept + span.kept_first, span, first, slot0);
+    find_positions(t, kept + span.kept_first, span, first, slot0);
     __syncthreads();
     int mine = (threadIdx.x >> 5) * 16 + (threadIdx.x & 31) / 4;
-    const int64_t row[2] = {t.pruned[mine], t.pruned[mine + 8]};
+    int64_t row[2]; // -1: none
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int position = t.pruned[mine + half * 8];
+        row[half] = position < 0 ? -1 : span.first + position;
+    }
     float p[8][4] = {};
-    by.template sum<T>(p, t, row);
+    by.template sum<T>(p, t, span.first, row);
     best_slot best[2] = {{-INFINITY, -1}, {-INFINITY, -1}};
     offer(best, p, slot0, span, by);
 #pragma unroll
@@ -230,10 +269,15 @@ cudaError_t source64(const int32_t *kept, int32_t *source, const BY &by, const f
                       dim3(TILE_THREADS), 0, stream, kept, place, source, *spans);
 }
 
+// `stride`: the larger one, of the rows that are compared.
 template <class BY>
 cudaError_t launch(atedm_dtype act, const int32_t *kept, int32_t *source, const BY &by,
-                   void *scratch, const atedm_cuda_prune_spans *spans, cudaStream_t stream)
+                   int64_t stride, void *scratch, const atedm_cuda_prune_spans *spans,
+                   cudaStream_t stream)
 {
+    for (int32_t i = 0; i < spans->n; i++)
+        if (spans->span[i].n > NOWHERE / (stride / 8)) // 64 GiB of one sample
+            return cudaErrorInvalidValue;
     found_place place = {static_cast<best_slot *>(scratch), most_tiles(spans), most_pruned(spans)};
     if (!place.n_pruned)
         return cudaSuccess;
@@ -253,7 +297,8 @@ cudaError_t atedm_cuda_launch_source_attention64(atedm_dtype act, const int32_t 
                                                  void *scratch, const atedm_cuda_prune_spans *spans,
                                                  cudaStream_t stream)
 {
-    return launch(act, kept, source, by_attention{*map}, scratch, spans, stream);
+    int64_t stride = map->q_stride > map->k_stride ? map->q_stride : map->k_stride;
+    return launch(act, kept, source, by_attention{*map}, stride, scratch, spans, stream);
 }
 
 bool atedm_cuda_is_cosine64(atedm_dtype act, const void *x, int64_t c)
@@ -266,5 +311,5 @@ cudaError_t atedm_cuda_launch_source_cosine64(atedm_dtype act, const int32_t *ke
                                               const atedm_cuda_prune_spans *spans,
                                               cudaStream_t stream)
 {
-    return launch(act, kept, source, by_cosine{*cosine}, scratch, spans, stream);
+    return launch(act, kept, source, by_cosine{*cosine}, cosine->c, scratch, spans, stream);
 }

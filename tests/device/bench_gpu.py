@@ -22,8 +22,9 @@ import markdown
 PRESETS = ("off", "at-edm-a", "at-edm-b", "at-edm-c", "at-edm-d", "at-edm-dagger")
 COST = ("at-edm-c", figures.RANDOM, figures.ZERO, figures.ALL_ITERATIONS)
 LOOP_PRUNINGS = ("off", "at-edm-c", "at-edm-dagger", figures.INTERVAL)
-# To measure ranking aside on fewer multiprocessors, and not aside: the figure's name, and the value of ATEDM_CUDA_ASIDE.
-ASIDE = {"in_order_s": "0", "aside_66_s": "66", "aside_44_s": "44"}
+# To measure ranking not aside, on fewer multiprocessors, and before other work: the figure's name, and the value of
+# ATEDM_CUDA_ASIDE.
+ASIDE = {"in_order_s": "0", "aside_66_s": "66", "aside_44_s": "44", "aside_first_s": "first", "aside_66_first_s": "66 first"}
 PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytorch")
 
 FULL = {

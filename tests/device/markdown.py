@@ -104,11 +104,11 @@ def text(result):
                 number(e["against_off"]), number(e["flops_against_off"])] for e in result["evaluations"]]),
         "## What pruning costs\n",
         table(("batch", "evaluation, ms", "G-WPR, ms", "share", "by difference", "recovery, ms", "share", "by difference",
-               "all iterations, ms", "nothing aside, ms", "on 66 multiprocessors", "on 44"),
+               "all iterations, ms", "nothing aside, ms", "on 66 multiprocessors", "on 44", "first", "first, on 66"),
               [[c["batch"], ms(c["evaluation_s"]), ms(c["ranking_s"]), percent(c["ranking_share"]),
                 percent(c["ranking_by_difference_share"]), ms(c["recovery_s"]), percent(c["recovery_share"]),
                 percent(c["recovery_by_difference_share"]), ms(c["all_iterations_s"]), ms(c["in_order_s"]),
-                ms(c["aside_66_s"]), ms(c["aside_44_s"])]
+                ms(c["aside_66_s"]), ms(c["aside_44_s"]), ms(c["aside_first_s"]), ms(c["aside_66_first_s"])]
                for c in result["pruning_cost"]]),
         "## Denoising loops, with guidance\n",
         table(("images", "pruning", "steps", "s", "images/s", "against off"),

@@ -254,18 +254,22 @@ Test(aside, as_in_order_by_chance)
     check_schedule("random:3");
 }
 
-// A persistent ranking that uses fewer multiprocessors than there are.
+// A persistent ranking that uses fewer multiprocessors than there are; also in the main queue's
+// priority.
 Test(aside, on_some_multiprocessors)
 {
     setenv("ATEDM_EMULATED_SM", "90", 1);
     setenv("ATEDM_EMULATED_MULTIPROCESSORS", "7", 1);
     const outputs *expected = run_in_order(WIDTH / 64);
-    setenv("ATEDM_CUDA_ASIDE", "2", 1);
-    layer l = open_layer("cuda");
-    l.heads = WIDTH / 64;
-    expect_rounds(&l, expected, false);
-    expect_rounds(&l, expected, true);
-    close_layer(&l);
+    static const char *const ways[] = {"2", "3 first"};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        setenv("ATEDM_CUDA_ASIDE", ways[i], 1);
+        layer l = open_layer("cuda");
+        l.heads = WIDTH / 64;
+        expect_rounds(&l, expected, false);
+        expect_rounds(&l, expected, true);
+        close_layer(&l);
+    }
 }
 
 Test(aside, in_the_background)
