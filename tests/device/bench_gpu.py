@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import time
 
@@ -29,7 +30,7 @@ PARTS = ("evaluations", "cost", "loops", "kernels", "hopper", "requests", "pytor
 
 FULL = {
     "backend": "cuda", "dtype": "bf16", "arch": "sdxl-base", "size": "1024x1024", "guidance": 8, "steps": 30,
-    "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 2,
+    "batches": (1, 2, 8, 16), "presets": PRESETS, "cost_batches": (2, 16), "images": (1, 8), "repeat": 5, "loop_repeat": 3,
     "ceilings": (), "kernels": (), "own_conv": ("--op", "conv"),
     "hopper": (("attention",), ("conv",), ("linear",)),
     "latency": {"steps": 30, "clients": 1, "requests": 5}, "throughput": {"steps": 20, "clients": 16, "requests": 48},
@@ -218,13 +219,13 @@ def measure(bench, parts, result):
                               for row in report["stages"] if row["stage"] in ("text", "vae")])
     elif "ceilings" not in result:
         raise NoReport("evaluations, which have the ceilings")
-    if "cost" in parts:
-        result["pruning_cost"] = measure_cost(bench)
-    if "loops" in parts:
+    if "loops" in parts:  # first, because most of the bars are of them
         try:
             result["loops"] = figures.loops(bench.loops())
         except NoReport:
             pass
+    if "cost" in parts:
+        result["pruning_cost"] = measure_cost(bench)
     if "kernels" in parts:
         result["kernels"] = figures.kernels(bench.kernels(), result["ceilings"])
     if "hopper" in parts:
@@ -255,7 +256,7 @@ def measure_cost(bench):
 def measure_requests(bench, model):
     try:
         return bench.requests(model) if model else []
-    except (AssertionError, OSError) as error:  # the daemon does not start or does not end
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:  # the daemon does not start or does not end
         bench.steps.note("requests", [], "failed", time.monotonic(), str(error), "")
         return []
 
@@ -267,8 +268,9 @@ def opened(options, output, head):
     if not options.add or not output.exists():
         return {**head, **empty}
     before = json.loads(output.read_text(encoding="utf-8"))
-    if (before["device"]["name"], before["commit"]) != (head["device"]["name"], head["commit"]):
-        sys.exit(f"bench_gpu.py: {output} is of another device or commit")
+    if any(part(before) != part(head) for part in (lambda x: x["device"]["name"], lambda x: x["commit"],
+                                                   lambda x: x.get("switches", {}))):
+        sys.exit(f"bench_gpu.py: {output} is of another device or commit, or was measured with other switches")
     return {**before, "command": f"{before['command']}; {head['command']}"}
 
 
@@ -292,6 +294,7 @@ def parse():
 
 def main():
     options = parse()
+    device.interrupt_when_terminated()
     settings = dict(TOY if options.toy else FULL)
     if options.emulated:
         settings.update(backend="cuda", dtype="bf16", kernels=(("sampler_step", 0),), hopper=(("attention", "--size", 2),))
@@ -304,9 +307,11 @@ def main():
         found = device.device_or_exit(False, "the benchmark")
         if not device.may_be_hopper(found):
             settings["hopper"] = ()
-    bench = Bench(options, settings)
     output = options.output or device.result_path(found, "bench", ".json")
+    bench = Bench(options, settings)
     result = opened(options, output, {**device.heading(found, "tests/device/bench_gpu.py"), "toy": options.toy, "settings": settings})
+    before = result["steps"]
+    bench.steps.save = lambda: device.write_json(output, {**result, "steps": before + bench.steps.results})
     status = 1
     if options.no_build or device.build_steps(bench.steps, options.build):
         try:
@@ -314,9 +319,10 @@ def main():
             status = 0 if bench.steps.all_good() else 1
         except NoReport as name:
             print(f"there are no figures without: {name}")
-    result["steps"] = result["steps"] + bench.steps.results
     print("\n" + bench.steps.table())
-    device.write_json(output, result)
+    bench.steps.save()
+    print(f"written: {os.path.relpath(output)}")
+    result["steps"] = before + bench.steps.results
     if "bars" in result:
         text = markdown.text(result)
         output.with_suffix(".md").write_text(text, encoding="utf-8")

@@ -151,15 +151,17 @@ def main():
     if options.list:
         print("\n".join(name for name, *_ in all_steps(options)))
         return 0
+    device.interrupt_when_terminated()
     found = device.device_or_exit(options.emulated, "the device suite")
-    steps = device.Steps(options.limits)
+    output = options.output or device.result_path(found, "check", ".json")
+    heading = device.heading(found, "tests/device/check_gpu.py")
+    steps = device.Steps(options.limits, lambda: device.write_json(output, {**heading, "steps": steps.results}))
     if options.no_build or device.build_steps(steps, options.build):
         run_steps(options, found, steps)
     if not steps.results:
         sys.exit("check_gpu.py: no step is called so; --list names them")
-    print(f"\n{found['name']}\n{steps.table()}")
-    output = options.output or device.result_path(found, "check", ".json")
-    device.write_json(output, {**device.heading(found, "tests/device/check_gpu.py"), "steps": steps.results})
+    steps.save()  # in the steps' order
+    print(f"\n{found['name']}\n{steps.table()}\nwritten: {os.path.relpath(output)}")
     return 0 if steps.all_good() else 1
 
 

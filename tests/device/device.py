@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -128,12 +129,15 @@ def without_folders(path):
 
 
 class Steps:
-    """Runs programs one after the other, each with a time limit, and keeps their results."""
+    """Runs programs one after the other, each with a time limit, and keeps their results. `save`, which is called after each
+    step, can write them: the machine may be gone before the last one."""
 
-    def __init__(self, limit_scale=1):
+    def __init__(self, limit_scale=1, save=None):
         self.limit_scale = limit_scale
         self.results = []
         self.running = set()
+        self.save = save
+        self.saving = threading.Lock()
 
     def side_by_side(self, run, steps, jobs):
         """run(step) for each step, several at a time. Results are in the steps' order."""
@@ -196,6 +200,9 @@ class Steps:
             failures = [line for line in lines if FAILURES.search(line)][:MOST_FAILURES]
             self.results[-1]["failures"] = failures
             print("\n".join(failures + lines[-TAIL_LINES:]), flush=True)
+        if self.save:
+            with self.saving:
+                self.save()
         return text
 
     def passed(self, name):
@@ -237,10 +244,24 @@ def result_path(device, kind, suffix):
 def heading(device, program):
     """The first fields of every file of results."""
     command = " ".join((program, *map(without_folders, sys.argv[1:])))
-    return {"date": datetime.date.today().isoformat(), "device": device, "commit": commit(), "command": command}
+    switches = {name: without_folders(value) for name, value in sorted(os.environ.items())
+                if name.startswith(("ATEDM_CUDA_", "ATEDM_CUDNN")) and name != "ATEDM_CUDA_BACKEND"}
+    return {"date": datetime.date.today().isoformat(), "device": device, "commit": commit(), "command": command,
+            "switches": switches}
 
 
 def write_json(path, value):
+    """Replaces the file at once, so that there is always a whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {os.path.relpath(path)}")
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def interrupt_when_terminated():
+    """SIGTERM, as `timeout` sends it, becomes Ctrl-C: the running step's programs end too, and results are written."""
+
+    def interrupt(_number, _frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

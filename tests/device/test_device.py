@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import device
@@ -28,6 +29,14 @@ HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
 def run(program, *args, **more):
     return subprocess.run((sys.executable, HERE / program, *map(str, args)), capture_output=True, text=True, check=False,
                           env={**os.environ, **HIDDEN, **more})
+
+
+def wait_for(condition, limit_s=60):
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {limit_s} s")
+        time.sleep(0.05)
 
 
 class Folder(unittest.TestCase):
@@ -83,6 +92,19 @@ class Check(Folder):
         steps.side_by_side(lambda step: steps.run(step[0], (*both, *(self.folder / file for file in step[1])), 60),
                            list(names.items()), 2)
         self.assertEqual([(result["name"], result["result"]) for result in steps.results], [("b", "passed"), ("a", "passed")])
+
+    def test_a_program_that_is_terminated_has_written_its_results(self):
+        results, pid = self.folder / "results.json", self.folder / "pid"
+        sleeper = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+        program = (f"import pathlib, sys\nsys.path.insert(0, {str(HERE)!r})\nimport device\ndevice.interrupt_when_terminated()\n"
+                   f"steps = device.Steps(save=lambda: device.write_json(pathlib.Path({str(results)!r}), steps.results))\n"
+                   f"steps.run('one', (sys.executable, '-c', ''), 60)\nsteps.run('two', (sys.executable, '-c', {sleeper!r}), 600)")
+        with subprocess.Popen((sys.executable, "-c", program), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            wait_for(lambda: pid.exists() and pid.read_text())
+            running.terminate()
+            self.assertNotEqual(running.wait(60), 0)
+        self.assertEqual([step["name"] for step in json.loads(results.read_text())], ["one"])
+        wait_for(lambda: not pathlib.Path(f"/proc/{pid.read_text()}").exists())
 
     def test_steps_that_pass(self):
         done = self.check("--only", "parity bf16", "invariance bf16", "--iterations", 2, ATEDM_TEST_CROWD="6", ATEDM_TEST_PATIENCE="600")
