@@ -17,7 +17,7 @@ static const struct {
     const char *type, *title;
 } kinds[] = {
     [ATEDM_PROBLEM_NOT_JSON] = {400, "not-json", "The body is not acceptable JSON"},
-    [ATEDM_PROBLEM_QUERY] = {400, "query", "The query is wrong"},
+    [ATEDM_PROBLEM_QUERY] = {400, "query", "The query or a header is wrong"},
     [ATEDM_PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "An API key is needed"},
     [ATEDM_PROBLEM_FORBIDDEN] = {403, "forbidden", "The API key does not allow this"},
     [ATEDM_PROBLEM_NOT_FOUND] = {404, "not-found", "There is nothing here"},
