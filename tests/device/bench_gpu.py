@@ -268,8 +268,11 @@ def opened(options, output, head):
     if not options.add or not output.exists():
         return {**head, **empty}
     before = json.loads(output.read_text(encoding="utf-8"))
-    if any(part(before) != part(head) for part in (lambda x: x["device"]["name"], lambda x: x["commit"],
-                                                   lambda x: x.get("switches", {}))):
+
+    def origin(run):
+        return run["device"]["name"], run["commit"], run.get("switches", {})
+
+    if origin(before) != origin(head):
         sys.exit(f"bench_gpu.py: {output} is of another device or commit, or was measured with other switches")
     return {**before, "command": f"{before['command']}; {head['command']}"}
 
