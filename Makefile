@@ -65,7 +65,7 @@ build-with-tests: deps-check
 
 build-asan: deps-check
 	@if [ -f build-asan/build.ninja ]; then $(MESON) configure build-asan -Dfault_injection=true; \
-	    else $(MESON) setup build-asan -Dbuildtype=debugoptimized -Dfault_injection=true \
+	    else $(MESON) setup build-asan -Doptimization=1 -Ddebug=true -Dfault_injection=true \
 	    -Db_lundef=false -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all; fi
 	@ninja -C build-asan
 

@@ -107,7 +107,7 @@ static size_t token_bytes(const atedm_prune_state *state)
 static int64_t recover_spans(const atedm_prune_state *state, const atedm_pruned_layer *layer,
                              bool updates, atedm_gather_span *ret_spans)
 {
-    bool wanted[ATEDM_UNET_MAX_SAMPLES];
+    bool wanted[ATEDM_UNET_MAX_SAMPLES] = {false};
     for (int64_t i = 0; i < layer->before.n; i++)
         wanted[i] = updates == (layer->pruned[i] &&
                                 state->run->args->samples[i].prune->copy == ATEDM_COPY_UPDATE);

@@ -87,20 +87,20 @@ static atedm_status refuse(const atedm_device_facts *facts, size_t count, const 
 }
 
 static atedm_status find_device(const atedm_device_facts *facts, size_t count, const char *text,
-                                size_t size, const atedm_device_facts **ret_facts, atedm_error *err)
+                                size_t size, size_t *ret_found, atedm_error *err)
 {
-    const atedm_device_facts *found = NULL;
+    size_t found = count;
     for (size_t i = 0; i < count; i++) {
         if (!is_meant(&facts[i], text, size))
             continue;
-        if (found)
+        if (found < count)
             return atedm_error_set(err, ATEDM_ERR_INVALID, "\"%.*s\" may be %s or %s", (int)size,
-                                   text, found->name, facts[i].name);
-        found = &facts[i];
+                                   text, facts[found].name, facts[i].name);
+        found = i;
     }
-    if (!found)
+    if (found == count)
         return refuse(facts, count, text, size, err);
-    *ret_facts = found;
+    *ret_found = found;
     return ATEDM_OK;
 }
 
@@ -111,15 +111,16 @@ static atedm_status select_devices(const atedm_device_facts *facts, size_t count
     size_t n = 0;
     for (const char *at = text;; at++) {
         size_t size = strcspn(at, ",");
-        const atedm_device_facts *found = NULL;
+        size_t found = 0;
         atedm_status status = find_device(facts, count, at, size, &found, err);
         if (status)
             return status;
         for (size_t i = 0; i < n; i++) {
-            if (ret_facts[i].index == found->index)
-                return atedm_error_set(err, ATEDM_ERR_INVALID, "%s is there twice", found->name);
+            if (ret_facts[i].index == facts[found].index)
+                return atedm_error_set(err, ATEDM_ERR_INVALID, "%s is there twice",
+                                       facts[found].name);
         }
-        ret_facts[n++] = *found; // no more than there are, since each is there once
+        ret_facts[n++] = facts[found]; // no more than there are, since each is there once
         at += size;
         if (!*at)
             break;
@@ -168,14 +169,13 @@ atedm_status atedm_devices_find(const char *name, const atedm_backend **ret_back
     if (colon && !backend->devices)
         return atedm_error_set(err, ATEDM_ERR_NOT_FOUND, "there is no backend \"%s\"", name);
     atedm_device_facts facts[ATEDM_MAX_DEVICES];
-    const atedm_device_facts *found = facts;
-    size_t count = 0;
+    size_t count = 0, found = 0;
     status = list_devices(backend, facts, &count, err);
     if (!status && colon)
         status = find_device(facts, count, colon + 1, strlen(colon + 1), &found, err);
     if (status)
         return status;
     *ret_backend = backend;
-    *ret_facts = *found;
+    *ret_facts = facts[found];
     return ATEDM_OK;
 }

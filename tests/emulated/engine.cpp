@@ -111,7 +111,7 @@ bool is_early()
 
 // A random set bit, all equally likely. Most of a random schedule's cost is here, so there are no
 // divisions and no loops of unknown length. Counts of 2, 4, 8 and 16 bits lead to the n-th set bit.
-static uint32_t random_bit(uint32_t bits)
+[[gnu::noinline]] static uint32_t random_bit(uint32_t bits)
 {
     uint64_t x = next_random();
     uint32_t pairs = bits - (bits >> 1 & 0x55555555);
@@ -134,7 +134,7 @@ static uint32_t random_bit(uint32_t bits)
     return at;
 }
 
-static uint32_t pick_bit(uint32_t bits)
+static inline uint32_t pick_bit(uint32_t bits)
 {
     if (running->schedule == settings::FORWARD)
         return (uint32_t)__builtin_ctz(bits);

@@ -113,11 +113,14 @@ struct from_f16 {
     }
 };
 
-// d [16, 8] = a [16, 16] b [16, 8] + c, sums in f32.
+// d [16, 8] = a [16, 16] b [16, 8] + c, sums in f32. Much of what tests take is here, so a row's
+// sums stay in registers.
+typedef float four __attribute__((vector_size(16)));
 template <class FROM> static void do_mma(warp &w, uint32_t lanes)
 {
     need_whole_warp(w, lanes);
-    float a[16][16], b[16][8], d[16][8];
+    float a[16][16];
+    four b[16][2], d[16][2];
     for (int l = 0; l < 32; l++) {
         const mma_operands &o = *(mma_operands *)w.lane[l].operands;
         int g = l >> 2, t = 2 * (l & 3);
@@ -127,19 +130,24 @@ template <class FROM> static void do_mma(warp &w, uint32_t lanes)
                     FROM::value(o.a[i] >> (16 * half) & 0xffff);
         for (int i = 0; i < 2; i++)
             for (int half = 0; half < 2; half++)
-                b[t + i * 8 + half][g] = FROM::value(o.b[i] >> (16 * half) & 0xffff);
+                b[t + i * 8 + half][g >> 2][g & 3] = FROM::value(o.b[i] >> (16 * half) & 0xffff);
         for (int i = 0; i < 4; i++)
-            d[g + (i >> 1) * 8][t + (i & 1)] = o.c[i];
+            d[g + (i >> 1) * 8][t >> 2][(t & 2) + (i & 1)] = o.c[i];
     }
-    for (int i = 0; i < 16; i++)
-        for (int k = 0; k < 16; k++)
-            for (int j = 0; j < 8; j++)
-                d[i][j] += a[i][k] * b[k][j];
+    for (int i = 0; i < 16; i++) {
+        four low = d[i][0], high = d[i][1];
+        for (int k = 0; k < 16; k++) {
+            low += a[i][k] * b[k][0];
+            high += a[i][k] * b[k][1];
+        }
+        d[i][0] = low;
+        d[i][1] = high;
+    }
     for (int l = 0; l < 32; l++) {
         const mma_operands &o = *(mma_operands *)w.lane[l].operands;
         int g = l >> 2, t = 2 * (l & 3);
         for (int i = 0; i < 4; i++)
-            o.d[i] = d[g + (i >> 1) * 8][t + (i & 1)];
+            o.d[i] = d[g + (i >> 1) * 8][t >> 2][(t & 2) + (i & 1)];
     }
 }
 

@@ -14,8 +14,8 @@ from verdict import COMPONENTS, judge
 from world import scene
 
 SIZES = ((256, 256), (192, 192), (512, 512), (320, 192), (256, 384))
-FRESH = 300  # scenes
-DEGRADED = 100  # scenes for each kind of degradation
+FRESH = 150  # scenes
+DEGRADED = 50  # scenes for each kind of degradation
 
 ONE = scene.Scene((scene.Thing("red", "circle", "big", 0.27, 0.5),), "plain", ("cyan",), position="left")
 TWO = scene.Scene(
