@@ -153,6 +153,18 @@ static atedm_status write_images(job *j, atedm_error *err)
     return ATEDM_OK;
 }
 
+// Finds out without the weights, which take long to load, whether the model allows the plan.
+static void check_plan(const atedm_model_config *config, const atedm_request *request,
+                       atedm_field_errors *errors)
+{
+    atedm_plan *plan = NULL;
+    atedm_request_cost cost;
+    atedm_error err = {""};
+    if (atedm_estimate(config, request, &plan, &cost, &err) == ATEDM_ERR_INVALID)
+        atedm_field_errors_add(errors, "/pruning", "%s", err.message);
+    atedm_plan_destroy(plan);
+}
+
 int atedm_cli_generate(int argc, char **argv)
 {
     atedm_generate_options options;
@@ -166,6 +178,8 @@ int atedm_cli_generate(int argc, char **argv)
         return atedm_cli_failed("generate", &err);
     atedm_field_errors errors = {.count = 0};
     atedm_generate_options_request(&options, &config, &j.request, &errors);
+    if (!errors.count)
+        check_plan(&config, &j.request, &errors);
     if (errors.count) {
         result = atedm_cli_field_errors("generate", &errors);
         goto fail;

@@ -15,11 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The model does not allow the plan: finds out which field is to blame. If the plan fails with any
-// budget, the budget is not the cause.
-static void blame_plan(const atedm_daemon *d, const atedm_request *request, const atedm_error *why,
-                       atedm_field_errors *errors)
+// The model does not allow the plan: finds out which field of the body is to blame. If the plan
+// fails with any budget, the budget is not the cause.
+static void blame_plan(const atedm_daemon *d, const json_t *body, const atedm_request *request,
+                       const atedm_error *why, atedm_field_errors *errors)
 {
+    if (!json_object_get(body, "pruning")) {
+        atedm_field_errors_add(errors, "", "names no pruning, and the default does not fit: %s",
+                               why->message);
+        return;
+    }
     atedm_request without = *request;
     without.prune.flops_budget = NAN;
     without.prune.ratio = 0;
@@ -34,7 +39,7 @@ static void blame_plan(const atedm_daemon *d, const atedm_request *request, cons
 
 // Checks the plan of a request that has other errors already, so that one answer names all errors.
 // Wrong fields have their default values here.
-static void try_plan(const atedm_daemon *d, const atedm_request *request,
+static void try_plan(const atedm_daemon *d, const json_t *body, const atedm_request *request,
                      atedm_field_errors *errors)
 {
     static const char pruning[] = "/pruning";
@@ -54,7 +59,7 @@ static void try_plan(const atedm_daemon *d, const atedm_request *request,
     atedm_request_cost cost;
     atedm_error err = {""};
     if (atedm_estimate(&d->model, &trial, &plan, &cost, &err) == ATEDM_ERR_INVALID)
-        blame_plan(d, &trial, &err, errors);
+        blame_plan(d, body, &trial, &err, errors);
     atedm_plan_destroy(plan);
 }
 
@@ -124,14 +129,14 @@ static atedm_status fill(atedm_daemon *d, const json_t *body, bool png, atedm_jo
                                "\"auto\" needs an objective, and this server has "
                                "none (option latency_objective_s)");
     if (errors->count && !automatic)
-        try_plan(d, &job->request, errors);
+        try_plan(d, body, &job->request, errors);
     if (errors->count)
         return ATEDM_ERR_INVALID;
     if (automatic)
         return pick(d, job, err);
     status = atedm_estimate(&d->model, &job->request, &job->plan, &job->cost, err);
     if (status == ATEDM_ERR_INVALID)
-        blame_plan(d, &job->request, err, errors);
+        blame_plan(d, body, &job->request, err, errors);
     return status;
 }
 

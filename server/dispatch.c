@@ -374,17 +374,24 @@ static atedm_job *find_active(const atedm_seat *s, uint64_t id)
     return item ? atedm_job_of(item) : NULL;
 }
 
+static atedm_job_end how_it_ended(const atedm_worker_message *message)
+{
+    if (message->type == ATEDM_WORKER_DONE)
+        return ATEDM_JOB_DONE;
+    return message->status == ATEDM_ERR_NOMEM ? ATEDM_JOB_NO_MEMORY : ATEDM_JOB_FAILED;
+}
+
 // The worker has finished the job, with whatever result.
 static void finish(atedm_dispatch *d, atedm_job *job, const atedm_worker_message *message)
 {
-    bool done = message->type == ATEDM_WORKER_DONE;
+    atedm_job_end how = how_it_ended(message);
     atedm_queue_remove(&job->seat->active, &job->place);
-    if (done) {
+    if (how == ATEDM_JOB_DONE) {
         atedm_account_done(d->options.metrics, job, message->result);
         d->valve_multiple = atedm_valve_learn(d->valve_multiple, &job->pick,
                                               atedm_clock_monotonic() - job->arrived);
     }
-    end(job, done ? ATEDM_JOB_DONE : ATEDM_JOB_FAILED, message->result, &message->error);
+    end(job, how, message->result, &message->error);
     start_next(d);
 }
 

@@ -23,10 +23,11 @@ typedef struct atedm_dispatch atedm_dispatch;
 typedef struct atedm_job atedm_job;
 
 typedef enum atedm_job_end {
-    ATEDM_JOB_DONE,     // `result`
-    ATEDM_JOB_DEADLINE, // the deadline has passed, or cannot be met
-    ATEDM_JOB_FAILED,   // `error`
-    ATEDM_JOB_CUT_OFF,  // the daemon ends before the job does
+    ATEDM_JOB_DONE,      // `result`
+    ATEDM_JOB_DEADLINE,  // the deadline has passed, or cannot be met
+    ATEDM_JOB_NO_MEMORY, // `error`: the device has not the memory for it, not even for it alone
+    ATEDM_JOB_FAILED,    // `error`
+    ATEDM_JOB_CUT_OFF,   // the daemon ends before the job does
 } atedm_job_end;
 
 // An admitted request. The submitter fills in the first part and sets the rest to zero.

@@ -49,6 +49,9 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end end, atedm_wo
         response =
             atedm_refuse_busy(w->daemon, atedm_exchange_id(w->exchange), ATEDM_BUSY_DRAINING);
         break;
+    case ATEDM_JOB_NO_MEMORY:
+        response = atedm_refuse_no_memory(w->daemon, atedm_exchange_id(w->exchange), error);
+        break;
     case ATEDM_JOB_FAILED:
     default:
         response = atedm_refuse_failed(w->daemon, atedm_exchange_id(w->exchange), error);

@@ -237,6 +237,11 @@ static void on_ended(void *user, const atedm_job *job, atedm_job_end how,
         note_run(live, job, false);
         leave_behind(live);
         return;
+    case ATEDM_JOB_NO_MEMORY:
+        log_failure(live, "request failed", error);
+        end(live, ATEDM_STORE_FAILED,
+            atedm_problem_json(ATEDM_PROBLEM_NO_MEMORY, id, "%s", error->message));
+        return;
     case ATEDM_JOB_FAILED:
         log_failure(live, "request failed", error);
         end(live, ATEDM_STORE_FAILED,

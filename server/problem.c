@@ -28,6 +28,8 @@ static const struct {
     [ATEDM_PROBLEM_TOO_LARGE] = {413, "too-large", "The body is too large"},
     [ATEDM_PROBLEM_MEDIA_TYPE] = {415, "media-type", "The body is not of type application/json"},
     [ATEDM_PROBLEM_INVALID] = {422, "invalid", "A field is wrong"},
+    [ATEDM_PROBLEM_NO_MEMORY] = {422, "no-memory",
+                                 "The device has not enough memory for the request"},
     [ATEDM_PROBLEM_RATE] = {429, "rate", "The client's requests come too fast"},
     [ATEDM_PROBLEM_QUOTA] = {429, "quota", "The client has too many requests at a time"},
     [ATEDM_PROBLEM_INTERNAL] = {500, "internal", "The request failed in the server"},

@@ -17,6 +17,7 @@ typedef enum atedm_problem {
     ATEDM_PROBLEM_TOO_LARGE,    // 413
     ATEDM_PROBLEM_MEDIA_TYPE,   // 415
     ATEDM_PROBLEM_INVALID,      // 422
+    ATEDM_PROBLEM_NO_MEMORY,    // 422
     ATEDM_PROBLEM_RATE,         // 429
     ATEDM_PROBLEM_QUOTA,        // 429
     ATEDM_PROBLEM_INTERNAL,     // 500

@@ -97,6 +97,12 @@ atedm_response atedm_refuse_failed(const atedm_daemon *d, const char *id, const 
     return atedm_problem_response(ATEDM_PROBLEM_INTERNAL, id, "the log says more under this id");
 }
 
+atedm_response atedm_refuse_no_memory(const atedm_daemon *d, const char *id, const atedm_error *why)
+{
+    log_failure(d, id, why);
+    return atedm_problem_response(ATEDM_PROBLEM_NO_MEMORY, id, "%s", why->message);
+}
+
 atedm_response atedm_refuse_storage(atedm_daemon *d, const char *id, const atedm_error *why)
 {
     if (why)

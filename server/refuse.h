@@ -12,6 +12,9 @@ atedm_response atedm_refuse_exchange(void *app, const atedm_exchange *exchange,
 // 500: the request failed in the daemon. Logs why.
 atedm_response atedm_refuse_failed(const atedm_daemon *daemon, const char *id,
                                    const atedm_error *why);
+// 422: the device has not the memory for the request, not even for it alone. Logs why.
+atedm_response atedm_refuse_no_memory(const atedm_daemon *daemon, const char *id,
+                                      const atedm_error *why);
 // 503 with Retry-After: the job store does not work at present. Logs `why`; NULL: the log has it
 // already.
 atedm_response atedm_refuse_storage(atedm_daemon *daemon, const char *id, const atedm_error *why);

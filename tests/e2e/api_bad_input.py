@@ -236,6 +236,16 @@ class BadInput(unittest.TestCase):
                 self.assertEqual(answer.pointers(), sorted([f"/pruning/{field}", *("/" + name for name in fields)]))
         self.check_field({"steps": 0, "pruning": {"flops_budget": 0.99}}, "/steps")
 
+    def test_a_default_that_cannot_be_is_not_blamed_on_a_field(self):
+        with Daemon(default_pruning='{"flops_budget": 0.85}') as d:
+            self.assertEqual(d.generate({"width": 128, "height": 128}).status, 200)
+            for wrong, pointers in (({}, [""]), ({"steps": 0}, ["", "/steps"])):
+                answer = d.generate({"width": 64, "height": 64, **wrong})
+                self.assertEqual((answer.status, answer.pointers()), (422, pointers))
+                detail, = [error["detail"] for error in answer.json()["errors"] if error["pointer"] == ""]
+                self.assertIn("names no pruning, and the default does not fit: flops_budget 0.85 is below the floor", detail)
+            self.assertEqual(d.generate({"width": 64, "height": 64, "pruning": "at-edm"}).status, 200)
+
     def test_no_character_0(self):
         answer = self.daemon.post("/generate", b'{"prompt": "a\\u0000"}')
         self.assertRegex(answer.json()["detail"], r"^\\u0000 is not allowed \(line 1, column \d+\)$")

@@ -105,9 +105,14 @@ class Batching(unittest.TestCase):
             together = [d.in_background({**SMALL, "seed": i}) for i in range(6)]
             for one in together:
                 self.assertEqual(one.answer().status, 200)
-            answer = d.generate({"width": 512, "height": 512, "num_images": 8})
-            self.assertEqual(answer.status, 500)
+            large = {"width": 512, "height": 512, "num_images": 8}
+            answer = d.generate(large)
+            self.assertEqual((answer.status, answer.json()["type"]), (422, "urn:atedm:problem:no-memory"))
+            self.assertIn("does not fit into", answer.json()["detail"])
             self.assertIn("does not fit into", d.log())
+            path = d.generate(large, headers={"Prefer": "respond-async"}).headers["Location"]
+            wait_until(lambda: d.get(path).json()["state"] == "failed", "the job has failed")
+            self.assertEqual(d.get(path).json()["error"]["type"], "urn:atedm:problem:no-memory")
             self.assertEqual(d.generate().status, 200)
             self.assertLess(d.gauge("atedm_device_memory_bytes", device="cpu"), used * 1.5)
 

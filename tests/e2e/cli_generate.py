@@ -154,6 +154,11 @@ class Refusals(CommandTest):
         self.assertIn("--pruning/ratio", said)
         self.assertIn("--pruning/tua", said)
 
+    def test_a_plan_that_the_model_does_not_allow(self):
+        for pruning in ('{"flops_budget": 0.01}', '{"phases": [{"until": 1, "ratio": 0.5, "skip": ["up.9.9"]}]}'):
+            said = self.run_wrong(2, "generate", *FAST, "-o", self.folder / "none/a.png", "--pruning", pruning)
+            self.assertIn("atedm generate: --pruning: ", said)  # before it finds that the folder is not there
+
     def test_no_model(self):
         said = self.run_wrong(1, "generate", "--model", self.folder / "none", "--prompt", "a", "-o",
                               self.folder / "a.png")

@@ -88,6 +88,7 @@ typedef struct bench {
     atedm_metrics *metrics;
     atedm_dispatch *dispatch;
     int ends, progress, previews, last_step;
+    atedm_job_end how;             // of the last end
     int figures;                   // that were told
     double power;                  // of the last; NAN: that nothing is known
     const struct atedm_seat *seat; // at the last progress; NULL: none
@@ -118,6 +119,7 @@ static void on_end(void *user, const atedm_job *job, atedm_job_end how, atedm_wo
 {
     bench *b = user;
     b->ends++;
+    b->how = how;
 }
 
 static void on_progress(void *user, const atedm_job *job)
@@ -213,8 +215,10 @@ Test(dispatch, progress_is_told_at_the_start_and_at_each_step)
             .type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = step});
     cr_expect_eq(b.progress, 3);
     cr_expect_eq(b.last_step, 2);
-    say((atedm_worker_message){.type = ATEDM_WORKER_ERROR, .job = the_worker.job});
+    say((atedm_worker_message){
+        .type = ATEDM_WORKER_ERROR, .job = the_worker.job, .status = ATEDM_ERR_NOMEM});
     cr_expect_eq(b.ends, 1);
+    cr_expect_eq(b.how, ATEDM_JOB_NO_MEMORY);
     // Now the one that wants to hear nothing, watched all the same.
     atedm_dispatch_watch(silent, true);
     say((atedm_worker_message){.type = ATEDM_WORKER_STEPPED, .job = the_worker.job, .step = 1});
