@@ -18,8 +18,10 @@ DTYPES = ("f32", "bf16", "f16")
 # Own convolutions: we need not test the libraries' kernels.
 OWN_CONV = {"ATEDM_CUDA_CONV": "own"}
 # Operations with a kernel for compute capability 9.0 ("hopper"), and those that also have one for all devices ("portable").
-# All other steps test convolutions without the Hopper kernel, and linear layers by cuBLASLt.
+# In "tried", trials decide between these and the library's. All other steps test convolutions without the Hopper kernel, and
+# linear layers by cuBLASLt.
 WAYS = {"portable": ({"ATEDM_CUDA_ATTENTION": "portable"}, ("attention", "rank_tokens")),
+        "tried": ({"ATEDM_CUDA_LINEAR": "tried"}, ("linear",)),
         "hopper": ({"ATEDM_CUDA_ATTENTION": "hopper", "ATEDM_CUDA_CONV": "hopper", "ATEDM_CUDA_LINEAR": "hopper"},
                    ("attention", "rank_tokens", "conv", "linear"))}
 # Under the sanitizers conv.cu, not cuDNN, computes the convolutions that the Hopper kernel does not take.
@@ -82,7 +84,7 @@ def sanitizer_steps(options):
 
 
 def way_steps(options, way, environment, ops):
-    """Tests the operations with the kernels for compute capability 9.0 ("hopper"), or with those for all devices ("portable")."""
+    """Tests the operations in one of the WAYS."""
     def parity(op, *more):
         return options.build / "tests/parity/parity", "--backend", "cuda", "--op", op, *more
     for op in ops:

@@ -67,7 +67,8 @@ class Check(Folder):
         for part in ("parity f32", "parity bf16", "parity f16", "full size bf16", "stages", "golden", "invariance f32",
                      "own convolutions bf16", "invariance bf16", "memcheck bf16", "racecheck bf16", "soak",
                      "hopper attention bf16", "hopper rank_tokens full size f16", "hopper invariance",
-                     "hopper attention memcheck", "hopper rank_tokens racecheck", "portable attention large bf16",
+                     "hopper attention memcheck", "hopper rank_tokens racecheck", "portable attention large bf16", "tried linear full size f16",
+                     "tried invariance",
                      "hopper conv large f16", "hopper conv full size bf16", "hopper conv racecheck", "hopper linear large f16",
                      "hopper linear full size bf16", "hopper linear memcheck"):
             self.assertIn(part, names)

@@ -4,7 +4,7 @@ Skipped (77) if it is not installed.
 
 usage: tidy.py BUILD_DIR [--deep] [FILE...]     (FILE: only these, paths from the root of the tree)
 
-The analyzer follows at most NODES states of a function; with --deep as many as it wants, which takes five times as long.
+The analyzer follows at most NODES states of a function; with --deep as many as clang allows, which takes three times as long.
 """
 import concurrent.futures
 import json
