@@ -24,6 +24,7 @@ TAIL_LINES = 30  # the last lines of a failed step's output that are shown ...
 FAILURES = re.compile("FAIL|replay")  # ... and earlier lines that match this, which are shown too
 MOST_FAILURES = 20
 LIBRARIES = "lib"  # folder in an archive of pack.py
+TIMELINE = "tests/device/atedm-timeline.so"  # in a build folder
 
 # Attributes of cuDeviceGetAttribute (cuda.h).
 MAJOR, MINOR = 75, 76

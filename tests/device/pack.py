@@ -41,6 +41,9 @@ def files(build, is_emulated):
     # The backend. The emulated one also opens these by name: cuDNN, NVML.
     beside = device.backend_file(build, is_emulated).parent.glob("*.so*")
     packed.update((str(path.relative_to(build)), path) for path in beside if path.is_file())
+    timeline = build / device.TIMELINE  # is there only where CUPTI is
+    if timeline.exists():
+        packed[device.TIMELINE] = timeline
     needed = {}
     for path in packed.values():
         needed.update(libraries(path))

@@ -16,6 +16,7 @@ import device
 import figures
 import markdown
 import pack
+import timeline
 
 BUILD = pathlib.Path(os.environ["ATEDM_BUILD"])
 HERE = pathlib.Path(__file__).resolve().parent
@@ -196,6 +197,57 @@ class Pack(Folder):
         self.assertEqual([name for name in own if not pack.OWN.match(name)], [])
         packed = ("libcrypto.so.3", "libcurl.so.4", "libmicrohttpd.so.12", "libnettle.so.8", "libdnnl.so.2", "libgomp.so.1")
         self.assertEqual([name for name in packed if pack.OWN.match(name)], [])
+
+
+class Timeline(Folder):
+    # Two launches of graph 3, one of graph 4, and something outside graphs. Microseconds.
+    @staticmethod
+    def records(*rows):
+        return [timeline.Record(1000 * start, 1000 * end, launch, graph, 7, 1, 32, name) for start, end, launch, graph, name in rows]
+
+    def test_the_last_launch_of_each_graph(self):
+        found = timeline.evaluations(self.records((0, 1, 1, 3, "a"), (1, 2, 2, 4, "b"), (3, 4, 5, 3, "c"), (4, 5, 5, 3, "d"),
+                                                  (6, 7, 6, 0, "e")))
+        self.assertEqual([[record.name for record in nodes] for nodes in found], [["b"], ["c", "d"]])
+
+    def test_arithmetic(self):
+        found = timeline.summary(self.records((10, 20, 1, 3, "a"), (15, 30, 1, 3, "b"), (34, 40, 1, 3, "a"), (40, 40, 1, 3, "d"),
+                                              (41, 42, 1, 3, "_ZN12_GLOBAL__N_14rankI6__halfEEvPT_")))
+        self.assertEqual((found["records"], found["gaps"]), (5, 2))
+        for key, expected in (("span_s", 32), ("idle_s", 5), ("beside_s", 5)):
+            self.assertAlmostEqual(1e6 * found[key], expected, msg=key)
+        self.assertEqual([(round(1e6 * gap["seconds"]), gap["before"]) for gap in found["longest_gaps"]], [(4, "a"), (1, "rank")])
+        self.assertEqual([(k["name"], k["calls"], round(1e6 * k["seconds"]), round(1e6 * k["alone_s"])) for k in found["kernels"]],
+                         [("a", 2, 16, 11), ("b", 1, 15, 10), ("rank", 1, 1, 1), ("d", 1, 0, 0)])
+        text = timeline.text(found)
+        self.assertIn("5 records in 32.0 us: idle 5.0 us in 2 gaps, several at a time 5.0 us", text)
+        self.assertIn("idle 4.0 us before a", text)
+
+    def test_names(self):
+        for mangled, name in (("_Z4rankILi2EEvPfS0_", "rank"), ("_ZN12_GLOBAL__N_116attention_kernelI13__nv_bfloat16EEv14attention_call",
+                              "attention_kernel"), ("nvjet_hsh_128x256_64x4", "nvjet_hsh_128x256_64x4"), ("memset", "memset"), ("_Z", "_Z")):
+            self.assertEqual(timeline.short_name(mangled), name)
+
+    def test_library(self):
+        program = BUILD / "tests/device/timeline-test"
+        if not program.exists():
+            self.skipTest("there is no CUPTI here")
+        done = subprocess.run((program,), env={"ATEDM_TIMELINE": str(self.output)}, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        with self.output.open(encoding="utf-8") as lines:
+            self.assertEqual(timeline.read(lines), [timeline.Record(1000, 3000000000000, 7, 5, 13, 24, 64, "_Z4rankILi2EEvPfS0_"),
+                                                    timeline.Record(10, 20, 8, 0, 14, 0, 0, "memcpy"),
+                                                    timeline.Record(30, 40, 9, 5, 15, 0, 0, "memset")])
+        done = subprocess.run((program,), env={"ATEDM_TIMELINE": "/nowhere/a"}, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (1, "timeline: ATEDM_TIMELINE names no file that can be written\n"))
+
+    def test_without_a_device(self):
+        done = run("timeline.py", **HIDDEN)
+        self.assertEqual(done.returncode, 77, done.stdout + done.stderr)
+
+    def test_records_of_an_earlier_run(self):
+        self.output.write_text("0,2000,1,3,7,1,32,a\n1000,3000,1,3,8,1,32,b\n", encoding="utf-8")
+        self.assertIn("2 records in 3.0 us: idle 0.0 us in 0 gaps, several at a time 1.0 us", run("timeline.py", "--read", self.output).stdout)
 
 
 CEILINGS = {"matrix_flops_per_s": 100.0, "copy_bytes_per_s": 10.0, "wait_s": 1.0, "gemm_flops_per_s": 90.0}
