@@ -57,8 +57,8 @@ class Containers(unittest.TestCase):
             first, = d.workers()
             self.assertEqual(d.generate(SMALL).status, 200)
             answer = d.generate(large)
-            self.assertEqual(answer.status, 500)
-            self.assertIn("does not fit", d.log())
+            self.assertEqual(answer.status, 422)
+            self.assertIn("does not fit", answer.json()["detail"])
             self.assertEqual(d.generate(SMALL).status, 200)
             self.assertEqual(d.workers(), [first])
 

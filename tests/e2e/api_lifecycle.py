@@ -325,9 +325,9 @@ class Failure(unittest.TestCase):
             used = pages * resource.getpagesize()
             resource.prlimit(worker, resource.RLIMIT_AS, (used + (1 << 30),) * 2)
             answer = d.generate({"width": 16384, "height": 16384, "steps": 1})
-            self.assertEqual(answer.status, 500)
+            self.assertEqual(answer.status, 422)
             problem = answer.json()
-            self.assertEqual(problem["type"], "urn:atedm:problem:internal")
+            self.assertEqual(problem["type"], "urn:atedm:problem:no-memory")
             self.assertEqual(problem["id"], answer.headers["X-Request-Id"])
             line, = [line for line in d.log().splitlines()
                      if "request failed" in line and problem["id"] in line]
@@ -335,7 +335,7 @@ class Failure(unittest.TestCase):
             self.assertEqual(d.generate().status, 200)
             self.assertEqual(d.workers(), [worker])
             self.assertEqual(d.gauge("atedm_active_requests"), 0)
-            self.assertEqual(d.gauge("atedm_requests_total", route="/generate", code="500"), 1)
+            self.assertEqual(d.gauge("atedm_requests_total", route="/generate", code="422"), 1)
 
 
 class Queue(unittest.TestCase):
