@@ -125,10 +125,9 @@ def parse():
 
 
 def environment(options):
-    return {"ATEDM_CUDA_BACKEND": str(device.backend_file(options.build, options.emulated)),
-            "ATEDMD": str(options.build / "server/atedmd"), "ATEDM": str(options.build / "cli/atedm"),
-            "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"), "OMP_WAIT_POLICY": "passive",
-            "ATEDM_TEST_KEEP": " ".join(KEPT), "PYTHONDONTWRITEBYTECODE": "1", **device.linker_environment(options.build)}
+    return {**device.environment(options.build, options.emulated), "ATEDMD": str(options.build / "server/atedmd"),
+            "ATEDM": str(options.build / "cli/atedm"), "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"),
+            "ATEDM_TEST_KEEP": " ".join(KEPT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run_steps(options, found, steps):

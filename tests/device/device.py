@@ -110,6 +110,11 @@ def linker_environment(build):
     return {"LD_LIBRARY_PATH": ":".join(filter(None, (str(libraries), os.environ.get("LD_LIBRARY_PATH"))))}
 
 
+def environment(build, is_emulated):
+    """The environment for programs of the build folder that use the cuda backend."""
+    return {"ATEDM_CUDA_BACKEND": str(backend_file(build, is_emulated)), "OMP_WAIT_POLICY": "passive", **linker_environment(build)}
+
+
 def commit():
     """The commit in ATEDM_COMMIT, for a machine that has the files without .git; else this checkout's."""
     if "ATEDM_COMMIT" in os.environ or not shutil.which("git"):

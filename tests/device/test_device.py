@@ -3,6 +3,9 @@
 
 The environment says where they are built: ATEDM_BUILD.
 """
+import argparse
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -244,6 +247,23 @@ class Timeline(Folder):
     def test_without_a_device(self):
         done = run("timeline.py", **HIDDEN)
         self.assertEqual(done.returncode, 77, done.stdout + done.stderr)
+
+    def test_plans_are_measured_one_by_one(self):
+        """With a script in the benchmark's place, which fails for one of them."""
+        atedm = self.folder / "cli/atedm"
+        atedm.parent.mkdir()
+        atedm.write_text('#!/bin/sh\ncase "$*" in *broken*) exit 1;; esac\n'
+                         'printf "0,2000,1,3,7,1,32,a\\n5000,6000,2,4,7,1,32,b\\n" > "$ATEDM_TIMELINE"\n', encoding="utf-8")
+        atedm.chmod(0o755)
+        found, saved = [], []
+        steps = device.Steps(save=lambda: saved.append(len(found)))
+        options = argparse.Namespace(build=self.folder, arch="sdxl-base", batch=4, pruning=["off", "broken", "at-edm-c"], keep=None)
+        with contextlib.redirect_stdout(io.StringIO()):
+            timeline.measure(options, steps, found)
+        self.assertEqual([(e["pruning"], e["batch"], e["kernels"][0]["name"]) for e in found],
+                         [("off", 4, "a"), ("off", 4, "b"), ("at-edm-c", 4, "a"), ("at-edm-c", 4, "b")])
+        self.assertEqual([step["result"] for step in steps.results], ["passed", "failed", "passed"])
+        self.assertEqual(saved, [0, 2, 2, 2, 4])
 
     def test_records_of_an_earlier_run(self):
         self.output.write_text("0,2000,1,3,7,1,32,a\n1000,3000,1,3,8,1,32,b\n", encoding="utf-8")

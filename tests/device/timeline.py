@@ -17,6 +17,7 @@ import device
 
 MOST_GAPS = 10
 MOST_KERNELS = 40
+LENGTH = re.compile(r"\d+")  # in a mangled name, before each part
 
 Record = collections.namedtuple("Record", "start end launch graph stream blocks threads name")
 
@@ -32,11 +33,11 @@ def read(lines):
 
 def short_name(mangled):
     """The function's own name; other text stays unchanged."""
-    name, at = None, mangled.find("_ZN") + 3 if mangled.startswith("_ZN") else 2 if mangled.startswith("_Z") else None
-    while at is not None and (number := re.compile(r"\d+").match(mangled, at)):
+    name, at = mangled, len(re.match(r"(_ZN?)?", mangled)[0])
+    while number := LENGTH.match(mangled, at):
         at = number.end() + int(number[0])
         name = mangled[number.end():at]
-    return name or mangled
+    return name
 
 
 def evaluations(records):
@@ -65,7 +66,7 @@ def sweep(records):
 
 
 def summary(records):
-    """Seconds: span, from the first start to the last end; busy; idle; beside, during which several run. By kernel: calls,
+    """Seconds: span, from the first start to the last end; idle; beside, during which several run. By kernel: calls,
     seconds, and alone, the part during which nothing else runs. The longest gaps, each with the kernel behind it."""
     kernels = collections.defaultdict(lambda: {"calls": 0, "seconds": 0.0, "alone_s": 0.0})
     total = {"records": len(records), "span_s": 0.0, "idle_s": 0.0, "beside_s": 0.0}
@@ -101,18 +102,16 @@ def text(found):
 
 def record_evaluations(options, steps, pruning, path):
     """Runs the benchmark with the library in it. Returns whether that succeeded."""
-    environment = {"CUDA_INJECTION64_PATH": str(options.build / device.TIMELINE), "ATEDM_TIMELINE": str(path),
-                   "ATEDM_CUDA_BACKEND": str(device.backend_file(options.build, False)), **device.linker_environment(options.build)}
+    environment = {**device.environment(options.build, False), "CUDA_INJECTION64_PATH": str(options.build / device.TIMELINE),
+                   "ATEDM_TIMELINE": str(path)}
     name = f"timeline {pruning}"
     steps.run(name, (options.build / "cli/atedm", "bench", "step", "--arch", options.arch, "--backend", "cuda", "--dtype", "bf16",
                      "--batch", options.batch, "--pruning", pruning, "--stages", "unet", "--repeat", 3), 600, environment)
     return steps.passed(name) and path.exists()
 
 
-def measure(options, found):
-    steps, result = device.Steps(), {**device.heading(found, "tests/device/timeline.py"), "evaluations": []}
-    if not options.no_build and not device.build_steps(steps, options.build):
-        return 1
+def measure(options, steps, found):
+    """Adds to the list `found`, and saves after each plan."""
     with tempfile.TemporaryDirectory() as folder:
         for number, pruning in enumerate(options.pruning):
             path = (options.keep or pathlib.Path(folder)) / f"timeline-{number}.csv"
@@ -120,11 +119,9 @@ def measure(options, found):
                 continue
             with path.open(encoding="utf-8") as lines:
                 for nodes in evaluations(read(lines)):
-                    result["evaluations"].append({"pruning": pruning, "batch": options.batch, **summary(nodes)})
-                    print(f"\n{pruning}, batch of {options.batch}\n{text(result['evaluations'][-1])}", flush=True)
-    device.write_json(options.output or device.result_path(found, "timeline", ".json"), result)
-    print(steps.table())
-    return 0 if steps.all_good() and result["evaluations"] else 1
+                    found.append({"pruning": pruning, "batch": options.batch, **summary(nodes)})
+                    print(f"\n{pruning}, batch of {options.batch}\n{text(found[-1])}", flush=True)
+            steps.save()
 
 
 def main():
@@ -141,7 +138,15 @@ def main():
             for nodes in evaluations(read(lines)):
                 print(text(summary(nodes)) + "\n")
         return 0
-    return measure(options, device.device_or_exit(False, "the timeline"))
+    device.interrupt_when_terminated()
+    gpu = device.device_or_exit(False, "the timeline")
+    output = options.output or device.result_path(gpu, "timeline", ".json")
+    heading, found = device.heading(gpu, "tests/device/timeline.py"), []
+    steps = device.Steps(save=lambda: device.write_json(output, {**heading, "evaluations": found, "steps": steps.results}))
+    if options.no_build or device.build_steps(steps, options.build):
+        measure(options, steps, found)
+    print(f"\n{steps.table()}\nwritten: {os.path.relpath(output)}")
+    return 0 if steps.all_good() and found else 1
 
 
 if __name__ == "__main__":
