@@ -31,6 +31,7 @@ libdnnl-dev          2.6      header  oneapi/dnnl/dnnl.h
 '
 check_list='
 python3              3.9      program python3
+ccache               4.7      program ccache
 libcriterion-dev     2.4      module  criterion
 clang-format-14      14       program clang-format-14
 clang-tidy-14        14       program clang-tidy-14

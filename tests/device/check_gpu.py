@@ -126,7 +126,7 @@ def parse():
 
 def environment(options):
     return {**device.environment(options.build, options.emulated), "ATEDMD": str(options.build / "server/atedmd"),
-            "ATEDM": str(options.build / "cli/atedm"), "ATEDM_TEST_MODEL": str(options.build / "tests/e2e/tiny-model"),
+            "ATEDM": str(options.build / "cli/atedm"), "ATEDM_TEST_MODEL": str(device.test_model(options.build, options.emulated)),
             "ATEDM_TEST_KEEP": " ".join(KEPT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 

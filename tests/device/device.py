@@ -93,6 +93,11 @@ def backend_file(build, is_emulated):
     return build / ("tests/emulated/atedm-cuda-emulated.so" if is_emulated else "kernels/cuda/atedm-cuda.so")
 
 
+def test_model(build, is_emulated):
+    """The model whose requests the tests over HTTP send, where a step names no other."""
+    return build / "tests/e2e" / ("emulated-model" if is_emulated else "tiny-model")
+
+
 def parser(text):
     """The parser of both programs, with the options for the build folder."""
     options = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)

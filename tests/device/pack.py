@@ -18,7 +18,6 @@ import device
 
 PROGRAMS = ("cli/atedm", "server/atedmd", "server/atedm-worker", "tests/parity/parity", "tests/golden/stages",
             "tests/golden/golden")
-MODEL = "tests/e2e/tiny-model"
 OWN = re.compile(r"ld-linux|lib(c|m|dl|rt|pthread|resolv|stdc\+\+|gcc_s|cuda(rt)?|cublas(Lt)?|cudnn\w*|nvidia-ml|nvrtc)\.so")
 
 
@@ -47,7 +46,8 @@ def files(build, is_emulated):
     needed = {}
     for path in packed.values():
         needed.update(libraries(path))
-    packed[MODEL] = build / MODEL
+    model = device.test_model(build, is_emulated)
+    packed[str(model.relative_to(build))] = model
     packed.update((f"{device.LIBRARIES}/{name}", path) for name, path in needed.items())
     return packed
 

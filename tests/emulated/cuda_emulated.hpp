@@ -46,7 +46,7 @@ struct place {
 };
 #define ATEDM_PLACE ::emulated::place at = {__builtin_FILE(), __builtin_LINE()}
 
-enum class state : uint8_t { READY, WAITS_FOR_WARP, WAITS_AT_BARRIER, WAITS_FOR_KEY, DONE };
+enum class state : uint8_t { RUNS, WAITS_FOR_KEY, DONE };
 
 struct warp;
 // What all lanes of a warp do together; the last lane to arrive does it for `lanes`.
@@ -58,20 +58,20 @@ struct async_copy {
     uint32_t bytes; // of 16; the others become 0
 };
 
-struct fiber {
+// What a switch and a collective touch comes first: it is a large part of what tests take.
+struct alignas(64) fiber {
     void *stack_pointer = nullptr;
+    warp *in = nullptr;
     uint3 index{};
     uint32_t lane = 0, mask = 0;
-    warp *in = nullptr;
+    state now = state::DONE;
     void *operands = nullptr; // of the collective that it waits for, on its own stack
     collective_fn fn = nullptr;
     const char *what = "";
     place at{};
-    state now = state::DONE;
     const void *waits_for = nullptr; // where it waits for a key
-    long reduced = 0;
-    std::vector<async_copy> copies; // issued, not landed
-    std::vector<uint32_t> groups;   // number of copies at the end of each committed group
+    std::vector<async_copy> copies;  // issued, not landed
+    std::vector<uint32_t> groups;    // number of copies at the end of each committed group
     void *tsan = nullptr;
     char *stack_top = nullptr;
 };
@@ -80,7 +80,12 @@ struct block;
 struct warp {
     block *of = nullptr;
     fiber *lane = nullptr; // [32]
-    uint32_t index = 0, alive = 0, ready = 0, arrived = 0;
+    // Lanes: in `arrived` those that wait for a collective, in at_barrier those that wait there.
+    uint32_t index = 0, alive = 0, ready = 0, arrived = 0, at_barrier = 0;
+    // The collective of the first lane that has arrived, and whether all others wait for the same.
+    collective_fn fn = nullptr;
+    uint32_t mask = 0;
+    bool alike = false;
 };
 
 ATEDM_EMULATED_TLS fiber *current;

@@ -236,7 +236,7 @@ static void tell_who_waits(const block &b)
 
 void wake(fiber &f)
 {
-    f.now = state::READY;
+    f.now = state::RUNS;
     set_ready(*f.in, 1u << f.lane);
 }
 
@@ -264,7 +264,12 @@ static fiber *pick_or_land()
 void wait_here()
 {
     clear_ready(current);
-    switch_to(pick_or_land());
+    const warp &w = *current->in;
+    // As pick() does, without its questions.
+    if (w.ready && running->schedule != settings::RANDOM)
+        switch_to(&w.lane[pick_bit(w.ready)]);
+    else
+        switch_to(pick_or_land());
 }
 
 void fail(const char *format, ...)
@@ -289,11 +294,11 @@ static void release_barrier()
     block &b = *running;
     b.arrived = 0;
     b.kept = b.reduced;
-    for (int i = 0; i < b.n_threads; i++) {
-        fiber &f = b.fibers[i];
-        if (f.now != state::WAITS_AT_BARRIER)
-            continue;
-        wake(f);
+    for (int i = 0; i < b.n_threads; i += 32) {
+        warp &w = b.warps[i / 32];
+        if (w.at_barrier)
+            set_ready(w, w.at_barrier);
+        w.at_barrier = 0;
     }
 }
 
@@ -307,7 +312,7 @@ void barrier(place at)
     if (++running->arrived == running->n_alive) {
         release_barrier();
     } else {
-        f->now = state::WAITS_AT_BARRIER;
+        f->in->at_barrier |= 1u << f->lane;
         wait_here();
     }
     TSAN(__tsan_acquire(&running->tsan_barrier);)
@@ -333,15 +338,13 @@ static bool try_complete(warp &w, const fiber *f)
     uint32_t need = f->mask & w.alive;
     if ((w.arrived & need) != need)
         return false;
-    for (uint32_t m = need; m; m &= m - 1) {
+    for (uint32_t m = w.alike ? 0 : need; m; m &= m - 1) {
         const fiber &other = w.lane[__builtin_ctz(m)];
         if (other.fn != f->fn || other.mask != f->mask)
             return false;
     }
     f->fn(w, need);
     w.arrived &= ~need;
-    for (uint32_t m = need; m; m &= m - 1)
-        w.lane[__builtin_ctz(m)].now = state::READY;
     set_ready(w, need);
     return true;
 }
@@ -357,11 +360,16 @@ void collective(uint32_t mask, void *operands, collective_fn fn, const char *wha
     f->mask = mask;
     f->what = what;
     f->at = at;
-    f->in->arrived |= 1u << f->lane;
-    if (try_complete(*f->in, f))
-        return;
-    f->now = state::WAITS_FOR_WARP;
-    wait_here();
+    warp &w = *f->in;
+    if (!w.arrived) {
+        w.fn = fn;
+        w.mask = mask;
+        w.alike = true;
+    }
+    w.alike = w.alike && fn == w.fn && mask == w.mask;
+    w.arrived |= 1u << f->lane;
+    if (!try_complete(w, f))
+        wait_here();
 }
 
 // Switches to the next fiber, or, after the cluster's last one, to the stack of the OS thread.
@@ -495,7 +503,7 @@ static void prepare_fiber(block &b, int i, const launch_request &launch)
     f.in = &b.warps[i / 32];
     f.index = {t % launch.block.x, t / launch.block.x % launch.block.y,
                t / launch.block.x / launch.block.y};
-    f.now = state::READY;
+    f.now = state::RUNS;
     f.copies.clear();
     f.groups.clear();
     // Staggered: otherwise the tops of all stacks share a few cache sets.
@@ -526,7 +534,7 @@ static void prepare_block(block &b, const launch_request &launch, uint64_t numbe
         w.lane = b.fibers + i;
         w.index = (uint32_t)i / 32;
         w.alive = lanes == 32 ? ~0u : (1u << lanes) - 1;
-        w.ready = w.arrived = 0;
+        w.ready = w.arrived = w.at_barrier = 0;
         w.of = &b;
         set_ready(w, w.alive);
     }
