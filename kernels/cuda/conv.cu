@@ -56,10 +56,12 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
                         xs[(r + 16 * a) * PLAIN_STRIDE + i] * ws[(c + 8 * b) * PLAIN_STRIDE + i];
     }
 #pragma unroll
-    for (int a = 0; a < 2; a++)
+    for (int a = 0; a < 2; a++) {
+        conv_row row = conv_row_of(p, row0 + r + 16 * a);
 #pragma unroll
         for (int b = 0; b < 4; b++)
-            conv_finish<T>(p, row0 + r + 16 * a, column0 + c + 8 * b, sums[a][b]);
+            conv_finish<T>(p, row, column0 + c + 8 * b, sums[a][b]);
+    }
 }
 
 template <class T> cudaError_t plain(const atedm_cuda_conv_call *p, cudaStream_t stream)
@@ -172,11 +174,15 @@ __global__ void __launch_bounds__(S::threads)
 #pragma unroll
     for (int i = 0; i < S::warp_rows / 16; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int half = 0; half < 2; half++) {
+            conv_row row = conv_row_of(p, row0 + warp_row + i * 16 + lane / 4 + half * 8);
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                conv_finish<T>(p, row0 + warp_row + i * 16 + lane / 4 + e / 2 * 8,
-                               column0 + warp_column + j * 8 + lane % 4 * 2 + e % 2, sums[i][j][e]);
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++)
+                    conv_finish<T>(p, row, column0 + warp_column + j * 8 + lane % 4 * 2 + e,
+                                   sums[i][j][half * 2 + e]);
+        }
 }
 
 template <class T, class S> cudaError_t tensor(const atedm_cuda_conv_call *p, cudaStream_t stream)

@@ -38,21 +38,34 @@ GPU_FN int64_t conv_offset(const atedm_cuda_conv_call &p, int64_t sample, int64_
     return inside ? ((sample * p.h + y) * p.w + x) * p.in : -1;
 }
 
-// The epilogue for the sum of [row, column]: bias, activation, time embedding, residual, store.
-template <class T>
-GPU_FN void conv_finish(const atedm_cuda_conv_call &p, int64_t row, int64_t column, float sum)
+// A row of y: where its first column is in y and in the residual (-1: there is no such row), and
+// where in channel_add.
+struct conv_row {
+    int64_t first, add;
+};
+
+GPU_FN conv_row conv_row_of(const atedm_cuda_conv_call &p, int64_t row)
 {
-    if (row >= p.n * p.ho * p.wo || column >= p.out)
+    if (row >= p.n * p.ho * p.wo)
+        return {-1, 0};
+    return {row * p.out, p.channel_add ? row / (p.ho * p.wo) * p.out : 0};
+}
+
+// The epilogue for a row's sum at a column: bias, activation, time embedding, residual, store.
+template <class T>
+GPU_FN void conv_finish(const atedm_cuda_conv_call &p, const conv_row &row, int64_t column,
+                        float sum)
+{
+    if (row.first < 0 || column >= p.out)
         return;
     if (p.bias)
         sum += p.bias[column];
     sum = gpu_activate(p.activation, sum);
     if (p.channel_add)
-        sum +=
-            gpu_load(static_cast<const T *>(p.channel_add)[row / (p.ho * p.wo) * p.out + column]);
+        sum += gpu_load(static_cast<const T *>(p.channel_add)[row.add + column]);
     if (p.residual)
-        sum += gpu_load(static_cast<const T *>(p.residual)[row * p.out + column]);
-    gpu_store(static_cast<T *>(p.y) + row * p.out + column, sum);
+        sum += gpu_load(static_cast<const T *>(p.residual)[row.first + column]);
+    gpu_store(static_cast<T *>(p.y) + row.first + column, sum);
 }
 
 #endif

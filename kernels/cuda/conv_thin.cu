@@ -283,7 +283,7 @@ template <class T> GPU_FN void finish_patch(const atedm_cuda_conv_call &p, const
         for (int tap = 0; tap < TAPS; tap++)
             sum += products[((down + tap / 3) * PATCH_ACROSS + across + tap % 3) * PATCH_COLUMNS +
                             tap * MOST_OUT + output];
-        conv_finish<T>(p, (blockIdx.z * p.ho + y) * p.wo + x, output, sum);
+        conv_finish<T>(p, conv_row_of(p, (blockIdx.z * p.ho + y) * p.wo + x), output, sum);
     }
 }
 
