@@ -50,6 +50,11 @@ atedm_status atedm_engine_create(const atedm_model *model, const atedm_engine_op
         return atedm_error_set(err, ATEDM_ERR_INVALID,
                                "max_batch %zu or max_requests %zu is out of range",
                                options->max_batch, options->max_requests);
+    if (options->memory_limit && options->memory_limit <= model->weight_bytes)
+        return atedm_error_set(err, ATEDM_ERR_INVALID,
+                               "memory_limit %zu leaves nothing for requests: the weights take %zu "
+                               "bytes",
+                               options->memory_limit, model->weight_bytes);
     atedm_engine *e = calloc(1, sizeof *e);
     if (!e)
         return atedm_error_set(err, ATEDM_ERR_NOMEM, "no memory for an engine");

@@ -19,9 +19,9 @@ typedef struct atedm_engine atedm_engine;
 typedef struct atedm_engine_options {
     size_t max_batch;    // images in one evaluation, 1..ATEDM_ENGINE_MAX_BATCH
     size_t max_requests; // requests in the engine at a time, 1 or more
-    // Device bytes for weights, requests and scratch memory. SIZE_MAX: no limit. 0: the weights and
-    // most of the memory that the device has left once they are loaded; no limit if the device does
-    // not report that.
+    // Device bytes for weights, requests and scratch memory, more than the weights take. SIZE_MAX:
+    // no limit. 0: the weights and most of the memory that the device has left once they are
+    // loaded; no limit if the device does not report that.
     size_t memory_limit;
     size_t sharers; // engines that share the memory left on the device; 0 counts as 1
 } atedm_engine_options;

@@ -8,7 +8,7 @@ import random
 import threading
 import unittest
 
-from daemon import LONG, SMALL, Daemon, images_of, series, wait_until
+from daemon import LONG, PATIENCE, SMALL, Daemon, images_of, series, wait_until
 
 BACKENDS = [pair.split(":") for pair in os.environ.get("ATEDM_TEST_BACKENDS", "cpu:auto,cpu:f32").split(",")]
 CROWD = int(os.environ.get("ATEDM_TEST_CROWD", "64"))
@@ -115,6 +115,12 @@ class Batching(unittest.TestCase):
             self.assertEqual(d.get(path).json()["error"]["type"], "urn:atedm:problem:no-memory")
             self.assertEqual(d.generate().status, 200)
             self.assertLess(d.gauge("atedm_device_memory_bytes", device="cpu"), used * 1.5)
+
+    def test_memory_limit_below_the_weights(self):
+        d = Daemon(wait=False, memory_limit=1000)
+        with d:
+            self.assertEqual(d.process.wait(PATIENCE), 1)
+            self.assertRegex(d.log(), r"memory_limit 1000 leaves nothing for requests: the weights take \d+ bytes")
 
 
 if __name__ == "__main__":

@@ -373,6 +373,10 @@ Test(engine, memory_is_known_before_it_is_taken)
     atedm_engine_options options = {.max_batch = 2, .max_requests = 8};
     atedm_engine_hooks hooks = {on_evaluated, on_stepped, on_image, on_preview,
                                 on_done,      on_failed,  o};
+    options.memory_limit = b.model->weight_bytes;
+    cr_expect_eq(atedm_engine_create(b.model, &options, &hooks, &(atedm_engine *){NULL}, &err),
+                 ATEDM_ERR_INVALID);
+    cr_expect_not_null(strstr(err.message, "leaves nothing for requests"));
     options.memory_limit =
         b.model->weight_bytes + 2 * each + 2 * scratch.steps + scratch.text + scratch.vae;
     for (int short_of = 0; short_of < 2; short_of++) {
