@@ -117,8 +117,7 @@ class Batching(unittest.TestCase):
             self.assertLess(d.gauge("atedm_device_memory_bytes", device="cpu"), used * 1.5)
 
     def test_memory_limit_below_the_weights(self):
-        d = Daemon(wait=False, memory_limit=1000)
-        with d:
+        with Daemon(wait=False, memory_limit=1000) as d:
             self.assertEqual(d.process.wait(PATIENCE), 1)
             self.assertRegex(d.log(), r"memory_limit 1000 leaves nothing for requests: the weights take \d+ bytes")
 

@@ -176,10 +176,8 @@ static fiber *pick()
         move_on();
     if (!running->ready_warps)
         return nullptr;
-    warp *w = current->in; // NULL: the scheduler's
-    if (!w || w->of != running || !w->ready || running->schedule == settings::RANDOM)
-        w = &running->warps[pick_bit(running->ready_warps)];
-    return &w->lane[pick_bit(w->ready)];
+    const warp &w = running->warps[pick_bit(running->ready_warps)];
+    return &w.lane[pick_bit(w.ready)];
 }
 
 static void set_ready(warp &w, uint32_t lanes)
@@ -261,15 +259,21 @@ static fiber *pick_or_land()
     return next;
 }
 
-void wait_here()
+// Leaves the current fiber for another lane of its warp, if the schedule is not random and one can
+// run, else for any fiber.
+static void go_on()
 {
-    clear_ready(current);
     const warp &w = *current->in;
-    // As pick() does, without its questions.
     if (w.ready && running->schedule != settings::RANDOM)
         switch_to(&w.lane[pick_bit(w.ready)]);
     else
         switch_to(pick_or_land());
+}
+
+void wait_here()
+{
+    clear_ready(current);
+    go_on();
 }
 
 void fail(const char *format, ...)
@@ -378,7 +382,7 @@ static void leave_fiber()
     const cluster &c = *running->in;
     for (int i = 0; i < c.n; i++)
         if (c.blocks[i]->n_alive) {
-            switch_to(pick_or_land());
+            go_on();
             return;
         }
     enter(*c.blocks[0]);
